@@ -1,0 +1,43 @@
+# make run   makes the virtual environment, installs, and runs the main job
+# make test  the same, and runs formatting, lint, types and tests
+#
+# PYTHON chooses the interpreter (3.11 or newer), VENV where the environment goes.
+
+PYTHON ?= python3
+VENV ?= .venv
+OUT ?= runs/pairs
+
+BIN := $(VENV)/bin
+CONSTRAINTS := $(shell $(PYTHON) -c 'import sys; print("constraints-py311.txt" if sys.version_info < (3, 12) else "constraints.txt")')
+
+.PHONY: run test check install install-dev clean
+
+run: install $(OUT)/dataset_info.json
+	$(BIN)/python -m xjepa_jax.data.inspect $(OUT) --verify --sheet $(OUT)-sheet.png
+
+$(OUT)/dataset_info.json: | install
+	$(BIN)/python -m xjepa_jax.data.simulate --out $(OUT) --pairs 2000 --resume
+
+test: install-dev check
+	$(BIN)/python -m pytest
+
+check: install-dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+install: $(VENV)/.installed
+install-dev: $(VENV)/.installed-dev
+
+$(VENV)/.installed: setup.cfg pyproject.toml $(CONSTRAINTS)
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "xjepa_jax needs Python 3.11 or newer, found " + sys.version.split()[0] + "; name one with PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) -e .
+	touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) -e .[dev]
+	touch $@
+
+clean:
+	rm -rf $(VENV) build *.egg-info

@@ -1,0 +1,1 @@
+"""Files to batches: archives, pairs on disk, and the way into the mesh."""

@@ -1,0 +1,53 @@
+"""What an importer hands to the writer: which pairs an archive holds, and how to read one."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from xjepa_jax.data.pairs import Pair
+from xjepa_jax.sensors import Sensor
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+  """A pair that is still in its archive.
+
+  Attributes:
+    pair_id: unique within the archive.
+    source: whatever the archive's `read` needs; small, and picklable.
+  """
+
+  pair_id: str
+  source: Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Skip:
+  """A pair that was left out, and why: a row of `skipped.csv`."""
+
+  pair_id: str
+  reason: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Archive:
+  """Co-located scenes in a layout of their own.
+
+  Attributes:
+    name: of the data set to be written: lower-case letters, digits, underscores.
+    sensors: sensor key -> description, the first one's grid being the pair's.
+    splits: "train", "validation", "test", ... -> entries, in the order in which they are written.
+    read: entry -> pair. A function or partial that can be pickled, for it runs in worker
+      processes. Raises a DataError, whose message becomes the skipped pair's reason.
+    skipped: what listing the archive left out.
+    notes: lines for the import's summary, such as how bands were resampled.
+  """
+
+  name: str
+  sensors: Mapping[str, Sensor]
+  splits: Mapping[str, Sequence[Entry]]
+  read: Callable[[Entry], Pair]
+  skipped: Sequence[Skip] = ()
+  notes: Sequence[str] = ()

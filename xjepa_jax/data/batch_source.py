@@ -1,0 +1,224 @@
+"""Reads, decodes and stacks the rows of a batch: from records to arrays, copied once.
+
+An element of this source is a whole step's batch, or a process's share of it. One batch is one
+call, so nothing is paid a pair, and the position of a batch is its step.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from xjepa_jax.data.dataset import PairDataset
+from xjepa_jax.data.example import ExampleView
+from xjepa_jax.data.layout import Layout, Stretch
+from xjepa_jax.data.order import Order
+from xjepa_jax.errors import DatasetError
+from xjepa_jax.sensors import Sensor
+
+Batch = dict[str, Any]
+_ENDLESS = 1 << 40
+
+
+@dataclasses.dataclass(frozen=True)
+class SensorSlot:
+  """Where a sensor's values go in a batch.
+
+  Attributes:
+    sensor: with the bands that the batch has.
+    shape: (H, W, C) of a row.
+    bands: indices of those bands among the stored ones, or None where they are all, in order.
+  """
+
+  sensor: Sensor
+  shape: tuple[int, int, int]
+  bands: tuple[int, ...] | None
+
+
+class BatchSource:
+  """Batches by step: `source[n]` is this process's rows of step n's global batch.
+
+  A batch is a dict, every array with R rows:
+    "values": sensor key -> (R, H, W, C) as stored; zeros where the pair lacks the sensor
+    "present": sensor key -> (R,) bool, whether the pair has the sensor
+    "valid": (R,) bool, False for rows that only fill up the last batch of a finite order
+    "dataset", "record": (R,) int32, where the pair is stored
+
+  Args:
+    datasets: what to read.
+    order: of the pairs.
+    batch: pairs of a global batch.
+    rows: the rows of the global batch that this process reads.
+    bands: sensor key -> names of the bands wanted, in order; all bands of the others.
+    sensors: keys wanted, or None for all.
+    pairs: end after so many positions, the last batch filled up; None never ends.
+
+  Raises:
+    DatasetError: the data sets disagree about a sensor, or a wanted sensor is in none.
+    SensorError: a wanted band is not among a sensor's.
+  """
+
+  def __init__(
+    self,
+    datasets: Sequence[PairDataset],
+    order: Order,
+    batch: int,
+    rows: Sequence[int],
+    bands: Mapping[str, Sequence[str]] | None = None,
+    sensors: Sequence[str] | None = None,
+    pairs: int | None = None,
+  ):
+    self.datasets = tuple(datasets)
+    self.order = order
+    self.batch = batch
+    self.rows = tuple(rows)
+    self.pairs = pairs
+    self.slots = _slots(self.datasets, bands or {}, sensors)
+
+  def __len__(self) -> int:
+    return _ENDLESS if self.pairs is None else -(-self.pairs // self.batch)
+
+  def __getitem__(self, step: int) -> Batch:
+    """Step `step`'s rows.
+
+    Raises:
+      CorruptRecordError, ExampleError: a record is damaged; names shard, record and pair.
+    """
+    positions = step * self.batch + np.asarray(self.rows, np.int64)
+    batch = self._empty(len(positions))
+    batch["valid"][:] = True if self.pairs is None else positions < self.pairs
+    batch["dataset"][:], batch["record"][:] = self.order.places(positions)
+    for number, dataset in enumerate(self.datasets):
+      rows = np.flatnonzero(batch["valid"] & (batch["dataset"] == number))
+      self._fill(dataset, batch, rows)
+    for key in self.slots:
+      batch["values"][key][~batch["present"][key]] = 0
+    return batch
+
+  def __repr__(self) -> str:
+    return f"BatchSource({len(self.rows)} of {self.batch} rows a step, {list(self.datasets)})"
+
+  def nbytes(self) -> int:
+    """Bytes of the values of one batch."""
+    return len(self.rows) * sum(
+      int(np.prod(slot.shape)) * np.dtype(slot.sensor.dtype).itemsize
+      for slot in self.slots.values()
+    )
+
+  def close(self) -> None:
+    """Closes the data sets' files."""
+    for dataset in self.datasets:
+      dataset.close()
+
+  def _empty(self, rows: int) -> Batch:
+    return {
+      "values": {
+        key: np.empty((rows, *slot.shape), slot.sensor.dtype) for key, slot in self.slots.items()
+      },
+      "present": {key: np.zeros(rows, bool) for key in self.slots},
+      "valid": np.zeros(rows, bool),
+      "dataset": np.zeros(rows, np.int32),
+      "record": np.zeros(rows, np.int32),
+    }
+
+  def _fill(self, dataset: PairDataset, batch: Batch, rows: np.ndarray) -> None:
+    """Reads the pairs of one data set into their rows."""
+    keys = [key for key in self.slots if key in dataset.format.sensors]
+    whole = all(self.slots[key].bands is None for key in keys)
+    numbers = batch["record"][rows].tolist()
+    if whole and dataset.format.encoding == "bytes" and dataset.records.scatters:
+      layout = Layout(dataset.format, keys)
+      for row, number in zip(rows, numbers, strict=True):
+        _scatter(dataset, layout, number, batch, row)
+      return
+    for row, number, record in zip(rows, numbers, dataset.records.read(numbers), strict=True):
+      with dataset.naming(record, number):
+        view = ExampleView(record)
+        for key in keys:
+          values = dataset.format.values(view, key)
+          if values is not None:
+            batch["present"][key][row] = True
+            _copy(values, self.slots[key], batch["values"][key][row])
+
+
+def _scatter(dataset: PairDataset, layout: Layout, number: int, batch: Batch, row: int) -> None:
+  """Reads a pair's values straight into their row."""
+
+  def read(stretches: Sequence[Stretch]) -> list[np.ndarray] | None:
+    parts = [
+      (start, stop, batch["values"][key][row].reshape(-1).view(np.uint8))
+      for key, start, stop in stretches
+    ]
+    return dataset.records.read_into(number, parts)
+
+  stretches = layout.guess
+  gaps = None if stretches is None else read(stretches)
+  if stretches is None or gaps is None or not layout.confirmed(stretches, gaps):
+    record = dataset.records[number]
+    with dataset.naming(record, number):
+      stretches = layout.find(record)
+    read(stretches)
+  for key, _, _ in stretches:
+    batch["present"][key][row] = True
+
+
+def _copy(values: np.ndarray, slot: SensorSlot, row: np.ndarray) -> None:
+  if slot.bands is None:
+    np.copyto(row, values)
+  else:
+    np.take(values, slot.bands, axis=-1, out=row)
+
+
+def _slots(
+  datasets: Sequence[PairDataset],
+  bands: Mapping[str, Sequence[str]],
+  wanted: Sequence[str] | None,
+) -> dict[str, SensorSlot]:
+  found: dict[str, tuple[SensorSlot, str]] = {}
+  for dataset in datasets:
+    for key, sensor in dataset.format.sensors.items():
+      if wanted is not None and key not in wanted:
+        continue
+      names = tuple(bands.get(key, sensor.band_names))
+      indices = sensor.index(names)
+      chosen = sensor if names == sensor.band_names else sensor.select(names)
+      slot = SensorSlot(
+        sensor=chosen,
+        shape=(*dataset.format.shapes[key], len(names)),
+        bands=None if names == sensor.band_names else indices,
+      )
+      if key in found:
+        _check_alike(key, found[key], (slot, dataset.directory))
+      found.setdefault(key, (slot, dataset.directory))
+  for key in [*(wanted or ()), *bands]:
+    if key not in found:
+      raise DatasetError(f"no data set has the sensor {key!r}; there are {', '.join(found)}.")
+  order = found if wanted is None else {key: found[key] for key in wanted}
+  return {key: slot for key, (slot, _) in order.items()}
+
+
+def _check_alike(key: str, one: tuple[SensorSlot, str], other: tuple[SensorSlot, str]) -> None:
+  """Two data sets that share a sensor's key must mean the same by it, but for its statistics."""
+
+  def meaning(slot: SensorSlot) -> dict[str, Any]:
+    sensor = slot.sensor
+    return {
+      "image size": slot.shape[:2],
+      "bands": sensor.band_names,
+      "dtype": sensor.dtype,
+      "units": sensor.units,
+      "nodata": str(sensor.nodata),
+      "offset": sensor.scaling.offset,
+      "gain": sensor.scaling.gain,
+    }
+
+  a, b = meaning(one[0]), meaning(other[0])
+  for what in a:
+    if a[what] != b[what]:
+      raise DatasetError(
+        f"sensor {key!r}: {what} is {a[what]} in {one[1]} and {b[what]} in {other[1]}. Mix only "
+        "data sets that mean the same by a sensor; import one of them under another key."
+      )

@@ -1,0 +1,167 @@
+"""A view of a serialised `tf.train.Example` that copies nothing.
+
+Parsing an Example of half a megabyte with protobuf copies its bytes twice, under Python's global
+lock; a training run needs only where the values lie. Wire format: protobuf.dev/programming-guides/
+encoding; messages: tensorflow/core/example/{example,feature}.proto.
+
+  Example { Features features = 1 }            Features { map<string, Feature> feature = 1 }
+  Feature { BytesList = 1 | FloatList = 2 | Int64List = 3 }, each { repeated value = 1 }
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from xjepa_jax.errors import ExampleError
+
+_VARINT, _I64, _LEN, _I32 = 0, 1, 2, 5
+_ENTRY, _KEY, _VALUE = 0x0A, 0x0A, 0x12  # tags: field 1, field 1 and field 2, all of bytes
+
+
+class ExampleView:
+  """Where the features of one Example lie in a buffer, which it keeps alive.
+
+  Args:
+    record: bytes, or a contiguous (n,) uint8 array.
+
+  Raises:
+    ExampleError: the buffer is no Example.
+  """
+
+  def __init__(self, record: Any):
+    self._buffer = memoryview(record)
+    self._spans: dict[bytes, tuple[int, int]] = {}
+    for number, start, end in _fields(self._buffer, 0, len(self._buffer)):
+      if number == 1:
+        self._add_features(start, end)
+
+  def names(self) -> list[str]:
+    """Names of the features, in the order in which they lie in the record."""
+    return [name.decode("utf-8", "replace") for name in self._spans]
+
+  def span(self, name: str) -> tuple[int, int]:
+    """Where in the record the value of a feature lies that holds one byte string.
+
+    Raises:
+      ExampleError: the feature is missing, or holds something else.
+    """
+    spans = self._spans_of(name, 1, _LEN)
+    if len(spans) != 1:
+      raise ExampleError(f"feature {name!r} holds {len(spans)} byte strings, expected 1.")
+    return spans[0]
+
+  def bytes(self, name: str) -> memoryview:
+    """The value of such a feature, not copied. Raises as `span` does."""
+    start, stop = self.span(name)
+    return self._buffer[start:stop]
+
+  def text(self, name: str) -> str:
+    """The value of a feature that holds one UTF-8 string."""
+    return _decode_text(self.bytes(name), name)
+
+  def texts(self, name: str) -> tuple[str, ...]:
+    """The values of a feature that holds any number of UTF-8 strings."""
+    spans = self._spans_of(name, 1, _LEN)
+    return tuple(_decode_text(self._buffer[start:stop], name) for start, stop in spans)
+
+  def number(self, name: str) -> float:
+    """The value of a feature that holds one float32."""
+    content = b"".join(self._buffer[a:b] for a, b in self._spans_of(name, 2, _LEN, _I32))
+    if len(content) != 4:
+      raise ExampleError(f"feature {name!r} holds {len(content)} bytes of floats, expected 4.")
+    return float(np.frombuffer(content, "<f4")[0])
+
+  def _spans_of(self, name: str, kind: int, *wires: int) -> list[tuple[int, int]]:
+    """Where field 1 of the list of the given kind lies, each time, in the named feature."""
+    place = self._spans.get(name.encode())
+    if place is None:
+      raise ExampleError(f"feature {name!r} is missing; the record has {self.names()}.")
+    spans: list[tuple[int, int]] = []
+    for number, start, end in _fields(self._buffer, *place):
+      if number != kind:
+        raise ExampleError(f"feature {name!r} is of another kind than expected ({number}).")
+      spans += [(a, b) for n, a, b in _fields(self._buffer, start, end, wires) if n == 1]
+    return spans
+
+  def _add_features(self, start: int, end: int) -> None:
+    buffer = self._buffer
+    at = start
+    while at < end:
+      # One entry of the map as every protobuf library writes it, read in one go: this loop is
+      # what a training run spends on parsing. Anything else takes the general way below.
+      tag, length, stop = buffer[at], 0, at + 1
+      if tag == _ENTRY:
+        length, stop = _varint(buffer, at + 1, end)
+      entry, entry_end = stop, stop + length
+      if tag == _ENTRY and entry_end <= end and length > 4 and buffer[entry] == _KEY:
+        name_end = entry + 2 + buffer[entry + 1]
+        if buffer[entry + 1] < 128 and name_end < entry_end and buffer[name_end] == _VALUE:
+          size, value = _varint(buffer, name_end + 1, entry_end)
+          if value + size == entry_end:
+            self._spans[bytes(buffer[entry + 2 : name_end])] = (value, entry_end)
+            at = entry_end
+            continue
+      at = self._add_any(at, end)
+
+  def _add_any(self, at: int, end: int) -> int:
+    """Adds the field at `at` if it is an entry of the map, and returns where it ends."""
+    number, entry, entry_end = next(_fields(self._buffer, at, end))
+    if number == 1:
+      name, value = b"", (entry, entry)
+      for field, a, b in _fields(self._buffer, entry, entry_end):
+        if field == 1:
+          name = bytes(self._buffer[a:b])
+        elif field == 2:
+          value = (a, b)
+      self._spans[name] = value
+    return entry_end
+
+
+def _fields(
+  buffer: memoryview, start: int, end: int, wires: tuple[int, ...] | None = None
+) -> Iterator[tuple[int, int, int]]:
+  """Field number and span of the content of each field of the message at [start, end)."""
+  at = start
+  while at < end:
+    tag = buffer[at]
+    at += 1
+    if tag >= 128:
+      tag, at = _varint(buffer, at - 1, end)
+    wire = tag & 7
+    if wire == _LEN:
+      length, at = _varint(buffer, at, end)
+      stop = at + length
+    elif wire == _VARINT:
+      stop = _varint(buffer, at, end)[1]
+    elif wire in (_I64, _I32):
+      stop = at + (8 if wire == _I64 else 4)
+    else:
+      raise ExampleError(f"no Example: wire type {wire} at byte {at} is not used by protobuf 3.")
+    if stop > end:
+      raise ExampleError(f"no Example: a field at byte {at} runs {stop - end} bytes past its end.")
+    if tag >> 3 == 0 or (wires is not None and tag >> 3 == 1 and wire not in wires):
+      raise ExampleError(f"no Example: unexpected field {tag >> 3} of wire type {wire} at {at}.")
+    yield tag >> 3, at, stop
+    at = stop
+
+
+def _varint(buffer: memoryview, at: int, end: int) -> tuple[int, int]:
+  value = shift = 0
+  while at < end and shift < 64:
+    byte = buffer[at]
+    at += 1
+    value |= (byte & 127) << shift
+    if byte < 128:
+      return value, at
+    shift += 7
+  raise ExampleError(f"no Example: a number at byte {at} does not end.")
+
+
+def _decode_text(value: memoryview, name: str) -> str:
+  try:
+    return bytes(value).decode()
+  except UnicodeDecodeError as error:
+    raise ExampleError(f"feature {name!r} is not UTF-8 ({error}).") from error

@@ -1,0 +1,181 @@
+"""What an import will write, decided before anything is written.
+
+Which pairs go to which shard depends only on the archive and the options, never on the number of
+workers or on which pairs later turn out to be unreadable: so the same input gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+from xjepa_jax.data import units
+from xjepa_jax.data.archive import Archive, Entry, Skip
+from xjepa_jax.data.pairs import Pair, PairFormat
+from xjepa_jax.data.statistics import SensorStatistics
+from xjepa_jax.errors import ArchiveError, DataError, PairError
+from xjepa_jax.sensors import sensor_to_json
+
+_SAMPLE = 32  # pairs read beforehand for image sizes and units
+_PARALLEL_SHARDS = 8  # a small archive is still cut, so that several workers have something to do
+_PAIRS_A_SHARD = 32  # but never finer than this
+
+
+@dataclasses.dataclass(frozen=True)
+class ImportPlan:
+  """What will be written.
+
+  Attributes:
+    archive: what it is read from.
+    format: sensors, image sizes, encoding.
+    shards: split -> entries of each of its shards.
+    sample: statistics of the pairs that were read beforehand, by sensor.
+    warnings: what in those pairs speaks against the sensors' descriptions.
+    unreadable: pairs of the sample that will be skipped.
+  """
+
+  archive: Archive
+  format: PairFormat
+  shards: Mapping[str, Sequence[Sequence[Entry]]]
+  sample: Mapping[str, SensorStatistics]
+  warnings: Sequence[str]
+  unreadable: Sequence[Skip]
+
+  @property
+  def pairs(self) -> int:
+    return sum(len(entries) for entries in self.archive.splits.values())
+
+  def fingerprint(self) -> str:
+    """A digest of all that decides which bytes are written."""
+    content = {
+      "name": self.archive.name,
+      "encoding": self.format.encoding,
+      "sensors": {key: sensor_to_json(sensor) for key, sensor in self.format.sensors.items()},
+      "shapes": dict(self.format.shapes),
+      "shards": {
+        split: [[(entry.pair_id, repr(entry.source)) for entry in shard] for shard in shards]
+        for split, shards in self.shards.items()
+      },
+      "read": _name(self.archive.read),
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def plan_import(archive: Archive, shard_bytes: int, encoding: str) -> ImportPlan:
+  """Decides image sizes, looks at units, and deals the pairs out to shards.
+
+  Args:
+    archive: what to import.
+    shard_bytes: target size of a shard, before compression.
+    encoding: "bytes" or "zlib".
+
+  Raises:
+    ArchiveError: there is nothing to import, no pair can be read, or an id occurs twice.
+  """
+  _check_ids(archive)
+  sample, unreadable = _read_sample(archive)
+  shapes = _shapes(archive, sample)
+  form = PairFormat(archive.sensors, shapes, encoding)
+  statistics = {key: SensorStatistics.of(sensor) for key, sensor in archive.sensors.items()}
+  for pair in sample:
+    if not _problem(form, pair):
+      for key, observation in pair.observations.items():
+        statistics[key].add(archive.sensors[key], observation.values)
+  warnings = [
+    f"sensor {key!r} ({sensor.product}): {sentence}"
+    for key, sensor in archive.sensors.items()
+    for sentence in units.contradictions(sensor, statistics[key].to_json(sensor))
+  ]
+  shards = {
+    split: _deal(entries, form.nbytes(), shard_bytes)
+    for split, entries in archive.splits.items()
+    if entries
+  }
+  return ImportPlan(archive, form, shards, statistics, warnings, unreadable)
+
+
+def _name(read: Callable[[Entry], Pair]) -> str:
+  """A function and what is bound to it, without the addresses that `repr` would show."""
+  if isinstance(read, functools.partial):
+    return f"{_name(read.func)} {read.args!r} {sorted(read.keywords.items())!r}"
+  return f"{read.__module__}.{read.__qualname__}"
+
+
+def _check_ids(archive: Archive) -> None:
+  seen: set[str] = set()
+  twice: list[str] = []
+  for entries in archive.splits.values():
+    for entry in entries:
+      if entry.pair_id in seen:
+        twice.append(entry.pair_id)
+      seen.add(entry.pair_id)
+  if twice:
+    raise ArchiveError(
+      f"{len(twice)} pair ids occur more than once, among them {', '.join(twice[:10])}. Give each "
+      "pair an id of its own."
+    )
+  if not seen:
+    reasons = "; ".join(f"{skip.pair_id}: {skip.reason}" for skip in archive.skipped[:3])
+    raise ArchiveError(f"no pair to import. {reasons or 'The archive lists none.'}")
+
+
+def _read_sample(archive: Archive) -> tuple[list[Pair], list[Skip]]:
+  """Pairs spread evenly over the archive; on until one can be read if all of those cannot."""
+  entries = [entry for split in archive.splits.values() for entry in split]
+  step = max(len(entries) // _SAMPLE, 1)
+  first = entries[::step][:_SAMPLE]
+  chosen = {entry.pair_id for entry in first}
+  pairs: list[Pair] = []
+  unreadable: list[Skip] = []
+  lacking = set(archive.sensors)
+  for entry in first + [entry for entry in entries if entry.pair_id not in chosen]:
+    if entry.pair_id not in chosen and not lacking:
+      break
+    try:
+      pair = archive.read(entry)
+    except DataError as error:
+      unreadable.append(Skip(entry.pair_id, str(error)))
+      continue
+    pairs.append(pair)
+    lacking -= set(pair.observations)
+  if not pairs:
+    raise ArchiveError(
+      f"none of the {len(entries)} pairs can be read. The first: {unreadable[0].reason}"
+    )
+  if lacking:
+    raise ArchiveError(
+      f"no pair has the sensor {', '.join(sorted(lacking))}. Leave it out of the import."
+    )
+  return pairs, unreadable
+
+
+def _shapes(archive: Archive, sample: Sequence[Pair]) -> dict[str, tuple[int, int]]:
+  """The image size of each sensor: that of the first pair of the sample that has it."""
+  shapes: dict[str, tuple[int, int]] = {}
+  for pair in sample:
+    for key, observation in pair.observations.items():
+      if key in archive.sensors and observation.values.ndim == 3:
+        height, width = observation.values.shape[:2]
+        shapes.setdefault(key, (height, width))
+  return shapes
+
+
+def _problem(form: PairFormat, pair: Pair) -> str | None:
+  try:
+    form.check(pair)
+  except PairError as error:
+    return str(error)
+  return None
+
+
+def _deal(entries: Sequence[Entry], pair_bytes: int, shard_bytes: int) -> list[Sequence[Entry]]:
+  """Entries in order, cut into shards of equal number."""
+  by_size = math.ceil(len(entries) * pair_bytes / shard_bytes)
+  for_workers = min(_PARALLEL_SHARDS, len(entries) // _PAIRS_A_SHARD)
+  count = min(max(by_size, for_workers, 1), len(entries))
+  bounds = [len(entries) * i // count for i in range(count + 1)]
+  return [entries[a:b] for a, b in zip(bounds[:-1], bounds[1:], strict=True)]

@@ -1,0 +1,47 @@
+"""python -m xjepa_jax.data.importers NAME --src ARCHIVE --out DIRECTORY"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+
+from xjepa_jax.data.importers import command
+from xjepa_jax.errors import XJepaError
+
+NAMES = ("manifest", "bigearthnet", "sen12ms", "ssl4eo_s12", "so2sat", "tfds")
+
+
+def main(argv: list[str] | None = None) -> int:
+  """Runs one import; returns the exit status."""
+  parser = argparse.ArgumentParser(
+    prog="python -m xjepa_jax.data.importers",
+    description="Import an archive of co-located scenes as a data set of pairs.",
+    epilog="example: python -m xjepa_jax.data.importers manifest --src pairs.csv --out data/mine "
+    "--sensor s1=sentinel1_grd --sensor s2=sentinel2_l2a",
+  )
+  importers = parser.add_subparsers(dest="importer", required=True, metavar="NAME")
+  modules = {}
+  for name in NAMES:
+    module = importlib.import_module(f"xjepa_jax.data.importers.{name}")
+    modules[name] = module
+    one = importers.add_parser(
+      name,
+      help=module.SUMMARY,
+      description=module.SUMMARY,
+      epilog=f"example: {module.EXAMPLE}",
+      formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    command.add_import_arguments(one)
+    module.add_arguments(one)
+  args = parser.parse_args(argv)
+  try:
+    command.run_import(modules[args.importer].open_archive(args), args)
+  except XJepaError as error:
+    print(f"error: {error}", file=sys.stderr)
+    return 1
+  return 0
+
+
+if __name__ == "__main__":
+  sys.exit(main())

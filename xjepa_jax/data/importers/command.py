@@ -1,0 +1,134 @@
+"""The options that all imports share, and one import from plan to summary."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+
+from xjepa_jax.data.archive import Archive, Skip
+from xjepa_jax.data.import_plan import ImportPlan, plan_import
+from xjepa_jax.data.writer import SKIPPED_FILE, ImportSummary, write_dataset
+from xjepa_jax.errors import DataError
+
+_SHOWN = 5  # skipped pairs shown in the summary; all are in skipped.csv
+
+
+def add_output_arguments(parser: argparse.ArgumentParser) -> None:
+  """Options of everything that writes a data set."""
+  parser.add_argument("--out", required=True, help="directory of the data set to be written")
+  parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes")
+  parser.add_argument("--encoding", choices=("bytes", "zlib"), default="bytes")
+  parser.add_argument("--shard-mb", type=float, default=128, help="target size of a shard, MB")
+  parser.add_argument("--seed", type=int, default=0, help="of whatever is drawn, such as splits")
+  parser.add_argument("--dry-run", action="store_true", help="list what would be written, and end")
+  parser.add_argument("--resume", action="store_true", help="continue an interrupted import")
+
+
+def add_import_arguments(parser: argparse.ArgumentParser) -> None:
+  """Options of everything that reads an archive of images."""
+  parser.add_argument("--src", required=True, help="the archive: a directory, or a manifest's file")
+  add_output_arguments(parser)
+  parser.add_argument(
+    "--misaligned",
+    choices=("refuse", "warp"),
+    default="refuse",
+    help="a pair whose sensors' grids differ by over half a pixel is skipped, or warped onto the "
+    "first sensor's grid",
+  )
+  parser.add_argument(
+    "--resample",
+    choices=("nearest", "bilinear"),
+    default="nearest",
+    help="how coarser bands come to the finest grid, and how a warp interpolates",
+  )
+  parser.add_argument(
+    "--trust-units",
+    action="store_true",
+    help="import although the values contradict the sensor's units",
+  )
+
+
+def run_import(archive: Archive, args: argparse.Namespace) -> None:
+  """Plans and writes an archive, with progress and a summary on the terminal.
+
+  Raises:
+    DataError, WriteError: the archive cannot be imported, or not be written.
+  """
+  if args.shard_mb <= 0 or args.workers < 1:
+    raise DataError(f"--shard-mb {args.shard_mb}, --workers {args.workers}: both must be above 0.")
+  plan = plan_import(archive, int(args.shard_mb * 1e6), args.encoding)
+  _print_plan(plan)
+  _check_units(plan, getattr(args, "trust_units", False))
+  if args.dry_run:
+    _print_skipped([*archive.skipped, *plan.unreadable])
+    print("Dry run: nothing was written.")
+    return
+  started = time.monotonic()
+  summary = _write(plan, args)
+  _print_summary(summary, args.out, time.monotonic() - started)
+
+
+def _write(plan: ImportPlan, args: argparse.Namespace) -> ImportSummary:
+  from tqdm import tqdm
+
+  seconds = 0.2 if sys.stderr.isatty() else 10  # a log gets a line now and then
+  with tqdm(total=plan.pairs, unit="pairs", desc=plan.archive.name, mininterval=seconds) as bar:
+
+    def progress(count: int) -> None:
+      bar.update(count)
+
+    return write_dataset(plan, args.out, args.workers, args.resume, progress)
+
+
+def _check_units(plan: ImportPlan, trusted: bool) -> None:
+  for warning in plan.warnings:
+    print(f"Warning: {warning}")
+  if plan.warnings and not trusted:
+    raise DataError(
+      "the values contradict the sensors' descriptions, see above. Name the right product, or "
+      "give --trust-units if the values are right all the same."
+    )
+
+
+def _print_plan(plan: ImportPlan) -> None:
+  form = plan.format
+  print(f"Data set {plan.archive.name!r}: {plan.pairs:,} pairs listed")
+  for key, sensor in form.sensors.items():
+    height, width = form.shapes[key]
+    print(
+      f"  {key}: {sensor.product}; {', '.join(sensor.band_names)}; {height} x {width} "
+      f"{sensor.dtype}, {sensor.units}, nodata {sensor.nodata}"
+    )
+  for split, shards in plan.shards.items():
+    pairs = sum(len(shard) for shard in shards)
+    print(f"  {split}: {pairs:,} pairs in {len(shards):,} shards")
+  print(f"  at most {plan.pairs * form.nbytes() / 1e9:,.2f} GB before compression")
+  for note in plan.archive.notes:
+    print(f"  {note}")
+
+
+def _print_summary(summary: ImportSummary, out: str, seconds: float) -> None:
+  pairs = sum(summary.splits.values())
+  splits = ", ".join(f"{count:,} {split}" for split, count in summary.splits.items())
+  print(
+    f"Wrote {pairs:,} pairs ({splits}), {summary.nbytes / 1e6:,.1f} MB, to {out} "
+    f"in {seconds:,.1f} s ({pairs / max(seconds, 1e-9):,.0f} pairs/s)"
+  )
+  if summary.labels:
+    common = Counter(summary.labels).most_common(_SHOWN)
+    shown = ", ".join(f"{label} ({count:,})" for label, count in common)
+    print(f"{len(summary.labels)} labels, most often {shown}")
+  _print_skipped(summary.skipped)
+  if summary.skipped:
+    print(f"All of them, with reasons: {os.path.join(out, SKIPPED_FILE)}")
+
+
+def _print_skipped(skipped: Sequence[Skip]) -> None:
+  if skipped:
+    print(f"{len(skipped):,} pairs skipped")
+  for skip in skipped[:_SHOWN]:
+    print(f"  {skip.pair_id}: {skip.reason}")

@@ -1,0 +1,180 @@
+"""What a data set holds: python -m xjepa_jax.data.inspect DIRECTORY
+
+Counts, splits, labels, sensors, and the training split's statistics computed anew beside those
+stored; with --verify the CRC of every record; with --sheet a picture of some pairs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections import Counter
+from collections.abc import Iterator
+
+from xjepa_jax.data import dataset, units
+from xjepa_jax.data.dataset import PairDataset
+from xjepa_jax.data.statistics import SensorStatistics
+from xjepa_jax.errors import DataError, XJepaError
+from xjepa_jax.sensors import Sensor
+
+_TOLERANCE = 1e-6  # of stored statistics: they are written with all digits
+_LABELS_SHOWN = 20
+_SAMPLE = 512  # pairs whose labels and statistics are read, unless --verify reads all
+
+
+def main(argv: list[str] | None = None) -> int:
+  """Prints what a data set holds; returns 1 if anything in it is wrong, else 0."""
+  parser = argparse.ArgumentParser(
+    prog="python -m xjepa_jax.data.inspect",
+    description="Show what a data set of pairs holds, and check it.",
+    epilog="example: python -m xjepa_jax.data.inspect data/mine --verify --sheet pairs.png",
+  )
+  parser.add_argument("directory", help="of the data set, local or an address such as gs://...")
+  parser.add_argument(
+    "--verify",
+    action="store_true",
+    help="read every record: check its CRC and its features, and the statistics stored",
+  )
+  parser.add_argument("--sheet", metavar="PNG", help="write a contact sheet of pairs")
+  parser.add_argument("--pairs", type=int, default=24, help="on the contact sheet (24)")
+  args = parser.parse_args(argv)
+  try:
+    wrong = inspect(args.directory, args.verify)
+    if args.sheet:
+      _write_sheet(args.directory, args.sheet, args.pairs)
+  except XJepaError as error:
+    print(f"error: {error}", file=sys.stderr)
+    return 1
+  for sentence in wrong:
+    print(f"error: {sentence}", file=sys.stderr)
+  return 1 if wrong else 0
+
+
+def inspect(directory: str, verify: bool = False) -> list[str]:
+  """Prints what a data set holds.
+
+  Args:
+    directory: of the data set.
+    verify: read every record instead of a sample.
+
+  Returns:
+    What is wrong, one sentence each: damaged records, statistics that are not those stored.
+
+  Raises:
+    DatasetError, ShardIndexError, SensorError: it cannot be opened at all.
+  """
+  description = dataset.describe(directory)
+  print(f"{directory}: data set {description.name!r}, encoding {description.format.encoding}")
+  for key, sensor in description.format.sensors.items():
+    _print_sensor(key, sensor, description.format.shapes[key])
+  wrong: list[str] = []
+  counted: dict[str, SensorStatistics] = {}
+  for split, lengths in description.splits.items():
+    with PairDataset(directory, split) as pairs:
+      counts = _Counts.read(pairs, verify, wrong)
+    print(f"  {split}: {sum(lengths):,} pairs in {len(lengths):,} shards; {counts}")
+    if split == "train" or not counted:
+      counted = counts.statistics
+  wrong += _compare(description, counted, verify)
+  if verify and not wrong:
+    print("Every record is intact, and the stored statistics are those of the pairs.")
+  return wrong
+
+
+class _Counts:
+  """What the pairs of a split have."""
+
+  def __init__(self, sensors: dict[str, Sensor]):
+    self.read_pairs = 0
+    self.sensors: Counter[str] = Counter()
+    self.labels: Counter[str] = Counter()
+    self.statistics = {key: SensorStatistics.of(sensor) for key, sensor in sensors.items()}
+
+  @classmethod
+  def read(cls, pairs: PairDataset, whole: bool, wrong: list[str]) -> _Counts:
+    sensors = dict(pairs.format.sensors)
+    counts = cls(sensors)
+    for number in _numbers(len(pairs), whole):
+      try:
+        pair = pairs[number]
+      except DataError as error:
+        wrong.append(str(error))
+        continue
+      counts.read_pairs += 1
+      counts.labels.update(pair.labels)
+      counts.sensors.update(list(pair.observations))
+      for key, observation in pair.observations.items():
+        counts.statistics[key].add(sensors[key], observation.values)
+    return counts
+
+  def __str__(self) -> str:
+    having = ", ".join(f"{count:,} with {key}" for key, count in self.sensors.items())
+    text = f"of {self.read_pairs:,} read, {having}"
+    if self.labels:
+      common = self.labels.most_common(_LABELS_SHOWN)
+      text += f"; {len(self.labels)} labels: "
+      text += ", ".join(f"{label} ({count:,})" for label, count in common)
+    return text
+
+
+def _numbers(count: int, whole: bool) -> Iterator[int]:
+  step = 1 if whole else max(count // _SAMPLE, 1)
+  yield from range(0, count, step)
+
+
+def _print_sensor(key: str, sensor: Sensor, shape: tuple[int, int]) -> None:
+  scaling = sensor.scaling
+  print(
+    f"  {key}: {sensor.product}; {shape[0]} x {shape[1]} {sensor.dtype}, {sensor.units}, nodata "
+    f"{sensor.nodata}, offset {scaling.offset:g}, gain {scaling.gain:g}"
+  )
+
+
+def _compare(
+  description: dataset.Description, counted: dict[str, SensorStatistics], whole: bool
+) -> list[str]:
+  """Prints stored statistics beside those just counted, and returns what contradicts."""
+  wrong = []
+  print("Statistics of stored values, training split" + ("" if whole else ", found in a sample"))
+  print(f"  {'band':<10}{'mean':>12}{'found':>12}{'std':>12}{'found':>12}{'min':>12}{'max':>12}")
+  for key, sensor in description.format.sensors.items():
+    stored = description.statistics[key]["bands"]
+    found = counted[key].to_json(sensor)
+    for band, numbers in found["bands"].items():
+      old = stored.get(band, {})
+      print(
+        f"  {key + ' ' + band:<10}{old.get('mean', float('nan')):>12.3f}{numbers['mean']:>12.3f}"
+        f"{old.get('std', float('nan')):>12.3f}{numbers['std']:>12.3f}"
+        f"{numbers['min']:>12.3f}{numbers['max']:>12.3f}"
+      )
+      off = [
+        name
+        for name, number in numbers.items()
+        if abs(number - old.get(name, float("inf"))) > _TOLERANCE * max(1, abs(number))
+      ]
+      if whole and off:
+        wrong.append(
+          f"sensor {key!r}, band {band}: the stored {', '.join(off)} are not those of the pairs. "
+          f"{dataset.SENSORS_FILE} was changed, or belongs to another data set."
+        )
+    for sentence in units.contradictions(sensor, found):
+      print(f"Warning: sensor {key!r} ({sensor.product}): {sentence}")
+  return wrong
+
+
+def _write_sheet(directory: str, path: str, count: int) -> None:
+  from xjepa_jax.data.pictures import contact_sheet
+
+  with PairDataset(directory, None) as pairs:
+    step = max(len(pairs) // max(count, 1), 1)
+    shown = [pairs[number] for number in range(0, len(pairs), step)][:count]
+    sheet = contact_sheet(shown, dict(pairs.format.sensors))
+  try:
+    sheet.save(path)
+  except (OSError, ValueError) as error:
+    raise DataError(f"{path}: the contact sheet cannot be written ({error}).") from error
+  print(f"Contact sheet: {path}")
+
+
+if __name__ == "__main__":
+  sys.exit(main())

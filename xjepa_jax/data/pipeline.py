@@ -1,0 +1,234 @@
+"""Batches of pairs, in the order of the steps, on a mesh of any size.
+
+  with Pipeline(datasets, batch=256, sharding=sharding, seed=0) as pipeline:
+    for step, batch in pipeline.batches(start=step):
+      state = train_step(state, batch)
+
+Values travel raw; scaling, flips and masks are done on the device. The batches from step n on are
+the same for any number of processes and after any restart, because a batch depends on its step
+and on nothing else.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from xjepa_jax.data.batch_source import Batch, BatchSource
+from xjepa_jax.data.dataset import PairDataset
+from xjepa_jax.data.order import Order
+from xjepa_jax.errors import DatasetError
+from xjepa_jax.sensors import Sensor
+
+_PREFETCH_BYTES = 512 << 20
+_MOST_THREADS = 16
+
+
+@dataclasses.dataclass(frozen=True)
+class Reading:
+  """How a process reads. `choose` picks from the machine; every number can be set.
+
+  Attributes:
+    threads: that assemble batches, each a whole one. Copying and CRCs leave Python's lock free or
+      hold it for microseconds, so threads are enough for uncompressed local data.
+    prefetch: batches that may be ready or under way ahead of the step.
+    workers: processes that assemble batches instead of threads of this one; 0 for none. Worth it
+      only where decoding is slow (zlib on a machine of many cores).
+  """
+
+  threads: int = 2
+  prefetch: int = 4
+  workers: int = 0
+
+  @classmethod
+  def choose(cls, batch_bytes: int, cores: int | None = None) -> Reading:
+    """As many threads as half the cores, at least 2, and as many batches as fit in 512 MiB.
+
+    Args:
+      batch_bytes: of one batch of this process.
+      cores: of this machine; None looks.
+    """
+    cores = cores or os.process_cpu_count() if hasattr(os, "process_cpu_count") else os.cpu_count()
+    fit = max(_PREFETCH_BYTES // max(batch_bytes, 1), 2)
+    threads = int(min(max((cores or 2) // 2, 2), _MOST_THREADS, fit))
+    return cls(threads=threads, prefetch=int(min(2 * threads, fit)))
+
+
+class Pipeline:
+  """Global batches of co-located pairs.
+
+  Args:
+    datasets: one or several; several are mixed.
+    batch: pairs of a global batch, over all processes.
+    sharding: a `jax.sharding.Sharding` of the batch's first axis; None leaves batches on the host,
+      as NumPy arrays.
+    seed: of the shuffle.
+    shuffle: False keeps the order of the data sets.
+    weights: share of each data set; None shares by size.
+    once: end after each pair was seen once, the last batch filled up with rows that are not
+      "valid"; not with several data sets.
+    bands: sensor key -> names of the bands wanted, in order.
+    sensors: keys wanted, or None for all.
+    reading: threads and prefetch; None chooses from the machine.
+
+  Raises:
+    DatasetError: the batch does not divide over the sharding, or the data sets do not go together.
+  """
+
+  def __init__(
+    self,
+    datasets: PairDataset | Sequence[PairDataset],
+    batch: int,
+    sharding: Any = None,
+    seed: int = 0,
+    shuffle: bool = True,
+    weights: Sequence[float] | None = None,
+    once: bool = False,
+    bands: Mapping[str, Sequence[str]] | None = None,
+    sensors: Sequence[str] | None = None,
+    reading: Reading | None = None,
+  ):
+    datasets = [datasets] if isinstance(datasets, PairDataset) else list(datasets)
+    if batch < 1:
+      raise DatasetError(f"batch {batch}: a global batch has at least one pair.")
+    if once and len(datasets) > 1:
+      raise DatasetError(f"once: {len(datasets)} data sets are mixed without end; give one.")
+    self.batch = batch
+    self.sharding = sharding
+    order = Order([len(dataset) for dataset in datasets], weights, seed, shuffle)
+    self.source = BatchSource(
+      datasets,
+      order,
+      batch,
+      local_rows(sharding, batch),
+      bands,
+      sensors,
+      pairs=len(datasets[0]) if once else None,
+    )
+    self.reading = reading or Reading.choose(self.source.nbytes())
+    self._iterators: list[Any] = []
+
+  @property
+  def sensors(self) -> dict[str, Sensor]:
+    """Sensor key -> description, with the bands that batches have."""
+    return {key: slot.sensor for key, slot in self.source.slots.items()}
+
+  @property
+  def steps(self) -> int | None:
+    """Number of batches of a pipeline that ends, else None."""
+    return None if self.source.pairs is None else len(self.source)
+
+  def batches(self, start: int = 0) -> Iterator[tuple[int, Batch]]:
+    """Yields (step, batch) from step `start` on; batches as `BatchSource` describes them.
+
+    With a sharding, every array is one global `jax.Array`, and the next batch is on its way to
+    the devices while a step runs.
+
+    Raises:
+      CorruptRecordError, ExampleError: a record is damaged; names shard, record and pair.
+    """
+    iterator = self._iterator(start)
+    self._iterators.append(iterator)
+    try:
+      ahead: Batch | None = None
+      for step, batch in enumerate(iterator, start):
+        placed = place(batch, self.sharding, self.source.rows, self.batch)
+        if ahead is not None:
+          yield step - 1, ahead
+        ahead = placed
+      if ahead is not None:
+        yield len(self.source) - 1, ahead
+    finally:
+      self._iterators.remove(iterator)
+      iterator.close()
+
+  def close(self) -> None:
+    """Stops reading and closes all files."""
+    for iterator in list(self._iterators):
+      iterator.close()
+    self.source.close()
+
+  def __enter__(self) -> Pipeline:
+    return self
+
+  def __exit__(self, *_: object) -> None:
+    self.close()
+
+  def _iterator(self, start: int) -> Any:
+    import grain
+
+    steps: Any = grain.MapDataset.source(_From(self.source, start))
+    if self.reading.workers:
+      options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=1)
+      dataset = steps.to_iter_dataset(options).mp_prefetch(
+        grain.MultiprocessingOptions(
+          num_workers=self.reading.workers,
+          per_worker_buffer_size=max(self.reading.prefetch // self.reading.workers, 1),
+        )
+      )
+    else:
+      dataset = steps.to_iter_dataset(
+        grain.ReadOptions(
+          num_threads=self.reading.threads, prefetch_buffer_size=self.reading.prefetch
+        )
+      )
+    return iter(dataset)
+
+
+class _From:
+  """The batches of a source from a step on, as Grain wants them: from 0."""
+
+  def __init__(self, source: BatchSource, start: int):
+    self.source = source
+    self.start = start
+
+  def __len__(self) -> int:
+    return max(len(self.source) - self.start, 0)
+
+  def __getitem__(self, index: int) -> Batch:
+    return self.source[self.start + index]
+
+  def __repr__(self) -> str:
+    return f"{self.source!r} from step {self.start}"
+
+
+def local_rows(sharding: Any, batch: int) -> tuple[int, ...]:
+  """The rows of a global batch that this process's devices hold, in rising order.
+
+  Raises:
+    DatasetError: the batch does not divide over the sharding.
+  """
+  if sharding is None:
+    return tuple(range(batch))
+  try:
+    places = sharding.addressable_devices_indices_map((batch,))
+  except ValueError as error:
+    raise DatasetError(
+      f"batch {batch} does not divide over the devices of {sharding}: {error}"
+    ) from error
+  rows: set[int] = set()
+  for (place,) in places.values():
+    rows.update(range(*place.indices(batch)))
+  return tuple(sorted(rows))
+
+
+def place(batch: Batch, sharding: Any, rows: Sequence[int], size: int) -> Batch:
+  """This process's rows as global arrays over the mesh; see `Pipeline.batches`."""
+  if sharding is None:
+    return batch
+  import jax
+
+  first_of = {row: i for i, row in enumerate(rows)}
+
+  def to_devices(local: np.ndarray) -> Any:
+    def part(index: tuple[slice, ...]) -> np.ndarray:
+      start, stop, _ = index[0].indices(size)
+      return local[first_of[start] : first_of[start] + stop - start]
+
+    return jax.make_array_from_callback((size, *local.shape[1:]), sharding, part)
+
+  return jax.tree.map(to_devices, batch)

@@ -1,0 +1,157 @@
+"""Writes one shard of an archive: read, check, encode, frame, index.
+
+A shard is finished when its summary is there, which is written last; until then its files have
+temporary names and a run that continues writes it anew.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from xjepa_jax.data import framing, shard_index, storage
+from xjepa_jax.data.archive import Entry, Skip
+from xjepa_jax.data.pairs import Pair, PairFormat
+from xjepa_jax.data.statistics import SensorStatistics
+from xjepa_jax.errors import DataError
+
+SUMMARY_SUFFIX = ".summary.npz"
+
+
+@dataclasses.dataclass(frozen=True)
+class ShardTask:
+  """One shard to be written: `entries` of `split`, in order, into the file `path`."""
+
+  split: str
+  path: str
+  entries: Sequence[Entry]
+  read: Callable[[Entry], Pair]
+  format: PairFormat
+
+
+@dataclasses.dataclass(frozen=True)
+class ShardSummary:
+  """What a finished shard holds.
+
+  Attributes:
+    pairs: number of records.
+    nbytes: size of the shard.
+    skipped: entries that were left out, and why.
+    statistics: sensor key -> statistics of its stored values.
+    labels: label -> number of pairs that have it.
+  """
+
+  pairs: int
+  nbytes: int
+  skipped: Sequence[Skip]
+  statistics: Mapping[str, SensorStatistics]
+  labels: Mapping[str, int]
+
+
+def write_shard(task: ShardTask, progress: Callable[[int], None]) -> ShardSummary:
+  """Writes a shard, its index and its summary.
+
+  Args:
+    task: what to write, and where.
+    progress: called with 1 after each entry.
+
+  Raises:
+    WriteError: the disk is full, or the directory cannot be written. Nothing is left half-written
+      under a final name.
+  """
+  try:
+    return _write_shard(task, progress)
+  except OSError as error:
+    raise storage.writing_failed(task.path, error) from error
+
+
+def read_summary(path: str, form: PairFormat) -> ShardSummary | None:
+  """The summary of a shard if it was finished, else None."""
+  try:
+    with np.load(path + SUMMARY_SUFFIX, allow_pickle=False) as arrays:
+      return _summary_from_arrays(arrays, form)
+  except (OSError, ValueError, KeyError, EOFError):
+    return None
+  except Exception as error:  # zipfile and zlib have error classes of their own
+    if type(error).__module__ in ("zipfile", "zlib"):
+      return None
+    raise
+
+
+def _write_shard(task: ShardTask, progress: Callable[[int], None]) -> ShardSummary:
+  form = task.format
+  statistics = {key: SensorStatistics.of(sensor) for key, sensor in form.sensors.items()}
+  labels: dict[str, int] = {}
+  skipped: list[Skip] = []
+  entries: list[tuple[int, int, int]] = []
+  temporary = task.path + ".tmp"
+  try:
+    with open(temporary, "wb") as file:
+      at = 0
+      for entry in task.entries:
+        encoded = _encode(task, entry, skipped)
+        if encoded is not None:
+          pair, data = encoded
+          crc = framing.masked_crc(data)
+          file.write(framing.header_of(len(data)) + data + framing.FOOTER.pack(crc))
+          entries.append((at + framing.HEADER.size, len(data), crc))
+          at += len(data) + framing.OVERHEAD
+          for key, observation in pair.observations.items():
+            statistics[key].add(form.sensors[key], observation.values)
+          for label in pair.labels:
+            labels[label] = labels.get(label, 0) + 1
+        progress(1)
+      file.flush()
+      os.fsync(file.fileno())
+    os.replace(temporary, task.path)
+  except BaseException:
+    storage.remove(temporary)
+    raise
+  summary = ShardSummary(len(entries), at, skipped, statistics, labels)
+  index = shard_index.from_entries(entries, at)
+  storage.write_file(task.path + shard_index.SUFFIX, index.to_bytes())
+  storage.write_file(task.path + SUMMARY_SUFFIX, _summary_bytes(summary))
+  return summary
+
+
+def _encode(task: ShardTask, entry: Entry, skipped: list[Skip]) -> tuple[Pair, bytes] | None:
+  try:
+    pair = task.read(entry)
+    return pair, task.format.encode(pair)
+  except DataError as error:
+    skipped.append(Skip(entry.pair_id, str(error)))
+    return None
+
+
+def _summary_bytes(summary: ShardSummary) -> bytes:
+  arrays: dict[str, Any] = {
+    "pairs": np.int64(summary.pairs),
+    "nbytes": np.int64(summary.nbytes),
+    "skipped": np.array([[skip.pair_id, skip.reason] for skip in summary.skipped], "U"),
+    "labels": np.array(list(summary.labels), "U"),
+    "label_counts": np.array(list(summary.labels.values()), np.int64),
+  }
+  for key, statistics in summary.statistics.items():
+    arrays.update({f"{key}/{name}": array for name, array in statistics.arrays().items()})
+  content = io.BytesIO()
+  np.savez_compressed(content, **arrays)
+  return content.getvalue()
+
+
+def _summary_from_arrays(arrays: Any, form: PairFormat) -> ShardSummary:
+  def statistics(key: str) -> SensorStatistics:
+    names = SensorStatistics.of(form.sensors[key])
+    return names.load({name: arrays[f"{key}/{name}"] for name in names.arrays()})
+
+  return ShardSummary(
+    pairs=int(arrays["pairs"]),
+    nbytes=int(arrays["nbytes"]),
+    skipped=[Skip(str(row[0]), str(row[1])) for row in arrays["skipped"].reshape(-1, 2)],
+    statistics={key: statistics(key) for key in form.sensors},
+    labels=dict(zip(map(str, arrays["labels"]), map(int, arrays["label_counts"]), strict=True)),
+  )

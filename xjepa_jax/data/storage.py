@@ -1,0 +1,155 @@
+"""Whole files and ranges of them, on local disks and in object storage (`gs://`, `s3://`, ...).
+
+Local files need nothing; other addresses go through fsspec, whose file systems read ranges
+concurrently and try again by themselves.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import tempfile
+from collections.abc import Sequence
+from typing import Any, BinaryIO, cast
+
+from xjepa_jax.errors import CorruptRecordError, DatasetError, WriteError
+
+_SHORT_READS = 3  # how often a range that came back short is asked for
+
+
+def is_remote(path: str) -> bool:
+  """Whether a path is an address such as gs://bucket/key rather than a file's name."""
+  return "://" in path
+
+
+@functools.lru_cache
+def filesystem(protocol: str) -> Any:
+  """The fsspec file system of a protocol such as "s3".
+
+  Raises:
+    DatasetError: fsspec, or what it needs for that protocol, is not installed.
+  """
+  import fsspec
+
+  try:
+    return fsspec.filesystem(protocol)
+  except (ImportError, ValueError) as error:
+    raise DatasetError(
+      f"{protocol}:// cannot be read: {error}. Install the extra of that name, such as "
+      "`pip install xjepa_jax[gcs]` or `pip install xjepa_jax[s3]`."
+    ) from error
+
+
+def size(path: str) -> int:
+  """Bytes of a file. Raises FileNotFoundError."""
+  if is_remote(path):
+    return int(_of(path).size(path))
+  return os.path.getsize(path)
+
+
+def exists(path: str) -> bool:
+  return bool(_of(path).exists(path)) if is_remote(path) else os.path.exists(path)
+
+
+def listing(directory: str) -> list[str]:
+  """Names of what lies in a directory, sorted. Raises FileNotFoundError."""
+  if is_remote(directory):
+    found = _of(directory).ls(directory, detail=False)
+    return sorted(name.rstrip("/").rsplit("/", 1)[-1] for name in found)
+  return sorted(os.listdir(directory))
+
+
+def open_file(path: str) -> BinaryIO:
+  """Opens a file for reading. Raises FileNotFoundError."""
+  return cast(BinaryIO, _of(path).open(path, "rb") if is_remote(path) else open(path, "rb"))
+
+
+def read_file(path: str) -> bytes:
+  """A whole file. Raises FileNotFoundError."""
+  if is_remote(path):
+    return cast(bytes, _of(path).cat_file(path))
+  with open(path, "rb") as file:
+    return file.read()
+
+
+def read_range(path: str, start: int, stop: int) -> bytes:
+  """Bytes [start, stop) of a file, fewer where it ends before. Raises FileNotFoundError."""
+  if is_remote(path):
+    return cast(bytes, _of(path).cat_file(path, start=start, end=stop))
+  with open(path, "rb") as file:
+    file.seek(start)
+    return file.read(stop - start)
+
+
+def read_ranges(ranges: Sequence[tuple[str, int, int]]) -> list[bytes]:
+  """Ranges (path, start, stop) of remote files, read concurrently.
+
+  Raises:
+    CorruptRecordError: a range came back short several times, or not at all.
+  """
+  found: list[bytes] = [b""] * len(ranges)
+  wanted = list(range(len(ranges)))
+  problem: Any = None
+  for _ in range(_SHORT_READS):
+    paths, starts, stops = zip(*(ranges[i] for i in wanted), strict=True)
+    answers = _of(paths[0]).cat_ranges(list(paths), list(starts), list(stops), on_error="return")
+    for i, answer in zip(wanted, answers, strict=True):
+      found[i] = answer if isinstance(answer, bytes) else b""
+      problem = answer if isinstance(answer, Exception) else problem
+    wanted = [i for i in wanted if len(found[i]) != ranges[i][2] - ranges[i][1]]
+    if not wanted:
+      return found
+  path, start, stop = ranges[wanted[0]]
+  raise CorruptRecordError(
+    f"{path}: bytes {start} to {stop} were asked for {_SHORT_READS} times, and "
+    f"{len(found[wanted[0]])} of {stop - start} bytes came ({problem or 'no error was given'})."
+  )
+
+
+def write_file(path: str, content: bytes) -> None:
+  """Writes a whole file under a temporary name, then renames it: it is there whole, or not.
+
+  Raises:
+    OSError: it could not be written; a file of that name is as it was before.
+  """
+  if is_remote(path):  # object stores make an object visible only when it is complete
+    _of(path).pipe_file(path, content)
+    return
+  directory, name = os.path.split(path)
+  handle, temporary = tempfile.mkstemp(prefix=f".{name}.", suffix=".tmp", dir=directory or ".")
+  try:
+    with os.fdopen(handle, "wb") as file:
+      file.write(content)
+      file.flush()
+      os.fsync(file.fileno())
+    os.chmod(temporary, 0o666 & ~_umask())
+    os.replace(temporary, path)
+  except BaseException:
+    remove(temporary)
+    raise
+
+
+def remove(path: str) -> None:
+  """Removes a local file if it is there."""
+  with contextlib.suppress(FileNotFoundError):
+    os.unlink(path)
+
+
+def writing_failed(path: str, error: OSError) -> WriteError:
+  """What to raise when writing a data set fails."""
+  return WriteError(
+    f"{path}: writing failed ({error.strerror or error}). What was finished before is intact: "
+    "make room or choose another disk, and run the same command again with --resume."
+  )
+
+
+@functools.lru_cache(maxsize=1)
+def _umask() -> int:
+  mask = os.umask(0)
+  os.umask(mask)
+  return mask
+
+
+def _of(path: str) -> Any:
+  return filesystem(path.split("://", 1)[0])

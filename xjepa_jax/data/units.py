@@ -1,0 +1,70 @@
+"""Whether values are in the units that a sensor's description claims.
+
+A wrong claim trains without an error and ruins every comparison: Sentinel-1 as linear power or 8
+bit instead of dB, Sentinel-2 with or without the +1000 of processing baseline 04.00.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from xjepa_jax.sensors import Sensor
+
+# Calibrated backscatter of land and sea lies within about -50 to +30 dB; the margin is for noise.
+_DECIBELS = (-120.0, 70.0)
+_OFFSET = 1000
+_NEAR_OFFSET = 950
+
+
+def contradictions(sensor: Sensor, statistics: dict[str, Any]) -> list[str]:
+  """What in a sensor's values speaks against its description.
+
+  Args:
+    sensor: the description.
+    statistics: of stored values, as `SensorStatistics.to_json` gives them.
+
+  Returns:
+    Sentences: what was found, what was expected, what to do. Empty if nothing speaks against it.
+  """
+  bands = statistics["bands"]
+  if not bands:
+    return []
+  lowest = min(band["min"] for band in bands.values())
+  highest = max(band["max"] for band in bands.values())
+  if sensor.units == "dB":
+    return _decibels(lowest, highest)
+  if sensor.units.startswith("reflectance x"):
+    return _reflectance(sensor, highest, {name: band["p01"] for name, band in bands.items()})
+  return []
+
+
+def _decibels(lowest: float, highest: float) -> list[str]:
+  found = f"values run from {lowest:g} to {highest:g}"
+  if lowest >= 0:
+    return [
+      f"{found}: linear power or scaled bytes, expected dB, which is negative over most land."
+    ]
+  if lowest < _DECIBELS[0] or highest > _DECIBELS[1]:
+    return [
+      f"{found}, expected dB within {_DECIBELS[0]:g} to {_DECIBELS[1]:g}. If a fill value is among "
+      "them, name it as nodata."
+    ]
+  return []
+
+
+def _reflectance(sensor: Sensor, highest: float, first: dict[str, float]) -> list[str]:
+  if highest <= 2:
+    return [f"no value is above {highest:g}: reflectance from 0 to 1, expected {sensor.units}."]
+  darkest = min(first, key=lambda name: first[name])
+  found = f"99 % of the pixels of {darkest}, the darkest band, are above {first[darkest]:g}"
+  if sensor.scaling.offset == 0 and first[darkest] >= _NEAR_OFFSET:
+    return [
+      f"{found}: these values seem to carry the +{_OFFSET} of processing baseline 04.00. Name the "
+      f"product that has it (offset -{_OFFSET}), such as sentinel2_l2a_n0400."
+    ]
+  if sensor.scaling.offset == -_OFFSET and first[darkest] < _OFFSET / 2:
+    return [
+      f"{found} only: these values do not carry the +{_OFFSET} that the sensor's offset of "
+      f"-{_OFFSET} takes away. Name the product without it, such as sentinel2_l2a."
+    ]
+  return []

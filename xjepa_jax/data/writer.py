@@ -1,0 +1,251 @@
+"""Writes an archive as a data set: many workers, the same bytes whatever their number.
+
+Shards are written into `OUT/.partial` and moved to their final names when all are finished;
+`dataset_info.json` comes last and makes the data set complete. An interrupted import therefore
+never looks like a data set, and continuing it keeps every finished shard.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import csv
+import dataclasses
+import io
+import multiprocessing
+import os
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from xjepa_jax.data import dataset, shard_index, storage
+from xjepa_jax.data.archive import Skip
+from xjepa_jax.data.import_plan import ImportPlan
+from xjepa_jax.data.shard_writer import (
+  ShardSummary,
+  ShardTask,
+  read_summary,
+  write_shard,
+)
+from xjepa_jax.data.statistics import SensorStatistics, with_statistics
+from xjepa_jax.errors import DatasetError, WriteError
+
+SKIPPED_FILE = "skipped.csv"
+_PARTIAL = ".partial"
+_POLL_SECONDS = 0.2
+
+Progress = Callable[[int], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class ImportSummary:
+  """What an import wrote.
+
+  Attributes:
+    splits: split -> number of pairs.
+    nbytes: of all shards.
+    skipped: pairs left out, and why.
+    labels: label -> number of pairs.
+  """
+
+  splits: Mapping[str, int]
+  nbytes: int
+  skipped: Sequence[Skip]
+  labels: Mapping[str, int]
+
+
+def write_dataset(
+  plan: ImportPlan,
+  out: str,
+  workers: int = 1,
+  resume: bool = False,
+  progress: Progress = lambda count: None,
+) -> ImportSummary:
+  """Writes the planned data set into the directory `out`.
+
+  Args:
+    plan: what to write.
+    out: a local directory; made if missing, refused if it holds a data set.
+    workers: processes; 1 writes in this one.
+    resume: continue an import that was interrupted.
+    progress: called with the number of pairs done since its last call.
+
+  Raises:
+    DatasetError: `out` holds a data set or another import, or no pair could be read.
+    WriteError: writing failed, or a worker died. Finished shards are kept for `resume`.
+  """
+  try:
+    partial = _prepare(plan, out, resume)
+    tasks = list(_tasks(plan, partial))
+    summaries = _write_shards(tasks, max(1, min(workers, len(tasks))), progress)
+    return _finish(plan, out, tasks, summaries)
+  except WriteError:
+    raise
+  except OSError as error:
+    raise storage.writing_failed(out, error) from error
+
+
+def _prepare(plan: ImportPlan, out: str, resume: bool) -> str:
+  """Makes the directory of unfinished shards, or finds that of the same import."""
+  partial = os.path.join(out, _PARTIAL)
+  mark = os.path.join(partial, "plan.sha256")
+  if os.path.exists(os.path.join(out, dataset.INFO_FILE)):
+    raise DatasetError(f"{out} already holds a data set. Choose another --out, or delete it.")
+  if os.path.exists(partial) and not resume:
+    raise DatasetError(
+      f"{out} holds an import that was interrupted. Continue it with --resume, or delete {partial} "
+      "to start again."
+    )
+  if os.path.exists(mark):
+    with open(mark, encoding="ascii") as file:
+      if file.read() != plan.fingerprint():
+        raise DatasetError(
+          f"{partial} belongs to another import: the archive or the options differ. Use those it "
+          "was started with, or delete it to start again."
+        )
+  elif os.path.isdir(out) and any(name != _PARTIAL for name in os.listdir(out)):
+    raise DatasetError(f"{out} is not empty. Choose an --out of its own for the data set.")
+  os.makedirs(partial, exist_ok=True)
+  storage.write_file(mark, plan.fingerprint().encode())
+  return partial
+
+
+def _tasks(plan: ImportPlan, partial: str) -> Iterator[ShardTask]:
+  for split, shards in plan.shards.items():
+    for number, entries in enumerate(shards):
+      path = os.path.join(partial, f"{split}-{number:05d}")
+      yield ShardTask(split, path, entries, plan.archive.read, plan.format)
+
+
+def _write_shards(
+  tasks: Sequence[ShardTask], workers: int, progress: Progress
+) -> list[ShardSummary]:
+  """Summaries of all shards, in order; those that are finished are not written again."""
+  summaries = {task.path: read_summary(task.path, task.format) for task in tasks}
+  missing = [task for task in tasks if summaries[task.path] is None]
+  progress(sum(len(task.entries) for task in tasks if summaries[task.path] is not None))
+  run = _in_processes if workers > 1 and len(missing) > 1 else _in_this_process
+  for task, summary in run(missing, workers, progress):
+    summaries[task.path] = summary
+  return [summary for task in tasks if (summary := summaries[task.path]) is not None]
+
+
+def _in_this_process(
+  tasks: Sequence[ShardTask], workers: int, progress: Progress
+) -> Iterator[tuple[ShardTask, ShardSummary]]:
+  for task in tasks:
+    yield task, write_shard(task, progress)
+
+
+def _in_processes(
+  tasks: Sequence[ShardTask], workers: int, progress: Progress
+) -> Iterator[tuple[ShardTask, ShardSummary]]:
+  # spawn: GDAL and HDF5 handles do not survive a fork
+  context = multiprocessing.get_context("spawn")
+  done = context.Value("Q", 0)
+  reported = 0
+  pool = concurrent.futures.ProcessPoolExecutor(workers, context, _share_counter, (done,))
+  try:
+    waiting = {pool.submit(_write_counted, task): task for task in tasks}
+    while waiting:
+      finished, _ = concurrent.futures.wait(
+        waiting, _POLL_SECONDS, concurrent.futures.FIRST_COMPLETED
+      )
+      count = done.value
+      progress(count - reported)
+      reported = count
+      for future in finished:
+        yield waiting.pop(future), future.result()
+  except concurrent.futures.process.BrokenProcessPool as error:
+    raise WriteError(
+      "a worker process was killed, as happens when memory runs out. Finished shards are kept: run "
+      "the same command with --resume and fewer --workers."
+    ) from error
+  finally:
+    pool.shutdown(cancel_futures=True)
+
+
+_counter: Any = None
+
+
+def _share_counter(counter: Any) -> None:
+  global _counter
+  _counter = counter
+
+
+def _write_counted(task: ShardTask) -> ShardSummary:
+  def progress(count: int) -> None:
+    with _counter.get_lock():
+      _counter.value += count
+
+  return write_shard(task, progress)
+
+
+def _finish(
+  plan: ImportPlan, out: str, tasks: Sequence[ShardTask], summaries: Sequence[ShardSummary]
+) -> ImportSummary:
+  """Gives shards their final names, leaving out those of which every pair was skipped."""
+  kept: dict[str, list[tuple[ShardTask, ShardSummary]]] = {split: [] for split in plan.shards}
+  for task, summary in zip(tasks, summaries, strict=True):
+    if summary.pairs:
+      kept[task.split].append((task, summary))
+  kept = {split: shards for split, shards in kept.items() if shards}
+  skipped = [*plan.archive.skipped, *(skip for summary in summaries for skip in summary.skipped)]
+  if not kept:
+    raise DatasetError(f"every pair was skipped. The first: {skipped[0].reason}")
+  for split, shards in kept.items():
+    for number, (task, _) in enumerate(shards):
+      name = dataset.shard_name(plan.archive.name, split, number, len(shards))
+      _move(task.path, os.path.join(out, name))
+  storage.write_file(os.path.join(out, SKIPPED_FILE), _skipped_csv(skipped))
+  description = _description(plan, kept)
+  num_bytes = {split: sum(s.nbytes for _, s in shards) for split, shards in kept.items()}
+  dataset.write_description(out, description, num_bytes)
+  shutil.rmtree(os.path.join(out, _PARTIAL))
+  labels: Counter[str] = Counter()
+  for summary in summaries:
+    labels.update(summary.labels)
+  return ImportSummary(
+    splits={split: sum(lengths) for split, lengths in description.splits.items()},
+    nbytes=sum(num_bytes.values()),
+    skipped=skipped,
+    labels=dict(labels),
+  )
+
+
+def _move(partial: str, final: str) -> None:
+  """Moves a shard and its index. A run that was interrupted here has moved some already."""
+  for suffix in (shard_index.SUFFIX, ""):
+    with contextlib.suppress(FileNotFoundError):
+      os.replace(partial + suffix, final + suffix)
+  if not os.path.exists(final):
+    raise DatasetError(f"{partial}: the shard is gone though its summary is there. Start again.")
+
+
+def _description(
+  plan: ImportPlan, kept: Mapping[str, Sequence[tuple[ShardTask, ShardSummary]]]
+) -> dataset.Description:
+  """The sensors with the statistics of the training split, or of the first one if there is none."""
+  reference = kept.get("train") or next(iter(kept.values()))
+  sensors, statistics = {}, {}
+  for key, sensor in plan.format.sensors.items():
+    counted = SensorStatistics.of(sensor)
+    for _, summary in reference:
+      counted.merge(summary.statistics[key])
+    sensors[key] = with_statistics(sensor, counted)
+    statistics[key] = counted.to_json(sensor)
+  return dataset.Description(
+    name=plan.archive.name,
+    format=dataclasses.replace(plan.format, sensors=sensors),
+    statistics=statistics,
+    splits={split: tuple(s.pairs for _, s in shards) for split, shards in kept.items()},
+  )
+
+
+def _skipped_csv(skipped: Sequence[Skip]) -> bytes:
+  content = io.StringIO()
+  writer = csv.writer(content, lineterminator="\n")
+  writer.writerow(["pair_id", "reason"])
+  writer.writerows([skip.pair_id, skip.reason] for skip in skipped)
+  return content.getvalue().encode()

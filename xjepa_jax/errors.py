@@ -1,0 +1,53 @@
+"""Errors for people: what was read, what was found, what was expected, what to do.
+
+Every error that bad input can cause is one of these. Each carries one finished paragraph that
+names the file, key or record, so that a caller can print it as it is.
+"""
+
+
+class XJepaError(Exception):
+  """Something outside the program is not as it has to be."""
+
+
+class SensorError(XJepaError, ValueError):
+  """A sensor's description is wrong, or does not fit what it is asked for."""
+
+
+class DataError(XJepaError, ValueError):
+  """A data set, a file or a record is not what it should be."""
+
+
+class DatasetError(DataError):
+  """A data set's directory is incomplete, or its description and its files disagree."""
+
+
+class ShardIndexError(DataError):
+  """A shard's index is damaged, or belongs to another state of the shard."""
+
+
+class CorruptRecordError(DataError):
+  """A record's bytes are not the bytes that were written."""
+
+
+class ExampleError(DataError):
+  """A record is intact and yet is no `tf.train.Example` of the expected features."""
+
+
+class PairError(DataError):
+  """A pair does not fit the data set that it is meant for."""
+
+
+class ImageError(DataError):
+  """An image file cannot be read, or is not what its name or sensor says."""
+
+
+class ManifestError(DataError):
+  """A manifest names pairs or files that cannot be used."""
+
+
+class ArchiveError(DataError):
+  """An archive to be imported is not laid out as its format says."""
+
+
+class WriteError(XJepaError, OSError):
+  """Writing failed; what was written before is intact."""

@@ -1,0 +1,340 @@
+"""What a sensor is: its bands in order, its units, its nodata value, and how its values scale.
+
+A sensor is data, not code: presets are in `xjepa_jax.presets`, a data set carries its own
+descriptions in `sensors.json`, and a config may spell out another. Nothing else in the package
+knows a sensor by name.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from xjepa_jax.errors import SensorError
+
+NORMALISATIONS = ("standard", "percentile", "none")
+DTYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64")
+_KEY = re.compile(r"[a-z][a-z0-9_]*")
+
+
+@dataclasses.dataclass(frozen=True)
+class Band:
+  """One band of a sensor.
+
+  Attributes:
+    name: unique within the sensor, as the product spells it: "B8A", "VV".
+    gsd: ground sampling distance of the product, in metres.
+    wavelength: central wavelength in nanometres, for an optical band.
+    polarisation: transmitted and received polarisation, for a radar band.
+  """
+
+  name: str
+  gsd: float
+  wavelength: float | None = None
+  polarisation: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Scaling:
+  """From stored values to the units of a sensor, and from there to a network's input.
+
+  `calibrated = (stored + offset) * gain` is in the sensor's units. The network's input is then
+  `(clip(calibrated) - mean) / std` ("standard"), `clip(calibrated)` mapped from [low, high] to
+  [-1, 1] ("percentile"), or `clip(calibrated)` itself ("none").
+
+  Attributes:
+    offset: added to stored values; -1000 for Sentinel-2 from processing baseline 04.00 on.
+    gain: multiplies after the offset.
+    clip: lowest and highest calibrated value kept, or None.
+    normalise: one of "standard", "percentile", "none".
+    mean, std: one a band, in the sensor's units; for "standard".
+    low, high: one a band, in the sensor's units, such as the 2nd and 98th percentiles of the
+      training split; for "percentile".
+  """
+
+  offset: float = 0.0
+  gain: float = 1.0
+  clip: tuple[float, float] | None = None
+  normalise: str = "standard"
+  mean: tuple[float, ...] = ()
+  std: tuple[float, ...] = ()
+  low: tuple[float, ...] = ()
+  high: tuple[float, ...] = ()
+
+  def select(self, indices: Sequence[int]) -> Scaling:
+    """The scaling of the bands at `indices`, in that order."""
+    chosen = {
+      key: tuple(getattr(self, key)[i] for i in indices) if getattr(self, key) else ()
+      for key in ("mean", "std", "low", "high")
+    }
+    return dataclasses.replace(self, **chosen)
+
+
+@dataclasses.dataclass(frozen=True)
+class Channel:
+  """One channel of a picture for people: `band`, or `band - minus`, shown from `low` to `high`.
+
+  `low` and `high` are in the sensor's units. In dB, a difference is a ratio.
+  """
+
+  band: str
+  low: float
+  high: float
+  minus: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Sensor:
+  """An instrument's product.
+
+  Attributes:
+    product: what it is, for people: "Sentinel-1 GRD, sigma0".
+    bands: in the order in which values are stored.
+    dtype: NumPy name of the stored type.
+    units: of calibrated values: "dB", "reflectance x 1e4".
+    nodata: the stored value that means nothing was seen, NaN included, or None. Non-finite
+      values never count as seen.
+    scaling: how stored values become a network's input.
+    display: one channel (grey) or three (red, green, blue) for pictures.
+  """
+
+  product: str
+  bands: tuple[Band, ...]
+  dtype: str
+  units: str
+  nodata: float | None = None
+  scaling: Scaling = Scaling()
+  display: tuple[Channel, ...] = ()
+
+  def __post_init__(self) -> None:
+    _check(self)
+
+  @property
+  def band_names(self) -> tuple[str, ...]:
+    return tuple(band.name for band in self.bands)
+
+  def index(self, names: Sequence[str]) -> tuple[int, ...]:
+    """Where the named bands are among this sensor's, in the order of `names`.
+
+    Raises:
+      SensorError: a band is not one of this sensor's, or is named twice.
+    """
+    if len(set(names)) != len(names):
+      raise SensorError(f"{self.product}: bands {list(names)} name one twice; name each once.")
+    for name in names:
+      if name not in self.band_names:
+        raise SensorError(
+          f"{self.product} has no band {name!r}; its bands are {', '.join(self.band_names)}."
+        )
+    return tuple(self.band_names.index(name) for name in names)
+
+  def select(self, names: Sequence[str]) -> Sensor:
+    """This sensor with only the named bands, in the order of `names`.
+
+    Channels of the display that lost a band are dropped; the first band is shown then.
+
+    Raises:
+      SensorError: no band is named, or one that this sensor lacks.
+    """
+    indices = self.index(names)
+    display = tuple(
+      channel
+      for channel in self.display
+      if channel.band in names and (channel.minus is None or channel.minus in names)
+    )
+    return dataclasses.replace(
+      self,
+      bands=tuple(self.bands[i] for i in indices),
+      scaling=self.scaling.select(indices),
+      display=display if len(display) == len(self.display) else display[:1],
+    )
+
+  def valid(self, stored: Any) -> Any:
+    """Which pixels were seen.
+
+    A pixel was seen if every band is finite and not all of its bands are `nodata`: one band of a
+    dark pixel may be 0 and yet be real.
+
+    Args:
+      stored: (..., C) values as stored, a NumPy or a JAX array.
+
+    Returns:
+      (...) bool, of the same kind of array.
+    """
+    xp = stored.__array_namespace__()
+    seen = xp.all(xp.isfinite(stored), axis=-1)
+    if self.nodata is None or not math.isfinite(self.nodata):
+      return seen
+    return seen & ~xp.all(stored == xp.asarray(self.nodata, dtype=stored.dtype), axis=-1)
+
+  def calibrate(self, stored: Any) -> Any:
+    """Stored values (..., C) as float32 in the sensor's units; unseen pixels are not treated."""
+    xp = stored.__array_namespace__()
+    values = stored.astype(xp.float32)
+    return (values + np.float32(self.scaling.offset)) * np.float32(self.scaling.gain)
+
+  def scale(self, stored: Any) -> Any:
+    """A network's input from stored values; see `Scaling`. Runs on the device inside a step.
+
+    Args:
+      stored: (..., C) values as stored, a NumPy or a JAX array.
+
+    Returns:
+      (..., C) float32 of the same kind of array; pixels that were not seen are 0 in every band,
+      which is the mean of a "standard" scaling and the middle of a "percentile" one.
+
+    Raises:
+      SensorError: the number of bands is not this sensor's, or its scaling lacks statistics.
+    """
+    if stored.shape[-1] != len(self.bands):
+      raise SensorError(
+        f"{self.product}: got {stored.shape[-1]} bands, expected {len(self.bands)} "
+        f"({', '.join(self.band_names)})."
+      )
+    xp = stored.__array_namespace__()
+    values = self.calibrate(stored)
+    scaling = self.scaling
+    if scaling.clip is not None:
+      values = xp.clip(values, np.float32(scaling.clip[0]), np.float32(scaling.clip[1]))
+    if scaling.normalise == "standard":
+      values = (values - _per_band(self, "mean")) / _per_band(self, "std")
+    elif scaling.normalise == "percentile":
+      low, high = _per_band(self, "low"), _per_band(self, "high")
+      values = xp.clip((values - low) / (high - low), 0, 1) * 2 - 1
+    return xp.where(self.valid(stored)[..., None], values, np.float32(0))
+
+
+def check_key(key: str) -> str:
+  """Returns `key` if it can name a sensor in a data set and a config: "s1", "landsat_8".
+
+  Raises:
+    SensorError: it is anything but lower-case letters, digits and underscores.
+  """
+  if not _KEY.fullmatch(key):
+    raise SensorError(
+      f"sensor name {key!r}: expected a lower-case letter, then letters, digits or underscores."
+    )
+  return key
+
+
+def sensor_to_json(sensor: Sensor) -> dict[str, Any]:
+  """A description in JSON's types; NaN is the string "nan"."""
+  return _jsonable(dataclasses.asdict(sensor))
+
+
+def sensor_from_json(content: Any, where: str) -> Sensor:
+  """The sensor that `sensor_to_json` described.
+
+  Args:
+    content: what JSON held.
+    where: file and key, for the message of an error.
+
+  Raises:
+    SensorError: a key is unknown or missing, or a value has the wrong type.
+  """
+  fields = _fields(content, Sensor, where)
+  try:
+    fields["bands"] = tuple(
+      Band(**_fields(band, Band, f"{where}.bands[{i}]")) for i, band in enumerate(fields["bands"])
+    )
+    fields["display"] = tuple(
+      Channel(**_fields(channel, Channel, f"{where}.display[{i}]"))
+      for i, channel in enumerate(fields.get("display", ()))
+    )
+    scaling = _fields(fields.get("scaling", {}), Scaling, f"{where}.scaling")
+    for key in ("mean", "std", "low", "high", "clip"):
+      if scaling.get(key) is not None:
+        scaling[key] = tuple(float(value) for value in scaling[key])
+    fields["scaling"] = Scaling(**scaling)
+    if isinstance(fields.get("nodata"), str):
+      fields["nodata"] = float(fields["nodata"])
+    return Sensor(**fields)
+  except SensorError as error:
+    raise SensorError(f"{where}: {error}") from error
+  except (TypeError, ValueError, KeyError, AttributeError) as error:
+    raise SensorError(f"{where}: not a sensor's description ({error}).") from error
+
+
+def _fields(content: Any, kind: type, where: str) -> dict[str, Any]:
+  if not isinstance(content, Mapping):
+    raise SensorError(f"{where}: expected a {kind.__name__} as a mapping, found {content!r}.")
+  known = {field.name: field for field in dataclasses.fields(kind)}
+  for key in content:
+    if key not in known:
+      raise SensorError(f"{where}: unknown key {key!r}; a {kind.__name__} has {sorted(known)}.")
+  for name, field in known.items():
+    if field.default is dataclasses.MISSING and name not in content:
+      raise SensorError(f"{where}: the key {name!r} of a {kind.__name__} is missing.")
+  return dict(content)
+
+
+def _jsonable(value: Any) -> Any:
+  if isinstance(value, dict):
+    return {key: _jsonable(item) for key, item in value.items()}
+  if isinstance(value, list | tuple):
+    return [_jsonable(item) for item in value]
+  if isinstance(value, float) and not math.isfinite(value):
+    return str(value)
+  return value
+
+
+def _per_band(sensor: Sensor, key: str) -> np.ndarray:
+  values = getattr(sensor.scaling, key)
+  if not values:
+    raise SensorError(
+      f"{sensor.product}: scaling.normalise is {sensor.scaling.normalise!r} but scaling.{key} is "
+      "empty; import computes it from the training split, or give one value a band."
+    )
+  return np.asarray(values, np.float32)
+
+
+def _check(sensor: Sensor) -> None:
+  def refuse(what: str) -> None:
+    raise SensorError(f"{sensor.product or 'sensor'}: {what}")
+
+  names = sensor.band_names
+  if not names:
+    refuse("has no bands; name at least one.")
+  if len(set(names)) != len(names):
+    refuse(f"bands {', '.join(names)} name one twice.")
+  if not all(isinstance(band.gsd, int | float) and band.gsd > 0 for band in sensor.bands):
+    refuse(f"gsd must be metres above 0, found {[band.gsd for band in sensor.bands]}.")
+  if sensor.dtype not in DTYPES:
+    refuse(f"dtype {sensor.dtype!r} is not one of {', '.join(DTYPES)}.")
+  _check_nodata(sensor, refuse)
+  scaling = sensor.scaling
+  if scaling.normalise not in NORMALISATIONS:
+    refuse(f"scaling.normalise {scaling.normalise!r} is not one of {', '.join(NORMALISATIONS)}.")
+  if not (math.isfinite(scaling.offset) and math.isfinite(scaling.gain) and scaling.gain != 0):
+    refuse(f"offset {scaling.offset}, gain {scaling.gain}: must be finite, the gain not 0.")
+  if scaling.clip is not None and not (
+    len(scaling.clip) == 2 and scaling.clip[0] < scaling.clip[1]
+  ):
+    refuse(f"scaling.clip {scaling.clip} must be two values, the lower first.")
+  for key in ("mean", "std", "low", "high"):
+    values = getattr(scaling, key)
+    if values and len(values) != len(names):
+      refuse(f"scaling.{key} has {len(values)} values for {len(names)} bands.")
+    if not all(math.isfinite(value) for value in values):
+      refuse(f"scaling.{key} {values} must be finite.")
+  if any(value <= 0 for value in scaling.std):
+    refuse(f"scaling.std {scaling.std} must be above 0 in every band.")
+  if any(low >= high for low, high in zip(scaling.low, scaling.high, strict=False)):
+    refuse(f"scaling.low {scaling.low} must be below scaling.high {scaling.high}.")
+  if len(sensor.display) not in (0, 1, 3):
+    refuse(f"display has {len(sensor.display)} channels; give 1 (grey) or 3 (red, green, blue).")
+  for channel in sensor.display:
+    sensor.index([channel.band] if channel.minus is None else [channel.band, channel.minus])
+
+
+def _check_nodata(sensor: Sensor, refuse: Any) -> None:
+  if sensor.nodata is None or sensor.dtype.startswith("float"):
+    return
+  limits = np.iinfo(sensor.dtype)
+  if not (float(sensor.nodata).is_integer() and limits.min <= sensor.nodata <= limits.max):
+    refuse(f"nodata {sensor.nodata} is no {sensor.dtype}.")
