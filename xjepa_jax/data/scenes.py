@@ -1,0 +1,100 @@
+"""Simulated pairs of Sentinel-2 and Sentinel-1 images of one landscape."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from xjepa_jax.data.landscape import CLASS_NAMES, landscape
+from xjepa_jax.data.optical import optical
+from xjepa_jax.data.sar import sar
+
+__all__ = ["CLASS_NAMES", "MIN_LABEL_FRACTION", "MIN_SIZE", "Scene", "scene"]
+
+# A class is a label of the scene when it covers at least this share of its pixels.
+MIN_LABEL_FRACTION = 0.05
+MIN_SIZE = 16
+
+# One random stream for each part of a scene, numbered by its place here: append, never reorder,
+# or every scene ever made changes.
+STREAMS = (
+  "zones",
+  "parcels",
+  "cover",
+  "water",
+  "roads",
+  "relief",
+  "spectra",
+  "sun",
+  "sky",
+  "msi noise",
+  "backscatter",
+  "orbit",
+  "speckle",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Scene:
+  """One place seen by both sensors on a common grid of 10 m; row 0 is the northern edge.
+
+  Attributes:
+    optical: (H, W, 12) uint16, Sentinel-2 L2A reflectance x 1e4, bands B01 B02 B03 B04 B05 B06
+      B07 B08 B8A B09 B11 B12, no +1000 offset; 0 is nodata, so every pixel is at least 1.
+    sar: (H, W, 2) float32, sigma0 of VV and VH in dB.
+    classes: (H, W) uint8, index into CLASS_NAMES.
+    labels: names of the classes that cover at least MIN_LABEL_FRACTION of the scene, in the
+      order of CLASS_NAMES.
+  """
+
+  optical: np.ndarray
+  sar: np.ndarray
+  classes: np.ndarray
+  labels: tuple[str, ...]
+
+
+def _check(name: str, value: int, least: int) -> int:
+  whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+  if not whole or value < least:
+    raise ValueError(f"{name} is {value!r}; it must be a whole number of at least {least}")
+  return int(value)
+
+
+def _labels(classes: np.ndarray) -> tuple[str, ...]:
+  share = np.bincount(classes.ravel(), minlength=len(CLASS_NAMES)) / classes.size
+  return tuple(n for n, part in zip(CLASS_NAMES, share, strict=True) if part >= MIN_LABEL_FRACTION)
+
+
+def streams(seed: int, index: int) -> dict[str, np.random.Generator]:
+  """The independent random generators of one scene, by the name of the part they draw."""
+  children = np.random.SeedSequence([seed, index]).spawn(len(STREAMS))
+  return {name: np.random.default_rng(s) for name, s in zip(STREAMS, children, strict=True)}
+
+
+def scene(seed: int, index: int, size: int = 64) -> Scene:
+  """Simulate scene number `index` of the series `seed`.
+
+  The scene is a function of the three arguments alone: the same in any process and order. Both
+  images show one layout (land cover, parcels, relief); haze, cloud and crop colour are seen by
+  the optical sensor alone, moisture, incidence and speckle by the radar alone. Class spectra and
+  backscatter are rounded typical values, not measurements of any one place.
+
+  Args:
+    seed: number of the series, at least 0.
+    index: number of the scene in the series, at least 0.
+    size: pixels along a side, at least 16; objects keep their size in metres.
+
+  Raises:
+    ValueError: an argument is not a whole number, or below its least value.
+  """
+  seed, index = _check("seed", seed, 0), _check("index", index, 0)
+  size = _check("size", size, MIN_SIZE)
+  parts = streams(seed, index)
+  ground = landscape(parts, size)
+  return Scene(
+    optical=optical(parts, ground),
+    sar=sar(parts, ground),
+    classes=ground.classes,
+    labels=_labels(ground.classes),
+  )
