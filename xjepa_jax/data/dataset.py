@@ -230,4 +230,5 @@ def _read_json(directory: str, name: str) -> dict[str, Any]:
 
 
 def _write_json(directory: str, name: str, content: Any) -> None:
-  storage.write_file(f"{directory}/{name}", json.dumps(content, indent=1).encode() + b"\n")
+  text = json.dumps(content, indent=1, sort_keys=True) + "\n"
+  storage.write_file(f"{directory}/{name}", text.encode())

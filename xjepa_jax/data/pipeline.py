@@ -160,9 +160,12 @@ class Pipeline:
 
   def _iterator(self, start: int) -> Any:
     import grain
+    from absl import flags
 
     steps: Any = grain.MapDataset.source(_From(self.source, start))
     if self.reading.workers:
+      if not flags.FLAGS.is_parsed():  # Grain reads its flags, which only an absl app parses
+        flags.FLAGS.mark_as_parsed()
       options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=1)
       dataset = steps.to_iter_dataset(options).mp_prefetch(
         grain.MultiprocessingOptions(

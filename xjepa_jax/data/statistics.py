@@ -96,7 +96,7 @@ class SensorStatistics:
     result = np.zeros(len(self.histogram))
     for band, histogram in enumerate(self.histogram):
       cumulative = np.cumsum(histogram)
-      rank = q / 100 * max(cumulative[-1] - 1, 0)
+      rank = np.floor(q / 100 * max(cumulative[-1] - 1, 0))
       place = int(np.searchsorted(cumulative, rank, side="right"))
       before = cumulative[place] - histogram[place]
       inside = (rank - before + 0.5) / max(histogram[place], 1)

@@ -1,0 +1,36 @@
+"""What tests of several rooms need: the real pairs beside the repository, and a small archive."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+# 8 devices on one CPU, before anything imports JAX.
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ["XLA_FLAGS"] = " ".join(
+  [os.environ.get("XLA_FLAGS", ""), "--xla_force_host_platform_device_count=8"]
+).strip()
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+  """The folder of real pairs, or a skip with the reason."""
+  folder = Path(__file__).resolve().parents[1].parent / "shared" / "data"
+  if not folder.is_dir():
+    pytest.skip("the real pairs are not beside the repository (folder shared/data)")
+  return folder
+
+
+@pytest.fixture(scope="session")
+def simulated(tmp_path_factory: pytest.TempPathFactory) -> str:
+  """A data set of 160 simulated pairs of 16 pixels: 128 train, 16 validation, 16 test."""
+  from xjepa_jax.data.import_plan import plan_import
+  from xjepa_jax.data.simulate import simulated_archive
+  from xjepa_jax.data.writer import write_dataset
+
+  directory = str(tmp_path_factory.mktemp("simulated") / "pairs")
+  plan = plan_import(simulated_archive(pairs=160, size=16), shard_bytes=100_000, encoding="bytes")
+  write_dataset(plan, directory)
+  return directory

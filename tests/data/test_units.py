@@ -1,0 +1,56 @@
+"""Values in other units than a sensor claims are noticed."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from xjepa_jax.data.statistics import SensorStatistics
+from xjepa_jax.data.units import contradictions
+from xjepa_jax.sensor_presets import PRESETS, preset
+from xjepa_jax.sensors import Sensor
+
+RNG = np.random.default_rng(0)
+DECIBELS = RNG.normal(-14, 5, (64, 64, 2)).astype(np.float32)
+REFLECTANCE = RNG.gamma(4, 300, (64, 64, 12)).astype(np.uint16) + 1
+S1, S2 = PRESETS["sentinel1_grd"], PRESETS["sentinel2_l2a"]
+S2_LATER = PRESETS["sentinel2_l2a_n0400"]
+
+
+def said_of(sensor: Sensor, image: np.ndarray) -> str:
+  statistics = SensorStatistics.of(sensor)
+  statistics.add(sensor, image)
+  return " ".join(contradictions(sensor, statistics.to_json(sensor)))
+
+
+@pytest.mark.parametrize(
+  ("sensor", "image"),
+  [(S1, DECIBELS), (S2, REFLECTANCE), (S2_LATER, REFLECTANCE + np.uint16(1000))],
+)
+def test_values_as_described_raise_no_word(sensor: Sensor, image: np.ndarray) -> None:
+  assert said_of(sensor, image) == ""
+
+
+def test_linear_power_and_bytes_are_not_decibels() -> None:
+  linear = (10 ** (DECIBELS / 10)).astype(np.float32)
+  assert "expected dB" in said_of(S1, linear)
+  assert "expected dB" in said_of(S1, np.clip(DECIBELS * 8 + 200, 0, 255).astype(np.float32))
+
+
+def test_a_fill_value_among_decibels_is_noticed() -> None:
+  filled = DECIBELS.copy()
+  filled[:4] = -9999
+  assert "name it as nodata" in said_of(S1, filled)
+
+
+def test_the_offset_of_baseline_0400_is_noticed_when_it_is_not_declared() -> None:
+  assert "sentinel2_l2a_n0400" in said_of(S2, REFLECTANCE + np.uint16(1000))
+
+
+def test_an_offset_that_is_declared_but_absent_is_noticed() -> None:
+  assert "do not carry the +1000" in said_of(S2_LATER, REFLECTANCE)
+
+
+def test_reflectance_from_zero_to_one_is_noticed() -> None:
+  sensor = preset("sentinel2_l2a", dtype="float32")
+  assert "reflectance from 0 to 1" in said_of(sensor, (REFLECTANCE / 1e4).astype(np.float32))
