@@ -68,11 +68,17 @@ class Scaling:
 
   def select(self, indices: Sequence[int]) -> Scaling:
     """The scaling of the bands at `indices`, in that order."""
-    chosen = {
-      key: tuple(getattr(self, key)[i] for i in indices) if getattr(self, key) else ()
-      for key in ("mean", "std", "low", "high")
-    }
-    return dataclasses.replace(self, **chosen)
+
+    def chosen(values: tuple[float, ...]) -> tuple[float, ...]:
+      return tuple(values[i] for i in indices) if values else ()
+
+    return dataclasses.replace(
+      self,
+      mean=chosen(self.mean),
+      std=chosen(self.std),
+      low=chosen(self.low),
+      high=chosen(self.high),
+    )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -228,7 +228,7 @@ def place(batch: Batch, sharding: Any, rows: Sequence[int], size: int) -> Batch:
   first_of = {row: i for i, row in enumerate(rows)}
 
   def to_devices(local: np.ndarray) -> Any:
-    def part(index: tuple[slice, ...]) -> np.ndarray:
+    def part(index: Any) -> np.ndarray:
       start, stop, _ = index[0].indices(size)
       return local[first_of[start] : first_of[start] + stop - start]
 

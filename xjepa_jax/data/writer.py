@@ -122,13 +122,14 @@ def _write_shards(
   tasks: Sequence[ShardTask], workers: int, progress: Progress
 ) -> list[ShardSummary]:
   """Summaries of all shards, in order; those that are finished are not written again."""
-  summaries = {task.path: read_summary(task.path, task.format) for task in tasks}
-  missing = [task for task in tasks if summaries[task.path] is None]
-  progress(sum(len(task.entries) for task in tasks if summaries[task.path] is not None))
+  found = {task.path: read_summary(task.path, task.format) for task in tasks}
+  summaries = {path: summary for path, summary in found.items() if summary is not None}
+  missing = [task for task in tasks if task.path not in summaries]
+  progress(sum(len(task.entries) for task in tasks if task.path in summaries))
   run = _in_processes if workers > 1 and len(missing) > 1 else _in_this_process
   for task, summary in run(missing, workers, progress):
     summaries[task.path] = summary
-  return [summary for task in tasks if (summary := summaries[task.path]) is not None]
+  return [summaries[task.path] for task in tasks]
 
 
 def _in_this_process(

@@ -1,0 +1,100 @@
+"""Rules that keep the house in order: imports run one way, a --help is quick, no sensor named."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "xjepa_jax"
+# A room may import from rooms to its left, and from its own.
+ORDER = ("errors", "sensors", "sensor_presets", "data")
+COMMANDS = (
+  "xjepa_jax.data.importers",
+  "xjepa_jax.data.simulate",
+  "xjepa_jax.data.inspect",
+)
+HEAVY = ("jax", "grain", "tensorflow", "tensorflow_datasets", "rasterio", "scipy", "pyarrow")
+
+
+def modules() -> Iterator[tuple[Path, ast.Module]]:
+  for path in sorted(PACKAGE.rglob("*.py")):
+    yield path, ast.parse(path.read_text(), str(path))
+
+
+def imported(tree: ast.Module) -> Iterator[str]:
+  for node in ast.walk(tree):
+    if isinstance(node, ast.Import):
+      yield from (alias.name for alias in node.names)
+    elif isinstance(node, ast.ImportFrom) and node.module:
+      yield node.module
+      yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def test_imports_run_one_way() -> None:
+  for path, tree in modules():
+    room = path.relative_to(PACKAGE).with_suffix("").parts[0]
+    if room == "__init__":
+      continue
+    assert room in ORDER, f"{path}: add the room {room!r} to the order"
+    for name in imported(tree):
+      if name.startswith("xjepa_jax."):
+        other = name.split(".")[1]
+        if other in ORDER:
+          assert ORDER.index(other) <= ORDER.index(room), f"{path} imports {name}"
+
+
+def test_importers_are_used_by_commands_only() -> None:
+  for path, tree in modules():
+    if "importers" in path.parts or path.name == "simulate.py":
+      continue
+    assert not any("data.importers" in name for name in imported(tree)), path
+
+
+def test_no_module_but_presets_importers_and_the_simulation_names_a_sensor() -> None:
+  allowed = {
+    "sensor_presets.py",
+    "simulate.py",
+    "scenes.py",
+    "optical.py",
+    "sar.py",
+    "landscape.py",
+  }
+  named = re.compile(r"""["'](s1|s2|sentinel\d?\w*)["']""", re.IGNORECASE)
+  for path, tree in modules():
+    if path.name in allowed or "importers" in path.parts:
+      continue
+    for node in ast.walk(tree):
+      if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        assert not named.fullmatch(f'"{node.value}"'), f"{path}:{node.lineno} {node.value!r}"
+
+
+def test_every_public_function_and_class_says_what_it_does() -> None:
+  for path, tree in modules():
+    assert ast.get_docstring(tree), path
+    for node in tree.body:
+      if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+        assert ast.get_docstring(node), f"{path}: {node.name}"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_is_quick_because_it_imports_nothing_heavy(command: str) -> None:
+  code = (
+    "import runpy, sys\n"
+    f"sys.argv = [{command!r}, '--help']\n"
+    "try:\n"
+    f"  runpy.run_module({command!r}, run_name='__main__', alter_sys=True)\n"
+    "except SystemExit:\n"
+    f"  print([name for name in {HEAVY!r} if name in sys.modules])\n"
+  )
+  said = subprocess.run(
+    [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+  ).stdout
+  assert said.splitlines()[-1] == "[]"
+  assert "example: python -m" in said
