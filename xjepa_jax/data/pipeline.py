@@ -52,9 +52,9 @@ class Reading:
       batch_bytes: of one batch of this process.
       cores: of this machine; None looks.
     """
-    cores = cores or os.process_cpu_count() if hasattr(os, "process_cpu_count") else os.cpu_count()
+    cores = cores or os.cpu_count() or 2
     fit = max(_PREFETCH_BYTES // max(batch_bytes, 1), 2)
-    threads = int(min(max((cores or 2) // 2, 2), _MOST_THREADS, fit))
+    threads = int(min(max(cores // 2, 2), _MOST_THREADS, fit))
     return cls(threads=threads, prefetch=int(min(2 * threads, fit)))
 
 

@@ -16,7 +16,7 @@ import sys
 from xjepa_jax.data.archive import Archive, Entry
 from xjepa_jax.data.importers import command
 from xjepa_jax.data.pairs import Observation, Pair
-from xjepa_jax.errors import DataError, XJepaError
+from xjepa_jax.errors import DataError
 from xjepa_jax.sensor_presets import preset
 
 
@@ -77,12 +77,7 @@ def main(argv: list[str] | None = None) -> int:
   parser.add_argument("--size", type=int, default=64, help="of an image, in pixels of 10 m")
   command.add_output_arguments(parser)
   args = parser.parse_args(argv)
-  try:
-    command.run_import(simulated_archive(args.pairs, args.size, args.seed), args)
-  except XJepaError as error:
-    print(f"error: {error}", file=sys.stderr)
-    return 1
-  return 0
+  return command.run(lambda args: simulated_archive(args.pairs, args.size, args.seed), args)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ import importlib
 import sys
 
 from xjepa_jax.data.importers import command
-from xjepa_jax.errors import XJepaError
 
 NAMES = ("manifest", "bigearthnet", "sen12ms", "ssl4eo_s12", "so2sat", "tfds")
 
@@ -35,12 +34,7 @@ def main(argv: list[str] | None = None) -> int:
     command.add_import_arguments(one)
     module.add_arguments(one)
   args = parser.parse_args(argv)
-  try:
-    command.run_import(modules[args.importer].open_archive(args), args)
-  except XJepaError as error:
-    print(f"error: {error}", file=sys.stderr)
-    return 1
-  return 0
+  return command.run(modules[args.importer].open_archive, args)
 
 
 if __name__ == "__main__":

@@ -7,12 +7,12 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from xjepa_jax.data.archive import Archive, Skip
 from xjepa_jax.data.import_plan import ImportPlan, plan_import
 from xjepa_jax.data.writer import SKIPPED_FILE, ImportSummary, write_dataset
-from xjepa_jax.errors import DataError
+from xjepa_jax.errors import DataError, XJepaError
 
 _SHOWN = 5  # skipped pairs shown in the summary; all are in skipped.csv
 
@@ -50,6 +50,19 @@ def add_import_arguments(parser: argparse.ArgumentParser) -> None:
     action="store_true",
     help="import although the values contradict the sensor's units",
   )
+
+
+def run(open_archive: Callable[[argparse.Namespace], Archive], args: argparse.Namespace) -> int:
+  """Opens and imports an archive, tells errors in a paragraph, and returns the exit status."""
+  try:
+    run_import(open_archive(args), args)
+  except XJepaError as error:
+    print(f"error: {error}", file=sys.stderr)
+    return 1
+  except KeyboardInterrupt:
+    print("interrupted: finished shards are kept, --resume continues", file=sys.stderr)
+    return 130
+  return 0
 
 
 def run_import(archive: Archive, args: argparse.Namespace) -> None:
