@@ -173,10 +173,13 @@ class Sensor:
       (...) bool, of the same kind of array.
     """
     xp = stored.__array_namespace__()
-    seen = xp.all(xp.isfinite(stored), axis=-1)
+    if xp.isdtype(stored.dtype, "integral"):
+      seen = xp.ones(stored.shape[:-1], dtype=bool)
+    else:
+      seen = xp.all(xp.isfinite(stored), axis=-1)
     if self.nodata is None or not math.isfinite(self.nodata):
       return seen
-    return seen & ~xp.all(stored == xp.asarray(self.nodata, dtype=stored.dtype), axis=-1)
+    return seen & xp.any(stored != xp.asarray(self.nodata, dtype=stored.dtype), axis=-1)
 
   def calibrate(self, stored: Any) -> Any:
     """Stored values (..., C) as float32 in the sensor's units; unseen pixels are not treated."""

@@ -48,7 +48,7 @@ class ExampleView:
     Raises:
       ExampleError: the feature is missing, or holds something else.
     """
-    spans = self._spans_of(name, 1, _LEN)
+    spans = self._spans_of(name, 1)
     if len(spans) != 1:
       raise ExampleError(f"feature {name!r} holds {len(spans)} byte strings, expected 1.")
     return spans[0]
@@ -64,26 +64,30 @@ class ExampleView:
 
   def texts(self, name: str) -> tuple[str, ...]:
     """The values of a feature that holds any number of UTF-8 strings."""
-    spans = self._spans_of(name, 1, _LEN)
+    spans = self._spans_of(name, 1)
     return tuple(_decode_text(self._buffer[start:stop], name) for start, stop in spans)
 
   def number(self, name: str) -> float:
     """The value of a feature that holds one float32."""
-    content = b"".join(self._buffer[a:b] for a, b in self._spans_of(name, 2, _LEN, _I32))
-    if len(content) != 4:
-      raise ExampleError(f"feature {name!r} holds {len(content)} bytes of floats, expected 4.")
-    return float(np.frombuffer(content, "<f4")[0])
+    spans = [(a, b) for a, b in self._spans_of(name, 2, (_LEN, _I32)) if a < b]
+    sizes = [b - a for a, b in spans]
+    if sizes != [4]:
+      raise ExampleError(f"feature {name!r} holds floats of {sizes} bytes, expected one of 4.")
+    return float(np.frombuffer(self._buffer[slice(*spans[0])], "<f4")[0])
 
-  def _spans_of(self, name: str, kind: int, *wires: int) -> list[tuple[int, int]]:
+  def _spans_of(
+    self, name: str, kind: int, wires: tuple[int, ...] = (_LEN,)
+  ) -> list[tuple[int, int]]:
     """Where field 1 of the list of the given kind lies, each time, in the named feature."""
     place = self._spans.get(name.encode())
     if place is None:
       raise ExampleError(f"feature {name!r} is missing; the record has {self.names()}.")
     spans: list[tuple[int, int]] = []
-    for number, start, end in _fields(self._buffer, *place):
-      if number != kind:
+    for number, start, end in _fields(self._buffer, *place, 3):
+      if number == kind:
+        spans += [(a, b) for n, a, b in _fields(self._buffer, start, end, 1, wires) if n == 1]
+      elif number <= 3:
         raise ExampleError(f"feature {name!r} is of another kind than expected ({number}).")
-      spans += [(a, b) for n, a, b in _fields(self._buffer, start, end, wires) if n == 1]
     return spans
 
   def _add_features(self, start: int, end: int) -> None:
@@ -111,7 +115,7 @@ class ExampleView:
     number, entry, entry_end = next(_fields(self._buffer, at, end))
     if number == 1:
       name, value = b"", (entry, entry)
-      for field, a, b in _fields(self._buffer, entry, entry_end):
+      for field, a, b in _fields(self._buffer, entry, entry_end, 2):
         if field == 1:
           name = bytes(self._buffer[a:b])
         elif field == 2:
@@ -121,9 +125,12 @@ class ExampleView:
 
 
 def _fields(
-  buffer: memoryview, start: int, end: int, wires: tuple[int, ...] | None = None
+  buffer: memoryview, start: int, end: int, known: int = 1, wires: tuple[int, ...] = (_LEN,)
 ) -> Iterator[tuple[int, int, int]]:
-  """Field number and span of the content of each field of the message at [start, end)."""
+  """Field number and span of the content of each field of the message at [start, end).
+
+  Fields up to number `known` must be of one of the wire types; others are unknown, of any type.
+  """
   at = start
   while at < end:
     tag = buffer[at]
@@ -142,7 +149,7 @@ def _fields(
       raise ExampleError(f"no Example: wire type {wire} at byte {at} is not used by protobuf 3.")
     if stop > end:
       raise ExampleError(f"no Example: a field at byte {at} runs {stop - end} bytes past its end.")
-    if tag >> 3 == 0 or (wires is not None and tag >> 3 == 1 and wire not in wires):
+    if tag >> 3 == 0 or (tag >> 3 <= known and wire not in wires):
       raise ExampleError(f"no Example: unexpected field {tag >> 3} of wire type {wire} at {at}.")
     yield tag >> 3, at, stop
     at = stop

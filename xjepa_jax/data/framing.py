@@ -6,6 +6,7 @@ A record is uint64 length | masked CRC32C(length) | data | masked CRC32C(data), 
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Iterator, Sequence
 from typing import Any, BinaryIO
@@ -44,7 +45,7 @@ def scan(file: BinaryIO, path: str) -> Iterator[tuple[int, int, int]]:
   """Walks a shard from its start and checks every byte.
 
   Args:
-    file: the shard, opened for reading.
+    file: the shard, opened for reading; seekable.
     path: its name, for messages.
 
   Yields:
@@ -53,6 +54,8 @@ def scan(file: BinaryIO, path: str) -> Iterator[tuple[int, int, int]]:
   Raises:
     CorruptRecordError: a checksum is wrong, or the file ends within a record.
   """
+  size = file.seek(0, os.SEEK_END)
+  file.seek(0)
   at = number = 0
   while header := file.read(HEADER.size):
     where = f"{path}: record {number} at byte {at}"
@@ -61,7 +64,8 @@ def scan(file: BinaryIO, path: str) -> Iterator[tuple[int, int, int]]:
     length, length_crc = HEADER.unpack(header)
     if masked_crc(header[:8]) != length_crc:
       raise CorruptRecordError(f"{where}: no TFRecord, or its length is damaged. {REPAIR}")
-    data = file.read(length)
+    fits = length <= size - at - OVERHEAD  # else reading so much could take all memory
+    data = file.read(length) if fits else b""
     footer = file.read(FOOTER.size)
     if len(data) < length or len(footer) < FOOTER.size:
       raise CorruptRecordError(f"{where}: the file ends within its {length} bytes. {REPAIR}")

@@ -73,7 +73,7 @@ def build(shard: str) -> ShardIndex:
   Raises:
     CorruptRecordError: the shard is damaged; the message names the record.
   """
-  with storage.open_file(shard) as file:
+  with storage.reading(shard), storage.open_file(shard) as file:
     return from_entries(framing.scan(file, shard), storage.size(shard))
 
 
@@ -116,6 +116,7 @@ def ensure(shard: str) -> tuple[int, int]:
   Raises:
     ShardIndexError: the index is damaged or stale, or none is there and none can be written.
     CorruptRecordError: there was no index and the shard is damaged.
+    DatasetError: a file is there and cannot be read at all.
   """
   try:
     return read_header(shard)

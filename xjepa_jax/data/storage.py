@@ -2,6 +2,9 @@
 
 Local files need nothing; other addresses go through fsspec, whose file systems read ranges
 concurrently and try again by themselves.
+
+Each of those has errors of its own. Here a file that is not there is a FileNotFoundError, and
+anything else that keeps one from being read is a DatasetError that names it.
 """
 
 from __future__ import annotations
@@ -10,10 +13,10 @@ import contextlib
 import functools
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, BinaryIO, cast
 
-from xjepa_jax.errors import CorruptRecordError, DatasetError, WriteError
+from xjepa_jax.errors import CorruptRecordError, DatasetError, WriteError, XJepaError
 
 _SHORT_READS = 3  # how often a range that came back short is asked for
 
@@ -41,45 +44,73 @@ def filesystem(protocol: str) -> Any:
     ) from error
 
 
+@contextlib.contextmanager
+def reading(path: str) -> Iterator[None]:
+  """Names the file in whatever reading it raises, but for FileNotFoundError.
+
+  Raises:
+    DatasetError: the file is there, or might be, and cannot be read.
+  """
+  try:
+    yield
+  except (FileNotFoundError, XJepaError):
+    raise
+  except Exception as error:  # OSError, or a class of the file system's own such as botocore's
+    check = "the address, the credentials and the connection" if is_remote(path) else "its rights"
+    raise DatasetError(
+      f"{path}: cannot be read ({type(error).__name__}: {error}). Check {check}."
+    ) from error
+
+
 def size(path: str) -> int:
   """Bytes of a file. Raises FileNotFoundError."""
-  if is_remote(path):
-    return int(_of(path).size(path))
-  return os.path.getsize(path)
+  with reading(path):
+    return int(_of(path).size(path)) if is_remote(path) else os.path.getsize(path)
 
 
 def exists(path: str) -> bool:
-  return bool(_of(path).exists(path)) if is_remote(path) else os.path.exists(path)
+  """Whether there is a file of this name."""
+  with reading(path):
+    return bool(_of(path).exists(path)) if is_remote(path) else os.path.exists(path)
 
 
 def listing(directory: str) -> list[str]:
   """Names of what lies in a directory, sorted. Raises FileNotFoundError."""
-  if is_remote(directory):
-    found = _of(directory).ls(directory, detail=False)
-    return sorted(name.rstrip("/").rsplit("/", 1)[-1] for name in found)
-  return sorted(os.listdir(directory))
+  with reading(directory):
+    if is_remote(directory):
+      found = _of(directory).ls(directory, detail=False)
+      return sorted(name.rstrip("/").rsplit("/", 1)[-1] for name in found)
+    return sorted(os.listdir(directory))
 
 
 def open_file(path: str) -> BinaryIO:
   """Opens a file for reading. Raises FileNotFoundError."""
-  return cast(BinaryIO, _of(path).open(path, "rb") if is_remote(path) else open(path, "rb"))
+  with reading(path):
+    return cast(BinaryIO, _of(path).open(path, "rb") if is_remote(path) else open(path, "rb"))
 
 
 def read_file(path: str) -> bytes:
   """A whole file. Raises FileNotFoundError."""
-  if is_remote(path):
-    return cast(bytes, _of(path).cat_file(path))
-  with open(path, "rb") as file:
-    return file.read()
+  with reading(path):
+    if is_remote(path):
+      return cast(bytes, _of(path).cat_file(path))
+    with open(path, "rb") as file:
+      return file.read()
 
 
 def read_range(path: str, start: int, stop: int) -> bytes:
   """Bytes [start, stop) of a file, fewer where it ends before. Raises FileNotFoundError."""
-  if is_remote(path):
-    return cast(bytes, _of(path).cat_file(path, start=start, end=stop))
-  with open(path, "rb") as file:
-    file.seek(start)
-    return file.read(stop - start)
+  with reading(path):
+    if is_remote(path):
+      try:
+        return cast(bytes, _of(path).cat_file(path, start=start, end=stop))
+      except OSError:  # S3 refuses a range that starts at the end, as any does of an empty object
+        if start < size(path):
+          raise
+        return b""
+    with open(path, "rb") as file:
+      file.seek(start)
+      return file.read(stop - start)
 
 
 def read_ranges(ranges: Sequence[tuple[str, int, int]]) -> list[bytes]:
@@ -93,7 +124,8 @@ def read_ranges(ranges: Sequence[tuple[str, int, int]]) -> list[bytes]:
   problem: Any = None
   for _ in range(_SHORT_READS):
     paths, starts, stops = zip(*(ranges[i] for i in wanted), strict=True)
-    answers = _of(paths[0]).cat_ranges(list(paths), list(starts), list(stops), on_error="return")
+    with reading(paths[0]):
+      answers = _of(paths[0]).cat_ranges(list(paths), list(starts), list(stops), on_error="return")
     for i, answer in zip(wanted, answers, strict=True):
       found[i] = answer if isinstance(answer, bytes) else b""
       problem = answer if isinstance(answer, Exception) else problem
@@ -114,7 +146,12 @@ def write_file(path: str, content: bytes) -> None:
     OSError: it could not be written; a file of that name is as it was before.
   """
   if is_remote(path):  # object stores make an object visible only when it is complete
-    _of(path).pipe_file(path, content)
+    try:
+      _of(path).pipe_file(path, content)
+    except (OSError, XJepaError):
+      raise
+    except Exception as error:  # a class of the file system's own
+      raise WriteError(f"{path}: cannot be written ({type(error).__name__}: {error}).") from error
     return
   directory, name = os.path.split(path)
   handle, temporary = tempfile.mkstemp(prefix=f".{name}.", suffix=".tmp", dir=directory or ".")

@@ -15,6 +15,7 @@ import itertools
 import mmap
 import os
 import threading
+import weakref
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,8 +24,7 @@ import numpy as np
 from xjepa_jax.data import framing, shard_index, storage
 from xjepa_jax.errors import CorruptRecordError, DatasetError, ShardIndexError
 
-_OPEN_SHARDS = 128  # each holds a file descriptor; the usual limit is 1,024 a process
-_TOUCHED_BYTES = 1 << 20  # most that one look at a record is taken to bring into memory
+_OPEN_SHARDS = 128  # each holds two file descriptors; the usual limit is 1,024 a process
 _MAPPED_BYTES = 128 << 20  # how much of the maps may count as resident before it is given back
 
 
@@ -38,7 +38,7 @@ class RecordSource:
   Raises:
     ShardIndexError: an index is damaged or stale.
     CorruptRecordError: a shard is missing, or has no index and is damaged.
-    DatasetError: no shard is given.
+    DatasetError: no shard is given, or one cannot be reached at all.
   """
 
   def __init__(self, shards: Sequence[str], verify: bool = True):
@@ -73,8 +73,7 @@ class RecordSource:
     fetched = dict(zip(remote, _fetch([places[i] for i in remote]), strict=True)) if remote else {}
     records = []
     for i, (shard, row) in enumerate(places):
-      start, stop = shard.span(row)
-      framed = fetched[i] if shard.map is None else shard.map[start:stop]
+      framed = fetched[i] if shard.map is None else shard.view(row)
       length = int(shard.index.lengths[row])
       if self.verify:
         framing.check_frame(framed, length, int(shard.index.crcs[row]), shard.name(row))
@@ -107,7 +106,7 @@ class RecordSource:
     begin, end = shard.span(row)
     length = int(shard.index.lengths[row])
     gaps: list[np.ndarray] = []
-    pieces: list[np.ndarray] = []
+    pieces: list[Any] = []  # arrays, which mypy takes for buffers from Python 3.12 on only
     at = -length - framing.HEADER.size
     for start, stop, array in parts:
       if start < max(at, -length):
@@ -117,7 +116,9 @@ class RecordSource:
       at = stop
     gaps.append(np.empty(framing.FOOTER.size - at, np.uint8))
     pieces.append(gaps[-1])
-    if os.preadv(shard.file.fileno(), pieces, begin) != end - begin:
+    with storage.reading(shard.path):
+      count = os.preadv(shard.descriptor, pieces, begin)
+    if count != end - begin:
       raise CorruptRecordError(f"{shard.name(row)}: the file ends within it. {framing.REPAIR}")
     if self.verify:
       framing.check_pieces(pieces, length, int(shard.index.crcs[row]), shard.name(row))
@@ -164,14 +165,15 @@ class RecordSource:
     with self._lock:
       shard = self._open.get(shard_number)
       if shard is None:
-        shard = self._open[shard_number] = _Shard(self.shards[shard_number])
+        shard = _Shard(self.shards[shard_number])
         self._check_count(shard_number, shard)
+        self._open[shard_number] = shard
         if len(self._open) > _OPEN_SHARDS:
           self._open.popitem(last=False)
       else:
         self._open.move_to_end(shard_number)
       if shard.map is not None:
-        self._resident += min(int(shard.index.lengths[row]), _TOUCHED_BYTES)
+        self._resident += int(shard.index.lengths[row])
         if self._resident > _MAPPED_BYTES:
           self._resident = 0
           for each in self._open.values():
@@ -192,14 +194,21 @@ class _Shard:
 
   def __init__(self, path: str):
     self.path = path
-    self.index = shard_index.read(path)
+    try:
+      self.index = shard_index.read(path)
+    except FileNotFoundError:
+      raise ShardIndexError(
+        f"{path}{shard_index.SUFFIX}: the index is gone since the shard was opened. Start again."
+      ) from None
     self.map: np.ndarray | None = None
     self._mmap: mmap.mmap | None = None
     if not storage.is_remote(path):
-      self.file = open(path, "rb", buffering=0)  # noqa: SIM115 (open as long as this object is)
-      if self.index.shard_size > 0:
-        self._mmap = mmap.mmap(self.file.fileno(), 0, access=mmap.ACCESS_READ)
-        self.map = np.frombuffer(self._mmap, np.uint8)
+      with storage.reading(path):
+        self.descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+        weakref.finalize(self, os.close, self.descriptor)  # open as long as anyone reads from it
+        if self.index.shard_size > 0:
+          self._mmap = mmap.mmap(self.descriptor, 0, access=mmap.ACCESS_READ)
+          self.map = np.frombuffer(self._mmap, np.uint8)
 
   def span(self, row: int) -> tuple[int, int]:
     """Where a record, framing included, starts and stops."""
@@ -211,6 +220,14 @@ class _Shard:
         f"{self.index.shard_size} bytes. Delete {self.path}{shard_index.SUFFIX} to have it rebuilt."
       )
     return start, stop
+
+  def view(self, row: int) -> np.ndarray:
+    """A record of a local shard, framing included, not copied."""
+    start, stop = self.span(row)
+    if self.map is None or os.fstat(self.descriptor).st_size < stop:
+      # Touching a map beyond the end of its file would end the process without a word.
+      raise CorruptRecordError(f"{self.name(row)}: the file ends within it. {framing.REPAIR}")
+    return self.map[start:stop]
 
   def name(self, row: int) -> str:
     return f"{self.path}: record {row}"
