@@ -71,6 +71,11 @@ def test_stored_statistics_that_are_not_those_of_the_pairs_are_named(
     ("sensors.json", "[]", "holds a list"),
     ("sensors.json", '{"format": "other"}', "format 'other'"),
     ("dataset_info.json", "{}", "KeyError 'splits'"),
+    (
+      "dataset_info.json",
+      '{"name": "x", "splits": [{"name": "train", "shardLengths": ["x"]}]}',
+      "ValueError invalid literal for int",
+    ),
   ],
 )
 def test_a_description_that_is_not_whole_is_refused_by_file(

@@ -18,7 +18,7 @@ from xjepa_jax.data import storage
 from xjepa_jax.data.example import ExampleView
 from xjepa_jax.data.pairs import Pair, PairFormat
 from xjepa_jax.data.tfrecord import RecordSource
-from xjepa_jax.errors import DatasetError, ExampleError
+from xjepa_jax.errors import DatasetError, ExampleError, XJepaError
 from xjepa_jax.sensors import sensor_from_json, sensor_to_json
 
 SENSORS_FILE = "sensors.json"
@@ -86,7 +86,9 @@ def describe(directory: str) -> Description:
       statistics=content["statistics"],
       splits=splits,
     )
-  except (KeyError, TypeError, AttributeError) as error:
+  except XJepaError:
+    raise
+  except (KeyError, TypeError, AttributeError, ValueError) as error:
     raise DatasetError(
       f"{where} or {INFO_FILE}: {type(error).__name__} {error} where a description was expected. "
       "Copy both again from their source."
@@ -222,7 +224,9 @@ def _read_json(directory: str, name: str) -> dict[str, Any]:
       f"{path} is missing: {directory} is no data set, or an import into it was not finished. "
       "Continue an import with the same command and --resume."
     ) from None
-  except (ValueError, OSError) as error:
+  except XJepaError:
+    raise
+  except ValueError as error:
     raise DatasetError(f"{path}: not JSON ({error}). Copy it again from its source.") from error
   if not isinstance(content, dict):
     raise DatasetError(f"{path}: holds a {type(content).__name__}, expected a mapping.")

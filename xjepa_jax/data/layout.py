@@ -76,7 +76,8 @@ def announcement(name: str, size: int) -> bytes:
   """The bytes in front of a feature's one byte string, as protobuf writes its entry of the map."""
   string = b"\x0a" + _varint(size)
   feature = b"\x0a" + _varint(len(string) + size)
-  key = b"\x0a" + _varint(len(name)) + name.encode()
+  encoded = name.encode()
+  key = b"\x0a" + _varint(len(encoded)) + encoded
   value = b"\x12" + _varint(len(feature) + len(string) + size)
   entry = b"\x0a" + _varint(len(key) + len(value) + len(feature) + len(string) + size)
   return entry + key + value + feature + string

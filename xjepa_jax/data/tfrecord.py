@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import bisect
 import collections
+import concurrent.futures
 import itertools
 import mmap
 import os
@@ -25,6 +26,7 @@ from xjepa_jax.data import framing, shard_index, storage
 from xjepa_jax.errors import CorruptRecordError, DatasetError, ShardIndexError
 
 _OPEN_SHARDS = 128  # each holds two file descriptors; the usual limit is 1,024 a process
+_REQUESTS = 32  # indexes in object storage that are asked for at once
 _MAPPED_BYTES = 128 << 20  # how much of the maps may count as resident before it is given back
 
 
@@ -46,7 +48,7 @@ class RecordSource:
       raise DatasetError("no shards: a data set needs at least one file to read.")
     self.shards = tuple(shards)
     self.verify = verify
-    self._ends = list(itertools.accumulate(shard_index.ensure(shard)[0] for shard in self.shards))
+    self._ends = list(itertools.accumulate(_counts(self.shards)))
     self._reset()
 
   def _reset(self) -> None:
@@ -187,6 +189,14 @@ class RecordSource:
         f"{shard.path}{shard_index.SUFFIX}: {len(shard.index)} records, but {expected} when it was "
         "opened. The file was replaced while in use; start again."
       )
+
+
+def _counts(shards: Sequence[str]) -> list[int]:
+  """Records of each shard, from its index; in object storage many are asked at once."""
+  if not any(storage.is_remote(shard) for shard in shards):
+    return [shard_index.ensure(shard)[0] for shard in shards]
+  with concurrent.futures.ThreadPoolExecutor(_REQUESTS) as pool:
+    return [count for count, _ in pool.map(shard_index.ensure, shards)]
 
 
 class _Shard:
