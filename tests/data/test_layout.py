@@ -267,5 +267,5 @@ def test_a_damaged_record_in_a_batch_is_refused_by_name(
   with PairDataset(directory) as dataset:
     source = BatchSource([dataset], Order([8], shuffle=False), 4, range(4))
     source[0]
-    with pytest.raises(CorruptRecordError, match=f"^{shard}: record 3: its data"):
+    with pytest.raises(CorruptRecordError, match=f"^{shard}: record 3: its bytes do not match"):
       source[1]

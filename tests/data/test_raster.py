@@ -21,7 +21,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from xjepa_jax.data.raster import centre, read_bands, read_raster
+from xjepa_jax.data.band_stack import read_bands
+from xjepa_jax.data.raster import centre, read_header, read_raster
 from xjepa_jax.errors import ImageError
 
 SHARED = Path(__file__).resolve().parents[2] / ".." / "shared" / "data"
@@ -393,6 +394,36 @@ def test_damaged_files_raise_nothing_but_image_errors(tmp_path: Path, suffix: st
     assert str(path) in str(error)
   else:
     assert raster.values.ndim == 3 and raster.values.size <= 10**6
+
+
+# Headers
+
+
+def test_a_header_is_that_of_the_image_without_its_pixels(tmp_path: Path):
+  write_tif(tmp_path / "a.tif", numbers(3, 5, 7), nodata=7)
+  Image.fromarray(numbers(5, 7, 3, dtype="uint8")).save(tmp_path / "a.png")
+  np.save(tmp_path / "a.npy", numbers(5, 7, 3, dtype=">i4"))
+  for name, dtype, nodata in (
+    ("a.tif", "uint16", 7),
+    ("a.png", "uint8", None),
+    ("a.npy", "int32", None),
+  ):
+    header, raster = read_header(str(tmp_path / name)), read_raster(str(tmp_path / name))
+    assert (header.shape, header.count, header.dtype, header.nodata) == ((5, 7), 3, dtype, nodata)
+    assert (header.path, header.crs) == (raster.path, raster.crs)
+    np.testing.assert_array_equal(header.transform, raster.transform)
+  assert read_header(str(tmp_path / "a.tif")).transform == UTM
+
+
+def test_a_header_is_read_where_the_pixels_are_damaged(tmp_path: Path):
+  content = bytearray(png_bytes(20, 30))
+  content[45] ^= 1  # within the compressed pixels
+  (tmp_path / "a.png").write_bytes(content)
+  assert read_header(str(tmp_path / "a.png")).shape == (30, 20)
+  refused(tmp_path / "a.png", "damaged")
+  (tmp_path / "b.png").write_bytes(b"text")
+  with pytest.raises(ImageError, match="promises PNG"):
+    read_header(str(tmp_path / "b.png"))
 
 
 # Bands of one scene

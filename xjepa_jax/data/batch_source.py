@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from xjepa_jax.data.buffers import Buffers
 from xjepa_jax.data.dataset import PairDataset
 from xjepa_jax.data.example import ExampleView
 from xjepa_jax.data.layout import Layout, Stretch
@@ -77,6 +78,7 @@ class BatchSource:
     self.rows = tuple(rows)
     self.pairs = pairs
     self.slots = _slots(self.datasets, bands or {}, sensors)
+    self._buffers = Buffers()
 
   def __len__(self) -> int:
     return _ENDLESS if self.pairs is None else -(-self.pairs // self.batch)
@@ -116,7 +118,8 @@ class BatchSource:
   def _empty(self, rows: int) -> Batch:
     return {
       "values": {
-        key: np.empty((rows, *slot.shape), slot.sensor.dtype) for key, slot in self.slots.items()
+        key: self._buffers.empty((rows, *slot.shape), slot.sensor.dtype)
+        for key, slot in self.slots.items()
       },
       "present": {key: np.zeros(rows, bool) for key in self.slots},
       "valid": np.zeros(rows, bool),
@@ -130,9 +133,7 @@ class BatchSource:
     whole = all(self.slots[key].bands is None for key in keys)
     numbers = batch["record"][rows].tolist()
     if whole and dataset.format.encoding == "bytes" and dataset.records.scatters:
-      layout = Layout(dataset.format, keys)
-      for row, number in zip(rows, numbers, strict=True):
-        _scatter(dataset, layout, number, batch, row)
+      self._scatter(dataset, keys, batch, list(zip(rows.tolist(), numbers, strict=True)))
       return
     for row, number, record in zip(rows, numbers, dataset.records.read(numbers), strict=True):
       with dataset.naming(record, number):
@@ -143,26 +144,35 @@ class BatchSource:
             batch["present"][key][row] = True
             _copy(values, self.slots[key], batch["values"][key][row])
 
+  def _scatter(
+    self, dataset: PairDataset, keys: Sequence[str], batch: Batch, places: list[tuple[int, int]]
+  ) -> None:
+    """Reads the values of the pairs (row, number) straight into their rows."""
+    layout = Layout(dataset.format, keys)
+    raw = {key: batch["values"][key].view(np.uint8).reshape(len(self.rows), -1) for key in keys}
+    for row, number in places:
+      stretches = layout.guess
+      if stretches is None or not self._read(dataset, number, row, raw, stretches, layout):
+        record = dataset.records[number]
+        with dataset.naming(record, number):
+          stretches = layout.find(record)
+        self._read(dataset, number, row, raw, stretches, layout)
+      for key, _, _ in stretches:
+        batch["present"][key][row] = True
 
-def _scatter(dataset: PairDataset, layout: Layout, number: int, batch: Batch, row: int) -> None:
-  """Reads a pair's values straight into their row."""
-
-  def read(stretches: Sequence[Stretch]) -> list[np.ndarray] | None:
-    parts = [
-      (start, stop, batch["values"][key][row].reshape(-1).view(np.uint8))
-      for key, start, stop in stretches
-    ]
-    return dataset.records.read_into(number, parts)
-
-  stretches = layout.guess
-  gaps = None if stretches is None else read(stretches)
-  if stretches is None or gaps is None or not layout.confirmed(stretches, gaps):
-    record = dataset.records[number]
-    with dataset.naming(record, number):
-      stretches = layout.find(record)
-    read(stretches)
-  for key, _, _ in stretches:
-    batch["present"][key][row] = True
+  @staticmethod
+  def _read(
+    dataset: PairDataset,
+    number: int,
+    row: int,
+    raw: Mapping[str, np.ndarray],
+    stretches: Sequence[Stretch],
+    layout: Layout,
+  ) -> bool:
+    """Reads a record by where its values are thought to lie; False if they do not lie there."""
+    parts = [(start, stop, raw[key][row]) for key, start, stop in stretches]
+    gaps = dataset.records.read_into(number, parts)
+    return gaps is not None and layout.confirmed(stretches, gaps)
 
 
 def _copy(values: np.ndarray, slot: SensorSlot, row: np.ndarray) -> None:

@@ -6,6 +6,7 @@ A record is uint64 length | masked CRC32C(length) | data | masked CRC32C(data), 
 
 from __future__ import annotations
 
+import functools
 import os
 import struct
 from collections.abc import Iterator, Sequence
@@ -30,6 +31,7 @@ def masked_crc(*pieces: Any) -> int:
   return (((crc >> 15) | (crc << 17)) + _MASK_DELTA) & 0xFFFFFFFF
 
 
+@functools.lru_cache(4096)
 def header_of(length: int) -> bytes:
   """The twelve bytes before a record's data."""
   content = struct.pack("<Q", length)
@@ -77,32 +79,24 @@ def scan(file: BinaryIO, path: str) -> Iterator[tuple[int, int, int]]:
     number += 1
 
 
-def check_frame(framed: Any, length: int, crc: int, where: str) -> None:
-  """Checks every byte of one record as it stands in a file.
+def intact(pieces: Sequence[Any], length: int, crc: int) -> bool:
+  """Whether every byte of one record is as it was written.
 
   Args:
-    framed: (16 + length,) uint8 array, or bytes.
+    pieces: the record as it stands in a file, in one or several uint8 arrays one after another;
+      the first holds at least the header, the last at least the footer.
     length, crc: what the index says of it.
-    where: file and record, for messages.
-
-  Raises:
-    CorruptRecordError: a byte differs from what was written.
-  """
-  check_pieces([framed], length, crc, where)
-
-
-def check_pieces(pieces: Sequence[Any], length: int, crc: int, where: str) -> None:
-  """As `check_frame`, of a record that was read into several arrays one after another.
-
-  The first holds at least the header, the last at least the footer.
   """
   first, last = pieces[0], pieces[-1]
-  if bytes(first[: HEADER.size]) != header_of(length):
-    raise CorruptRecordError(f"{where}: its header is damaged. {REPAIR}")
-  footer = bytes(last[len(last) - FOOTER.size :])
+  if first[: HEADER.size].tobytes() != header_of(length):
+    return False
+  if last[len(last) - FOOTER.size :].tobytes() != FOOTER.pack(crc):
+    return False
   if len(pieces) == 1:
-    data = [first[HEADER.size : len(first) - FOOTER.size]]
-  else:
-    data = [first[HEADER.size :], *pieces[1:-1], last[: len(last) - FOOTER.size]]
-  if masked_crc(*data) != crc or footer != FOOTER.pack(crc):
-    raise CorruptRecordError(f"{where}: its data does not match its checksum. {REPAIR}")
+    return masked_crc(first[HEADER.size : len(first) - FOOTER.size]) == crc
+  return masked_crc(first[HEADER.size :], *pieces[1:-1], last[: len(last) - FOOTER.size]) == crc
+
+
+def damaged(where: str) -> CorruptRecordError:
+  """What to raise of a record that is not intact; `where` is its file and number."""
+  return CorruptRecordError(f"{where}: its bytes do not match their checksums. {REPAIR}")

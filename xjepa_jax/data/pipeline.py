@@ -40,13 +40,13 @@ class Reading:
       only where decoding is slow (zlib on a machine of many cores).
   """
 
-  threads: int = 2
-  prefetch: int = 4
+  threads: int = 1
+  prefetch: int = 2
   workers: int = 0
 
   @classmethod
   def choose(cls, batch_bytes: int, cores: int | None = None) -> Reading:
-    """As many threads as half the cores, at least 2, and as many batches as fit in 512 MiB.
+    """As many threads as half the cores, twice as many batches, and no more than fit in 512 MiB.
 
     Args:
       batch_bytes: of one batch of this process.
@@ -54,7 +54,7 @@ class Reading:
     """
     cores = cores or os.cpu_count() or 2
     fit = max(_PREFETCH_BYTES // max(batch_bytes, 1), 2)
-    threads = int(min(max(cores // 2, 2), _MOST_THREADS, fit))
+    threads = int(min(max(cores // 2, 1), _MOST_THREADS, fit))
     return cls(threads=threads, prefetch=int(min(2 * threads, fit)))
 
 

@@ -10,7 +10,6 @@ are open, and mapped pages are given back, so memory stays bounded.
 from __future__ import annotations
 
 import bisect
-import collections
 import concurrent.futures
 import itertools
 import mmap
@@ -52,8 +51,9 @@ class RecordSource:
     self._reset()
 
   def _reset(self) -> None:
+    self._scatters = hasattr(os, "preadv") and not any(map(storage.is_remote, self.shards))
     self._lock = threading.Lock()
-    self._open: collections.OrderedDict[int, _Shard] = collections.OrderedDict()
+    self._open: dict[int, _Shard] = {}  # in the order in which they were opened
     self._resident = 0
 
   def __len__(self) -> int:
@@ -71,21 +71,22 @@ class RecordSource:
   def read(self, numbers: Sequence[int]) -> list[np.ndarray]:
     """Several records; those in object storage are fetched concurrently. See `__getitem__`."""
     places = [self._locate(number) for number in numbers]
+    self._give_back(sum(shard.index.lengths.item(row) for shard, row in places))
     remote = [i for i, (shard, _) in enumerate(places) if shard.map is None]
     fetched = dict(zip(remote, _fetch([places[i] for i in remote]), strict=True)) if remote else {}
     records = []
     for i, (shard, row) in enumerate(places):
       framed = fetched[i] if shard.map is None else shard.view(row)
-      length = int(shard.index.lengths[row])
-      if self.verify:
-        framing.check_frame(framed, length, int(shard.index.crcs[row]), shard.name(row))
+      length = len(framed) - framing.OVERHEAD
+      if self.verify and not framing.intact([framed], length, shard.index.crcs.item(row)):
+        raise framing.damaged(shard.name(row))
       records.append(framed[framing.HEADER.size : framing.HEADER.size + length])
     return records
 
   @property
   def scatters(self) -> bool:
     """Whether `read_into` can be used: every shard is local, and the system has preadv."""
-    return hasattr(os, "preadv") and not any(storage.is_remote(shard) for shard in self.shards)
+    return self._scatters
 
   def read_into(
     self, number: int, parts: Sequence[tuple[int, int, np.ndarray]]
@@ -106,24 +107,27 @@ class RecordSource:
     """
     shard, row = self._locate(number)
     begin, end = shard.span(row)
-    length = int(shard.index.lengths[row])
+    length = end - begin - framing.OVERHEAD
     gaps: list[np.ndarray] = []
     pieces: list[Any] = []  # arrays, which mypy takes for buffers from Python 3.12 on only
     at = -length - framing.HEADER.size
     for start, stop, array in parts:
       if start < max(at, -length):
         return None
-      gaps.append(np.empty(start - at, np.uint8))
-      pieces += [gaps[-1], array]
+      gap = np.empty(start - at, np.uint8)
+      gaps.append(gap)
+      pieces += (gap, array)
       at = stop
     gaps.append(np.empty(framing.FOOTER.size - at, np.uint8))
     pieces.append(gaps[-1])
-    with storage.reading(shard.path):
+    try:
       count = os.preadv(shard.descriptor, pieces, begin)
+    except OSError as error:
+      raise DatasetError(f"{shard.path}: cannot be read ({error}). Check the disk.") from error
     if count != end - begin:
       raise CorruptRecordError(f"{shard.name(row)}: the file ends within it. {framing.REPAIR}")
-    if self.verify:
-      framing.check_pieces(pieces, length, int(shard.index.crcs[row]), shard.name(row))
+    if self.verify and not framing.intact(pieces, length, shard.index.crcs.item(row)):
+      raise framing.damaged(shard.name(row))
     return gaps
 
   def lengths(self) -> list[int]:
@@ -163,24 +167,30 @@ class RecordSource:
     return shard, int(number) - (self._ends[shard - 1] if shard else 0)
 
   def _locate(self, number: int) -> tuple[_Shard, int]:
+    """The open shard that holds a record, and the record's row in it."""
     shard_number, row = self._split(number)
+    shard = self._open.get(shard_number)
+    return (shard or self._open_shard(shard_number)), row
+
+  def _open_shard(self, number: int) -> _Shard:
+    """Opens a shard, and lets go of the one that has been open for longest if there are many."""
     with self._lock:
-      shard = self._open.get(shard_number)
-      if shard is None:
-        shard = _Shard(self.shards[shard_number])
-        self._check_count(shard_number, shard)
-        self._open[shard_number] = shard
-        if len(self._open) > _OPEN_SHARDS:
-          self._open.popitem(last=False)
-      else:
-        self._open.move_to_end(shard_number)
-      if shard.map is not None:
-        self._resident += int(shard.index.lengths[row])
-        if self._resident > _MAPPED_BYTES:
-          self._resident = 0
-          for each in self._open.values():
-            each.give_back()
-    return shard, row
+      if number not in self._open:
+        shard = _Shard(self.shards[number])
+        self._check_count(number, shard)
+        if len(self._open) >= _OPEN_SHARDS:
+          del self._open[next(iter(self._open))]
+        self._open[number] = shard
+      return self._open[number]
+
+  def _give_back(self, size: int) -> None:
+    """Counts bytes read through maps, and lets go of all their pages when there are many."""
+    with self._lock:
+      self._resident += size
+      if self._resident > _MAPPED_BYTES:
+        self._resident = 0
+        for shard in self._open.values():
+          shard.give_back()
 
   def _check_count(self, number: int, shard: _Shard) -> None:
     expected = self._ends[number] - (self._ends[number - 1] if number else 0)
@@ -222,8 +232,8 @@ class _Shard:
 
   def span(self, row: int) -> tuple[int, int]:
     """Where a record, framing included, starts and stops."""
-    start = int(self.index.offsets[row]) - framing.HEADER.size
-    stop = start + framing.OVERHEAD + int(self.index.lengths[row])
+    start = self.index.offsets.item(row) - framing.HEADER.size
+    stop = start + framing.OVERHEAD + self.index.lengths.item(row)
     if start < 0 or stop > self.index.shard_size:
       raise CorruptRecordError(
         f"{self.name(row)}: its index places it at {start} to {stop}, outside the shard's "

@@ -15,7 +15,7 @@ import rasterio
 
 from xjepa_jax.data.archive import Archive, Entry
 from xjepa_jax.data.import_plan import plan_import
-from xjepa_jax.data.importers import bigearthnet
+from xjepa_jax.data.importers import bigearthnet, bigearthnet_labels, bigearthnet_lists
 from xjepa_jax.errors import ArchiveError, DataError, ImageError, ManifestError
 
 GSD = {
@@ -147,7 +147,7 @@ def v1_root(tmp_path: pathlib.Path) -> pathlib.Path:
 
 def metadata(rows: list[tuple]) -> pa.Table:
   columns = zip(*rows, strict=True)
-  names = ("s1_name", "patch_id", "s2v1_name", "labels", "split", *bigearthnet._FLAGS)
+  names = ("s1_name", "patch_id", "s2v1_name", "labels", "split", *bigearthnet_lists.FLAGS)
   return pa.table({name: list(column) for name, column in zip(names, columns, strict=True)})
 
 
@@ -225,12 +225,12 @@ def test_v1_labels_can_be_those_of_bigearthnet_19(v1_root) -> None:
 
 def test_the_19_nomenclature_takes_all_43_names() -> None:
   # CORINE level 3 as BigEarthNet v1 uses it: 44 classes without "Glaciers and perpetual snow".
-  names = [name for new, olds in bigearthnet.BEN19.items() for name in olds or (new,)]
-  assert len(names) == len(set(names)) == 32 and len(bigearthnet.BEN19_DROPPED) == 11
-  assert len({*names, *bigearthnet.BEN19_DROPPED}) == 43
-  assert len(bigearthnet.BEN19) == 19
+  names = [name for new, olds in bigearthnet_labels.BEN19.items() for name in olds or (new,)]
+  assert len(names) == len(set(names)) == 32 and len(bigearthnet_labels.BEN19_DROPPED) == 11
+  assert len({*names, *bigearthnet_labels.BEN19_DROPPED}) == 43
+  assert len(bigearthnet_labels.BEN19) == 19
   # Sumbul et al. 2021, table 1, by number of original classes.
-  merged = sorted(len(olds) for olds in bigearthnet.BEN19.values() if olds)
+  merged = sorted(len(olds) for olds in bigearthnet_labels.BEN19.values() if olds)
   assert merged == [1, 2, 2, 2, 2, 2, 2, 3, 3, 4]
 
 
@@ -507,7 +507,7 @@ class TestRealPairs:
     assert (pair.longitude, pair.latitude) == pytest.approx(AUSTRIA, abs=0.002)
     assert pair.observations["s1"].acquired == "2017-06-13T16:50:43Z"
     assert pair.observations["s2"].acquired == "2017-06-13T10:10:31Z"
-    assert bigearthnet._to_19("", pair.labels)[0] == "Arable land"
+    assert bigearthnet_labels.to_19("", pair.labels)[0] == "Arable land"
 
   def test_are_in_the_units_that_the_sensors_claim(self) -> None:
     plan = plan_import(bigearthnet.open_archive(arguments(REAL)), 10**7, "bytes")

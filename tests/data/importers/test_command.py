@@ -87,9 +87,9 @@ def test_bigearthnet_keeps_decibels_bands_and_places(shared_data: Path, tmp_path
       s1 = pair.observations["s1"].values
       assert sensors["s1"].band_names == ("VV", "VH")
       twin = next((source / "BigEarthNet-S1-Example").glob(f"*{name.split('_', 3)[3]}"))
-      for band, polarisation in enumerate(("VV", "VH")):
+      for place, polarisation in enumerate(("VV", "VH")):
         with rasterio.open(twin / f"{twin.name}_{polarisation}.tif") as file:
-          np.testing.assert_array_equal(s1[..., band], file.read(1))
+          np.testing.assert_array_equal(s1[..., place], file.read(1))
       assert pair.labels and pair.observations["s2"].acquired
 
 

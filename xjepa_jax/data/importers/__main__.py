@@ -8,7 +8,7 @@ import sys
 
 from xjepa_jax.data.importers import command
 
-NAMES = ("manifest", "bigearthnet", "sen12ms", "ssl4eo_s12", "so2sat", "tfds")
+NAMES = ("manifest", "folders", "bigearthnet", "sen12ms", "ssl4eo_s12", "so2sat", "tfds")
 
 
 def main(argv: list[str] | None = None) -> int:

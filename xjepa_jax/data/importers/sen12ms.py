@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import functools
-import hashlib
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -22,6 +21,7 @@ import numpy as np
 
 from xjepa_jax.data.archive import Archive, Entry, Skip
 from xjepa_jax.data.grids import align
+from xjepa_jax.data.importers.hash_splits import hashed_split
 from xjepa_jax.data.pairs import Observation, Pair
 from xjepa_jax.data.raster import Raster, centre, read_raster
 from xjepa_jax.errors import ArchiveError, ImageError
@@ -232,14 +232,12 @@ def _check_found(
 
 
 def _split(args: argparse.Namespace, season: str, scene: int) -> str:
-  held_out = scene in HOLD_OUT.get(season, ())
-  if args.split == "holdout" and held_out:
+  split = hashed_split(f"{season}_{scene}", args.seed)
+  if args.split == "hash":
+    return split
+  if scene in HOLD_OUT.get(season, ()):
     return "test"
-  digest = hashlib.sha256(f"{args.seed}:{season}_{scene}".encode()).digest()
-  share = int.from_bytes(digest[:8], "big") / 2**64
-  if args.split == "holdout":
-    return "train" if share < 0.9 else "validation"
-  return "train" if share < 0.8 else "validation" if share < 0.9 else "test"
+  return "validation" if split == "validation" else "train"
 
 
 def _split_note(args: argparse.Namespace) -> str:

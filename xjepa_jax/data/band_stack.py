@@ -1,0 +1,90 @@
+"""The bands of one scene, a file each and perhaps of several resolutions, as one image."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from xjepa_jax.data.raster import MAX_PIXELS, Raster, read_raster
+from xjepa_jax.errors import ImageError
+
+
+def read_bands(paths: Sequence[str], resample: str, max_pixels: int = MAX_PIXELS) -> Raster:
+  """Stacks single-band files of one scene on the grid of the finest.
+
+  Args:
+    paths: one file a band, in the order of the bands.
+    resample: how coarser bands are brought up by their exact integer factor: "nearest" repeats
+      pixels; "bilinear" interpolates between pixel centres, rounding to the stored type, and
+      repeats where a neighbour is not finite or the nodata value that its file declares.
+    max_pixels: limit of the stacked image's pixels x bands.
+
+  Returns:
+    (H, W, len(paths)) values with the finest file's grid; `path` is the first's.
+
+  Raises:
+    ImageError: a file cannot be read, has several bands, or does not cover what the finest covers.
+  """
+  if not paths:
+    raise ImageError("no band was named; name at least one file.")
+  rasters = [read_raster(path, max_pixels // len(paths)) for path in paths]
+  finest = max(rasters, key=lambda raster: raster.values.shape[0] * raster.values.shape[1])
+  bands = []
+  for raster in rasters:
+    factor = _factor(raster, finest)
+    bands.append(_enlarge(raster.values[..., 0], factor, resample, raster.nodata))
+  declared = [raster.nodata for raster in rasters if raster.nodata is not None]
+  if len({str(float(value)) for value in declared}) > 1:
+    raise ImageError(f"{paths[0]} and other bands of its scene declare unequal nodata: {declared}.")
+  return dataclasses.replace(
+    finest,
+    values=np.stack(bands, axis=-1),
+    path=paths[0],
+    nodata=declared[0] if declared else None,
+  )
+
+
+def _factor(raster: Raster, finest: Raster) -> int:
+  """How many pixels of `finest` lie along one of `raster`."""
+  height, width, bands = raster.values.shape
+  rows, columns = finest.values.shape[:2]
+  factor = rows // height
+  problem = ""
+  if bands != 1:
+    problem = f"has {bands} bands, expected one a file"
+  elif (height * factor, width * factor) != (rows, columns):
+    problem = f"is {height} x {width}, no whole fraction of the {rows} x {columns}"
+  elif raster.values.dtype != finest.values.dtype:
+    problem = f"holds {raster.values.dtype}, not the {finest.values.dtype}"
+  elif raster.crs != finest.crs:
+    problem = f"is in {raster.crs or 'no crs'}, not in the {finest.crs or 'no crs'}"
+  elif raster.georeferenced and finest.georeferenced:
+    a, b, c, d, e, f = finest.transform
+    expected = np.array([a * factor, b * factor, c, d * factor, e * factor, f])
+    edges = np.array([width, height, 1, width, height, 1])  # a slope errs most at the far edge
+    pixel = math.sqrt(abs(a * e - b * d))
+    if np.abs((np.array(raster.transform) - expected) * edges).max() > 0.1 * pixel:
+      problem = "does not cover the area"
+  if problem:
+    raise ImageError(f"{raster.path}: {problem} of {finest.path}; bands of one scene must match.")
+  return factor
+
+
+def _enlarge(band: np.ndarray, factor: int, resample: str, nodata: float | None) -> np.ndarray:
+  nearest = band.repeat(factor, axis=0).repeat(factor, axis=1)
+  if factor == 1 or resample == "nearest":
+    return nearest
+  seen = np.isfinite(band) if nodata is None else np.isfinite(band) & (band != nodata)
+  smooth = np.where(seen, band, np.nan).astype(np.float64)
+  for axis in (0, 1):
+    size = smooth.shape[axis]
+    at = np.clip((np.arange(size * factor) + 0.5) / factor - 0.5, 0, size - 1)
+    low = np.minimum(at.astype(int), max(size - 2, 0))
+    weight = (at - low).reshape((-1, 1) if axis == 0 else (1, -1))
+    high = np.minimum(low + 1, size - 1)
+    smooth = smooth.take(low, axis) * (1 - weight) + smooth.take(high, axis) * weight
+  rounded = smooth if band.dtype.kind == "f" else np.rint(smooth)
+  return np.where(np.isnan(smooth), nearest, rounded).astype(band.dtype)

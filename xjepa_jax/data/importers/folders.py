@@ -1,0 +1,237 @@
+"""Imports pairs from folders: one folder of images a sensor, matched by their names.
+
+Each folder is searched with the folders below it. The id of an image's pair is the image's path
+below its sensor's folder without the suffix, or what `--pair-id` takes out of that; images with
+one id are a pair. Hidden files are left alone, and links to folders are not followed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+from xjepa_jax.data.archive import Archive, Entry, Skip
+from xjepa_jax.data.importers.file_sensors import meet_files
+from xjepa_jax.data.importers.hash_splits import by_split, hash_note, hashed_split
+from xjepa_jax.data.importers.image_pairs import ImagePair, Reading, read_pair
+from xjepa_jax.data.importers.pairing_report import pairing_report
+from xjepa_jax.data.importers.sensor_options import (
+  add_sensor_arguments,
+  dataset_name,
+  key_values,
+  named_sensors,
+  nodata_values,
+)
+from xjepa_jax.data.raster import SUFFIXES
+from xjepa_jax.data.safe_paths import locate, remembering_realpath
+from xjepa_jax.errors import ArchiveError
+from xjepa_jax.sensor_presets import PRESETS
+from xjepa_jax.sensors import Sensor
+
+SUMMARY = "pairs of GeoTIFF, PNG or npy images in one folder a sensor, matched by their names"
+EXAMPLE = (
+  "python -m xjepa_jax.data.importers folders --src scenes --out pairs "
+  "--sensor s1=sentinel1_grd:S1 --sensor s2=sentinel2_l2a:S2 --pair-id '_(\\d+)$'"
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+  """Adds the options that only this importer has."""
+  add_sensor_arguments(parser, "KEY=PRESET:FOLDER", "FOLDER below --src holds a sensor's images")
+  parser.add_argument(
+    "--pair-id",
+    metavar="REGEX",
+    help="its one group takes the pair's id out of an image's path below FOLDER, without suffix; "
+    "all of that if not given",
+  )
+  parser.add_argument(
+    "--allow-missing", action="store_true", help="keep pairs that lack a sensor's image"
+  )
+  parser.add_argument(
+    "--allow-outside", action="store_true", help="let folders and links leave --src"
+  )
+
+
+def open_archive(args: argparse.Namespace) -> Archive:
+  """Lists the pairs in the folders below `args.src`.
+
+  Raises:
+    ArchiveError: a folder is missing or holds no images, images of one sensor share an id (the
+      first ten are listed), or no id has an image of every sensor.
+    ManifestError: an option is malformed, a path leads out of `args.src`, or no image of a sensor
+      fits it.
+    SensorError: a sensor's key, preset, bands or nodata value is wrong.
+  """
+  pattern = _pattern(args.pair_id)
+  root = os.path.realpath(args.src)
+  if not os.path.isdir(root):
+    raise ArchiveError(f"{args.src}: there is no such folder.")
+  sensors, folders = _sensors(args, root)
+  find = functools.partial(
+    locate, root, allow_outside=args.allow_outside, real=remembering_realpath()
+  )
+  _check_apart({key: find(folder) for key, folder in folders.items()})
+  images = {key: list(_images(key, root, folder, find)) for key, folder in folders.items()}
+  skipped: list[Skip] = []
+  named = {key: _by_id(key, folders[key], paths, pattern, skipped) for key, paths in images.items()}
+  pairs = _match(named)
+  whole = {pair_id: paths for pair_id, paths in pairs.items() if len(paths) == len(sensors)}
+  if not (whole or (args.allow_missing and pairs)):
+    raise ArchiveError(f"{args.src}: no id has an image of every sensor. {_first_ids(named)}")
+  if not args.allow_missing:
+    skipped += [
+      _lacking(pair_id, pairs[pair_id], named) for pair_id in pairs if pair_id not in whole
+    ]
+    pairs = whole
+  met = meet_files(
+    args.src,
+    sensors,
+    nodata_values(args, sensors),
+    {key: [paths[key] for paths in pairs.values() if key in paths] for key in sensors},
+    find,
+  )
+  return Archive(
+    name=dataset_name(args.name, os.path.basename(root)),
+    sensors=met.sensors,
+    splits=by_split(
+      (hashed_split(pair_id, args.seed), Entry(pair_id, ImagePair(tuple(paths.items()))))
+      for pair_id, paths in pairs.items()
+    ),
+    read=functools.partial(
+      read_pair,
+      reading=Reading(root, args.allow_outside, met, args.misaligned, args.resample),
+    ),
+    skipped=skipped,
+    notes=[
+      *pairing_report(root, images, whole),
+      *met.notes,
+      f"{hash_note(args.seed)} import a manifest with a column split.",
+    ],
+  )
+
+
+# What the options say
+
+
+def _pattern(text: str | None) -> re.Pattern[str]:
+  try:
+    pattern = re.compile("(.*)" if text is None else text, re.DOTALL)
+  except re.error as error:
+    raise ArchiveError(f"--pair-id {text}: is no regular expression ({error}).") from error
+  if pattern.groups != 1:
+    raise ArchiveError(
+      f"--pair-id {text}: has {pattern.groups} groups, expected one around the pair's id; others "
+      "can be written (?:...)."
+    )
+  return pattern
+
+
+def _sensors(args: argparse.Namespace, root: str) -> tuple[dict[str, Sensor], dict[str, str]]:
+  """The sensors by key, and their folders. A sensor without one is in the folder of its key."""
+  if not (args.sensor or args.sensors):
+    _, below, _ = next(os.walk(root), ("", [], []))
+    names = ", ".join(sorted(below)) or "(none)"
+    raise ArchiveError(
+      f"{args.src}: which folders hold which sensor? There are {names}. Give "
+      f"--sensor KEY=PRESET:FOLDER for each, with a preset of {', '.join(PRESETS)}."
+    )
+  presets: dict[str, str] = {}
+  folders: dict[str, str] = {}
+  for key, text in key_values(args.sensor, "--sensor").items():
+    name, _, folder = text.partition(":")
+    folders[key] = folder or key
+    if name:  # KEY=:FOLDER is a sensor that --sensors describes
+      presets[key] = name
+  sensors = named_sensors(args, presets)
+  for key in folders:
+    if key not in sensors:
+      raise ArchiveError(f"--sensor {key}=:{folders[key]}: names no preset, nor does --sensors.")
+  folders |= {key: key for key in sensors if key not in folders}
+  return {key: sensors[key] for key in folders}, folders
+
+
+def _check_apart(folders: Mapping[str, str]) -> None:
+  real = {key: os.path.join(os.path.realpath(folder), "") for key, folder in folders.items()}
+  for key, folder in real.items():
+    for other, around in real.items():
+      if key != other and folder.startswith(around):
+        raise ArchiveError(
+          f"the folder of sensor {key!r} is in that of sensor {other!r}, {around}. Give each "
+          "sensor a folder of its own."
+        )
+
+
+# What the folders hold
+
+
+def _images(key: str, root: str, folder: str, find: Callable[[str], str]) -> Iterator[str]:
+  """Paths of the images in and below a folder, relative to the root, in order."""
+  top = find(folder)
+  if not os.path.isdir(top):
+    raise ArchiveError(f"sensor {key!r}: there is no folder {top}.")
+  found = False
+  for here, below, names in os.walk(top, onerror=_refuse_folder):
+    below[:] = sorted(name for name in below if not name.startswith("."))
+    for name in sorted(names):
+      if name.lower().endswith(SUFFIXES) and not name.startswith("."):
+        path = os.path.relpath(os.path.join(here, name), root)
+        if not path.isprintable():  # bytes that are no UTF-8 included
+          raise ArchiveError(f"{path!r}: is no name for people; rename the file.")
+        find(path)
+        found = True
+        yield path
+  if not found:
+    raise ArchiveError(f"sensor {key!r}: there is no {', '.join(SUFFIXES)} file below {top}.")
+
+
+def _refuse_folder(error: OSError) -> None:
+  raise ArchiveError(f"{error.filename}: cannot be listed ({error.strerror}).") from error
+
+
+def _by_id(
+  key: str, folder: str, paths: Sequence[str], pattern: re.Pattern[str], skipped: list[Skip]
+) -> dict[str, str]:
+  """Pair id -> path. Paths without an id are added to `skipped`."""
+  named: dict[str, list[str]] = {}
+  for path in paths:
+    stem = os.path.splitext(os.path.relpath(path, folder))[0].replace(os.sep, "/")
+    match = pattern.search(stem)
+    if match and match[1]:
+      named.setdefault(match[1], []).append(path)
+    else:
+      skipped.append(Skip(path, f"--pair-id finds no id in {stem!r}."))
+  twice = [f"{name!r} ({', '.join(group)})" for name, group in named.items() if len(group) > 1]
+  if twice:
+    raise ArchiveError(
+      f"sensor {key!r}: {len(twice)} ids have several images: {'; '.join(twice[:10])}"
+      f"{'; ...' if len(twice) > 10 else '.'} Remove copies, or let --pair-id tell them apart."
+    )
+  return {name: group[0] for name, group in named.items()}
+
+
+def _match(named: Mapping[str, Mapping[str, str]]) -> dict[str, dict[str, str]]:
+  """Pair id -> sensor key -> path, by id."""
+  ids = sorted({pair_id for by_id in named.values() for pair_id in by_id})
+  return {
+    pair_id: {key: by_id[pair_id] for key, by_id in named.items() if pair_id in by_id}
+    for pair_id in ids
+  }
+
+
+def _lacking(pair_id: str, paths: Mapping[str, str], keys: Iterable[str]) -> Skip:
+  missing = " or ".join(repr(key) for key in keys if key not in paths)
+  return Skip(
+    pair_id,
+    f"no image of sensor {missing} has the id {pair_id!r}, only {', '.join(paths.values())}.",
+  )
+
+
+def _first_ids(named: Mapping[str, Mapping[str, str]]) -> str:
+  ids = "; ".join(
+    f"{key!r} has {', '.join(map(repr, sorted(by_id)[:3])) or 'none'}"
+    for key, by_id in named.items()
+  )
+  return f"Sensor {ids}. Give --pair-id, a regular expression with one group around the id."

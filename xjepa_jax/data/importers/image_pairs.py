@@ -1,0 +1,81 @@
+"""Pairs of image files, one image a sensor, read onto one grid."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+from xjepa_jax.data.archive import Entry
+from xjepa_jax.data.grids import align
+from xjepa_jax.data.importers.file_sensors import FileSensors, as_stored
+from xjepa_jax.data.pairs import Observation, Pair
+from xjepa_jax.data.raster import centre, read_raster
+from xjepa_jax.data.safe_paths import locate
+
+
+@dataclasses.dataclass(frozen=True)
+class ImagePair:
+  """The source of an `Entry`: where a pair's images are, and what else is known of it.
+
+  Attributes:
+    paths: (sensor key, path), in the order of the sensors. The first one's grid is the pair's.
+    acquired: (sensor key, ISO 8601 time), of the sensors of which it is known.
+    labels: names.
+    longitude, latitude: degrees in EPSG:4326; NaN if they are to be taken from the images.
+  """
+
+  paths: tuple[tuple[str, str], ...]
+  acquired: tuple[tuple[str, str], ...] = ()
+  labels: tuple[str, ...] = ()
+  longitude: float = math.nan
+  latitude: float = math.nan
+
+
+@dataclasses.dataclass(frozen=True)
+class Reading:
+  """What all pairs of an archive are read with.
+
+  Attributes:
+    root: folder of the archive, free of links, to which paths are relative.
+    allow_outside: whether they may leave it.
+    sensors: the sensors as the files show them.
+    misaligned, resample: as `grids.align` takes them.
+  """
+
+  root: str
+  allow_outside: bool
+  sensors: FileSensors
+  misaligned: str
+  resample: str
+
+
+def read_pair(entry: Entry, reading: Reading) -> Pair:
+  """Reads the images of one pair and brings them onto the first one's grid.
+
+  Raises:
+    ImageError: an image cannot be read, or does not fit its sensor or the others.
+    ManifestError: an image's path leads out of the archive by now.
+  """
+  source: ImagePair = entry.source
+  rasters = {}
+  for key, path in source.paths:
+    raster = read_raster(locate(reading.root, path, reading.allow_outside))
+    rasters[key] = as_stored(key, raster, reading.sensors)
+  rasters = align(rasters, reading.sensors.sensors, reading.misaligned, reading.resample)
+  first = next(iter(rasters.values()))
+  place = (source.longitude, source.latitude)
+  if math.isnan(place[0]):
+    located = [raster for raster in rasters.values() if raster.crs and raster.georeferenced]
+    place = centre(located[0]) if located else place
+  acquired = dict(source.acquired)
+  return Pair(
+    pair_id=entry.pair_id,
+    observations={
+      key: Observation(raster.values, acquired.get(key, "")) for key, raster in rasters.items()
+    },
+    labels=source.labels,
+    longitude=place[0],
+    latitude=place[1],
+    crs=first.crs,
+    transform=first.transform,
+  )

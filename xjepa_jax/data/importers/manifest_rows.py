@@ -1,0 +1,146 @@
+"""The rows of a manifest, checked cell by cell: ids, splits, paths, labels, coordinates, times."""
+
+from __future__ import annotations
+
+import datetime
+import math
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from xjepa_jax.data.archive import Skip
+from xjepa_jax.data.importers.image_pairs import ImagePair
+from xjepa_jax.data.tables import cell_text
+from xjepa_jax.errors import ManifestError
+
+_SPLIT_NAME = re.compile(r"[a-z][a-z0-9_]*")
+_SPLIT_ALIASES = {"val": "validation", "valid": "validation", "dev": "validation"}
+# pair_id -> split, "" if the table has none, and source.
+Rows = dict[str, tuple[str, ImagePair]]
+
+
+def wanted_columns(keys: Sequence[str], split_column: str) -> set[str]:
+  """The columns that `check_rows` looks at, whether or not the table has them."""
+  return {"pair_id", split_column, "labels", "lon", "lat", *keys, *map(_acquired, keys)}
+
+
+def check_rows(
+  src: str,
+  rows: Iterable[tuple[str, Mapping[str, Any]]],
+  keys: Sequence[str],
+  split_column: str,
+  separator: str,
+  locate: Callable[[str], str],
+) -> Rows:
+  """Takes what an import needs from each row of a table.
+
+  Args:
+    src: the table, for messages.
+    rows: where a row is, and its cells.
+    keys: of the sensors, which are the columns of paths.
+    split_column: name of the column of splits, or "".
+    separator: between names of labels.
+    locate: refuses the paths that a table may not name.
+
+  Returns:
+    pair_id -> split and source, in the order of the rows.
+
+  Raises:
+    ManifestError: there are no rows, or some cannot be used; up to ten are listed.
+  """
+  checked: Rows = {}
+  problems: list[str] = []
+  for where, row in rows:
+    try:
+      pair_id = cell_text(row, "pair_id")
+      if not pair_id:
+        raise ValueError("column 'pair_id' is empty")
+      if pair_id in checked:
+        raise ValueError(f"pair_id {pair_id!r} occurred before")
+      checked[pair_id] = (
+        _split(cell_text(row, split_column), split_column) if split_column else "",
+        _source(row, keys, separator, locate),
+      )
+    except ValueError as problem:  # ManifestError of `locate` included
+      problems.append(f"{where}: {problem}")
+  if problems:
+    raise ManifestError(
+      f"{src}: {len(problems)} rows cannot be used: {'; '.join(problems[:10])}"
+      f"{'; ...' if len(problems) > 10 else '.'}"
+    )
+  if not checked:
+    raise ManifestError(f"{src}: has no rows.")
+  return checked
+
+
+def without_files(src: str, root: str, rows: Rows) -> list[Skip]:
+  """The pairs of which a file is missing, or that name none.
+
+  Raises:
+    ManifestError: these are all pairs.
+  """
+  skipped = []
+  for pair_id, (_, source) in sorted(rows.items()):
+    absent = [path for _, path in source.paths if not os.path.isfile(os.path.join(root, path))]
+    if absent:
+      skipped.append(Skip(pair_id, f"there is no file {', '.join(absent)}."))
+    elif not source.paths:
+      skipped.append(Skip(pair_id, "its row names no file for any sensor."))
+  if len(skipped) == len(rows):
+    raise ManifestError(
+      f"{src}: no pair has its files. Pair {skipped[0].pair_id!r}: {skipped[0].reason}"
+    )
+  return skipped
+
+
+def _source(
+  row: Mapping[str, Any], keys: Sequence[str], separator: str, locate: Callable[[str], str]
+) -> ImagePair:
+  paths = tuple((key, cell_text(row, key)) for key in keys if cell_text(row, key))
+  for _, path in paths:
+    locate(path)
+  times = tuple((key, cell_text(row, _acquired(key))) for key in keys)
+  for key, time in times:
+    try:
+      datetime.datetime.fromisoformat(time or "2000-01-01")
+    except ValueError:
+      raise ValueError(f"column '{_acquired(key)}': {time!r} is no ISO 8601 time") from None
+  longitude, latitude = _degrees(row, "lon", 180), _degrees(row, "lat", 90)
+  if math.isnan(longitude) != math.isnan(latitude):
+    raise ValueError("only one of the columns 'lon' and 'lat' has a value")
+  acquired = tuple((key, time) for key, time in times if time)
+  return ImagePair(paths, acquired, _labels(row, separator), longitude, latitude)
+
+
+def _degrees(row: Mapping[str, Any], column: str, limit: float) -> float:
+  text = cell_text(row, column)
+  try:
+    value = float(text or "nan")
+  except ValueError:
+    value = math.inf
+  if abs(value) > limit or (text and math.isnan(value)):
+    raise ValueError(f"column {column!r}: {text!r} is no number from -{limit} to {limit}")
+  return value
+
+
+def _labels(row: Mapping[str, Any], separator: str) -> tuple[str, ...]:
+  value = row.get("labels")
+  if not isinstance(value, list):
+    text = cell_text(row, "labels")
+    value = text.split(separator) if text else []
+  names = tuple(name.strip() if isinstance(name, str) else "" for name in value)
+  if "" in names or len(set(names)) != len(names):
+    raise ValueError(f"column 'labels': {value!r} has an empty name, or one twice")
+  return names
+
+
+def _split(text: str, column: str) -> str:
+  name = _SPLIT_ALIASES.get(text.lower(), text.lower())
+  if not _SPLIT_NAME.fullmatch(name):
+    raise ValueError(f"column {column!r}: {text!r} cannot name a split, as train or test can")
+  return name
+
+
+def _acquired(key: str) -> str:
+  return f"{key}_acquired"

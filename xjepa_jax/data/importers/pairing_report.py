@@ -1,0 +1,172 @@
+"""What images and their headers say of an archive's pairs, told before anything is written."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from xjepa_jax.data.grids import MAX_SHIFT, align, corner_shift
+from xjepa_jax.data.raster import Raster, RasterHeader, read_header
+from xjepa_jax.errors import ArchiveError, ImageError
+
+_SHOWN = 5  # distinct values of a property
+_START = 2**16  # bytes; most files of one size differ in them
+
+
+def pairing_report(
+  root: str, images: Mapping[str, Sequence[str]], pairs: Mapping[str, Mapping[str, str]]
+) -> list[str]:
+  """Reads the headers of all images, and of those of one size the content.
+
+  Args:
+    root: folder of the archive.
+    images: sensor key -> all of its images, relative to `root`.
+    pairs: pair id -> sensor key -> image, of the pairs that lack no sensor.
+
+  Returns:
+    Lines for the import's summary: images found, matched and unmatched, their properties, copies,
+    and how pairs align. Images that cannot be read are counted, and left out of the rest.
+
+  Raises:
+    ArchiveError: an image cannot be read any more.
+  """
+  lines = [f"{len(pairs):,} pairs have an image of every sensor"]
+  headers: dict[str, Raster] = {}
+  for key, paths in images.items():
+    lines.append(
+      f"{key}: {len(paths):,} images, {len(pairs):,} matched, {len(paths) - len(pairs):,} unmatched"
+    )
+    known, problems = _headers(root, paths)
+    lines.append(f"{key}: {_properties(list(known.values()))}")
+    if problems:
+      lines.append(f"{key}: {len(problems):,} images cannot be read, first {problems[0]}")
+    headers |= {path: _unread(header) for path, header in known.items()}
+  lines.append(_copies(root, headers))
+  return lines + _alignment(pairs, headers)
+
+
+def _headers(root: str, paths: Iterable[str]) -> tuple[dict[str, RasterHeader], list[str]]:
+  """Path -> header, and what is wrong with images that have none."""
+  headers: dict[str, RasterHeader] = {}
+  problems: list[str] = []
+  for path in paths:
+    try:
+      headers[path] = read_header(os.path.join(root, path))
+    except ImageError as error:
+      problems.append(str(error))
+  return headers, problems
+
+
+def _properties(headers: Sequence[RasterHeader]) -> str:
+  sizes = [f"{header.shape[0]} x {header.shape[1]} x {header.count}" for header in headers]
+  return "; ".join(
+    (
+      f"crs {_distinct(header.crs[:60] or 'none' for header in headers)}",
+      f"size {_distinct(sizes)}",
+      f"dtype {_distinct(header.dtype for header in headers)}",
+      f"nodata {_distinct(str(header.nodata).lower() for header in headers)}",
+    )
+  )
+
+
+def _distinct(values: Iterable[str]) -> str:
+  """Distinct values, the most frequent first, with their counts if there are several."""
+  counts = Counter(values).most_common()
+  if len(counts) < 2:
+    return counts[0][0] if counts else "unknown"
+  shown = ", ".join(f"{value} ({count:,})" for value, count in counts[:_SHOWN])
+  return f"{shown}, {len(counts) - _SHOWN} others" if len(counts) > _SHOWN else shown
+
+
+# Copies
+
+
+def _copies(root: str, paths: Iterable[str]) -> str:
+  groups = [list(paths)]
+  for digest in (os.path.getsize, _digest_of_start, _digest):
+    groups = [same for group in groups for same in _alike(root, group, digest)]
+  if not groups:
+    return "no two images hold the same bytes"
+  count = sum(len(group) - 1 for group in groups)
+  first, second = groups[0][:2]
+  return f"{count:,} images are copies of another, byte by byte; first {second} of {first}"
+
+
+def _alike(root: str, paths: Iterable[str], digest: Callable[[str], Any]) -> list[list[str]]:
+  """Groups of two or more that have one digest."""
+  groups: dict[Any, list[str]] = {}
+  for path in paths:
+    try:
+      groups.setdefault(digest(os.path.join(root, path)), []).append(path)
+    except OSError as error:
+      raise ArchiveError(f"{path}: cannot be read ({error.strerror}).") from error
+  return [group for group in groups.values() if len(group) > 1]
+
+
+def _digest_of_start(path: str) -> bytes:
+  with open(path, "rb") as file:
+    return hashlib.sha256(file.read(_START)).digest()
+
+
+def _digest(path: str) -> bytes:
+  with open(path, "rb") as file:
+    return hashlib.file_digest(file, "sha256").digest()
+
+
+# Alignment
+
+
+def _unread(header: RasterHeader) -> Raster:
+  """The image as `grids` compares it; instead of pixels it has zeros that take no memory."""
+  values = np.broadcast_to(np.zeros((), header.dtype), (*header.shape, header.count))
+  return Raster(values, header.path, header.crs, header.transform, header.nodata)
+
+
+def _alignment(pairs: Mapping[str, Mapping[str, str]], headers: Mapping[str, Raster]) -> list[str]:
+  counts: Counter[str] = Counter()
+  largest, where, first_problem = 0.0, "", ""
+  for pair_id, paths in pairs.items():
+    if not all(path in headers for path in paths.values()):
+      continue
+    rasters = {key: headers[path] for key, path in paths.items()}
+    shift = _shift(list(rasters.values()))
+    if shift > largest:
+      largest, where = shift, f" (pair {pair_id!r})"
+    try:
+      align(rasters, {}, "refuse", "nearest")
+      located = all(raster.georeferenced for raster in rasters.values())
+      counts["aligned" if located else "unlocated"] += 1
+    except ImageError as error:
+      counts["off"] += 1
+      first_problem = first_problem or str(error)
+  lines = []
+  if counts["aligned"] or counts["off"]:
+    lines.append(
+      f"{counts['aligned']:,} pairs are aligned within {MAX_SHIFT} pixels, {counts['off']:,} are "
+      f"not; largest shift {largest:.2f} pixels{where}"
+    )
+  if counts["unlocated"]:
+    lines.append(
+      f"{counts['unlocated']:,} pairs are of one size; their shift is unknown, for images lack a "
+      "georeference"
+    )
+  if first_problem:
+    lines.append(f"first pair that is not aligned: {first_problem}")
+  return lines
+
+
+def _shift(rasters: Sequence[Raster]) -> float:
+  """Of the worst corner from the first image's, in pixels, among the images that tell it."""
+  first = rasters[0]
+  shifts = [
+    max(map(abs, corner_shift(raster, first)))
+    for raster in rasters[1:]
+    if first.georeferenced and raster.georeferenced and raster.crs == first.crs
+    and raster.values.shape[:2] == first.values.shape[:2]
+  ]  # fmt: skip
+  return max(shifts, default=0.0)

@@ -1,0 +1,51 @@
+"""Which files an archive may name: files of this machine, inside its own folder."""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+from collections.abc import Callable
+
+from xjepa_jax.errors import ManifestError
+
+
+def locate(
+  root: str, path: str, allow_outside: bool, real: Callable[[str], str] = os.path.realpath
+) -> str:
+  """The path of a file that an archive names, if the archive may name it.
+
+  Args:
+    root: the archive's folder, itself free of links (`os.path.realpath`).
+    path: as the archive has it, relative to `root`.
+    allow_outside: let the path, or the links that it goes through, leave `root`.
+    real: `os.path.realpath`, or for many paths `remembering_realpath()`.
+
+  Raises:
+    ManifestError: it is an address, or leads out of the folder.
+  """
+  if "://" in path or re.match(r"[\\/]+vsi", path) or "\0" in path:
+    raise ManifestError(f"{path!r} is no file of this machine; copy it to disk and name it there")
+  full = os.path.join(root, path)
+  try:
+    inside = os.path.join(real(full), "").startswith(os.path.join(root, ""))
+  except (OSError, ValueError) as error:
+    raise ManifestError(f"{path!r} is no path ({error})") from error
+  if not (inside or allow_outside):
+    raise ManifestError(
+      f"{path!r} leads out of the folder {root}; if it is meant to, add --allow-outside"
+    )
+  return full
+
+
+def remembering_realpath() -> Callable[[str], str]:
+  """`os.path.realpath` that resolves each folder once: an archive has thousands of files in one."""
+  folder = functools.lru_cache(maxsize=1024)(os.path.realpath)
+
+  def real(path: str) -> str:
+    head, name = os.path.split(path)
+    if name in ("", ".", "..") or os.path.islink(path):
+      return os.path.realpath(path)
+    return os.path.join(folder(head), name)
+
+  return real

@@ -1,0 +1,144 @@
+"""A table of text, CSV or Parquet, that nobody vouches for: its header, and its rows one by one.
+
+Lines, rows and cells are limited in size, so that no file is read whole before it is refused.
+"""
+
+from __future__ import annotations
+
+import csv
+import datetime
+import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NoReturn
+
+from xjepa_jax.errors import ManifestError
+
+_MAX_LINE = 2**22  # bytes of a line, so that a file without line ends is not read whole
+_MAX_ROWS = 2**26
+
+
+def read_columns(src: str) -> list[str]:
+  """The names of the table's columns.
+
+  Raises:
+    ManifestError: the file is no .csv or .parquet that can be read, or two columns share a name.
+  """
+  suffix = os.path.splitext(src)[1].lower()
+  if suffix not in (".csv", ".parquet"):
+    _refuse(src, f"unknown suffix {suffix!r}; expected a table as .csv or .parquet.")
+  if not os.path.isfile(src):
+    _refuse(src, "there is no such file.")
+  if suffix == ".csv":
+    columns = [name.strip() for name in next(_csv_rows(src), ("", []))[1]]
+  else:
+    with _parquet(src) as table:
+      columns = list(table.schema_arrow.names)
+  twice = sorted({name for name in columns if name and columns.count(name) > 1})
+  if twice:
+    _refuse(src, f"has more than one column {', '.join(twice)}.")
+  return columns
+
+
+def read_rows(
+  src: str, columns: Sequence[str], wanted: set[str]
+) -> Iterator[tuple[str, Mapping[str, Any]]]:
+  """Reads the table's rows.
+
+  Args:
+    src: the table.
+    columns: all of its columns, from `read_columns`.
+    wanted: those that are of interest; others are not decoded where the format allows.
+
+  Yields:
+    Where a row is ("line 7" of a CSV, "row 7" of a Parquet file), and its wanted cells.
+
+  Raises:
+    ManifestError: the table is damaged, or a row has more or fewer cells than there are columns.
+  """
+  if src.lower().endswith(".parquet"):
+    yield from _parquet_rows(src, [name for name in columns if name in wanted])
+    return
+  rows = _csv_rows(src)
+  next(rows, None)
+  for where, cells in rows:
+    if len(cells) != len(columns):
+      _refuse(src, f"{where} has {len(cells)} cells, expected {len(columns)} as in the first line.")
+    yield where, {name: cell for name, cell in zip(columns, cells, strict=True) if name in wanted}
+
+
+def cell_text(row: Mapping[str, Any], column: str) -> str:
+  """A cell as text without spaces around it, "" if there is none; times are ISO 8601.
+
+  Raises:
+    ValueError: the cell holds something that is no text, number or time.
+  """
+  value = row.get(column)
+  if value is None or (isinstance(value, float) and math.isnan(value)):
+    return ""
+  if isinstance(value, datetime.date):  # a datetime is one
+    return value.isoformat()
+  if isinstance(value, bool) or not isinstance(value, str | int | float):
+    raise ValueError(f"column {column!r} holds a {type(value).__name__}, expected text")
+  return str(value).strip()
+
+
+def _csv_rows(src: str) -> Iterator[tuple[str, list[str]]]:
+  """Where a row is, and its cells, the header first (RFC 4180, UTF-8)."""
+  try:
+    with open(src, "rb") as file:
+      reader = csv.reader(_lines(src, file), strict=True, skipinitialspace=True)
+      for cells in reader:
+        if cells:  # an empty line is no row
+          yield f"line {reader.line_num}", cells
+  except csv.Error as error:
+    raise ManifestError(f"{src}: line {reader.line_num} is malformed ({error}).") from error
+  except OSError as error:
+    raise ManifestError(f"{src}: cannot be read ({error}).") from error
+
+
+def _lines(src: str, file: Any) -> Iterator[str]:
+  for number, line in enumerate(iter(lambda: file.readline(_MAX_LINE), b""), 1):
+    if len(line) == _MAX_LINE:
+      _refuse(src, f"line {number} is longer than {_MAX_LINE} bytes.")
+    if number > _MAX_ROWS:
+      _refuse(src, f"has more than {_MAX_ROWS} lines; cut it into several tables.")
+    if b"\0" in line:
+      _refuse(src, f"line {number} holds a zero at byte {line.index(0) + 1}; it is no text.")
+    try:
+      yield line.decode("utf-8-sig" if number == 1 else "utf-8")
+    except UnicodeDecodeError as error:
+      _refuse(src, f"line {number} is not UTF-8 at byte {error.start + 1} ({error.reason}).")
+
+
+def _parquet(src: str) -> Any:
+  try:
+    from pyarrow.parquet import ParquetFile
+  except ImportError as error:
+    raise ManifestError(f"{src}: needs pyarrow: pip install xjepa_jax[geo]") from error
+  try:
+    return ParquetFile(src, page_checksum_verification=True)
+  except Exception as error:  # pyarrow's own errors, OSError, and more for damaged bytes
+    raise ManifestError(f"{src}: cannot be read as Parquet ({error}).") from error
+
+
+def _parquet_rows(src: str, columns: list[str]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+  number = 0
+  with _parquet(src) as table:
+    if table.metadata.num_rows > _MAX_ROWS:
+      _refuse(src, f"has more than {_MAX_ROWS} rows; cut it into several tables.")
+    batches = table.iter_batches(batch_size=4096, columns=columns)
+    while True:
+      try:
+        rows = next(batches).to_pylist()
+      except StopIteration:
+        return
+      except Exception as error:
+        raise ManifestError(f"{src}: damaged after row {number} ({error}).") from error
+      for row in rows:
+        number += 1
+        yield f"row {number}", row
+
+
+def _refuse(src: str, what: str) -> NoReturn:
+  raise ManifestError(f"{src}: {what}")
