@@ -80,7 +80,16 @@ def competitors(work: str) -> list[Competitor]:
   return [
     Competitor("ours", "ours", f"{work}/pairs"),
     Competitor("tf.data", "tf_data", f"{work}/pairs", needs="tensorflow"),
-    Competitor("DataLoader on .npy, no CRC", "torch_loader", f"{work}/npy", needs="torch"),
+    Competitor(
+      "DataLoader, pair by pair, no CRC",
+      "torch_loader",
+      f"{work}/npy",
+      needs="torch",
+      options={"gather": False},
+    ),
+    Competitor(
+      "DataLoader, batches gathered, no CRC", "torch_loader", f"{work}/npy", needs="torch"
+    ),
     Competitor("bound: read and CRC, 1 thread", "bound", f"{work}/pairs"),
   ]
 
@@ -179,7 +188,11 @@ def _with_best_workers(competitor: Competitor) -> Competitor:
   if competitor.module != "torch_loader":
     return competitor
   tried = [
-    dataclasses.replace(competitor, options={"workers": workers}, title=f"{competitor.title}{name}")
+    dataclasses.replace(
+      competitor,
+      options={**competitor.options, "workers": workers},
+      title=f"{competitor.title}{name}",
+    )
     for workers, name in ((0, ", 0 workers"), (os.cpu_count() or 1, f", {os.cpu_count()} workers"))
   ]
   rates = []

@@ -1,7 +1,8 @@
 """PyTorch's DataLoader over one memory-mapped .npy a sensor, sampled at random.
 
-A whole batch is one item of the dataset (`BatchSampler` as the sampler, no collation), gathered
-with one indexing operation a sensor. Nothing is parsed or checked: files hold the bare pixels.
+Either as most write it, a pair an item and the default collation; or a whole batch an item
+(`BatchSampler` as the sampler, no collation), gathered with one indexing operation a sensor, which
+needs pairs of one size in one file. Nothing is parsed or checked: files hold the bare pixels.
 """
 
 from __future__ import annotations
@@ -25,13 +26,15 @@ class MappedPairs(Dataset[tuple[torch.Tensor, ...]]):
   def __len__(self) -> int:
     return len(self.arrays[0])
 
-  def __getitem__(self, rows: list[int]) -> tuple[torch.Tensor, ...]:
-    """An item is a batch: a tensor (len(rows), H, W, C) for each sensor."""
+  def __getitem__(self, rows: list[int] | int) -> tuple[torch.Tensor, ...]:
+    """A pair, or for a list a batch: a tensor (len(rows), H, W, C) for each sensor."""
+    if isinstance(rows, int):
+      return tuple(torch.from_numpy(array[rows]) for array in self.arrays)
     return tuple(_gather(array, rows) for array in self.arrays)
 
 
 def batches(
-  directory: str, size: int, batch: int, workers: int = 0
+  directory: str, size: int, batch: int, workers: int = 0, gather: bool = True
 ) -> Iterator[tuple[np.ndarray, ...]]:
   """Endless batches in a global shuffle.
 
@@ -39,7 +42,8 @@ def batches(
     directory: of the .npy files.
     size: of an image in pixels; the files know it.
     batch: pairs of a batch.
-    workers: processes that gather batches; 0 gathers in the consumer's thread.
+    workers: processes that make batches; 0 makes them in the consumer's thread.
+    gather: make a batch with one indexing operation, instead of pair by pair.
 
   Yields:
     An array (batch, size, size, C) for each sensor, a view of the tensor.
@@ -48,8 +52,9 @@ def batches(
   sampler = RandomSampler(pairs, num_samples=1 << 40)  # epoch upon epoch, no pause in between
   loader: DataLoader[tuple[torch.Tensor, ...]] = DataLoader(
     pairs,
-    batch_size=None,
-    sampler=BatchSampler(sampler, batch, drop_last=True),
+    batch_size=None if gather else batch,
+    sampler=BatchSampler(sampler, batch, drop_last=True) if gather else sampler,
+    drop_last=not gather,
     num_workers=workers,
     prefetch_factor=2 if workers else None,
   )

@@ -78,6 +78,10 @@ class BatchSource:
     self.rows = tuple(rows)
     self.pairs = pairs
     self.slots = _slots(self.datasets, bands or {}, sensors)
+    self._layouts = [
+      Layout(dataset.format, [key for key in self.slots if key in dataset.format.sensors])
+      for dataset in self.datasets
+    ]
     self._buffers = Buffers()
 
   def __len__(self) -> int:
@@ -95,7 +99,7 @@ class BatchSource:
     batch["dataset"][:], batch["record"][:] = self.order.places(positions)
     for number, dataset in enumerate(self.datasets):
       rows = np.flatnonzero(batch["valid"] & (batch["dataset"] == number))
-      self._fill(dataset, batch, rows)
+      self._fill(dataset, self._layouts[number], batch, rows)
     for key in self.slots:
       batch["values"][key][~batch["present"][key]] = 0
     return batch
@@ -127,13 +131,13 @@ class BatchSource:
       "record": np.zeros(rows, np.int32),
     }
 
-  def _fill(self, dataset: PairDataset, batch: Batch, rows: np.ndarray) -> None:
+  def _fill(self, dataset: PairDataset, layout: Layout, batch: Batch, rows: np.ndarray) -> None:
     """Reads the pairs of one data set into their rows."""
-    keys = [key for key in self.slots if key in dataset.format.sensors]
+    keys = layout.keys
     whole = all(self.slots[key].bands is None for key in keys)
     numbers = batch["record"][rows].tolist()
     if whole and dataset.format.encoding == "bytes" and dataset.records.scatters:
-      self._scatter(dataset, keys, batch, list(zip(rows.tolist(), numbers, strict=True)))
+      self._scatter(dataset, layout, batch, list(zip(rows.tolist(), numbers, strict=True)))
       return
     for row, number, record in zip(rows, numbers, dataset.records.read(numbers), strict=True):
       with dataset.naming(record, number):
@@ -145,11 +149,12 @@ class BatchSource:
             _copy(values, self.slots[key], batch["values"][key][row])
 
   def _scatter(
-    self, dataset: PairDataset, keys: Sequence[str], batch: Batch, places: list[tuple[int, int]]
+    self, dataset: PairDataset, layout: Layout, batch: Batch, places: list[tuple[int, int]]
   ) -> None:
     """Reads the values of the pairs (row, number) straight into their rows."""
-    layout = Layout(dataset.format, keys)
-    raw = {key: batch["values"][key].view(np.uint8).reshape(len(self.rows), -1) for key in keys}
+    raw = {
+      key: batch["values"][key].view(np.uint8).reshape(len(self.rows), -1) for key in layout.keys
+    }
     for row, number in places:
       stretches = layout.guess
       if stretches is None or not self._read(dataset, number, row, raw, stretches, layout):

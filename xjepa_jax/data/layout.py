@@ -28,9 +28,9 @@ class Layout:
 
   def __init__(self, form: PairFormat, keys: Sequence[str]):
     self._format = form
-    self._keys = tuple(keys)
+    self.keys = tuple(keys)
     self._announcements = {
-      key: announcement(values_name(key), form.value_bytes(key)) for key in self._keys
+      key: announcement(values_name(key), form.value_bytes(key)) for key in self.keys
     }
     self.guess: tuple[Stretch, ...] | None = None
 
@@ -48,12 +48,12 @@ class Layout:
       ExampleError: it is no Example, or not one of this data set's format.
     """
     view = ExampleView(record)
-    spans = {key: self._format.span(view, key) for key in self._keys}
+    spans = {key: self._format.span(view, key) for key in self.keys}
     stretches = sorted(
       ((key, span[0] - len(record), span[1] - len(record)) for key, span in spans.items() if span),
       key=lambda stretch: stretch[1],
     )
-    if len(stretches) == len(self._keys):
+    if len(stretches) == len(self.keys):
       self.guess = tuple(stretches)
     return tuple(stretches)
 
