@@ -22,6 +22,7 @@ from xjepa_jax.sensors import Sensor
 
 Batch = dict[str, Any]
 _ENDLESS = 1 << 40
+_STRETCH = 8192  # positions worked out at once: a few cost as much as thousands
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,6 +84,7 @@ class BatchSource:
       for dataset in self.datasets
     ]
     self._buffers = Buffers()
+    self._stretches: dict[int, tuple[np.ndarray, np.ndarray]] = {}
 
   def __len__(self) -> int:
     return _ENDLESS if self.pairs is None else -(-self.pairs // self.batch)
@@ -96,7 +98,7 @@ class BatchSource:
     positions = step * self.batch + np.asarray(self.rows, np.int64)
     batch = self._empty(len(positions))
     batch["valid"][:] = True if self.pairs is None else positions < self.pairs
-    batch["dataset"][:], batch["record"][:] = self.order.places(positions)
+    batch["dataset"][:], batch["record"][:] = self._places(step)
     for number, dataset in enumerate(self.datasets):
       rows = np.flatnonzero(batch["valid"] & (batch["dataset"] == number))
       self._fill(dataset, self._layouts[number], batch, rows)
@@ -118,6 +120,20 @@ class BatchSource:
     """Closes the data sets' files."""
     for dataset in self.datasets:
       dataset.close()
+
+  def _places(self, step: int) -> tuple[np.ndarray, np.ndarray]:
+    """Data set and record of each row; worked out for many steps at once, and the last two kept."""
+    steps = max(_STRETCH // self.batch, 1)
+    stretch, inside = divmod(step, steps)
+    known = self._stretches  # replaced as a whole below: threads may look at once
+    places = known.get(stretch)
+    if places is None:
+      first = stretch * steps * self.batch
+      places = self.order.places(np.arange(first, first + steps * self.batch))
+      kept = {key: known[key] for key in list(known)[-1:]}
+      self._stretches = {**kept, stretch: places}
+    rows = inside * self.batch + np.asarray(self.rows)
+    return places[0][rows], places[1][rows]
 
   def _empty(self, rows: int) -> Batch:
     return {
