@@ -1,0 +1,328 @@
+"""Masks: every invariant of a draw, its distribution, and settings that are refused."""
+
+from __future__ import annotations
+
+import functools
+import math
+import re
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from scipy import stats
+
+from xjepa_jax.errors import ConfigError
+from xjepa_jax.model.masking import MaskPlan, plan_masks, sample_masks
+
+SAMPLES = 3000
+# A two-sided normal deviate beyond 5.5 has a chance of 4e-8; a test looks at a thousand at most.
+SIGMAS = 5.5
+
+PLANS = {
+  "4x4": plan_masks((4, 4), same_context=True),
+  "4x7": plan_masks((4, 7)),
+  "6x6": plan_masks((6, 6)),
+  "28x28": plan_masks((28, 28)),
+  "random": plan_masks((5, 4), mode="random", context=0.35, target=0.5),
+  "overlap": plan_masks((7, 4), context=0.8, overlap=True),
+  "squares": plan_masks((8, 8), blocks=2, scale=(0.25, 0.25), aspect=(1.0, 1.0)),
+  "strip": plan_masks((1, 9), blocks=2),
+}
+
+sample = jax.jit(sample_masks, static_argnums=(1, 2, 3))
+
+
+@functools.cache
+def drawn(name: str) -> tuple[tuple[np.ndarray, ...], np.ndarray]:
+  masks = sample(jax.random.key(7), PLANS[name], SAMPLES, 2)
+  return tuple(np.asarray(context) for context in masks.context), np.asarray(masks.target)
+
+
+def members(places: np.ndarray, tokens: int) -> np.ndarray:
+  """(..., k) places as (..., N) bool."""
+  inside = np.zeros((*places.shape[:-1], tokens), bool)
+  np.put_along_axis(inside, places, True, axis=-1)
+  return inside
+
+
+def rises(places: np.ndarray) -> bool:
+  return bool((np.diff(places, axis=-1) > 0).all())
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_sizes_are_the_plan_s_and_places_are_distinct_and_in_the_grid(name: str) -> None:
+  plan = PLANS[name]
+  contexts, target = drawn(name)
+  assert target.shape == (SAMPLES, plan.blocks, plan.block_tokens)
+  for places in (*contexts, target):
+    assert places.dtype == np.int32
+    assert places.min() >= 0 and places.max() < plan.tokens
+    assert rises(places)
+  for context in contexts:
+    assert context.shape == (SAMPLES, plan.context_tokens)
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_no_target_is_context_unless_overlap_is_asked_for(name: str) -> None:
+  plan = PLANS[name]
+  contexts, target = drawn(name)
+  targets = members(target.reshape(SAMPLES, -1), plan.tokens)
+  for context in contexts:
+    both = members(context, plan.tokens) & targets
+    assert both.any() == plan.overlap
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_every_place_is_reached_as_target_and_as_context(name: str) -> None:
+  contexts, target = drawn(name)
+  everywhere = set(range(PLANS[name].tokens))
+  assert set(target.ravel()) == everywhere
+  assert set(contexts[0].ravel()) == everywhere
+  assert set(contexts[1].ravel()) == everywhere
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_tokens_of_a_block_lie_in_a_rectangle_of_an_allowed_shape(name: str) -> None:
+  plan = PLANS[name]
+  _, target = drawn(name)
+  row, column = np.divmod(target, plan.grid[1])
+  height, width = np.ptp(row, axis=-1) + 1, np.ptp(column, axis=-1) + 1
+  fits = [(height <= h) & (width <= w) for h, w in plan.shapes]
+  assert np.any(fits, axis=0).all()
+
+
+def test_samples_of_a_batch_and_blocks_of_a_sample_differ() -> None:
+  contexts, target = drawn("28x28")
+  for places in (*contexts, target.reshape(SAMPLES, -1)):
+    assert len(np.unique(places, axis=0)) == SAMPLES
+  assert (target[:, 0] != target[:, 1]).any(axis=1).mean() > 0.99
+
+
+def test_masks_depend_on_the_key_alone() -> None:
+  contexts, target = drawn("4x7")
+  again = sample(jax.random.key(7), PLANS["4x7"], SAMPLES, 2)
+  other = sample(jax.random.key(8), PLANS["4x7"], SAMPLES, 2)
+  assert np.array_equal(again.target, target)
+  assert np.array_equal(again.context, contexts)
+  assert (np.asarray(other.target) == target).all(axis=(1, 2)).mean() < 0.01
+
+
+def test_a_sample_s_masks_depend_neither_on_its_batch_nor_on_the_devices() -> None:
+  contexts, target = drawn("4x7")
+  rows = NamedSharding(Mesh(np.array(jax.devices()), ("fsdp",)), PartitionSpec("fsdp"))
+  sharded = jax.jit(sample_masks, static_argnums=(1, 2, 3), out_shardings=rows)
+  count = len(jax.devices())
+  masks = sharded(jax.random.key(7), PLANS["4x7"], count, 2)
+  assert masks.target.sharding.is_equivalent_to(rows, 3)
+  assert np.array_equal(masks.target, target[:count])
+  assert np.array_equal(masks.context, [context[:count] for context in contexts])
+
+
+def test_sensors_share_a_context_only_if_asked_to() -> None:
+  (one, other), _ = drawn("4x4")
+  assert np.array_equal(one, other)
+  (one, other), _ = drawn("4x7")
+  assert (one != other).any(axis=1).mean() > 0.9
+
+
+# The distribution, held against the definition played out token by token.
+
+
+def simulate_shape(rng: np.random.Generator, plan: MaskPlan, least: int) -> tuple[int, int]:
+  rows, columns = plan.grid
+  while True:
+    area, aspect = rng.uniform(0.15, 0.2) * rows * columns, rng.uniform(0.75, 1.5)
+    height, width = math.sqrt(area * aspect), math.sqrt(area / aspect)
+    if height > rows:
+      height, width = rows, area / rows
+    if width > columns:
+      height, width = area / columns, columns
+    if round(height) * round(width) >= least:
+      return round(height), round(width)
+
+
+def simulate(rng: np.random.Generator, plan: MaskPlan) -> tuple[np.ndarray, np.ndarray]:
+  """(N,) bool of a context and (J, N) bool of the targets of one sample."""
+  (rows, columns), least = plan.grid, math.floor(0.15 * plan.tokens)
+  targets = np.zeros((4, plan.tokens), bool)
+  for block in targets:
+    height, width = simulate_shape(rng, plan, least)
+    top, left = rng.integers(rows - height + 1), rng.integers(columns - width + 1)
+    inside = [
+      row * columns + column
+      for row in range(top, top + height)
+      for column in range(left, left + width)
+    ]
+    block[rng.choice(inside, least, replace=False)] = True
+  context = np.zeros(plan.tokens, bool)
+  free = np.flatnonzero(~targets.any(0))
+  context[rng.choice(free, round(0.4 * plan.tokens), replace=False)] = True
+  return context, targets
+
+
+def deviates(ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:
+  """Two-sample normal deviates of the means along the first axis."""
+  variance = ours.var(0) / len(ours) + theirs.var(0) / len(theirs)
+  return (ours.mean(0) - theirs.mean(0)) / np.sqrt(variance)
+
+
+@pytest.mark.parametrize("name", ["4x7", "6x6"])
+def test_targets_and_contexts_are_distributed_as_the_definition_played_out(name: str) -> None:
+  plan = PLANS[name]
+  rng = np.random.default_rng(0)
+  simulated = [simulate(rng, plan) for _ in range(SAMPLES)]
+  their_context = np.array([context for context, _ in simulated])
+  their_blocks = np.array([targets for _, targets in simulated])
+  contexts, target = drawn(name)
+  our_blocks = members(target, plan.tokens)
+  for context in contexts:
+    assert np.abs(deviates(members(context, plan.tokens), their_context)).max() < SIGMAS
+  # Places, pairs of places within a block (its shape), and what blocks cover together.
+  ours, theirs = our_blocks.reshape(-1, plan.tokens), their_blocks.reshape(-1, plan.tokens)
+  assert np.abs(deviates(ours, theirs)).max() < SIGMAS
+  pairs = np.triu_indices(plan.tokens, 1)
+  seen = ours[:, pairs[0]] & ours[:, pairs[1]], theirs[:, pairs[0]] & theirs[:, pairs[1]]
+  possible = seen[0].any(0) | seen[1].any(0)
+  assert np.abs(deviates(seen[0][:, possible], seen[1][:, possible])).max() < SIGMAS
+  covered = our_blocks.any(1).sum(1), their_blocks.any(1).sum(1)
+  assert abs(deviates(*covered)) < SIGMAS
+
+
+def test_shapes_have_the_odds_of_an_independent_scale_and_aspect() -> None:
+  plan = plan_masks((64, 64))
+  rng = np.random.default_rng(1)
+  count = 20_000
+  played = [simulate_shape(rng, plan, math.floor(0.15 * 64 * 64)) for _ in range(count)]
+  odds = np.array(plan.odds) / sum(plan.odds)
+  seen = np.array([played.count(shape) for shape in plan.shapes]) / count
+  assert np.abs((seen - odds) / np.sqrt(odds * (1 - odds) / count)).max() < SIGMAS
+  # I-JEPA's collator draws one number for both: its correlation is 1.
+  height, width = np.array(plan.shapes).T
+  covariance = np.cov(height * width, height / width, aweights=odds)
+  assert abs(covariance[0, 1]) / math.sqrt(covariance[0, 0] * covariance[1, 1]) < 0.05
+
+
+def test_a_block_of_one_shape_is_whole_and_uniform_over_all_its_places() -> None:
+  _, target = drawn("squares")
+  row, column = np.divmod(target.reshape(-1, 16), 8)
+  top, left = row.min(1), column.min(1)
+  assert (row.max(1) - top == 3).all() and (column.max(1) - left == 3).all()
+  counts = np.bincount(top * 5 + left, minlength=25)
+  assert len(counts) == 25 and stats.chisquare(counts).pvalue > 1e-6
+  # Two blocks of a sample are placed independently of one another.
+  place = (top * 5 + left).reshape(SAMPLES, 2)
+  table = np.bincount(place[:, 0] * 25 + place[:, 1], minlength=625).reshape(25, 25)
+  assert stats.chi2_contingency(table).pvalue > 1e-6
+
+
+def test_random_targets_and_contexts_are_uniform_and_contexts_independent() -> None:
+  plan = PLANS["random"]
+  contexts, target = drawn("random")
+  for places in (*contexts, target[:, 0]):
+    inside, share = members(places, 20), places.shape[1] / 20
+    spread = math.sqrt(share * (1 - share) / SAMPLES)
+    assert np.abs((inside.mean(0) - share) / spread).max() < SIGMAS
+    pairs = np.triu_indices(20, 1)
+    both = places.shape[1] * (places.shape[1] - 1) / (20 * 19)
+    seen = (inside[:, pairs[0]] & inside[:, pairs[1]]).mean(0)
+    assert np.abs((seen - both) / math.sqrt(both * (1 - both) / SAMPLES)).max() < SIGMAS
+  shared = (members(contexts[0], 20) & members(contexts[1], 20)).sum(1)
+  law = stats.hypergeom(20 - plan.block_tokens, plan.context_tokens, plan.context_tokens)
+  assert abs(shared.mean() - law.mean()) < SIGMAS * law.std() / math.sqrt(SAMPLES)
+
+
+# Planning.
+
+
+@settings(deadline=None, max_examples=150)
+@given(
+  grid=st.tuples(st.integers(4, 28), st.integers(4, 28)),
+  blocks=st.integers(1, 6),
+  scale=st.lists(st.floats(0.01, 1), min_size=2, max_size=2).map(sorted),
+  aspect=st.lists(st.floats(0.05, 20), min_size=2, max_size=2).map(sorted),
+  context=st.floats(0.01, 1),
+  overlap=st.booleans(),
+)
+def test_a_plan_always_leaves_what_it_promises_or_says_what_would_do(
+  grid: tuple[int, int],
+  blocks: int,
+  scale: list[float],
+  aspect: list[float],
+  context: float,
+  overlap: bool,
+) -> None:
+  wish: dict[str, Any] = {"blocks": blocks, "scale": scale, "aspect": aspect, "overlap": overlap}
+  try:
+    plan = plan_masks(grid, context=context, **wish)
+  except ConfigError as error:
+    found = re.match(
+      r"config key 'mask\.(\w+)' is .* give (at most|at least|a) ([\d.]*\d)?", str(error)
+    )
+    assert found, error
+    if found[1] == "context":
+      plan_masks(grid, **{**wish, "context": float(found[3])})
+    return
+  rows, columns = grid
+  assert plan.context_tokens == round(context * rows * columns) >= 1
+  assert overlap or plan.context_tokens + blocks * plan.block_tokens <= rows * columns
+  areas = [height * width for height, width in plan.shapes]
+  assert all(1 <= h <= rows and 1 <= w <= columns for h, w in plan.shapes)
+  assert 1 <= plan.block_tokens <= min(areas)
+  # Not needlessly small: what the smallest scale asks for, or the largest that rounding allows.
+  assert plan.block_tokens + 1 > scale[0] * rows * columns - 1e-6 or areas == [plan.block_tokens]
+  assert len(plan.odds) == len(plan.shapes) and min(plan.odds) > 0
+  assert hash(plan) == hash(plan_masks(grid, context=context, **wish))
+
+
+@pytest.mark.parametrize("rows", range(4, 29, 3))
+def test_defaults_work_on_every_grid(rows: int) -> None:
+  for columns in range(4, 29, 3):
+    for mode in ("multiblock", "random"):
+      plan = plan_masks((rows, columns), mode=mode)
+      assert plan.context_tokens == round(0.4 * rows * columns)
+
+
+def test_a_side_longer_than_the_grid_is_cut_and_the_other_grows() -> None:
+  plan = plan_masks((4, 28), scale=(0.5, 0.5), aspect=(1, 1), blocks=1)
+  assert plan.shapes == ((4, 14),) and plan.block_tokens == 56
+
+
+@pytest.mark.parametrize(
+  ("change", "complaint"),
+  [
+    ({"mode": "blocks"}, r"mask\.mode' is 'blocks': give one of multiblock, random"),
+    ({"blocks": 0}, r"mask\.blocks' is 0: give at least 1"),
+    ({"blocks": 7}, r"mask\.blocks' is 7: 7 x 9 targets can leave 1 of 64|mask\.context"),
+    ({"blocks": 8}, r"mask\.blocks' is 8: 8 x 9 targets can leave 0 of 64.* at most 7"),
+    ({"scale": (0.2, 0.15)}, r"mask\.scale.*the smaller first"),
+    ({"scale": (0.0, 0.15)}, r"mask\.scale.*above 0 and at most 1"),
+    ({"scale": (0.5, 1.1)}, r"mask\.scale.*at most 1"),
+    ({"scale": (math.nan, 0.5)}, r"mask\.scale"),
+    ({"scale": (0.2,)}, r"mask\.scale.*two finite numbers"),
+    ({"scale": (1.0, 1.0), "blocks": 1}, r"mask\.scale.* 1 x 64 targets can leave 0"),
+    ({"aspect": (-1.0, 1.0)}, r"mask\.aspect"),
+    ({"aspect": (1.0, math.inf)}, r"mask\.aspect"),
+    ({"context": 0.0}, r"mask\.context' is 0.0: give a share"),
+    ({"context": math.nan}, r"mask\.context' is nan: give a share"),
+    ({"context": 0.001}, r"mask\.context' is 0.001: not one token of 64; give at least 0.0157"),
+    ({"context": 0.5}, r"mask\.context' is 0.5: asks for 32, .* leave 28 of 64.* at most 0.4375"),
+    ({"context": 1.01, "overlap": True}, r"mask\.context"),
+    ({"mode": "random", "target": 0.0}, r"mask\.target"),
+    ({"mode": "random", "target": 1.0}, r"mask\.target' is 1.0: .*give at most 0.9843"),
+    ({"mode": "random", "target": 0.7}, r"mask\.context.* at most 0.2968"),
+  ],
+)
+def test_settings_that_cannot_work_are_refused_by_key(
+  change: dict[str, Any], complaint: str
+) -> None:
+  with pytest.raises(ConfigError, match=complaint):
+    plan_masks((8, 8), **change)
+
+
+def test_a_grid_without_tokens_is_refused() -> None:
+  with pytest.raises(ConfigError, match=r"0 x 4 tokens.*model\.patch"):
+    plan_masks((0, 4))

@@ -1,0 +1,436 @@
+"""The schema of a config: every key, its meaning, unit, default and check.
+
+A file of `configs/` starts from `default_config()` and changes what its experiment is about; the
+command line changes single keys; `resolve` then makes a frozen `Config` of it, or refuses it with
+the key, the value and what is allowed. Checks that need a data set or a mesh are made where those
+are opened.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from xjepa_jax.errors import ConfigError
+
+Route = tuple[str, str]
+
+
+def _key(
+  default: Any,
+  meaning: str,
+  *,
+  least: float | None = None,
+  most: float | None = None,
+  one_of: tuple[Any, ...] = (),
+) -> Any:
+  metadata = {"meaning": meaning, "least": least, "most": most, "one_of": one_of}
+  if isinstance(default, dict):
+    return dataclasses.field(default_factory=lambda: dict(default), metadata=metadata)
+  return dataclasses.field(default=default, metadata=metadata)
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+  """Which pairs, and how they are read."""
+
+  directories: tuple[str, ...] = _key((), "data sets; several are mixed")
+  weights: tuple[float, ...] = _key((), "share of each data set; () shares by size")
+  simulate: int = _key(0, "pairs to simulate if the only directory does not exist yet", least=0)
+  sensors: tuple[str, ...] = _key((), "sensors used, as the data set names them; () is all")
+  bands: tuple[str, ...] = _key((), 'bands used, "sensor=B04,B03" an entry; all of the others')
+  train: str = _key("train", "split trained on")
+  validation: str = _key("validation", "split evaluated while training, and that picks the best")
+  test: str = _key("test", "split evaluated at the end")
+  image_size: int = _key(0, "pixels of the first sensor's image seen; 0 is the whole", least=0)
+  threads: int = _key(0, "that assemble batches; 0 chooses from the machine", least=0)
+  prefetch: int = _key(0, "batches ahead of the step; 0 chooses from the machine", least=0)
+  verify: bool = _key(True, "check the CRC of every record read")
+
+
+@dataclasses.dataclass(frozen=True)
+class AugmentConfig:
+  """What is done to training pairs on the device; geometry alike for all sensors of a pair."""
+
+  flips: bool = _key(True, "mirror left-right")
+  quarter_turns: bool = _key(True, "turn by 0, 90, 180 or 270 degrees; square images only")
+  gain: float = _key(0.1, "deviation of a random factor a band, per sensor and sample", least=0)
+  offset: float = _key(0.1, "deviation of a random summand a band, in standard units", least=0)
+  noise: float = _key(0.0, "deviation of noise a pixel, in standard units", least=0)
+
+
+@dataclasses.dataclass(frozen=True)
+class MaskConfig:
+  """Which tokens are context and which are targets."""
+
+  mode: str = _key("multiblock", "how targets are drawn", one_of=("multiblock", "random"))
+  blocks: int = _key(4, "target blocks a sample", least=1)
+  scale: tuple[float, ...] = _key((0.15, 0.2), "smallest and largest share of a block")
+  aspect: tuple[float, ...] = _key((0.75, 1.5), "smallest and largest height over width of a block")
+  target: float = _key(
+    0.5, 'share of the tokens that are targets in mode "random"', least=0, most=1
+  )
+  context: float = _key(0.4, "share of the tokens that the context encoder sees", least=0, most=1)
+  overlap: bool = _key(False, "the context may include target positions")
+  same_context: bool = _key(False, "all sensors of a pair show the same tokens")
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+  """The encoder; see `xjepa_jax.model.presets` for the widths."""
+
+  preset: str = _key(
+    "tiny",
+    "width, depth and heads where these are 0",
+    one_of=("debug", "tiny", "small", "base", "large", "huge", "giant"),
+  )
+  width: int = _key(0, "of a token; 0 is the preset's", least=0)
+  depth: int = _key(0, "layers; 0 is the preset's", least=0)
+  attention_heads: int = _key(0, "0 is the preset's", least=0)
+  mlp_ratio: float = _key(4.0, "hidden width of an MLP over the width", least=0.5, most=16)
+  patch: int = _key(8, "pixels along a side", least=1, most=64)
+  stem: str = _key("joint", "one projection of all bands, or one a band", one_of=("joint", "bands"))
+  positions: str = _key("sincos", "how a token knows its place", one_of=("sincos", "rotary"))
+  position_unit: str = _key("patches", "unit of a token's place", one_of=("patches", "metres"))
+  shared_layers: int = _key(-1, "last layers that all sensors share; -1 is all", least=-1)
+  registers: int = _key(0, "tokens without a place", least=0)
+  activation: str = _key("gelu", "of the MLPs", one_of=("gelu", "relu", "silu"))
+  attention: str = _key("xla", "implementation of attention", one_of=("xla", "cudnn"))
+  remat: str = _key(
+    "none", "what the backward pass computes again", one_of=("none", "dots", "full")
+  )
+  unroll: int = _key(1, "layers unrolled in a turn of the scan", least=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class PredictorConfig:
+  """From context tokens to the tokens of target blocks."""
+
+  kind: str = _key(
+    "narrow",
+    "a narrow transformer over context and positions, or shared learnable queries that attend to "
+    "themselves and then to the context",
+    one_of=("narrow", "queries"),
+  )
+  width: int = _key(0, "of a token; 0 is half the encoder's", least=0)
+  depth: int = _key(4, "layers", least=1)
+  attention_heads: int = _key(0, "0 is the encoder's", least=0)
+  queries: int = _key(16, 'shared learnable queries of the kind "queries"', least=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class HeadConfig:
+  """From tokens to one descriptor."""
+
+  pooling: str = _key("mean", "how tokens become a vector", one_of=("mean", "attention", "grid"))
+  cells: int = _key(4, 'cells along a side, for the pooling "grid"', least=1)
+  size: int = _key(256, "numbers of the descriptor, over all cells", least=1)
+  hidden: int = _key(0, "width of a hidden layer before the projection; 0 is none", least=0)
+
+
+@dataclasses.dataclass(frozen=True)
+class TargetConfig:
+  """The EMA target encoder."""
+
+  momentum: float = _key(0.996, "at the first step", least=0, most=1)
+  final_momentum: float = _key(1.0, "at the last step", least=0, most=1)
+  schedule: str = _key("linear", "between them", one_of=("constant", "linear", "cosine"))
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerConfig:
+  """AdamW and its schedules."""
+
+  learning_rate: float = _key(1e-3, "at the end of the warm-up", least=0)
+  final_learning_rate: float = _key(1e-6, "at the last step", least=0)
+  warmup: int = _key(100, "steps of linear rise", least=0)
+  weight_decay: float = _key(0.04, "at the first step", least=0)
+  final_weight_decay: float = _key(0.04, "at the last step", least=0)
+  b1: float = _key(0.9, "Adam's", least=0, most=1)
+  b2: float = _key(0.95, "Adam's", least=0, most=1)
+  clip: float = _key(1.0, "largest global norm of the gradients; 0 is none", least=0)
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingConfig:
+  """How long, how many at once, in which arithmetic."""
+
+  steps: int = _key(1000, "updates", least=1)
+  batch: int = _key(64, "pairs of a global batch", least=1)
+  accumulate: int = _key(1, "parts of a batch whose gradients are added up", least=1)
+  precision: str = _key(
+    "auto",
+    "of computing; parameters and reductions are float32. auto is bfloat16 on accelerators",
+    one_of=("auto", "float32", "bfloat16"),
+  )
+  bad_steps: int = _key(10, "skipped in a row for NaN or Inf, after which the run stops", least=1)
+  seed: int = _key(0, "of everything drawn", least=0)
+
+
+@dataclasses.dataclass(frozen=True)
+class MeshConfig:
+  """Devices along each axis; -1 takes the rest."""
+
+  replica: int = _key(1, "copies of the parameters", least=-1)
+  fsdp: int = _key(-1, "parts of the parameters and the batch", least=-1)
+  tensor: int = _key(1, "parts of each layer", least=-1)
+
+
+@dataclasses.dataclass(frozen=True)
+class CheckpointConfig:
+  """What is kept."""
+
+  every: int = _key(500, "steps between checkpoints", least=1)
+  keep: int = _key(2, "last checkpoints kept", least=1)
+  keep_every: int = _key(0, "steps whose multiples are kept for good; 0 is none", least=0)
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationConfig:
+  """Retrieval among pairs that were not trained on."""
+
+  every: int = _key(500, "steps between evaluations on the validation split; 0 is none", least=0)
+  pairs: int = _key(2000, "of a split, at most", least=2)
+  batch: int = _key(0, "pairs at once; 0 is the training batch", least=0)
+  head: str = _key("layout", "head whose descriptors are ranked first, and choose the best")
+  encoder: str = _key("target", "which weights", one_of=("target", "online"))
+  mutual_information: int = _key(300, "pairs up to which that baseline is computed", least=0)
+
+
+@dataclasses.dataclass(frozen=True)
+class TelemetryConfig:
+  """What is told while training."""
+
+  every: int = _key(50, "steps between lines and scalars", least=1)
+  tensorboard: bool = _key(True, "write TensorBoard files")
+  histograms: int = _key(0, "steps between histograms of parameters; 0 is none", least=0)
+  wandb: str = _key("", "Weights & Biases project; empty is none")
+  profile: tuple[int, ...] = _key((), "first and last step of a profile; () is none")
+  stop_on_collapse: bool = _key(False, "end a run whose space has collapsed")
+
+
+_HEADS = {
+  "layout": HeadConfig(pooling="grid", cells=8, size=512),
+  "semantic": HeadConfig(pooling="mean", size=256),
+}
+_OBJECTIVE = {
+  "latent": {"term": "latent", "weight": 1.0},
+  "vicreg": {"term": "vicreg", "weight": 1.0, "on": "layout"},
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+  """One experiment."""
+
+  data: DataConfig = DataConfig()
+  routes: tuple[str, ...] = _key((), 'who predicts whom, "a->b" an entry; () is every ordered pair')
+  augment: AugmentConfig = AugmentConfig()
+  mask: MaskConfig = MaskConfig()
+  model: ModelConfig = ModelConfig()
+  predictor: PredictorConfig = PredictorConfig()
+  heads: Mapping[str, HeadConfig] = _key(_HEADS, "descriptors, by name")
+  objective: Mapping[str, Mapping[str, Any]] = _key(
+    _OBJECTIVE, "terms of the loss by label: term, weight, warmup, start, end, and its options"
+  )
+  target: TargetConfig = TargetConfig()
+  optimizer: OptimizerConfig = OptimizerConfig()
+  training: TrainingConfig = TrainingConfig()
+  mesh: MeshConfig = MeshConfig()
+  checkpoint: CheckpointConfig = CheckpointConfig()
+  evaluation: EvaluationConfig = EvaluationConfig()
+  telemetry: TelemetryConfig = TelemetryConfig()
+
+
+def default_config() -> ConfigDict:
+  """Every key with its default, for a config file to change. Unknown keys cannot be set."""
+  return ConfigDict(to_dict(Config()))
+
+
+def to_dict(config: Any) -> Any:
+  """A `Config` as nested dicts, as `resolve` takes it and as JSON holds it."""
+  if dataclasses.is_dataclass(config) and not isinstance(config, type):
+    return {f.name: to_dict(getattr(config, f.name)) for f in dataclasses.fields(config)}
+  if isinstance(config, Mapping):
+    return {key: to_dict(value) for key, value in config.items()}
+  return config
+
+
+def resolve(config: Mapping[str, Any]) -> Config:
+  """The checked, frozen config.
+
+  Args:
+    config: nested mappings, such as a `ConfigDict` or what JSON held.
+
+  Raises:
+    ConfigError: a key is unknown, or a value has the wrong type or is out of range.
+  """
+  if isinstance(config, ConfigDict):
+    config = config.to_dict()
+  resolved = _read(config, Config, "")
+  _check_together(resolved)
+  return resolved
+
+
+def describe_keys() -> list[tuple[str, Any, str]]:
+  """(dotted key, default, meaning with what is allowed) of every key."""
+  return list(_describe(Config(), ""))
+
+
+def _describe(config: Any, where: str) -> Any:
+  for field in dataclasses.fields(config):
+    value, name = getattr(config, field.name), f"{where}{field.name}"
+    if dataclasses.is_dataclass(value):
+      yield from _describe(value, f"{name}.")
+    else:
+      yield name, to_dict(value), field.metadata["meaning"] + _allowed(field.metadata)
+
+
+def _allowed(metadata: Mapping[str, Any]) -> str:
+  if metadata["one_of"]:
+    return " (" + ", ".join(map(str, metadata["one_of"])) + ")"
+  limits = [
+    f"{word} {metadata[key]:g}"
+    for key, word in (("least", "at least"), ("most", "at most"))
+    if metadata[key] is not None
+  ]
+  return f" ({', '.join(limits)})" if limits else ""
+
+
+def _read(content: Any, kind: type, where: str) -> Any:
+  """A dataclass of the schema from a mapping."""
+  if not isinstance(content, Mapping):
+    raise ConfigError(f"config key {where.rstrip('.')!r} is {content!r}; expected a group of keys.")
+  hints = typing.get_type_hints(kind)
+  fields = {field.name: field for field in dataclasses.fields(kind)}
+  for name in content:
+    if name not in fields:
+      nearest = difflib.get_close_matches(str(name), fields, 1)
+      hint = f" Did you mean {where + nearest[0]!r}?" if nearest else ""
+      raise ConfigError(
+        f"config key {where + str(name)!r} is unknown; known here are {', '.join(fields)}.{hint}"
+      )
+  values = {}
+  for name, value in content.items():
+    key, hint = f"{where}{name}", hints[name]
+    if dataclasses.is_dataclass(hint):
+      values[name] = _read(value, typing.cast(type, hint), f"{key}.")
+    elif typing.get_origin(hint) is Mapping:
+      values[name] = _read_mapping(value, typing.get_args(hint)[1], key)
+    else:
+      values[name] = _value(value, hint, fields[name].metadata, key)
+  return kind(**values)
+
+
+def _read_mapping(content: Any, kind: Any, key: str) -> Any:
+  if not isinstance(content, Mapping):
+    raise ConfigError(f"config key {key!r} is {content!r}; expected a group of keys.")
+  if dataclasses.is_dataclass(kind):
+    return {
+      name: _read(value, typing.cast(type, kind), f"{key}.{name}.")
+      for name, value in content.items()
+    }
+  for name, value in content.items():
+    if not isinstance(value, Mapping):
+      raise ConfigError(f"config key '{key}.{name}' is {value!r}; expected a group of keys.")
+  return {name: types.MappingProxyType(dict(value)) for name, value in content.items()}
+
+
+def _value(value: Any, hint: Any, limits: Mapping[str, Any], key: str) -> Any:
+  origin = typing.get_origin(hint)
+  if origin is tuple:
+    kind = typing.get_args(hint)[0]
+    if isinstance(value, str) or not isinstance(value, list | tuple):
+      raise ConfigError(f"config key {key!r} is {value!r}; expected a tuple of {kind.__name__}.")
+    return tuple(_value(item, kind, limits, key) for item in value)
+  if hint is float and isinstance(value, int) and not isinstance(value, bool):
+    value = float(value)
+  if type(value) is not hint:
+    raise ConfigError(f"config key {key!r} is {value!r}; expected {hint.__name__}.")
+  too_far = isinstance(value, int | float) and (
+    not math.isfinite(value)
+    or (limits["least"] is not None and value < limits["least"])
+    or (limits["most"] is not None and value > limits["most"])
+  )
+  if too_far or (limits["one_of"] and value not in limits["one_of"]):
+    raise ConfigError(f"config key {key!r} is {value!r}; allowed:{_allowed(limits)}.")
+  return value
+
+
+def _check_together(config: Config) -> None:
+  """Values that are right alone and wrong together."""
+  if config.training.batch % config.training.accumulate:
+    raise ConfigError(
+      f"config key 'training.accumulate' is {config.training.accumulate}; it must divide "
+      f"training.batch = {config.training.batch}."
+    )
+  if not config.heads:
+    raise ConfigError("config key 'heads' is empty; name at least one head.")
+  if config.evaluation.head not in config.heads:
+    raise ConfigError(
+      f"config key 'evaluation.head' is {config.evaluation.head!r}; the heads are "
+      f"{', '.join(config.heads)}."
+    )
+  for name, head in config.heads.items():
+    if head.pooling == "grid" and head.size % head.cells**2:
+      raise ConfigError(
+        f"config key 'heads.{name}.size' is {head.size}; it must be a multiple of the "
+        f"{head.cells**2} cells (heads.{name}.cells = {head.cells})."
+      )
+  for name in ("replica", "fsdp", "tensor"):
+    if getattr(config.mesh, name) == 0:
+      raise ConfigError(f"config key 'mesh.{name}' is 0; give a number of devices, or -1.")
+  for name in ("scale", "aspect"):
+    values = getattr(config.mask, name)
+    if len(values) != 2 or not 0 < values[0] <= values[1]:
+      raise ConfigError(f"config key 'mask.{name}' is {values}; expected two, the smaller first.")
+  if len(config.telemetry.profile) not in (0, 2):
+    raise ConfigError(
+      f"config key 'telemetry.profile' is {config.telemetry.profile}; expected a first and a last "
+      "step, or ()."
+    )
+
+
+def parse_routes(routes: tuple[str, ...], sensors: tuple[str, ...]) -> tuple[Route, ...]:
+  """Routes as (context sensor, target sensor); every ordered pair, within and across, for ().
+
+  Raises:
+    ConfigError: a route is not "a->b" of known sensors, or is named twice.
+  """
+  if not routes:
+    return tuple((a, b) for a in sensors for b in sensors)
+  parsed: list[Route] = []
+  for text in routes:
+    parts = tuple(part.strip() for part in text.split("->"))
+    if len(parts) != 2 or not set(parts) <= set(sensors):
+      raise ConfigError(
+        f"config key 'routes' has {text!r}; expected \"a->b\" of the sensors {', '.join(sensors)}."
+      )
+    if parts in parsed:
+      raise ConfigError(f"config key 'routes' has {text!r} twice; name each route once.")
+    parsed.append((parts[0], parts[1]))
+  return tuple(parsed)
+
+
+def parse_bands(bands: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
+  """Sensor -> names of the bands used, from "sensor=B04,B03" entries.
+
+  Raises:
+    ConfigError: an entry has another form, or names a sensor again.
+  """
+  chosen: dict[str, tuple[str, ...]] = {}
+  for text in bands:
+    sensor, equals, names = text.partition("=")
+    if not equals or not names or sensor in chosen:
+      raise ConfigError(
+        f"config key 'data.bands' has {text!r}; expected \"sensor=BAND,BAND\", each sensor once."
+      )
+    chosen[sensor] = tuple(name.strip() for name in names.split(","))
+  return chosen

@@ -1,0 +1,1 @@
+"""From a batch to embeddings: which tokens are seen, encoders, predictor, heads."""

@@ -1,0 +1,158 @@
+"""The encoder: images of any of its sensors to tokens, and tokens to descriptors.
+
+One function serves as context encoder (trained weights, some of the tokens) and as target encoder
+(their moving average, all tokens). Stems belong to a sensor; the last layers are shared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+
+from xjepa_jax.config import HeadConfig, ModelConfig
+from xjepa_jax.errors import ConfigError
+from xjepa_jax.model.heads import Head
+from xjepa_jax.model.inputs import SensorInput
+from xjepa_jax.model.positions import coordinates, sincos, spacing
+from xjepa_jax.model.presets import size_of
+from xjepa_jax.model.stem import STEMS
+from xjepa_jax.model.trunk import BlockSpec, Trunk
+
+
+class Encoder(nnx.Module):
+  """Stems, a trunk, and heads.
+
+  Args:
+    config: of the model.
+    heads: by name.
+    inputs: sensor -> what is given of it; all on one grid of tokens.
+    dtype: in which products are computed.
+    rngs: what the weights are drawn from.
+
+  Raises:
+    ConfigError: the numbers do not go together.
+  """
+
+  def __init__(
+    self,
+    config: ModelConfig,
+    heads: Mapping[str, HeadConfig],
+    inputs: Mapping[str, SensorInput],
+    dtype: object,
+    rngs: nnx.Rngs,
+  ):
+    spec, depth, shared = layer_spec(config, dtype)
+    self.grid = next(iter(inputs.values())).grid
+    self.width = spec.width
+    self.rotary = config.positions == "rotary"
+    self.unit = config.position_unit
+    self.metres = {key: given.metres for key, given in inputs.items()}
+    self.dtype = spec.dtype
+    self.stems = nnx.Dict(
+      {key: STEMS[config.stem](given, spec, rngs) for key, given in inputs.items()}
+    )
+    self.registers = config.registers
+    if config.registers:
+      shape = (config.registers, spec.width)
+      self.register_tokens = nnx.Param(
+        0.02 * nnx.initializers.normal(1.0)(rngs.params(), shape, jnp.float32)
+      )
+    self.has_own = shared < depth
+    if self.has_own:
+      self.own = nnx.Dict({key: Trunk(depth - shared, spec, rngs) for key in inputs})
+    self.trunk = Trunk(shared, spec, rngs)
+    self.norm = spec.norm(rngs)
+    self.heads = nnx.Dict({name: Head(head, spec, self.grid, rngs) for name, head in heads.items()})
+
+  def tokens(
+    self,
+    values: Mapping[str, Array],
+    seen: Mapping[str, Array],
+    indices: Mapping[str, Array] | None = None,
+  ) -> dict[str, Array]:
+    """Tokens of images, all sensors in one pass through the shared layers.
+
+    Args:
+      values: sensor -> (B, H, W, C) scaled images.
+      seen: sensor -> (B, C) bool, the bands that an image has.
+      indices: sensor -> (B, n) places of the tokens wanted, n alike for all; None is all.
+
+    Returns:
+      sensor -> (B, n, D), normalised by the encoder's last layer norm.
+    """
+    entered = [
+      self._enter(key, values[key], seen[key], None if indices is None else indices[key])
+      for key in values
+    ]
+    x = jnp.stack([tokens for tokens, _ in entered])
+    places = jnp.stack([place for _, place in entered]) if self.rotary else None
+    x = self.norm(self.trunk(x, places))[:, :, self.registers :]
+    return {key: x[number] for number, key in enumerate(values)}
+
+  def descriptors(
+    self,
+    tokens: Mapping[str, Array],
+    indices: Mapping[str, Array] | None = None,
+    heads: Sequence[str] | None = None,
+  ) -> dict[str, dict[str, Array]]:
+    """head -> sensor -> (B, K) descriptors of tokens, not normalised; all heads for None."""
+    return {
+      name: {
+        key: head(each, None if indices is None else indices[key]) for key, each in tokens.items()
+      }
+      for name, head in self.heads.items()
+      if heads is None or name in heads
+    }
+
+  def _enter(
+    self, key: str, values: Array, seen: Array, indices: Array | None
+  ) -> tuple[Array, Array]:
+    """A sensor's tokens before the shared layers, registers first, and their places."""
+    places = coordinates(self.grid, spacing(self.unit, self.metres[key]))
+    x = self.stems[key](values, seen, indices)
+    chosen = jnp.asarray(places)[None] if indices is None else jnp.asarray(places)[indices]
+    if not self.rotary:
+      table = jnp.asarray(sincos(places, self.width), self.dtype)
+      x = x + (table[None] if indices is None else table[indices])
+    chosen = jnp.broadcast_to(chosen, (*x.shape[:2], 2))
+    if self.registers:
+      extra = self.register_tokens[...].astype(x.dtype)
+      x = jnp.concatenate([jnp.broadcast_to(extra, (x.shape[0], *extra.shape)), x], axis=1)
+      chosen = jnp.pad(chosen, ((0, 0), (self.registers, 0), (0, 0)))
+    if self.has_own:
+      x = self.own[key](x, chosen if self.rotary else None)
+    return x, chosen
+
+
+def layer_spec(config: ModelConfig, dtype: object) -> tuple[BlockSpec, int, int]:
+  """What the encoder's layers have in common, their number, and how many of them are shared.
+
+  Raises:
+    ConfigError: the numbers do not go together.
+  """
+  size = size_of(config.preset, config.width, config.depth, config.attention_heads)
+  multiple = 4 * size.heads if config.positions == "rotary" else 4
+  if size.width % size.heads or size.width % multiple:
+    raise ConfigError(
+      f"config key 'model.attention_heads' is {size.heads}: it must divide the width {size.width}, "
+      f"which must be a multiple of {multiple} for positions {config.positions!r}."
+    )
+  shared = size.depth if config.shared_layers < 0 else config.shared_layers
+  if shared > size.depth:
+    raise ConfigError(
+      f"config key 'model.shared_layers' is {shared}; the trunk has {size.depth} layers."
+    )
+  spec = BlockSpec(
+    width=size.width,
+    heads=size.heads,
+    mlp_ratio=config.mlp_ratio,
+    activation=config.activation,
+    attention=config.attention,
+    remat=config.remat,
+    unroll=config.unroll,
+    dtype=dtype,
+  )
+  return spec, size.depth, shared

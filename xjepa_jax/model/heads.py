@@ -1,0 +1,92 @@
+"""From tokens to one descriptor: pooling, then a projection."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax import Array
+
+from xjepa_jax.config import HeadConfig
+from xjepa_jax.model.trunk import BlockSpec
+
+
+class Head(nnx.Module):
+  """A descriptor of K numbers.
+
+  "mean" and "attention" describe what is in a scene; "grid" also where: the scene is cut into
+  cells, each is described by K / cells numbers, and these are put in a row.
+
+  Args:
+    settings: pooling and sizes.
+    spec: of the encoder's layers.
+    grid: rows and columns of the encoder's tokens.
+    rngs: what the weights are drawn from.
+  """
+
+  def __init__(self, settings: HeadConfig, spec: BlockSpec, grid: tuple[int, int], rngs: nnx.Rngs):
+    self.pooling = settings.pooling
+    self.cells = settings.cells
+    self.grid = grid
+    if settings.pooling == "attention":
+      self.query = nnx.Param(0.02 * jax.random.normal(rngs.params(), (spec.width,), jnp.float32))
+    parts = settings.cells**2 if settings.pooling == "grid" else 1
+    if settings.hidden:
+      self.hidden = spec.linear(spec.width, settings.hidden, rngs)
+    self.has_hidden = bool(settings.hidden)
+    self.project = spec.linear(settings.hidden or spec.width, settings.size // parts, rngs)
+
+  def __call__(self, tokens: Array, indices: Array | None) -> Array:
+    """Descriptors, not normalised.
+
+    Args:
+      tokens: (B, n, D).
+      indices: (B, n) their places in the grid, row-major; None is all in order.
+
+    Returns:
+      (B, K) float32.
+    """
+    pooled = self._pool(tokens, indices)
+    if self.has_hidden:
+      pooled = jax.nn.gelu(self.hidden(pooled))
+    projected = self.project(pooled)
+    return projected.reshape(tokens.shape[0], -1).astype(jnp.float32)
+
+  def _pool(self, tokens: Array, indices: Array | None) -> Array:
+    if self.pooling == "mean":
+      return tokens.mean(axis=1)
+    if self.pooling == "attention":
+      query = self.query[...].astype(tokens.dtype)
+      logits = jnp.einsum("bnd,d->bn", tokens, query).astype(jnp.float32)
+      weights = jax.nn.softmax(logits, axis=-1).astype(tokens.dtype)
+      return jnp.einsum("bn,bnd->bd", weights, tokens)
+    return pool_cells(tokens, cell_of_token(self.grid, self.cells), indices, self.cells**2)
+
+
+def cell_of_token(grid: tuple[int, int], cells: int) -> np.ndarray:
+  """The cell (row-major among cells x cells) that each token of a grid lies in, (N,) int32."""
+  rows, columns = np.indices(grid)
+  return ((rows * cells // grid[0]) * cells + columns * cells // grid[1]).ravel().astype(np.int32)
+
+
+def pool_cells(tokens: Array, cell: np.ndarray, indices: Array | None, count: int) -> Array:
+  """Means of the tokens of each cell.
+
+  A cell without a token gets the mean of all: it is described by what surrounds it.
+
+  Args:
+    tokens: (B, n, D).
+    cell: (N,) the cell of each place in the grid.
+    indices: (B, n) places of the tokens; None is all in order.
+    count: number of cells.
+
+  Returns:
+    (B, count, D).
+  """
+  places = jnp.asarray(cell)[None] if indices is None else jnp.asarray(cell)[indices]
+  member = jax.nn.one_hot(places, count, dtype=tokens.dtype)
+  member = jnp.broadcast_to(member, (tokens.shape[0], *member.shape[1:]))
+  counts = member.sum(axis=1)[..., None]
+  means = jnp.einsum("bnc,bnd->bcd", member, tokens) / jnp.maximum(counts, 1)
+  return jnp.where(counts > 0, means, tokens.mean(axis=1, keepdims=True))

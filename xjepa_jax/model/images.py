@@ -1,0 +1,86 @@
+"""Stored values to a network's input, on the device: missing bands, scaling, size."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from xjepa_jax.model.inputs import SensorInput
+from xjepa_jax.sensors import Sensor
+
+
+def scale(sensor: Sensor, stored: Array) -> tuple[Array, Array]:
+  """Scales stored values; a band that an image lacks does not hide the others.
+
+  A band is missing from an image if none of its pixels was seen in it.
+
+  Args:
+    sensor: with the bands of `stored`.
+    stored: (B, H, W, C).
+
+  Returns:
+    (B, H, W, C) float32, 0 where nothing was seen, and (B, C) bool, which bands are there.
+  """
+  known = _known(sensor, stored)
+  seen = known.any(axis=(1, 2))
+  # A missing band takes, in each pixel, the value of one that was seen there, or stays unseen.
+  lowest = jnp.finfo if jnp.issubdtype(stored.dtype, jnp.floating) else jnp.iinfo
+  other = jnp.where(known, stored, lowest(stored.dtype).min).max(axis=-1, keepdims=True)
+  other = jnp.where(known.any(axis=-1, keepdims=True), other, stored)
+  values = sensor.scale(jnp.where(seen[:, None, None], stored, other))
+  return jnp.where(seen[:, None, None], values, 0.0), seen
+
+
+def crop(
+  values: Mapping[str, Array], inputs: Mapping[str, SensorInput], key: Array | None
+) -> dict[str, Array]:
+  """Cuts images to the model's size, at a place drawn for each sample, or in the middle for None.
+
+  All sensors are cut at the same share of their free margin, rounded to whole pixels of the
+  coarsest sensor, so that they show the same ground.
+  """
+  found = {}
+  batch = next(iter(values.values())).shape[0]
+  shares = None if key is None else jax.random.uniform(key, (batch, 2))
+  steps = _crop_steps(values, inputs)
+  for name, each in values.items():
+    given = inputs[name]
+    free = (each.shape[1] - given.height, each.shape[2] - given.width)
+    if free == (0, 0):
+      found[name] = each
+    elif shares is None:
+      top, left = (margin // 2 for margin in free)
+      found[name] = each[:, top : top + given.height, left : left + given.width]
+    else:
+      unit = jnp.asarray(
+        [margin // max(count, 1) for margin, count in zip(free, steps, strict=True)]
+      )
+      corner = jnp.floor(shares * (jnp.asarray(steps) + 1)).astype(jnp.int32) * unit
+      found[name] = jax.vmap(
+        lambda image, at, size=(given.height, given.width): jax.lax.dynamic_slice(
+          image, (at[0], at[1], 0), (*size, image.shape[-1])
+        )
+      )(each, corner)
+  return found
+
+
+def _known(sensor: Sensor, stored: Array) -> Array:
+  """(B, H, W, C) bool: values that are finite and not nodata."""
+  known = jnp.isfinite(stored) if jnp.issubdtype(stored.dtype, jnp.floating) else None
+  if sensor.nodata is not None and math.isfinite(sensor.nodata):
+    differs = stored != jnp.asarray(sensor.nodata, stored.dtype)
+    known = differs if known is None else known & differs
+  return jnp.ones(stored.shape, bool) if known is None else known
+
+
+def _crop_steps(values: Mapping[str, Array], inputs: Mapping[str, SensorInput]) -> tuple[int, int]:
+  """Places along each side, less one, at which every sensor can be cut alike."""
+  margins = [
+    (each.shape[1] - inputs[name].height, each.shape[2] - inputs[name].width)
+    for name, each in values.items()
+  ]
+  return math.gcd(*(rows for rows, _ in margins)), math.gcd(*(columns for _, columns in margins))

@@ -1,0 +1,205 @@
+"""The predictor: context tokens and where to look, to the tokens of another sensor there.
+
+The context is processed once for all target blocks and all target sensors. Context tokens attend
+to each other only; a query attends to the context, and in the kind "narrow" also to the queries
+of its own block. So a block's prediction does not depend on which other blocks are asked for.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+
+from xjepa_jax.config import PredictorConfig
+from xjepa_jax.errors import ConfigError
+from xjepa_jax.model.attention import attend
+from xjepa_jax.model.positions import coordinates, sincos
+from xjepa_jax.model.trunk import Attention, Block, BlockSpec, Mlp, Trunk
+
+
+class Embedding(nnx.Module):
+  """What all kinds of predictor share: how tokens and queries enter, and predictions leave."""
+
+  def __init__(
+    self,
+    spec: BlockSpec,
+    encoder_width: int,
+    sensors: Sequence[str],
+    grid: tuple[int, int],
+    rngs: nnx.Rngs,
+  ):
+    def drawn() -> nnx.Param:
+      shape = (spec.width,)
+      return nnx.Param(0.02 * nnx.initializers.normal(1.0)(rngs.params(), shape, jnp.float32))
+
+    self.enter_tokens = spec.linear(encoder_width, spec.width, rngs)
+    self.mask_token = drawn()
+    self.sensor_tags = nnx.Dict({key: drawn() for key in sensors})
+    self.norm = spec.norm(rngs)
+    self.leave = spec.linear(spec.width, encoder_width, rngs)
+    self.grid = grid
+    self.width = spec.width
+    self.dtype = spec.dtype
+
+  def context(self, tokens: Array, indices: Array) -> Array:
+    """(..., n, d) of (..., n, D) tokens at their places."""
+    return self.enter_tokens(tokens) + self._places(indices)
+
+  def queries(self, indices: Array, target: str) -> Array:
+    """(..., m, d) that ask for tokens of a sensor at (..., m) places."""
+    tag = self.mask_token[...] + self.sensor_tags[target][...]
+    return tag.astype(self.dtype) + self._places(indices)
+
+  def predictions(self, x: Array, targets: int) -> list[Array]:
+    """(..., targets * M, d) queries after all layers as (..., M, D) a target sensor."""
+    return jnp.split(self.leave(self.norm(x)), targets, axis=-2)
+
+  def _places(self, indices: Array) -> Array:
+    table = jnp.asarray(sincos(coordinates(self.grid), self.width), self.dtype)
+    return table[indices]
+
+
+class NarrowLayer(nnx.Module):
+  """One layer over a context and blocks of queries; see the module's docstring."""
+
+  def __init__(self, spec: BlockSpec, rngs: nnx.Rngs):
+    self.norm1 = spec.norm(rngs)
+    self.attention = Attention(spec, rngs)
+    self.norm2 = spec.norm(rngs)
+    self.mlp = Mlp(spec, rngs)
+
+  def __call__(self, x: Array, blocks: tuple[int, int]) -> Array:
+    """Maps (..., n + J m, d), the context first, to the same; blocks = (J, m), static."""
+    count, size = blocks
+    n = x.shape[-2] - count * size
+    queries, keys, values = self.attention.project(self.norm1(x))
+
+    def split(each: Array) -> tuple[Array, Array]:
+      own = each[..., n:, :, :]
+      return each[..., :n, :, :], own.reshape(*own.shape[:-3], count, size, *own.shape[-2:])
+
+    (q, block_q), (k, block_k), (v, block_v) = split(queries), split(keys), split(values)
+    context = attend(q, [k], [v])
+    asked = attend(block_q, [k[..., None, :, :, :], block_k], [v[..., None, :, :, :], block_v])
+    asked = asked.reshape(*context.shape[:-3], count * size, *context.shape[-2:])
+    x = x + self.attention.merge(jnp.concatenate([context, asked], axis=-3))
+    return x + self.mlp(self.norm2(x))
+
+
+class CrossLayer(nnx.Module):
+  """Queries attend to a memory, then an MLP."""
+
+  def __init__(self, spec: BlockSpec, rngs: nnx.Rngs):
+    self.norm1 = spec.norm(rngs)
+    self.norm_memory = spec.norm(rngs)
+    self.attention = Attention(spec, rngs)
+    self.norm2 = spec.norm(rngs)
+    self.mlp = Mlp(spec, rngs)
+
+  def __call__(self, x: Array, memory: Array) -> Array:
+    """(..., m, d) queries after looking at the (..., n, d) memory."""
+    queries, _, _ = self.attention.project(self.norm1(x))
+    _, keys, values = self.attention.project(self.norm_memory(memory))
+    x = x + self.attention.merge(attend(queries, [keys], [values]))
+    return x + self.mlp(self.norm2(x))
+
+
+class NarrowPredictor(nnx.Module):
+  """A narrow transformer over context tokens and position queries (I-JEPA's kind)."""
+
+  def __init__(
+    self,
+    config: PredictorConfig,
+    spec: BlockSpec,
+    encoder_width: int,
+    sensors: Sequence[str],
+    grid: tuple[int, int],
+    rngs: nnx.Rngs,
+  ):
+    self.embedding = Embedding(spec, encoder_width, sensors, grid, rngs)
+    self.trunk = Trunk(config.depth, spec, rngs, layer=NarrowLayer)
+
+  def __call__(
+    self, tokens: Array, indices: Array, blocks: Array, targets: Sequence[str]
+  ) -> list[Array]:
+    """Predicted tokens.
+
+    Args:
+      tokens: (..., n, D) of the context.
+      indices: (..., n) their places.
+      blocks: (..., J, m) places to predict.
+      targets: sensors to predict there.
+
+    Returns:
+      For each target sensor (..., J * m, D).
+    """
+    count, size = blocks.shape[-2:]
+    places = blocks.reshape(*blocks.shape[:-2], -1)
+    asked = [self.embedding.queries(places, target) for target in targets]
+    x = jnp.concatenate([self.embedding.context(tokens, indices), *asked], axis=-2)
+    x = self.trunk(x, (len(targets) * count, size))
+    return self.embedding.predictions(x[..., tokens.shape[-2] :, :], len(targets))
+
+
+class QueryPredictor(nnx.Module):
+  """Shared learnable queries gather the context; position queries then look at both.
+
+  As X-JEPA's paper describes its predictor: learnable queries with the context, self-attention,
+  cross-attention for the other sensor, MLP.
+  """
+
+  def __init__(
+    self,
+    config: PredictorConfig,
+    spec: BlockSpec,
+    encoder_width: int,
+    sensors: Sequence[str],
+    grid: tuple[int, int],
+    rngs: nnx.Rngs,
+  ):
+    self.embedding = Embedding(spec, encoder_width, sensors, grid, rngs)
+    shape = (config.queries, spec.width)
+    self.shared_queries = nnx.Param(
+      0.02 * nnx.initializers.normal(1.0)(rngs.params(), shape, jnp.float32)
+    )
+    self.trunk = Trunk(config.depth, spec, rngs, layer=Block)
+    self.cross = CrossLayer(spec, rngs)
+
+  def __call__(
+    self, tokens: Array, indices: Array, blocks: Array, targets: Sequence[str]
+  ) -> list[Array]:
+    """As `NarrowPredictor`."""
+    context = self.embedding.context(tokens, indices)
+    shared = self.shared_queries[...].astype(context.dtype)
+    shared = jnp.broadcast_to(shared, (*context.shape[:-2], *shared.shape))
+    memory = self.trunk(jnp.concatenate([shared, context], axis=-2))
+    places = blocks.reshape(*blocks.shape[:-2], -1)
+    asked = [self.embedding.queries(places, target) for target in targets]
+    x = self.cross(jnp.concatenate(asked, axis=-2), memory)
+    return self.embedding.predictions(x, len(targets))
+
+
+PREDICTORS: dict[str, type[NarrowPredictor] | type[QueryPredictor]] = {
+  "narrow": NarrowPredictor,
+  "queries": QueryPredictor,
+}
+
+
+def predictor_spec(config: PredictorConfig, encoder: BlockSpec) -> BlockSpec:
+  """What a predictor's layers have in common.
+
+  Raises:
+    ConfigError: its heads do not divide its width.
+  """
+  width = config.width or max(encoder.width // 2 // encoder.heads, 1) * encoder.heads
+  heads = config.attention_heads or encoder.heads
+  if width % heads or width % 4:
+    raise ConfigError(
+      f"config key 'predictor.width' is {width}: it must be a multiple of 4 and of the "
+      f"{heads} predictor.attention_heads."
+    )
+  return dataclasses.replace(encoder, width=width, heads=heads, attention="xla")

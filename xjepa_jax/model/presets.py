@@ -1,0 +1,33 @@
+"""Widths, depths and heads by name, as the vision transformers of the literature have them."""
+
+from __future__ import annotations
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True)
+class Size:
+  """Of a transformer: width of a token, number of layers, attention heads."""
+
+  width: int
+  depth: int
+  heads: int
+
+
+# Dosovitskiy et al. 2021 (base, large, huge), Touvron et al. 2021 (tiny, small), Zhai et al. 2022
+# (giant, with a plain MLP ratio of 4); debug is for tests.
+SIZES = {
+  "debug": Size(32, 2, 2),
+  "tiny": Size(192, 12, 3),
+  "small": Size(384, 12, 6),
+  "base": Size(768, 12, 12),
+  "large": Size(1024, 24, 16),
+  "huge": Size(1280, 32, 16),
+  "giant": Size(1408, 40, 16),
+}
+
+
+def size_of(preset: str, width: int = 0, depth: int = 0, heads: int = 0) -> Size:
+  """The preset's size, each number that is not 0 replaced."""
+  size = SIZES[preset]
+  return Size(width or size.width, depth or size.depth, heads or size.heads)

@@ -1,0 +1,67 @@
+"""From a sensor's patches to tokens; only the patches asked for are projected."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+
+from xjepa_jax.model.inputs import SensorInput, patches
+from xjepa_jax.model.trunk import BlockSpec
+
+
+class JointStem(nnx.Module):
+  """One projection of a patch's pixels in all bands. A missing band counts as its mean."""
+
+  def __init__(self, given: SensorInput, spec: BlockSpec, rngs: nnx.Rngs):
+    self.patch = given.patch
+    self.project = spec.linear(given.patch**2 * given.bands, spec.width, rngs)
+
+  def __call__(self, values: Array, seen: Array, indices: Array | None) -> Array:
+    """Tokens of images.
+
+    Args:
+      values: (B, H, W, C) scaled.
+      seen: (B, C) bool, whether the band is there.
+      indices: (B, n) places of the tokens wanted, row-major; None is all.
+
+    Returns:
+      (B, n, D).
+    """
+    tokens = _chosen(patches(values, self.patch), indices)
+    return self.project(tokens.reshape(*tokens.shape[:-2], -1))
+
+
+class BandStem(nnx.Module):
+  """One projection a band, summed over the bands that an image has.
+
+  A missing band is left out instead of being filled with zeros, so that one encoder serves
+  products with fewer bands. The sum is over the square root of their number: a token's variance
+  then does not depend on it.
+  """
+
+  def __init__(self, given: SensorInput, spec: BlockSpec, rngs: nnx.Rngs):
+    self.patch = given.patch
+    shape = (given.bands, given.patch**2, spec.width)
+    init = nnx.initializers.variance_scaling(1.0, "fan_avg", "uniform", batch_axis=(0,))
+    self.kernel = nnx.Param(init(rngs.params(), shape, jnp.float32))
+    self.bias = nnx.Param(jnp.zeros((given.bands, spec.width), jnp.float32))
+    self.dtype = spec.dtype
+
+  def __call__(self, values: Array, seen: Array, indices: Array | None) -> Array:
+    """As `JointStem`."""
+    tokens = _chosen(patches(values, self.patch), indices)
+    weights = seen / jnp.maximum(jnp.sqrt(jnp.sum(seen, -1, keepdims=True)), 1.0)
+    weighted = tokens.astype(self.dtype) * weights[:, None, None].astype(self.dtype)
+    projected = jnp.einsum("bnpc,cpd->bnd", weighted, self.kernel[...].astype(self.dtype))
+    return projected + (weights @ self.bias[...])[:, None].astype(self.dtype)
+
+
+STEMS: dict[str, type[JointStem] | type[BandStem]] = {"joint": JointStem, "bands": BandStem}
+
+
+def _chosen(tokens: Array, indices: Array | None) -> Array:
+  """(B, n, P, C) of (B, N, P, C)."""
+  if indices is None:
+    return tokens
+  return jnp.take_along_axis(tokens, indices[:, :, None, None], axis=1)

@@ -1,0 +1,167 @@
+"""A pre-norm transformer whose layers are stacked and scanned."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+
+from xjepa_jax.model.attention import attend
+from xjepa_jax.model.positions import rotate
+
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+  "gelu": jax.nn.gelu,
+  "relu": jax.nn.relu,
+  "silu": jax.nn.silu,
+}
+_REMAT = {
+  "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+  "full": None,  # save nothing but the layer's input
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class BlockSpec:
+  """What the layers of a transformer have in common.
+
+  Attributes:
+    width, heads: D, and into how many parts attention cuts it.
+    mlp_ratio: hidden width over D.
+    activation: of the MLP, one of ACTIVATIONS.
+    attention: implementation, see `attend`.
+    remat: "none", "dots" or "full": what the backward pass computes again.
+    unroll: layers in a turn of the scan.
+    dtype: in which products are computed; parameters are float32.
+  """
+
+  width: int
+  heads: int
+  mlp_ratio: float = 4.0
+  activation: str = "gelu"
+  attention: str = "xla"
+  remat: str = "none"
+  unroll: int = 1
+  dtype: Any = jnp.float32
+
+  @property
+  def hidden(self) -> int:
+    """Width of the MLP's hidden layer."""
+    return int(self.width * self.mlp_ratio)
+
+  def linear(self, inputs: int, outputs: int, rngs: nnx.Rngs) -> nnx.Linear:
+    """A projection, its kernel drawn as in the vision transformers (Xavier, uniform)."""
+    return nnx.Linear(
+      inputs,
+      outputs,
+      kernel_init=nnx.initializers.xavier_uniform(),
+      dtype=self.dtype,
+      param_dtype=jnp.float32,
+      rngs=rngs,
+    )
+
+  def norm(self, rngs: nnx.Rngs) -> nnx.LayerNorm:
+    """A layer norm over D; its mean and variance are float32."""
+    return nnx.LayerNorm(
+      self.width, epsilon=1e-6, dtype=self.dtype, param_dtype=jnp.float32, rngs=rngs
+    )
+
+
+class Attention(nnx.Module):
+  """Projections around `attend`. The caller says who attends to whom."""
+
+  def __init__(self, spec: BlockSpec, rngs: nnx.Rngs):
+    self.qkv = spec.linear(spec.width, 3 * spec.width, rngs)
+    self.out = spec.linear(spec.width, spec.width, rngs)
+    self.heads = spec.heads
+
+  def project(self, x: Array, places: Array | None = None) -> tuple[Array, Array, Array]:
+    """Queries, keys and values (..., N, heads, d) of (..., N, D), rotated if places are given."""
+    joint = self.qkv(x)
+    parts = joint.reshape(*joint.shape[:-1], 3, self.heads, -1)
+    queries, keys, values = parts[..., 0, :, :], parts[..., 1, :, :], parts[..., 2, :, :]
+    if places is not None:
+      queries, keys = rotate(queries, places), rotate(keys, places)
+    return queries, keys, values
+
+  def merge(self, x: Array) -> Array:
+    """(..., N, D) from the heads' (..., N, heads, d)."""
+    return self.out(x.reshape(*x.shape[:-2], -1))
+
+
+class Mlp(nnx.Module):
+  """Two projections with an activation between them."""
+
+  def __init__(self, spec: BlockSpec, rngs: nnx.Rngs):
+    self.up = spec.linear(spec.width, spec.hidden, rngs)
+    self.down = spec.linear(spec.hidden, spec.width, rngs)
+    self.activation = spec.activation
+
+  def __call__(self, x: Array) -> Array:
+    return self.down(ACTIVATIONS[self.activation](self.up(x)))
+
+
+class Block(nnx.Module):
+  """One layer: all tokens attend to all, then an MLP."""
+
+  def __init__(self, spec: BlockSpec, rngs: nnx.Rngs):
+    self.norm1 = spec.norm(rngs)
+    self.attention = Attention(spec, rngs)
+    self.norm2 = spec.norm(rngs)
+    self.mlp = Mlp(spec, rngs)
+    self.implementation = spec.attention
+
+  def __call__(self, x: Array, places: Array | None = None) -> Array:
+    queries, keys, values = self.attention.project(self.norm1(x), places)
+    x = x + self.attention.merge(attend(queries, [keys], [values], self.implementation))
+    return x + self.mlp(self.norm2(x))
+
+
+class Trunk(nnx.Module):
+  """`depth` layers of one kind, their parameters stacked along a leading axis and scanned.
+
+  Args:
+    depth: number of layers; 0 changes nothing.
+    spec: of each layer.
+    layer: kind of layer: a module built of (spec, rngs) whose call maps (x, *what) to x.
+    rngs: what the layers are drawn from.
+  """
+
+  def __init__(
+    self,
+    depth: int,
+    spec: BlockSpec,
+    rngs: nnx.Rngs,
+    layer: Callable[[BlockSpec, nnx.Rngs], nnx.Module] = Block,
+  ):
+    self.depth = depth
+    self.remat = spec.remat
+    self.unroll = spec.unroll
+    if depth:
+      self.blocks = _stack(depth, lambda rngs: layer(spec, rngs), rngs)
+
+  def __call__(self, x: Any, *what: Any) -> Any:
+    """x after all layers; `what` is given to each of them."""
+    if not self.depth:
+      return x
+    definition, parameters = nnx.split(self.blocks)
+
+    def layer(x: Any, parameters: Any) -> tuple[Any, None]:
+      return nnx.merge(definition, parameters)(x, *what), None
+
+    if self.remat != "none":
+      layer = jax.checkpoint(layer, policy=_REMAT[self.remat], prevent_cse=False)
+    return jax.lax.scan(layer, x, parameters, unroll=min(self.unroll, self.depth))[0]
+
+
+def _stack(depth: int, build: Callable[[nnx.Rngs], Any], rngs: nnx.Rngs) -> Any:
+  @nnx.split_rngs(splits=depth)
+  @nnx.vmap(in_axes=0, out_axes=0)
+  def stacked(rngs: nnx.Rngs) -> Any:
+    return build(rngs)
+
+  return stacked(rngs)

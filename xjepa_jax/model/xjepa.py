@@ -1,0 +1,217 @@
+"""The joint architecture: which encoder sees what, and who predicts whom.
+
+Parameters live outside, as plain nested dicts: `split` takes a module apart once, and `XJepa`
+puts it together inside a jitted function. So one `Encoder` serves with two sets of weights.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+
+from xjepa_jax.config import Config, Route
+from xjepa_jax.model.encoder import Encoder, layer_spec
+from xjepa_jax.model.inputs import SensorInput
+from xjepa_jax.model.masking import MaskPlan, Masks, sample_masks
+from xjepa_jax.model.outputs import Outputs
+from xjepa_jax.model.predictor import PREDICTORS, predictor_spec
+
+Parameters = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class XJepa:
+  """The architecture without its parameters.
+
+  Attributes:
+    inputs: sensor -> what is given of it.
+    routes: (context sensor, target sensor), who predicts whom.
+    encoder, predictor: definitions, see `split`.
+    config: what they were built of.
+    dtype: in which products are computed.
+  """
+
+  inputs: Mapping[str, SensorInput]
+  routes: tuple[Route, ...]
+  encoder: Any
+  predictor: Any
+  config: Config
+  dtype: Any
+
+  @property
+  def grid(self) -> tuple[int, int]:
+    """Rows and columns of tokens, alike for all sensors."""
+    return next(iter(self.inputs.values())).grid
+
+  @property
+  def contexts(self) -> tuple[str, ...]:
+    """Sensors that the context encoder sees: those that a route starts from."""
+    return tuple(key for key in self.inputs if any(a == key for a, _ in self.routes))
+
+  @property
+  def targets(self) -> tuple[str, ...]:
+    """Sensors that the target encoder sees: those that a route ends at."""
+    return tuple(key for key in self.inputs if any(b == key for _, b in self.routes))
+
+  def init(self, key: Array) -> Parameters:
+    """{"encoder": ..., "predictor": ...}, float32, drawn from a key."""
+    encoder_key, predictor_key = jax.random.split(key)
+    return {
+      "encoder": split(self._build_encoder(encoder_key))[1],
+      "predictor": split(self._build_predictor(predictor_key))[1],
+    }
+
+  def outputs(
+    self,
+    parameters: Parameters,
+    target_encoder: Parameters,
+    values: Mapping[str, Array],
+    seen: Mapping[str, Array],
+    present: Mapping[str, Array],
+    plan: MaskPlan,
+    key: Array,
+    alike: bool = False,
+  ) -> Outputs:
+    """What the objective sees of a batch.
+
+    Args:
+      parameters: the trained ones.
+      target_encoder: the moving average of parameters["encoder"]; no gradient flows into it.
+      values: sensor -> (B, H, W, C) scaled images.
+      seen: sensor -> (B, C) bool, the bands that an image has.
+      present: sensor -> (B,) bool, whether the sample has the sensor.
+      plan: of the masks.
+      key: the masks are drawn from it.
+      alike: one mask for all samples, so that predictions can be compared place by place.
+    """
+    batch = next(iter(values.values())).shape[0]
+    masks = sample_masks(key, plan, 1 if alike else batch, len(self.contexts))
+    masks = jax.tree.map(lambda x: jnp.broadcast_to(x, (batch, *x.shape[1:])), masks)
+    context = dict(zip(self.contexts, masks.context, strict=True))
+    encoder = merge(self.encoder, parameters["encoder"])
+    tokens = encoder.tokens(
+      {key: values[key] for key in self.contexts},
+      {key: seen[key] for key in self.contexts},
+      context,
+    )
+    return Outputs(
+      predicted=self._predict(parameters["predictor"], tokens, context, masks),
+      target=self._targets(target_encoder, values, seen, masks),
+      tokens=tokens,
+      positions=context,
+      descriptors=encoder.descriptors(tokens, context),
+      present=dict(present),
+      grid={key: given.grid for key, given in self.inputs.items()},
+    )
+
+  def encode(
+    self, encoder: Parameters, values: Mapping[str, Array], seen: Mapping[str, Array]
+  ) -> tuple[dict[str, Array], dict[str, dict[str, Array]]]:
+    """Tokens (sensor -> (B, N, D)) and descriptors (head -> sensor -> (B, K)) of whole images."""
+    module = merge(self.encoder, encoder)
+    tokens = module.tokens(values, seen)
+    return tokens, module.descriptors(tokens)
+
+  def _predict(
+    self,
+    predictor: Parameters,
+    tokens: Mapping[str, Array],
+    context: Mapping[str, Array],
+    masks: Masks,
+  ) -> dict[str, Array]:
+    """route -> (B, M, D). Contexts that predict the same sensors go through in one pass."""
+    module = merge(self.predictor, predictor)
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for key in self.contexts:
+      groups.setdefault(tuple(b for a, b in self.routes if a == key), []).append(key)
+    predicted = {}
+    for targets, keys in groups.items():
+      x = jnp.stack([tokens[key] for key in keys])
+      places = jnp.stack([context[key] for key in keys])
+      blocks = jnp.broadcast_to(masks.target, (len(keys), *masks.target.shape))
+      for target, found in zip(targets, module(x, places, blocks, targets), strict=True):
+        for number, key in enumerate(keys):
+          predicted[f"{key}->{target}"] = found[number]
+    return {f"{a}->{b}": predicted[f"{a}->{b}"] for a, b in self.routes}
+
+  def _targets(
+    self,
+    encoder: Parameters,
+    values: Mapping[str, Array],
+    seen: Mapping[str, Array],
+    masks: Masks,
+  ) -> dict[str, Array]:
+    """route -> (B, M, D): what the target encoder makes of the blocks, seeing the whole image."""
+    module = merge(self.encoder, jax.lax.stop_gradient(encoder))
+    keys = self.targets
+    tokens = module.tokens({key: values[key] for key in keys}, {key: seen[key] for key in keys})
+    places = masks.target.reshape(masks.target.shape[0], -1, 1)
+    chosen = {
+      key: _normalised(jnp.take_along_axis(each, places, axis=1)) for key, each in tokens.items()
+    }
+    return {f"{a}->{b}": jax.lax.stop_gradient(chosen[b]) for a, b in self.routes}
+
+  def _build_encoder(self, key: Array) -> Encoder:
+    return _encoder(self.config, self.inputs, self.dtype, key)
+
+  def _build_predictor(self, key: Array) -> nnx.Module:
+    return _predictor(self.config, self.inputs, self.dtype, key)
+
+
+def build(
+  config: Config, inputs: Mapping[str, SensorInput], routes: tuple[Route, ...], dtype: Any
+) -> XJepa:
+  """The architecture that a config describes; nothing is drawn or allocated.
+
+  Raises:
+    ConfigError: its numbers do not go together.
+  """
+  key = jax.random.key(0)
+  encoder = nnx.eval_shape(lambda: _encoder(config, inputs, dtype, key))
+  predictor = nnx.eval_shape(lambda: _predictor(config, inputs, dtype, key))
+  return XJepa(inputs, routes, split(encoder)[0], split(predictor)[0], config, dtype)
+
+
+def split(module: nnx.Module) -> tuple[Any, Parameters]:
+  """A module's definition, which is static, and its parameters as plain nested dicts."""
+  definition, state = nnx.split(module, nnx.Param)
+  return definition, nnx.to_pure_dict(state)
+
+
+def merge(definition: Any, parameters: Parameters) -> Any:
+  """The module again, with these parameters; for use inside a traced function."""
+  return nnx.merge(definition, nnx.State(_as_params(parameters)))
+
+
+def _as_params(parameters: Any) -> Any:
+  if isinstance(parameters, Mapping):
+    return {key: _as_params(value) for key, value in parameters.items()}
+  return nnx.Param(parameters)
+
+
+def _encoder(config: Config, inputs: Mapping[str, SensorInput], dtype: Any, key: Array) -> Encoder:
+  return Encoder(config.model, config.heads, inputs, dtype, nnx.Rngs(key))
+
+
+def _predictor(
+  config: Config, inputs: Mapping[str, SensorInput], dtype: Any, key: Array
+) -> nnx.Module:
+  spec, _, _ = layer_spec(config.model, dtype)
+  grid = next(iter(inputs.values())).grid
+  kind = PREDICTORS[config.predictor.kind]
+  narrow = predictor_spec(config.predictor, spec)
+  return kind(config.predictor, narrow, spec.width, tuple(inputs), grid, nnx.Rngs(key))
+
+
+def _normalised(tokens: Array) -> Array:
+  """Tokens (..., D) with mean 0 and variance 1 each, without learned scale, float32."""
+  tokens = tokens.astype(jnp.float32)
+  mean = tokens.mean(axis=-1, keepdims=True)
+  variance = jnp.square(tokens - mean).mean(axis=-1, keepdims=True)
+  return (tokens - mean) * jax.lax.rsqrt(variance + 1e-6)

@@ -1,0 +1,74 @@
+"""SIGReg: every sensor's descriptors, as a set, should look like a standard normal's samples."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from xjepa_jax.model.outputs import Outputs
+from xjepa_jax.objective import options
+from xjepa_jax.objective.term import Scalars, Term, descriptors, mean_of_counted, no_parameters
+
+
+def sigreg(on: str = "layout", slices: int = 256, points: int = 17, extent: float = 3.0) -> Term:
+  """Sketched isotropic Gaussian regularisation (LeJEPA, Balestriero and LeCun, arXiv 2511.08544).
+
+  Along each random unit direction u, the Epps-Pulley statistic of the n projections x_i = u' z_i
+  of the samples that have the sensor:
+
+    n * integral of |phi(t) - exp(-t^2 / 2)|^2 exp(-t^2 / 2) dt,  phi(t) = mean of exp(i t x_i)
+
+  over [-extent, extent], which is twice the half [0, extent] for the integrand is even, by the
+  trapezoid rule; then the mean over directions and sensors. The factor n makes the statistic of
+  true standard normal samples independent of n, as in the paper; so its gradient at one sample
+  does not shrink with the batch.
+
+  Sensors are treated apart: pooled, a gap between sensors could hide in the variance of the whole.
+
+  Args:
+    on: head whose raw descriptors are taken.
+    slices: directions, drawn anew from the key: a standard normal (K, slices) array, its columns
+      divided by their lengths.
+    points: at which the integrand is evaluated, ends included.
+    extent: of t.
+
+  Returns:
+    A term that learns nothing and logs each sensor's statistic as "sensor/<sensor>".
+
+  Raises:
+    ConfigError: an option has a value that cannot work.
+  """
+  on = options.word("on", on)
+  slices = options.whole("slices", slices, least=1)
+  points = options.whole("points", points, least=2)
+  extent = options.number("extent", extent, above=0)
+
+  def statistic(values: jax.Array, present: jax.Array, key: jax.Array) -> jax.Array:
+    drawn = jax.random.normal(key, (values.shape[-1], slices), jnp.float32)
+    directions = drawn / jnp.linalg.norm(drawn, axis=0)
+    projected = jnp.einsum("bk,ks->bs", values, directions, precision="highest")
+    t = jnp.linspace(0.0, extent, points, dtype=jnp.float32)
+    normal = jnp.exp(-t * t / 2)
+    angles = projected[..., None] * t
+    seen = present[:, None, None]
+    number = present.sum().astype(jnp.float32)
+    real = jnp.sum(jnp.cos(angles), axis=0, where=seen) / jnp.maximum(number, 1)
+    imaginary = jnp.sum(jnp.sin(angles), axis=0, where=seen) / jnp.maximum(number, 1)
+    distance = (real - normal) ** 2 + imaginary**2
+    return number * 2 * jnp.trapezoid(distance * normal, t, axis=-1).mean()
+
+  def loss(params: dict[str, Any], outputs: Outputs, key: jax.Array) -> tuple[jax.Array, Scalars]:
+    del params
+    parts = {
+      sensor: (
+        statistic(values, outputs.present[sensor], key),
+        outputs.present[sensor].any(),
+      )
+      for sensor, values in descriptors(outputs, on).items()
+    }
+    logged = {f"sensor/{sensor}": value for sensor, (value, _) in parts.items()}
+    return mean_of_counted(parts.values()), logged
+
+  return Term(no_parameters, loss)

@@ -1,0 +1,122 @@
+"""What a term of the objective is, and how samples that lack a sensor drop out of it.
+
+A term sees the global batch: under jit with a sharded batch its sums run over all devices. It
+computes in float32 whatever it is given.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from xjepa_jax.errors import ConfigError
+from xjepa_jax.model.outputs import Outputs
+
+Scalars = dict[str, jax.Array]
+
+
+class Term(NamedTuple):
+  """One term of the objective.
+
+  Attributes:
+    init: key -> learnable parameters; {} for most terms.
+    loss: (parameters, outputs, key) -> (loss, scalars to log); the loss is () float32, not yet
+      weighted, and 0 where no sample has the sensors that it needs.
+  """
+
+  init: Callable[[jax.Array], dict[str, Any]]
+  loss: Callable[[dict[str, Any], Outputs, jax.Array], tuple[jax.Array, Scalars]]
+
+
+def no_parameters(key: jax.Array) -> dict[str, Any]:
+  """The `init` of a term that learns nothing."""
+  del key
+  return {}
+
+
+def rows_where(mask: jax.Array, values: jax.Array) -> jax.Array:
+  """Values (B, ...) as float32, those of rows that are not in `mask` (B,) replaced by 0.
+
+  Replaced before anything is computed of them, so that neither they nor their gradients, finite
+  or not, can reach a sum.
+  """
+  wide = mask.reshape(mask.shape + (1,) * (values.ndim - mask.ndim))
+  return jnp.where(wide, values.astype(jnp.float32), 0.0)
+
+
+def masked_mean(values: jax.Array, mask: jax.Array) -> jax.Array:
+  """Mean of values (B, ...) over the rows in `mask` (B,), and over all other axes; 0 if none."""
+  entries = values.size // max(mask.size, 1)
+  return rows_where(mask, values).sum() / (jnp.maximum(mask.sum(), 1) * entries)
+
+
+def mean_of_counted(parts: Iterable[tuple[jax.Array, jax.Array]]) -> jax.Array:
+  """Mean of losses over those that count; 0 if none does.
+
+  Args:
+    parts: (loss, whether it counts) of each route, sensor or pair of sensors. One that no sample
+      of the batch has does not count, or it would pull the mean towards 0.
+  """
+  parts = list(parts)
+  if not parts:
+    return jnp.float32(0)
+  losses, counted = zip(*parts, strict=True)
+  return masked_mean(jnp.stack(losses), jnp.stack(counted))
+
+
+def unit(vectors: jax.Array) -> jax.Array:
+  """Vectors (..., K) divided by their length; 0 stays 0, and has a gradient of 0."""
+  squares = jnp.sum(vectors * vectors, axis=-1, keepdims=True)
+  some = squares > 0
+  return vectors * jnp.where(some, jax.lax.rsqrt(jnp.where(some, squares, 1.0)), 0.0)
+
+
+def descriptors(outputs: Outputs, head: str) -> dict[str, jax.Array]:
+  """Sensor -> (B, K) float32 descriptors of a head, 0 where the sensor is absent.
+
+  Raises:
+    ConfigError: the model has no such head.
+  """
+  if head not in outputs.descriptors:
+    heads = ", ".join(sorted(outputs.descriptors)) or "none"
+    raise ConfigError(f"on is {head!r}, which is no head of the model; its heads are: {heads}.")
+  found = outputs.descriptors[head]
+  return {sensor: rows_where(outputs.present[sensor], found[sensor]) for sensor in sorted(found)}
+
+
+def sensor_pairs(outputs: Outputs, sensors: Iterable[str]) -> list[tuple[str, str, jax.Array]]:
+  """Every two of the sensors, and which samples (B,) have both."""
+  return [
+    (one, other, outputs.present[one] & outputs.present[other])
+    for one, other in itertools.combinations(sorted(sensors), 2)
+  ]
+
+
+def errors_by_route(
+  outputs: Outputs, routes: Sequence[str]
+) -> dict[str, tuple[jax.Array, jax.Array]]:
+  """Route -> ((B, M, D) predicted minus target tokens, (B,) which samples have both sensors).
+
+  Samples that lack one have an error of 0. No gradient flows into the targets.
+
+  Args:
+    outputs: of the model.
+    routes: those wanted, or none for all.
+
+  Raises:
+    ConfigError: the model has no such route.
+  """
+  errors = {}
+  for route in routes or sorted(outputs.predicted):
+    if route not in outputs.predicted:
+      known = ", ".join(sorted(outputs.predicted)) or "none"
+      raise ConfigError(f"routes names {route!r}, which the model lacks; it has: {known}.")
+    context, target = route.split("->")
+    both = outputs.present[context] & outputs.present[target]
+    goal = jax.lax.stop_gradient(rows_where(both, outputs.target[route]))
+    errors[route] = (rows_where(both, outputs.predicted[route]) - goal, both)
+  return errors
