@@ -13,6 +13,10 @@ class SensorError(XJepaError, ValueError):
   """A sensor's description is wrong, or does not fit what it is asked for."""
 
 
+class ConfigError(XJepaError, ValueError):
+  """A config names an unknown key, or a value that cannot work."""
+
+
 class DataError(XJepaError, ValueError):
   """A data set, a file or a record is not what it should be."""
 
@@ -41,13 +45,33 @@ class ImageError(DataError):
   """An image file cannot be read, or is not what its name or sensor says."""
 
 
-class ManifestError(DataError):
-  """A manifest names pairs or files that cannot be used."""
-
-
 class ArchiveError(DataError):
-  """An archive to be imported is not laid out as its format says."""
+  """An archive to be imported is not laid out as its format says, or names what it may not."""
+
+
+class TableError(DataError):
+  """A table that lists an archive's pairs is damaged, or has rows that cannot be used."""
+
+
+class OptionError(DataError):
+  """An option of a command is malformed, or does not fit the others."""
 
 
 class WriteError(XJepaError, OSError):
   """Writing failed; what was written before is intact."""
+
+
+class EvaluationError(XJepaError, ValueError):
+  """Descriptors, rankings or labels cannot be compared with each other."""
+
+
+class TrainingError(XJepaError, RuntimeError):
+  """Training cannot go on as it is set up."""
+
+
+class CheckpointError(XJepaError, RuntimeError):
+  """A checkpoint cannot be written or read, or belongs to another run."""
+
+
+class ExportError(XJepaError, ValueError):
+  """An exported encoder cannot be written or read, or does not fit what it is asked for."""

@@ -1,0 +1,137 @@
+"""FLOPs by arithmetic: against XLA's own count, published counts, and sums by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import pytest
+from jax import Array
+
+from xjepa_jax.training import flops
+from xjepa_jax.training.device_peaks import peak_flops
+
+WIDTH, HEADS, TOKENS, RATIO = 128, 4, 96, 4
+LAYER = {
+  "qkv": (WIDTH, 3 * WIDTH),
+  "out": (WIDTH, WIDTH),
+  "up": (WIDTH, RATIO * WIDTH),
+  "down": (RATIO * WIDTH, WIDTH),
+}
+
+
+def layer(weights: dict[str, Array], x: Array) -> Array:
+  queries, keys, values = jnp.split((x @ weights["qkv"]).reshape(TOKENS, HEADS, -1), 3, axis=-1)
+  scores = jnp.einsum("nhd,mhd->hnm", queries, keys)
+  mixed = jnp.einsum("hnm,mhd->nhd", jax.nn.softmax(scores), values)
+  x = x + mixed.reshape(TOKENS, WIDTH) @ weights["out"]
+  return x + jax.nn.relu(x @ weights["up"]) @ weights["down"]
+
+
+def counted(function: Callable[..., Any], *shapes: Any) -> float:
+  cost = jax.jit(function).lower(*shapes).compile().cost_analysis()
+  assert cost is not None
+  return cost["flops"]
+
+
+def test_a_layer_forward_and_backward_is_what_xla_counts() -> None:
+  weights = {name: jax.ShapeDtypeStruct(shape, jnp.float32) for name, shape in LAYER.items()}
+  x = jax.ShapeDtypeStruct((TOKENS, WIDTH), jnp.float32)
+  ours = flops.block(WIDTH, RATIO, TOKENS)
+  assert counted(layer, weights, x) == pytest.approx(ours, rel=0.03)
+
+  def loss(weights: dict[str, Array], x: Array) -> Array:
+    return jnp.square(layer(weights, x)).sum()
+
+  backward = jax.value_and_grad(loss, argnums=(0, 1))
+  assert counted(backward, weights, x) == pytest.approx(3 * ours, rel=0.03)
+
+
+def test_a_stem_is_what_xla_counts() -> None:
+  patches = jax.ShapeDtypeStruct((TOKENS, 8 * 8 * 12), jnp.float32)
+  weight = jax.ShapeDtypeStruct((8 * 8 * 12, WIDTH), jnp.float32)
+  assert counted(jnp.matmul, patches, weight) == flops.stem(TOKENS, 8, 12, WIDTH)
+
+
+def test_vit_base_has_its_published_17_6_billion_multiply_adds() -> None:
+  # ViT-B/16 at 224 pixels with a class token, as timm lists it.
+  total = flops.stem(196, 16, 3, 768) + flops.trunk(768, 4, 12, 197)
+  assert total / 2 == pytest.approx(17.58e9, rel=0.003)
+
+
+def test_a_predictor_counts_each_query_with_what_it_sees() -> None:
+  context, targets, blocks, width = 20, 24, 4, 64
+  seen = sum([context] * context) + sum([context + targets // blocks] * targets)
+  tokens = context + targets
+  by_hand = 2 * 2 * width * seen + tokens * 2 * width * width * (4 + 2 * 3)
+  by_hand = 5 * by_hand + 2 * 96 * width * (context + targets)
+  assert flops.predictor(96, width, 3, 5, context, targets, blocks) == pytest.approx(by_hand)
+
+
+def test_shared_queries_see_the_context_and_targets_see_both() -> None:
+  width, queries, context, targets = 32, 16, 20, 24
+  memory = queries + context
+  layers = 2 * flops.block(width, 4, memory)
+  cross = 2 * width * width * (2 * targets + 2 * memory) + 4 * targets * memory * width
+  cross += 2 * 2 * targets * width * 4 * width
+  ends = 2 * 96 * width * (context + targets)
+  found = flops.query_predictor(96, width, 4, 2, context, targets, queries)
+  assert found == pytest.approx(layers + cross + ends)
+
+
+def test_a_step_is_the_sum_of_its_parts_and_grows_with_the_batch() -> None:
+  sizes = {
+    "contexts": [(8, 12), (8, 2)],
+    "targets": [(8, 12), (8, 2)],
+    "routes": [2, 2],
+    "tokens": 64,
+    "context_tokens": 26,
+    "target_tokens": 40,
+    "blocks": 4,
+    "width": 192,
+    "depth": 3,
+    "mlp_ratio": 4,
+    "predictor_width": 96,
+    "predictor_depth": 2,
+    "heads": [256],
+  }
+  one = flops.step(pairs=1, **sizes)  # type: ignore[arg-type]
+  by_hand = 0.0
+  for bands in (12, 2):
+    by_hand += 2 * 64 * 64 * bands * 192 + 3 * flops.block(192, 4, 64)  # target, forward only
+    by_hand += 2 * (2 * 26 * 64 * bands * 192)  # stem: forward, and the gradient of its weights
+    by_hand += 3 * (3 * flops.block(192, 4, 26) + 2 * 192 * 256)
+    by_hand += 3 * flops.predictor(192, 96, 4, 2, 26, 80, 8)
+  assert one == pytest.approx(by_hand)
+  assert flops.step(pairs=64, **sizes) == pytest.approx(64 * one)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+  ("kind", "peak"),
+  [
+    ("TPU v4", 275e12),
+    ("TPU v5 lite", 197e12),
+    ("TPU v5", 459e12),
+    ("TPU v5p", 459e12),
+    ("TPU v6 lite", 918e12),
+    ("NVIDIA A100-SXM4-80GB", 312e12),
+    ("NVIDIA H100 80GB HBM3", 989.4e12),
+    ("NVIDIA H100 PCIe", 756e12),
+    ("NVIDIA H200", 989.4e12),
+    ("NVIDIA L40S", 362e12),
+    ("NVIDIA L4", 121e12),
+    ("NVIDIA A100-SXM4-80GB MIG 1g.10gb", None),
+    ("TPU v99", None),
+    ("cpu", None),
+  ],
+)
+def test_the_peak_of_a_device_is_found_by_its_kind(kind: str, peak: float | None) -> None:
+  assert peak_flops(kind) == peak
+
+
+def test_float32_products_have_a_peak_of_their_own() -> None:
+  assert peak_flops("NVIDIA H100 80GB HBM3", "float32") == 494.7e12
+  assert peak_flops("TPU v5 lite", "float32") == 197e12
+  assert peak_flops("TPU v5 lite", "float64") is None

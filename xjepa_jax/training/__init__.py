@@ -1,0 +1,1 @@
+"""Loss -> state: the step, the optimizer, checkpoints, and what watches over them."""

@@ -1,0 +1,57 @@
+"""Augmentation on the device: geometry alike for a pair's sensors, radiometry for each alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from xjepa_jax.config import AugmentConfig
+
+
+def augment(values: Mapping[str, Array], settings: AugmentConfig, key: Array) -> dict[str, Array]:
+  """Mirrored, turned, and with disturbed radiometry.
+
+  Args:
+    values: sensor -> (B, H, W, C) scaled images; 0 is a band's mean and where nothing was seen.
+    settings: what is done.
+    key: it is drawn from.
+
+  Returns:
+    As `values`.
+  """
+  batch = next(iter(values.values())).shape[0]
+  turn_key, radiometry_key = jax.random.split(key)
+  turns = jax.random.bernoulli(turn_key, 0.5, (3, batch))
+  found = {}
+  for number, (name, each) in enumerate(values.items()):
+    x = each
+    if settings.flips:
+      x = _where(turns[0], x[:, :, ::-1], x)
+    if settings.quarter_turns and x.shape[1] == x.shape[2]:
+      # A mirrored transpose is a quarter turn, two mirrors are a half turn.
+      x = _where(turns[1], jnp.swapaxes(x, 1, 2)[:, ::-1], x)
+      x = _where(turns[2], x[:, ::-1, ::-1], x)
+    found[name] = _disturb(x, settings, jax.random.fold_in(radiometry_key, number))
+  return found
+
+
+def _disturb(values: Array, settings: AugmentConfig, key: Array) -> Array:
+  """Random gain and offset a band, and noise a pixel; unseen pixels stay 0."""
+  gain_key, offset_key, noise_key = jax.random.split(key, 3)
+  shape = (values.shape[0], 1, 1, values.shape[-1])
+  x = values
+  if settings.gain:
+    x = x * (1 + settings.gain * jax.random.normal(gain_key, shape))
+  if settings.offset:
+    x = x + settings.offset * jax.random.normal(offset_key, shape)
+  if settings.noise:
+    x = x + settings.noise * jax.random.normal(noise_key, values.shape)
+  unseen = (values == 0).all(axis=-1, keepdims=True)
+  return jnp.where(unseen, 0.0, x)
+
+
+def _where(chosen: Array, one: Array, other: Array) -> Array:
+  return jnp.where(chosen[:, None, None, None], one, other)

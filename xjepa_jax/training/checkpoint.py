@@ -1,0 +1,273 @@
+"""Checkpoints: saved while training goes on, whole or not at all, restored onto any mesh.
+
+Orbax writes them. Added are a manifest of checksums, so that a damaged checkpoint is noticed and
+set aside rather than loaded, and a config that has to be the one that the directory began with.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import orbax.checkpoint as ocp
+from absl import logging
+from etils import epath
+
+from xjepa_jax.data.storage import is_remote
+from xjepa_jax.errors import CheckpointError, XJepaError
+from xjepa_jax.training.agreement import first_decides
+from xjepa_jax.training.manifest import write_manifest
+from xjepa_jax.training.preservation import Preservation
+from xjepa_jax.training.set_aside import set_aside_damaged, sound_step
+from xjepa_jax.training.structure import structure_differences
+from xjepa_jax.training.workdir import claim_workdir
+from xjepa_jax.versions import versions
+
+_TEMPORARY = ".orbax-checkpoint-tmp"
+
+
+class Checkpoints:
+  """The checkpoints of one run, in `<workdir>/checkpoints/<step>`.
+
+  All processes have to make the same calls, and `save` at every step: that is where they agree to
+  save before a preemption. To be closed, or used in a `with`.
+  """
+
+  def __init__(
+    self,
+    workdir: str,
+    config: Mapping[str, Any],
+    every: int = 1,
+    keep: int = 3,
+    keep_every: int = 0,
+    best: str = "",
+    mode: str = "max",
+    read_only: bool = False,
+  ):
+    """Opens a run's directory, and makes it if it is new.
+
+    Args:
+      workdir: a local directory that all processes see, or an address.
+      config: the run's, nested mappings of JSON's types; ignored if `read_only`.
+      every: steps between saves. The first step saved is the first that `save` is called for, so
+        that a directory that cannot hold a checkpoint is noticed early.
+      keep, keep_every, best, mode: which checkpoints stay; see `Preservation`.
+      read_only: nothing is written, renamed or deleted; for other programs than the run.
+
+    Raises:
+      CheckpointError: the directory belongs to another config, or cannot be used.
+    """
+    if keep < 1:
+      raise CheckpointError(f"config key 'checkpoint.keep' is {keep}; keep at least 1.")
+    workdir = workdir if is_remote(workdir) else os.path.abspath(workdir)
+    self.directory = epath.Path(workdir) / "checkpoints"
+    self._config = config
+    self._read_only = read_only
+    self._preservation = Preservation(keep, keep_every, best, mode)
+    self._saving = -1  # the step being written
+    if not read_only:
+      first_decides(lambda: claim_workdir(workdir, config))
+      first_decides(lambda: set_aside_damaged(self.directory))
+    with self._in_words("cannot be opened"):
+      # Saving by interval is left to Orbax's own policy, which also saves on preemption.
+      self._manager = ocp.CheckpointManager(
+        self.directory,
+        # Named, or Orbax cannot tell what a checkpoint holds before the first save.
+        handler_registry=ocp.handlers.create_default_handler_registry(
+          state=ocp.handlers.StandardCheckpointHandler(),
+          about=ocp.handlers.JsonCheckpointHandler(),
+        ),
+        options=ocp.CheckpointManagerOptions(
+          save_interval_steps=every,
+          preservation_policy=self._preservation,
+          best_fn=lambda metrics: 0.0,  # metrics are stored only if there is one
+          cleanup_tmp_directories=not read_only,
+          read_only=read_only,
+          # Orbax calls it on the first process, when all files are there and before the rename.
+          async_options=ocp.AsyncOptions(post_finalization_callback=self._write_manifest),
+        ),
+      )
+
+  @property
+  def steps(self) -> list[int]:
+    """Steps with a checkpoint, ascending, with that being written."""
+    return sorted(self._manager.all_steps())
+
+  @property
+  def latest(self) -> int | None:
+    """The last step with a checkpoint."""
+    return max(self.steps, default=None)
+
+  @property
+  def best(self) -> int | None:
+    """The step of the best checkpoint by the metric chosen, None if none has it."""
+    self.wait()
+    infos = [_Info(step, self._manager.metrics(step)) for step in self.steps]
+    return self._preservation.best_step(infos)
+
+  def save(
+    self, step: int, state: Any, metrics: Mapping[str, float] | None = None, force: bool = False
+  ) -> bool:
+    """Saves a state if its step is due; writing goes on in the background.
+
+    The state's arrays are copied before this returns, so the next step may take over their memory.
+
+    Args:
+      step: steps done.
+      state: a pytree of arrays.
+      metrics: what an evaluation of this state gave.
+      force: save although it is not due.
+
+    Returns:
+      Whether a save has begun; not if this step has a checkpoint already.
+
+    Raises:
+      CheckpointError: this save, or the one before it, failed.
+    """
+    if step in self._manager.all_steps():
+      return False
+    with self._writing():
+      if not (self._manager.should_save(step) or force):
+        return False
+      self._manager.wait_until_finished()
+      self._saving = step
+      return self._manager.save(
+        step,
+        args=ocp.args.Composite(
+          state=ocp.args.StandardSave(state),
+          about=ocp.args.JsonSave({"config": self._config, "versions": versions()}),
+        ),
+        metrics={key: float(value) for key, value in (metrics or {}).items()},
+        force=True,
+      )
+
+  def restore(self, target: Any, step: int | None = None) -> Any:
+    """The state of a step, on the mesh that the target's shardings name.
+
+    Args:
+      target: `jax.ShapeDtypeStruct`s with shardings, as `abstract_state(..., mesh)` gives them.
+      step: which; None takes the last whose files are as they were written. Those found damaged
+        on the way are set aside as `<step>.bad`, with a warning.
+
+    Raises:
+      CheckpointError: there is no such checkpoint, it is damaged, or it holds another state.
+    """
+    self.wait()
+    chosen = int(
+      first_decides(lambda: str(sound_step(self.directory, self.steps, step, self._read_only)))
+    )
+    self._manager.reload()
+    self._check(chosen, target)
+    args = ocp.args.Composite(state=ocp.args.StandardRestore(target))
+    try:
+      return self._manager.restore(chosen, args=args).state
+    except Exception as error:  # of Orbax, TensorStore or a file system
+      raise CheckpointError(
+        f"{self.directory / str(chosen)}: its files are as they were written, and yet it cannot be "
+        f"loaded ({type(error).__name__}: {error}). It was saved with {self._saved_with(chosen)}."
+      ) from error
+
+  def about(self, step: int) -> dict[str, Any]:
+    """Config, versions and metrics that a checkpoint was saved with.
+
+    Raises:
+      CheckpointError: it has none that can be read.
+    """
+    try:
+      about = json.loads((self.directory / str(step) / "about" / "metadata").read_text())
+    except (OSError, ValueError) as error:
+      raise CheckpointError(
+        f"{self.directory / str(step)}: has no readable description ({error})."
+      ) from error
+    return {**about, "metrics": self._manager.metrics(step) or {}}
+
+  def preempted(self, step: int) -> bool:
+    """Whether the machines are about to be taken away; the same on all processes."""
+    return bool(self._manager.reached_preemption(step))
+
+  def wait(self) -> None:
+    """Waits until what is being saved is on disk. Raises CheckpointError if it failed."""
+    with self._writing():
+      self._manager.wait_until_finished()
+
+  def close(self) -> None:
+    """Waits as `wait` does, and ends the threads of the background."""
+    try:
+      self.wait()
+    finally:
+      self._manager.close()
+
+  def __enter__(self) -> Checkpoints:
+    return self
+
+  def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+    try:
+      self.close()
+    except CheckpointError as failure:
+      if kind is None:
+        raise
+      logging.warning("%s", failure)  # and not instead of what ended the run
+
+  def _check(self, step: int, target: Any) -> None:
+    """Names what differs, where Orbax would load a part or print whole trees."""
+    stored = self._manager.item_metadata(step).state.tree
+    if differing := structure_differences(stored, target):
+      raise CheckpointError(
+        f"{self.directory / str(step)}: holds another state than is to be restored. In the "
+        f"checkpoint and wanted: {differing}. Use the config that it was saved with."
+      )
+
+  def _write_manifest(self) -> None:
+    step = str(self._saving)
+    written = [
+      path
+      for path in self.directory.iterdir()
+      if path.name == step or path.name.startswith(step + _TEMPORARY)
+    ]
+    if len(written) != 1:
+      raise CheckpointError(
+        f"{self.directory}: expected one directory of step {step} being written, found "
+        f"{[path.name for path in written]}. Does another run write here?"
+      )
+    write_manifest(written[0])
+
+  def _saved_with(self, step: int) -> str:
+    with contextlib.suppress(CheckpointError):
+      return ", ".join(f"{name} {v}" for name, v in self.about(step)["versions"].items())
+    return "unknown versions"
+
+  @contextlib.contextmanager
+  def _writing(self) -> Iterator[None]:
+    try:
+      with self._in_words(f"the checkpoint of step {self._saving} could not be written"):
+        yield
+    except CheckpointError:
+      # Orbax has struck those off its list that were to make room for the one that failed.
+      with contextlib.suppress(Exception):
+        self._manager.reload()
+      raise
+
+  @contextlib.contextmanager
+  def _in_words(self, what: str) -> Iterator[None]:
+    """Says in one paragraph what went wrong, where Orbax shows the stacks of its threads."""
+    try:
+      yield
+    except XJepaError:
+      raise
+    except Exception as error:  # an OSError, or what Orbax and TensorStore make of one
+      first_line = (str(error).splitlines() or [""])[0]
+      raise CheckpointError(
+        f"{self.directory}: {what} ({type(error).__name__}: {first_line[:300]}). The checkpoints "
+        "that were finished before are intact. Make room or check the rights to the directory, "
+        "and start again with the same command."
+      ) from error
+
+
+class _Info:
+  """What `Preservation` looks at."""
+
+  def __init__(self, step: int, metrics: Mapping[str, float] | None):
+    self.step, self.metrics = step, metrics

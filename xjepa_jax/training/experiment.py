@@ -1,0 +1,301 @@
+"""Everything that a run is made of, opened and checked from its config before any step."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+
+from xjepa_jax.config import Config, Route, parse_bands, parse_routes
+from xjepa_jax.data.batch_source import Batch, SensorSlot
+from xjepa_jax.data.dataset import PairDataset
+from xjepa_jax.data.pipeline import Pipeline, Reading
+from xjepa_jax.errors import ConfigError
+from xjepa_jax.model import xjepa
+from xjepa_jax.model.inputs import SensorInput, sensor_inputs
+from xjepa_jax.model.masking import MaskPlan, plan_masks
+from xjepa_jax.objective import table
+from xjepa_jax.training import mesh as meshes
+from xjepa_jax.training import step as steps
+from xjepa_jax.training.optimizer import Schedules, optimizer, schedules
+from xjepa_jax.training.state import TrainState, abstract_state, create_state
+from xjepa_jax.training.target import find_target, momentum_schedule
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+  """A run without its state.
+
+  Attributes:
+    config: resolved.
+    mesh: of the devices.
+    inputs: sensor -> what the model is given of it.
+    model, objective, plan, optimizer: see their modules.
+    schedules: of learning rate and weight decay.
+    momentum: of the target encoder, by update.
+    step: the jitted train step.
+    describe, tokens, predict: jitted measurements of a batch, see `training.step`.
+  """
+
+  config: Config
+  mesh: Mesh
+  inputs: Mapping[str, SensorInput]
+  model: xjepa.XJepa
+  objective: table.Objective
+  plan: MaskPlan
+  optimizer: optax.GradientTransformationExtraArgs
+  schedules: Schedules
+  momentum: optax.Schedule
+  step: steps.Step
+  describe: Any
+  tokens: Any
+  predict: Any
+
+  def init(self, key: jax.Array) -> xjepa.Parameters:
+    """All parameters, drawn from a key."""
+    model_key, objective_key = jax.random.split(key)
+    return {**self.model.init(model_key), "objective": self.objective.init(objective_key)}
+
+  def new_state(self) -> TrainState:
+    """The state before the first step, made in its place on the mesh."""
+    key = jax.random.key(self.config.training.seed)
+    return create_state(self.init, self.optimizer, self.mesh, key)
+
+  def abstract_state(self) -> TrainState:
+    """Shapes, types and shardings of a state, as a restore needs them."""
+    return abstract_state(self.init, self.optimizer, self.mesh)
+
+  def training_pipeline(self) -> Pipeline:
+    """Batches of the training split without end; step n's depend on n alone."""
+    data = self.config.data
+    return Pipeline(
+      open_split(self.config, data.train),
+      self.config.training.batch,
+      meshes.batch_sharding(self.mesh),
+      seed=self.config.training.seed,
+      weights=data.weights or None,
+      bands=parse_bands(data.bands),
+      sensors=tuple(self.inputs),
+      reading=_reading(self.config),
+    )
+
+  def passes(self, split: str, shuffle: bool = False) -> Iterator[tuple[PairDataset, Pipeline]]:
+    """For each data set, its pairs of a split and a pipeline that gives each of them once."""
+    for dataset in open_split(self.config, split):
+      pipeline = Pipeline(
+        dataset,
+        self.config.evaluation.batch or self.config.training.batch,
+        meshes.batch_sharding(self.mesh),
+        seed=self.config.training.seed,
+        shuffle=shuffle,
+        once=True,
+        bands=parse_bands(self.config.data.bands),
+        sensors=tuple(self.inputs),
+        reading=_reading(self.config),
+      )
+      with pipeline:
+        yield dataset, pipeline
+
+
+def open_experiment(config: Config, devices: Sequence[Any] | None = None) -> Experiment:
+  """Checks a config against its data and the devices, and builds all but the state.
+
+  Args:
+    config: resolved.
+    devices: of the mesh; None takes all.
+
+  Raises:
+    ConfigError: values that do not go together, with the data, or with the devices.
+    DatasetError, SensorError: a data set is not as the config says.
+  """
+  mesh = meshes.make_mesh(config.mesh.replica, config.mesh.fsdp, config.mesh.tensor, devices)
+  _check_batches(config, mesh)
+  slots = _slots(config)
+  inputs = _inputs(config, slots)
+  routes = _routes(config, tuple(inputs))
+  model = xjepa.build(config, inputs, routes, compute_dtype(config))
+  objective = table.build(config.objective)
+  plan = plan_masks(model.grid, **dataclasses.asdict(config.mask))
+  rates = _schedules(config)
+  momentum = momentum_schedule(
+    config.target.schedule,
+    config.target.momentum,
+    config.target.final_momentum,
+    config.training.steps,
+  )
+  transform = _optimizer(config, momentum)
+  experiment = Experiment(
+    config=config,
+    mesh=mesh,
+    inputs=inputs,
+    model=model,
+    objective=objective,
+    plan=plan,
+    optimizer=transform,
+    schedules=rates,
+    momentum=momentum,
+    step=steps.train_step(model, objective, transform, plan, config),
+    describe=steps.describe(model),
+    tokens=steps.tokens(model),
+    predict=steps.predict(model, plan, config.training.seed),
+  )
+  return _jitted(experiment)
+
+
+def _jitted(experiment: Experiment) -> Experiment:
+  """With every pure function compiled for the mesh when it is first called."""
+  batch, whole = meshes.batch_sharding(experiment.mesh), meshes.replicated(experiment.mesh)
+  state = jax.tree.map(lambda leaf: leaf.sharding, experiment.abstract_state())
+  params, target = state.params, find_target(state.opt_state)
+
+  def measuring(function: Any, *parameters: Any) -> Any:
+    return jax.jit(function, in_shardings=(*parameters, batch), out_shardings=whole)
+
+  return dataclasses.replace(
+    experiment,
+    step=steps.jit_step(experiment.step, state, batch, whole),
+    describe=measuring(experiment.describe, target),
+    tokens=measuring(experiment.tokens, target),
+    predict=measuring(experiment.predict, params, target),
+  )
+
+
+def open_split(config: Config, split: str) -> list[PairDataset]:
+  """The pairs of a split, of each data set.
+
+  Raises:
+    ConfigError: no data set is named.
+    DatasetError: one cannot be opened, or has no such split.
+  """
+  if not config.data.directories:
+    raise ConfigError(
+      "config key 'data.directories' is empty; name a data set. "
+      "`python -m xjepa_jax.data.importers --help` says how one is made of an archive."
+    )
+  return [PairDataset(each, split, config.data.verify) for each in config.data.directories]
+
+
+def compute_dtype(config: Config) -> Any:
+  """In which products are computed."""
+  precision = config.training.precision
+  if precision == "auto":
+    precision = "float32" if jax.default_backend() == "cpu" else "bfloat16"
+  return jnp.dtype(precision)
+
+
+def _slots(config: Config) -> Mapping[str, SensorSlot]:
+  """The sensors of the training split as batches will have them."""
+  with Pipeline(
+    open_split(config, config.data.train),
+    config.training.batch,
+    bands=parse_bands(config.data.bands),
+    sensors=config.data.sensors or None,
+    weights=config.data.weights or None,
+  ) as pipeline:
+    return pipeline.source.slots
+
+
+def _inputs(config: Config, slots: Mapping[str, SensorSlot]) -> dict[str, SensorInput]:
+  sizes = {key: (slot.shape[0], slot.shape[1]) for key, slot in slots.items()}
+  wanted = config.data.image_size
+  if wanted:
+    rows = sizes[next(iter(sizes))][0]
+    for key, (height, width) in sizes.items():
+      if wanted > min(sizes[next(iter(sizes))]) or height * wanted % rows or width * wanted % rows:
+        raise ConfigError(
+          f"config key 'data.image_size' is {wanted}; the images of sensor {key!r} are "
+          f"{height} x {width} pixels. Give at most {rows}, so that every sensor is cut at whole "
+          "pixels, or 0 for the whole image."
+        )
+    sizes = {key: (height * wanted // rows,) * 2 for key, (height, _) in sizes.items()}
+  sensors = {key: slot.sensor for key, slot in slots.items()}
+  return sensor_inputs(sensors, sizes, config.model.patch)
+
+
+def _routes(config: Config, sensors: tuple[str, ...]) -> tuple[Route, ...]:
+  return parse_routes(config.routes, sensors)
+
+
+def _check_batches(config: Config, mesh: Mesh) -> None:
+  """A batch, and each part of it whose gradients are added up, divides over the devices."""
+  rows = mesh.shape["replica"] * mesh.shape["fsdp"]
+  parts = config.training.accumulate
+  for key, batch in (
+    ("training.batch", config.training.batch),
+    ("evaluation.batch", config.evaluation.batch),
+  ):
+    if batch % (rows * (parts if key == "training.batch" else 1)):
+      raise ConfigError(
+        f"config key {key!r} is {batch}; it must be a multiple of {rows}, the devices along "
+        "mesh.replica and mesh.fsdp"
+        + (f", times training.accumulate = {parts}." if parts > 1 else ".")
+      )
+  if config.model.attention == "cudnn" and jax.default_backend() != "gpu":
+    raise ConfigError(
+      f"config key 'model.attention' is 'cudnn' and the devices are {jax.default_backend()}; "
+      "use 'xla'."
+    )
+
+
+def _schedules(config: Config) -> Schedules:
+  chosen = config.optimizer
+  return schedules(
+    chosen.learning_rate,
+    chosen.warmup,
+    config.training.steps,
+    chosen.final_learning_rate,
+    chosen.weight_decay,
+    chosen.final_weight_decay,
+  )
+
+
+def _optimizer(config: Config, momentum: optax.Schedule) -> optax.GradientTransformationExtraArgs:
+  chosen = config.optimizer
+  return optimizer(
+    learning_rate=chosen.learning_rate,
+    warmup=chosen.warmup,
+    steps=config.training.steps,
+    momentum=momentum,
+    final_learning_rate=chosen.final_learning_rate,
+    weight_decay=chosen.weight_decay,
+    final_weight_decay=chosen.final_weight_decay,
+    b1=chosen.b1,
+    b2=chosen.b2,
+    clip=chosen.clip,
+  )
+
+
+def _reading(config: Config) -> Reading | None:
+  """Threads and prefetch if the config names them, else what the machine suggests."""
+  data = config.data
+  if not (data.threads or data.prefetch):
+    return None
+  return Reading(threads=data.threads or 1, prefetch=data.prefetch or 2)
+
+
+def name_pairs(pipeline: Pipeline, step: int, most: int = 8) -> str:
+  """The pairs of a step's batch as shard and record, for a message."""
+  source = pipeline.source
+  numbers, records = source.order.places(_positions(step, source.batch))
+  named = [
+    source.datasets[number].records.where(int(record))
+    for number, record in list(zip(numbers, records, strict=True))[:most]
+  ]
+  more = source.batch - len(named)
+  return "; ".join(named) + (f"; and {more} more" if more > 0 else "")
+
+
+def _positions(step: int, batch: int) -> Any:
+  import numpy as np
+
+  return np.arange(step * batch, (step + 1) * batch)
+
+
+def device_batch(batch: Batch) -> Batch:
+  """The part of a batch that a step takes; the rest says where its pairs are stored."""
+  return {key: batch[key] for key in steps.BATCH_KEYS}

@@ -1,0 +1,167 @@
+"""Floating-point operations of a step, by arithmetic: what its products of matrices need.
+
+A multiplication and an addition are two operations. Only products are counted, as is usual for
+model FLOPs utilisation (PaLM, arXiv 2204.02311, appendix B): norms, softmax and activations are a
+few per cent, and what rematerialisation computes again is no use to the model. The backward pass
+of a product costs two of its size, one for the gradient of each factor.
+
+All functions take plain numbers and return the forward pass of *one* sample; `step` alone is
+about a whole batch, forward and backward.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def linear(rows: float, inputs: float, outputs: float) -> float:
+  """A (rows, inputs) array times an (inputs, outputs) matrix."""
+  return 2.0 * rows * inputs * outputs
+
+
+def stem(tokens: float, patch: float, bands: float, width: float) -> float:
+  """The projection of `tokens` patches of patch x patch pixels and `bands` bands."""
+  return linear(tokens, patch * patch * bands, width)
+
+
+def attention(width: float, tokens: float, keys: float) -> float:
+  """Scores and weighted sum of `tokens` queries over `keys` keys each, without projections.
+
+  The number of heads does not matter: each head's width is its share of `width`.
+  """
+  return 2 * linear(tokens, width, keys)
+
+
+def mlp(width: float, mlp_ratio: float, tokens: float) -> float:
+  """Both layers of an MLP of hidden width `mlp_ratio * width`."""
+  return 2 * linear(tokens, width, mlp_ratio * width)
+
+
+def block(width: float, mlp_ratio: float, tokens: float, keys: float | None = None) -> float:
+  """One transformer layer.
+
+  Args:
+    width: of a token.
+    mlp_ratio: hidden width of the MLP over `width`.
+    tokens: that pass through the layer; each is projected to query, key, value and output.
+    keys: that a token attends to, the mean over tokens where they differ; None is all tokens.
+  """
+  pairs = attention(width, tokens, tokens if keys is None else keys)
+  return 4 * linear(tokens, width, width) + pairs + mlp(width, mlp_ratio, tokens)
+
+
+def cross_block(width: float, mlp_ratio: float, tokens: float, memory: float) -> float:
+  """One layer whose `tokens` attend to `memory` other tokens instead of themselves.
+
+  Queries and outputs are projected from the tokens, keys and values from the memory.
+  """
+  projections = 2 * linear(tokens, width, width) + 2 * linear(memory, width, width)
+  return projections + attention(width, tokens, memory) + mlp(width, mlp_ratio, tokens)
+
+
+def trunk(width: float, mlp_ratio: float, depth: float, tokens: float) -> float:
+  """`depth` layers over `tokens` tokens that all see each other."""
+  return depth * block(width, mlp_ratio, tokens)
+
+
+def predictor(
+  encoder_width: float,
+  width: float,
+  mlp_ratio: float,
+  depth: float,
+  context: float,
+  targets: float,
+  blocks: float = 1,
+) -> float:
+  """The narrow predictor of one context sensor: context tokens in, target tokens out.
+
+  Context tokens see the context; the tokens of a target block see the context and their own
+  block.
+
+  Args:
+    encoder_width: of the tokens that come in and are regressed.
+    width, mlp_ratio, depth: the predictor's own.
+    context: context tokens.
+    targets: target tokens, of all blocks and of all target sensors together.
+    blocks: target blocks of all target sensors, among which they are shared evenly.
+  """
+  tokens = context + targets
+  keys = context + targets * (targets / blocks) / tokens
+  layers = depth * block(width, mlp_ratio, tokens, keys)
+  return linear(context, encoder_width, width) + layers + linear(targets, width, encoder_width)
+
+
+def query_predictor(
+  encoder_width: float,
+  width: float,
+  mlp_ratio: float,
+  depth: float,
+  context: float,
+  targets: float,
+  queries: float,
+) -> float:
+  """The predictor with shared learnable queries, of one context sensor.
+
+  `queries` learnable tokens and the context attend to each other in `depth` layers; the target
+  tokens then attend to all of these in one layer. The other arguments are as in `predictor`.
+  """
+  memory = queries + context
+  layers = trunk(width, mlp_ratio, depth, memory) + cross_block(width, mlp_ratio, targets, memory)
+  return linear(context, encoder_width, width) + layers + linear(targets, width, encoder_width)
+
+
+def step(
+  *,
+  pairs: float,
+  contexts: Sequence[tuple[float, float]],
+  targets: Sequence[tuple[float, float]],
+  routes: Sequence[float],
+  tokens: float,
+  context_tokens: float,
+  target_tokens: float,
+  blocks: float,
+  width: float,
+  depth: float,
+  mlp_ratio: float,
+  predictor_width: float,
+  predictor_depth: float,
+  queries: float | None = None,
+  registers: float = 0,
+  heads: Sequence[float] = (),
+) -> float:
+  """One update of a whole batch: what the model needs, forward and backward.
+
+  The online encoder sees the context tokens of every context sensor, the target encoder all
+  tokens of every target sensor, and the predictor runs once a context sensor. Backward is twice
+  forward for all that gets gradients, once for stems, whose input gets none, and nothing for the
+  target encoder.
+
+  Args:
+    pairs: of the global batch.
+    contexts: (patch in pixels, bands) of each context sensor.
+    targets: the same of each target sensor.
+    routes: how many target sensors each context sensor predicts.
+    tokens: of a whole image.
+    context_tokens: that the online encoder sees of an image.
+    target_tokens: to predict of an image, of all blocks together.
+    blocks: target blocks of an image.
+    width, depth, mlp_ratio: the encoder's; the ratio is the predictor's too.
+    predictor_width, predictor_depth: the predictor's.
+    queries: shared learnable queries of `query_predictor`; None is the narrow `predictor`.
+    registers: tokens without a place, in every image.
+    heads: size of each descriptor.
+  """
+  total = 0.0
+  for patch, bands in targets:
+    total += stem(tokens, patch, bands, width) + trunk(width, mlp_ratio, depth, tokens + registers)
+  for (patch, bands), predicted in zip(contexts, routes, strict=True):
+    encoder = trunk(width, mlp_ratio, depth, context_tokens + registers)
+    described = sum(linear(1, width, size) for size in heads)
+    sizes = (width, predictor_width, mlp_ratio, predictor_depth, context_tokens)
+    asked = predicted * target_tokens
+    if queries is None:
+      route = predictor(*sizes, asked, predicted * blocks)
+    else:
+      route = query_predictor(*sizes, asked, queries)
+    total += 2 * stem(context_tokens, patch, bands, width) + 3 * (encoder + described + route)
+  return pairs * total

@@ -1,0 +1,205 @@
+"""The geometry of a space of descriptors, in float64: rank, spread, gap between sensors.
+
+A falling loss proves nothing: a bare latent loss falls while its space collapses to three
+dimensions. These numbers, on validation pairs, show it; `collapse` reads them.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping
+
+import numpy as np
+
+from xjepa_jax.errors import EvaluationError
+
+# Descriptors compared with all others at a time: bounds the memory of `uniformity`.
+_ROWS = 512
+
+
+def describe_geometry(
+  descriptors: Mapping[str, np.ndarray],
+  present: Mapping[str, np.ndarray] | None = None,
+  predictions: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]] | None = None,
+) -> dict[str, float]:
+  """All measures of this module, under names for a log.
+
+  Args:
+    descriptors: sensor -> (P, K), row p of every sensor being scene p.
+    present: sensor -> (P,) bool, whether the scene has that sensor; all do if None.
+    predictions: route -> predicted (B, M, D), target (B, M, D), positions (B, M) of
+      `positional_collapse`.
+
+  Returns:
+    For a sensor: "rankme/a", "deviation_min/a", "deviation_mean/a", "uniformity/a". For two:
+    "gap/a-b", "gap_relative/a-b", "alignment/a-b". For a route: "positional/a->b". What needs two
+    scenes, or scenes with both sensors, or a position seen in two samples, is left out where
+    there are none.
+
+  Raises:
+    EvaluationError: the sensors' rows disagree, or a present scene's descriptor is not finite.
+  """
+  if len({len(values) for values in (*descriptors.values(), *(present or {}).values())}) > 1:
+    raise EvaluationError("sensors have different numbers of descriptors; expected one a scene.")
+  there = {
+    sensor: np.ones(len(values), bool) if present is None else np.asarray(present[sensor], bool)
+    for sensor, values in descriptors.items()
+  }
+  for sensor, values in descriptors.items():
+    if not np.isfinite(values[there[sensor]]).all():
+      raise EvaluationError(
+        f"descriptors of {sensor} are not finite: the run diverged. Lower the learning rate, or "
+        "clip gradients."
+      )
+  measured: dict[str, float] = {}
+  for sensor, values in descriptors.items():
+    own = values[there[sensor]]
+    if len(own) > 1:
+      deviation = deviations(own)
+      measured[f"rankme/{sensor}"] = rankme(own)
+      measured[f"deviation_min/{sensor}"] = float(deviation.min())
+      measured[f"deviation_mean/{sensor}"] = float(deviation.mean())
+      measured[f"uniformity/{sensor}"] = uniformity(own)
+  for one, other in itertools.combinations(descriptors, 2):
+    if there[one].sum() > 1 and there[other].sum() > 1:
+      gap, relative = modality_gap(descriptors[one][there[one]], descriptors[other][there[other]])
+      measured |= {f"gap/{one}-{other}": gap, f"gap_relative/{one}-{other}": relative}
+    both = there[one] & there[other]
+    if both.any():
+      measured[f"alignment/{one}-{other}"] = alignment(
+        descriptors[one][both], descriptors[other][both]
+      )
+  for route, arrays in (predictions or {}).items():
+    difference = positional_collapse(*arrays)
+    if not math.isnan(difference):
+      measured[f"positional/{route}"] = difference
+  return measured
+
+
+def normalised(descriptors: np.ndarray) -> np.ndarray:
+  """Vectors (..., K) as float64 of unit length; a null vector stays null."""
+  values = np.asarray(descriptors, np.float64)
+  length = np.linalg.norm(values, axis=-1, keepdims=True)
+  return values / np.where(length > 0, length, 1.0)
+
+
+def rankme(descriptors: np.ndarray) -> float:
+  """Effective rank: exp of the entropy of the singular values' shares.
+
+  RankMe (Garrido et al. 2023, eq. 1), without its epsilon. Not centred, as in the paper: an
+  offset that all descriptors share counts, and lowers it.
+
+  Args:
+    descriptors: (P, K), not normalised.
+
+  Returns:
+    From 1 to min(P, K); 0 if all are null.
+  """
+  values = np.linalg.svd(np.asarray(descriptors, np.float64), compute_uv=False)
+  if not values.sum() > 0:
+    return 0.0
+  shares = values / values.sum()
+  shares = shares[shares > 0]
+  return float(np.exp(-np.sum(shares * np.log(shares))))
+
+
+def deviations(descriptors: np.ndarray) -> np.ndarray:
+  """(K,) deviation of each dimension of normalised descriptors (P, K).
+
+  1 / sqrt(K) where they are spread evenly over the sphere, 0 where they are one point.
+  """
+  return normalised(descriptors).std(axis=0)
+
+
+def modality_gap(one: np.ndarray, other: np.ndarray) -> tuple[float, float]:
+  """Distance between two sensors' means of normalised descriptors (Liang et al. 2022).
+
+  Args:
+    one: (P, K).
+    other: (P', K), not necessarily of the same scenes.
+
+  Returns:
+    The distance, and the distance over the spread: the root of the mean squared distance of a
+    descriptor from its own sensor's mean, averaged over the two sensors as squares. Infinite for
+    two different points without spread.
+  """
+  sides = [normalised(one), normalised(other)]
+  means = [side.mean(axis=0) for side in sides]
+  gap = float(np.linalg.norm(means[0] - means[1]))
+  squares = [side.var(axis=0).sum() for side in sides]
+  spread = math.sqrt(sum(squares) / 2)
+  return gap, gap / spread if spread > 0 else (math.inf if gap > 0 else 0.0)
+
+
+def alignment(one: np.ndarray, other: np.ndarray) -> float:
+  """Mean squared distance of co-located normalised descriptors (P, K) (Wang and Isola 2020, eq. 1).
+
+  0 where both sensors agree, 2 where they have nothing to do with each other.
+  """
+  return float(np.mean(np.sum((normalised(one) - normalised(other)) ** 2, axis=1)))
+
+
+def uniformity(descriptors: np.ndarray) -> float:
+  """log mean exp(-2 d^2) over all pairs of different scenes (Wang and Isola 2020, eq. 2).
+
+  Args:
+    descriptors: (P, K), normalised here; at least two. Time grows with P squared.
+
+  Returns:
+    0 if all are one point; about -4 if spread evenly over a sphere of many dimensions.
+  """
+  values = normalised(descriptors)
+  count, total = len(values), 0.0
+  squares = np.sum(values**2, axis=1)
+  for start in range(0, count, _ROWS):
+    block = slice(start, start + _ROWS)
+    distances = squares[block, None] + squares - 2 * values[block] @ values.T
+    total += float(np.sum(np.exp(-2 * np.maximum(distances, 0))))
+  # Every scene's pair with itself has distance 0 and was counted as 1.
+  return math.log((total - count) / (count * (count - 1)))
+
+
+def positional_collapse(predicted: np.ndarray, target: np.ndarray, positions: np.ndarray) -> float:
+  """How much better a prediction fits its own scene than others at the same place.
+
+  cos(prediction, own target) - mean of cos(prediction, another sample's target at the same
+  position), averaged over all predictions whose position another sample has among its targets.
+  It is 0 when predictions know where they look but not at what: a predictor that has learnt the
+  mean target of each position has a small loss and says nothing. Since both cosines are taken of
+  the same predictions, it does not matter which positions were drawn, only that some were drawn
+  in two samples. A sample may have a position twice, in two blocks that overlap: none of its
+  targets count as another sample's.
+
+  Args:
+    predicted: (B, M, D) of one route.
+    target: (B, M, D) of the same places.
+    positions: (B, M) int, their places in the target's token grid.
+
+  Returns:
+    From -2 to 2; NaN if no position was drawn in two samples.
+  """
+  samples, tokens, width = predicted.shape
+  guess = normalised(predicted).reshape(-1, width)
+  truth = normalised(target).reshape(-1, width)
+  _, place = np.unique(positions, return_inverse=True)
+  place = place.reshape(-1)
+  sample = np.repeat(np.arange(samples), tokens)
+  # The sum of the targets at this position, less those of this sample at this position.
+  sums, counts = _grouped(truth, place)
+  own_sums, own_counts = _grouped(truth, place * samples + sample)
+  others = counts - own_counts
+  if not others.any():
+    return math.nan
+  foreign = np.sum(guess * (sums - own_sums), axis=1) / np.maximum(others, 1)
+  difference = np.sum(guess * truth, axis=1) - foreign
+  return float(difference[others > 0].mean())
+
+
+def _grouped(values: np.ndarray, group: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  """For every row of values (T, D), the sum and the size of its group: (T, D), (T,)."""
+  _, index, counts = np.unique(group, return_inverse=True, return_counts=True)
+  order = np.argsort(index, kind="stable")
+  starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
+  sums = np.add.reduceat(values[order], starts, axis=0)
+  return sums[index], counts[index]

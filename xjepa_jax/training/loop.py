@@ -1,0 +1,141 @@
+"""The training loop. In every turn, in this order: evaluate, save, next batch, step, write."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from xjepa_jax.errors import TrainingError
+from xjepa_jax.training.checkpoint import Checkpoints
+from xjepa_jax.training.experiment import Experiment, device_batch, name_pairs
+from xjepa_jax.training.progress import Progress
+from xjepa_jax.training.state import TrainState
+from xjepa_jax.training.writers import Writers
+
+# Scalars of an evaluation, and a verdict in words if the space has collapsed.
+Evaluate = Callable[[TrainState, int], tuple[dict[str, float], str]]
+
+
+@dataclasses.dataclass
+class Outcome:
+  """How a run ended.
+
+  Attributes:
+    state: after the last step.
+    verdict: of the last evaluation, "" if all is well.
+    stopped: whether the run ended early, because of that verdict.
+    seconds: of this start's steps, compiling and evaluations not counted.
+    compile_seconds: of the first step, which traces and compiles.
+  """
+
+  state: TrainState
+  verdict: str = ""
+  stopped: bool = False
+  seconds: float = 0.0
+  compile_seconds: float = 0.0
+
+
+def train(
+  experiment: Experiment,
+  state: TrainState,
+  checkpoints: Checkpoints,
+  writers: Writers,
+  progress: Progress,
+  evaluate: Evaluate,
+  workdir: str,
+) -> Outcome:
+  """Runs from the state's step to the config's last.
+
+  Raises:
+    TrainingError: too many updates in a row were not finite.
+    CheckpointError: a save failed; the last good checkpoint is intact.
+  """
+  config = experiment.config
+  total = config.training.steps
+  first = int(state.step)
+  outcome = Outcome(state)
+  metrics: Mapping[str, Any] = {}
+  with experiment.training_pipeline() as pipeline:
+    batches = pipeline.batches(first)
+    for done in range(first, total + 1):
+      measured = None
+      every = config.evaluation.every
+      if every and (done % every == 0 or done == total) and done > first:
+        with progress.paused():
+          measured, outcome.verdict = evaluate(state, done)
+        writers.scalars(done, measured)
+        progress.note(measured)
+        if outcome.verdict:
+          progress.message(outcome.verdict)
+        outcome.stopped = bool(outcome.verdict) and config.telemetry.stop_on_collapse
+      with progress.paused():
+        ended = done == total or outcome.stopped
+        checkpoints.save(done, state, measured, force=ended or measured is not None)
+      if ended:
+        break
+      _, batch = next(batches)
+      started = time.monotonic()
+      with jax.profiler.StepTraceAnnotation("train", step_num=done):
+        state, metrics = experiment.step(state, device_batch(batch))
+      if done == first:
+        jax.block_until_ready(metrics)
+        outcome.compile_seconds = time.monotonic() - started
+      told = (done + 1) % config.telemetry.every == 0 or done in (first, total - 1)
+      scalars = _scalars(experiment, metrics, done) if told else None
+      progress.update(done + 1, scalars)
+      if scalars is not None:
+        writers.scalars(done + 1, {**scalars, **progress.scalars()})
+        _check_finite(state, config.training.bad_steps, pipeline, done)
+      _histograms(experiment, state, writers, done + 1)
+      _profile(config.telemetry.profile, done + 1, workdir)
+      if done > first:
+        outcome.seconds += time.monotonic() - started
+    batches.close()
+  outcome.state = state
+  return outcome
+
+
+def _scalars(experiment: Experiment, metrics: Mapping[str, Any], step: int) -> dict[str, float]:
+  """A step's metrics on the host, with what its schedules gave."""
+  found = {key: float(value) for key, value in jax.device_get(dict(metrics)).items()}
+  found["schedule/learning_rate"] = float(experiment.schedules.learning_rate(step))
+  found["schedule/weight_decay"] = float(experiment.schedules.weight_decay(step))
+  found["schedule/momentum"] = float(experiment.momentum(step))
+  return found
+
+
+def _check_finite(state: TrainState, limit: int, pipeline: Any, step: int) -> None:
+  streak = int(state.streak)
+  if streak >= limit:
+    raise TrainingError(
+      f"step {step}: the last {streak} updates were not finite and were skipped "
+      f"(training.bad_steps = {limit}). The state is that of before. The pairs of this step are "
+      f"{name_pairs(pipeline, step)}. Look at them with `python -m xjepa_jax.data.inspect`, lower "
+      "optimizer.learning_rate, or set optimizer.clip."
+    )
+
+
+def _histograms(experiment: Experiment, state: TrainState, writers: Writers, step: int) -> None:
+  every = experiment.config.telemetry.histograms
+  if every and step % every == 0:
+    leaves = jax.tree_util.tree_leaves_with_path(state.params)
+    writers.histograms(
+      step,
+      {
+        jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(value)
+        for path, value in leaves
+      },
+    )
+
+
+def _profile(window: tuple[int, ...], step: int, workdir: str) -> None:
+  """Starts and stops a profile for the steps of the window; TensorBoard and XProf read it."""
+  if window and step == window[0]:
+    jax.profiler.start_trace(f"{workdir}/profile")
+  elif window and step == window[1]:
+    jax.profiler.stop_trace()

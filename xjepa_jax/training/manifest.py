@@ -1,0 +1,84 @@
+"""SHA-256 of a checkpoint's files, for Orbax loads flipped bits without a word.
+
+The manifest lies in the checkpoint and is written before the checkpoint gets its final name, so
+there is none without it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from etils import epath
+
+MANIFEST = "manifest.json"
+# Written by Orbax at the top of a checkpoint after its manifest, when it commits.
+_LATER = ("_CHECKPOINT_METADATA", "commit_success.txt")
+_THREADS = 8  # hashlib lets go of the interpreter's lock
+
+
+def write_manifest(directory: epath.Path) -> None:
+  """Writes size and SHA-256 of every file below a directory into its `manifest.json`.
+
+  Raises:
+    OSError: a file cannot be read, or the manifest cannot be written.
+  """
+  names = sorted(_names(directory))
+  with ThreadPoolExecutor(_THREADS) as pool:
+    digests = list(pool.map(lambda name: _digest(directory / name), names))
+  files = {
+    name: {"bytes": size, "sha256": digest}
+    for name, (size, digest) in zip(names, digests, strict=True)
+  }
+  (directory / MANIFEST).write_text(json.dumps({"files": files}, indent=1))
+
+
+def damage(directory: epath.Path, most_bytes: int | None = None) -> str:
+  """What is wrong with a checkpoint's files in words, "" if nothing is.
+
+  Args:
+    directory: of one checkpoint.
+    most_bytes: of files larger than this only the size is compared; None reads all files.
+  """
+  try:
+    files = json.loads((directory / MANIFEST).read_text())["files"]
+    expected = {str(name): (int(f["bytes"]), str(f["sha256"])) for name, f in files.items()}
+  except FileNotFoundError:
+    return f"it has no {MANIFEST}"
+  except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    return f"{MANIFEST} cannot be read ({type(error).__name__}: {error})"
+
+  def of_file(item: tuple[str, tuple[int, str]]) -> str:
+    name, (size, digest) = item
+    try:
+      found = (directory / name).stat().length
+      if found != size:
+        return f"{name} has {found} bytes and had {size} when it was written"
+      if (most_bytes is None or size <= most_bytes) and _digest(directory / name)[1] != digest:
+        return f"{name} has other bytes than were written (SHA-256 differs)"
+    except OSError as error:
+      return f"{name} cannot be read ({error.strerror or type(error).__name__})"
+    return ""
+
+  with ThreadPoolExecutor(_THREADS) as pool:
+    return next((found for found in pool.map(of_file, expected.items()) if found), "")
+
+
+def _names(directory: epath.Path, below: str = "") -> Any:
+  for path in directory.iterdir():
+    name = f"{below}{path.name}"
+    if path.is_dir():
+      yield from _names(path, f"{name}/")
+    elif name != MANIFEST and name not in _LATER:
+      yield name
+
+
+def _digest(path: epath.Path) -> tuple[int, str]:
+  size, digest = 0, hashlib.sha256()
+  with path.open("rb") as file:
+    while block := file.read(1 << 20):
+      size += len(block)
+      digest.update(block)
+  return size, digest.hexdigest()

@@ -1,0 +1,169 @@
+"""The device mesh, and which axis of which array lies along which of its axes.
+
+Three axes: `replica` copies the parameters, `fsdp` cuts parameters and batch, `tensor` cuts each
+layer as Megatron-LM does (Shoeybi et al., section 3): the first matrix of a pair by its output, the
+second by its input, so that a pair needs one sum over devices. Arrays are described in two steps:
+a parameter's path gives the logical axes of its dimensions, and these have a mesh axis or none.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from xjepa_jax.errors import ConfigError
+
+AXES = ("replica", "fsdp", "tensor")
+
+
+@dataclasses.dataclass(frozen=True)
+class AxisRules:
+  """The mesh axis along which a logical axis lies, or None where every device has all of it.
+
+  Attributes:
+    embed: the width of tokens, at the end of a layer's matrices that is not cut by `tensor`.
+    heads: queries, keys and values of all attention heads, and what comes out of them.
+    mlp: the hidden width of an MLP.
+    patch: the numbers of a patch.
+    descriptor: what a head gives out.
+    vector: the width of tokens in an array that is small: norms, biases, tokens, tags.
+  """
+
+  embed: str | None = "fsdp"
+  heads: str | None = "tensor"
+  mlp: str | None = "tensor"
+  patch: str | None = None
+  descriptor: str | None = None
+  vector: str | None = None
+
+
+RULES = AxisRules()
+
+# (pattern, logical axes of the last dimensions): the first pattern found in a path counts. Patterns
+# are of a path's end, so that they also describe Adam's moments and the target encoder, whose paths
+# end in the parameter's. Dimensions before those named, such as the layers of a stack, are whole.
+PARAMETER_AXES: tuple[tuple[str, tuple[str, ...]], ...] = (
+  (r"(^|/)objective/.+$", ()),
+  (r"(^|/)stems/.+/kernel$", ("patch", "embed")),
+  (r"(^|/)(qkv|kv|q|k|v|query|key|value)/kernel$", ("embed", "heads")),
+  (r"(^|/)(qkv|kv|q|k|v|query|key|value)/bias$", ("heads",)),
+  (r"(^|/)attention\w*/out/kernel$", ("heads", "embed")),
+  (r"(^|/)up/kernel$", ("embed", "mlp")),
+  (r"(^|/)up/bias$", ("mlp",)),
+  (r"(^|/)down/kernel$", ("mlp", "embed")),
+  (r"(^|/)heads/.+/kernel$", ("embed", "descriptor")),
+  (r"(^|/)leave/kernel$", ("vector", "embed")),
+  (r"(^|/)\w*kernel$", ("embed", "vector")),
+  (r"(^|/)(bias|scale)$", ("vector",)),
+  (r"(^|/)\w*(position|quer(y|ies)|register|token|tag|embedding)s?(/\w+)?$", ("vector",)),
+)
+
+
+def make_mesh(
+  replica: int = 1, fsdp: int = -1, tensor: int = 1, devices: Sequence[Any] | None = None
+) -> Mesh:
+  """A mesh of all devices with the axes replica, fsdp and tensor.
+
+  Args:
+    replica, fsdp, tensor: devices along each axis; one of them may be -1, the rest.
+    devices: those of the mesh; None takes all of all processes.
+
+  Raises:
+    ConfigError: the sizes do not give exactly the number of devices.
+  """
+  devices = jax.devices() if devices is None else list(devices)
+  sizes = dict(zip(AXES, (replica, fsdp, tensor), strict=True))
+  open_axes = [axis for axis, size in sizes.items() if size == -1]
+  for axis, size in sizes.items():
+    if size < 1 and size != -1:
+      raise ConfigError(f"config key 'mesh.{axis}' is {size}; give a number of devices, or -1.")
+  if len(open_axes) > 1:
+    named = " and ".join(f"'mesh.{axis}'" for axis in open_axes)
+    raise ConfigError(f"config keys {named} are -1; only one axis can take the rest.")
+  given = math.prod(size for size in sizes.values() if size != -1)
+  named = ", ".join(f"mesh.{axis} = {size}" for axis, size in sizes.items() if size != -1)
+  if open_axes:
+    if len(devices) % given:
+      raise ConfigError(
+        f"config key 'mesh.{open_axes[0]}' is -1, but the {len(devices)} devices are no multiple "
+        f"of the {given} of the other axes ({named})."
+      )
+    sizes[open_axes[0]] = len(devices) // given
+  elif given != len(devices):
+    raise ConfigError(
+      f"config keys {named} need {given} devices and there are {len(devices)}; set one of them to "
+      "-1 to take the rest."
+    )
+  return jax.make_mesh(
+    tuple(sizes.values()), AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices
+  )
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+  """A batch's: its first axis over replica and fsdp."""
+  return NamedSharding(mesh, PartitionSpec(("replica", "fsdp")))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+  """That of an array of which every device has all."""
+  return NamedSharding(mesh, PartitionSpec())
+
+
+def parameter_shardings(mesh: Mesh, tree: Any, rules: AxisRules = RULES) -> Any:
+  """The sharding of each array of a state: parameters, moments, averages, counts.
+
+  A dimension that its mesh axis does not divide is left whole, and so are scalars.
+
+  Args:
+    mesh: see `make_mesh`.
+    tree: arrays or `jax.ShapeDtypeStruct`s, in any structure of which the paths end as those of
+      the parameters do.
+    rules: mesh axis of each logical axis.
+
+  Returns:
+    A `NamedSharding` for each array, in the structure of `tree`.
+
+  Raises:
+    ConfigError: no pattern describes an array's path, or two of its dimensions share a mesh axis.
+  """
+
+  def sharding(path: Any, leaf: Any) -> NamedSharding:
+    name = jax.tree_util.keystr(path, simple=True, separator="/")
+    return NamedSharding(mesh, _spec(name, leaf.shape, mesh, rules))
+
+  return jax.tree_util.tree_map_with_path(sharding, tree)
+
+
+def _spec(name: str, shape: tuple[int, ...], mesh: Mesh, rules: AxisRules) -> PartitionSpec:
+  if not shape:
+    return PartitionSpec()
+  logical = _logical_axes(name)
+  if len(logical) > len(shape):  # a summary of a parameter, such as Adafactor's means of rows
+    return PartitionSpec()
+  axes: list[str | None] = [None] * (len(shape) - len(logical))
+  for size, axis in zip(shape[len(axes) :], logical, strict=True):
+    along = getattr(rules, axis)
+    axes.append(along if along is not None and size % mesh.shape[along] == 0 else None)
+  used = [axis for axis in axes if axis is not None]
+  if len(set(used)) < len(used):
+    raise ConfigError(
+      f"the axis rules put two dimensions of {name!r} ({', '.join(logical)}) along the mesh axis "
+      f"{max(used, key=used.count)!r}; give each an axis of its own, or None."
+    )
+  return PartitionSpec(*axes)
+
+
+def _logical_axes(name: str) -> tuple[str, ...]:
+  for pattern, axes in PARAMETER_AXES:
+    if re.search(pattern, name):
+      return axes
+  raise ConfigError(
+    f"no entry of PARAMETER_AXES (training/mesh.py) says how the parameter {name!r} lies on the "
+    "mesh; add one with the logical axes of its last dimensions, or () to replicate it."
+  )

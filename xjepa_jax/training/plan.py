@@ -1,0 +1,170 @@
+"""What a run will need, before it runs: parameters, operations, memory of a device."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import numpy as np
+
+from xjepa_jax.config import describe_keys, to_dict
+from xjepa_jax.model.encoder import layer_spec
+from xjepa_jax.model.predictor import predictor_spec
+from xjepa_jax.training import flops
+from xjepa_jax.training.device_peaks import peak_flops
+from xjepa_jax.training.experiment import Experiment
+from xjepa_jax.training.mesh import batch_sharding
+from xjepa_jax.training.step import BATCH_KEYS
+
+
+@dataclasses.dataclass(frozen=True)
+class Memory:
+  """Bytes of one device.
+
+  Attributes:
+    state: parameters, moments, target encoder.
+    batch: of one step, as stored.
+    temporary: what the compiled step needs besides: activations, gradients.
+  """
+
+  state: int
+  batch: int
+  temporary: int
+
+  @property
+  def peak(self) -> int:
+    """All of them: the state is updated in place."""
+    return self.state + self.batch + self.temporary
+
+
+def step_flops(experiment: Experiment) -> float:
+  """Floating-point operations of one update of a whole batch, forward and backward."""
+  config, model, plan = experiment.config, experiment.model, experiment.plan
+  spec, depth, _ = layer_spec(config.model, model.dtype)
+  narrow = predictor_spec(config.predictor, spec)
+  shapes = {key: (given.patch, given.bands) for key, given in experiment.inputs.items()}
+  return flops.step(
+    pairs=config.training.batch,
+    contexts=[shapes[key] for key in model.contexts],
+    targets=[shapes[key] for key in model.targets],
+    routes=[sum(a == key for a, _ in model.routes) for key in model.contexts],
+    tokens=plan.tokens,
+    context_tokens=plan.context_tokens,
+    target_tokens=plan.blocks * plan.block_tokens,
+    blocks=plan.blocks,
+    width=spec.width,
+    depth=depth,
+    mlp_ratio=spec.mlp_ratio,
+    predictor_width=narrow.width,
+    predictor_depth=config.predictor.depth,
+    queries=config.predictor.queries if config.predictor.kind == "queries" else None,
+    registers=config.model.registers,
+    heads=[head.size for head in config.heads.values()],
+  )
+
+
+def peak_rate(experiment: Experiment) -> float | None:
+  """FLOP/s of all devices together at best, or None where it is not known."""
+  devices = experiment.mesh.devices.ravel()
+  peak = peak_flops(devices[0].device_kind, str(experiment.model.dtype))
+  return None if peak is None else peak * len(devices)
+
+
+def memory(experiment: Experiment) -> Memory:
+  """Compiles the step and reads what a device will need. Takes as long as a run's first step."""
+  state, batch = experiment.abstract_state(), abstract_batch(experiment)
+  analysis = experiment.step.lower(state, batch).compile().memory_analysis()  # type: ignore[attr-defined]
+  return Memory(_bytes(state), _bytes(batch), int(analysis.temp_size_in_bytes))
+
+
+def abstract_batch(experiment: Experiment) -> dict[str, Any]:
+  """Shapes, types and shardings of what the step takes of a batch."""
+  with experiment.training_pipeline() as pipeline:
+    slots = pipeline.source.slots
+  rows, sharding = experiment.config.training.batch, batch_sharding(experiment.mesh)
+
+  def array(shape: tuple[int, ...], dtype: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct((rows, *shape), np.dtype(dtype), sharding=sharding)
+
+  batch = {
+    "values": {key: array(slot.shape, slot.sensor.dtype) for key, slot in slots.items()},
+    "present": {key: array((), bool) for key in slots},
+    "valid": array((), bool),
+  }
+  return {key: batch[key] for key in BATCH_KEYS}
+
+
+def describe_plan(experiment: Experiment) -> Iterator[str]:
+  """The plan for people, line by line: config, sensors, parameters, operations, memory, mesh."""
+  yield "Config"
+  yield from (f"  {line}" for line in config_lines(experiment))
+  yield "Sensors"
+  for key, given in experiment.inputs.items():
+    yield (
+      f"  {key}: {given.sensor.product}; {given.height} x {given.width} pixels, "
+      f"{given.bands} bands, patches of {given.patch} pixels = {given.metres:g} m"
+    )
+  plan = experiment.plan
+  rows, columns = plan.grid
+  yield (
+    f"  {rows} x {columns} tokens; the context sees {plan.context_tokens} of {plan.tokens}, "
+    f"{plan.blocks} target blocks of {plan.block_tokens}"
+  )
+  yield "  routes " + ", ".join(f"{a}->{b}" for a, b in experiment.model.routes)
+  yield "Parameters"
+  yield from (f"  {line}" for line in parameter_lines(experiment))
+  needed = memory(experiment)
+  operations, peak = step_flops(experiment), peak_rate(experiment)
+  yield f"Operations: {operations / 1e9:,.2f} GFLOP a step"
+  if peak:
+    yield f"  at the devices' peak of {peak / 1e12:,.0f} TFLOP/s: {operations / peak * 1e3:,.2f} ms"
+  yield (
+    f"Memory of a device: {needed.peak / 1e6:,.1f} MB: state {needed.state / 1e6:,.1f}, batch "
+    f"{needed.batch / 1e6:,.1f}, activations and gradients {needed.temporary / 1e6:,.1f}"
+  )
+  devices = experiment.mesh.devices
+  sizes = ", ".join(f"{axis} {size}" for axis, size in experiment.mesh.shape.items())
+  yield f"Mesh: {devices.size} x {devices.ravel()[0].device_kind}: {sizes}"
+  yield f"Arithmetic: {experiment.model.dtype}"
+
+
+def config_lines(experiment: Experiment) -> Iterator[str]:
+  """Every key with its value; those that differ from the default are marked."""
+  values = _flat(to_dict(experiment.config))
+  defaults = {key: default for key, default, _ in describe_keys()}
+  flat = _flat(defaults)
+  for key, value in values.items():
+    yield f"{'*' if flat.get(key) != value else ' '} {key} = {value!r}"
+
+
+def parameter_lines(experiment: Experiment) -> Iterator[str]:
+  """Name, shape, number and sharding of every array of parameters, and their sum."""
+  params = experiment.abstract_state().params
+  leaves = jax.tree_util.tree_leaves_with_path(params)
+  names = [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in leaves]
+  longest = max(map(len, names))
+  for name, (_, leaf) in zip(names, leaves, strict=True):
+    shape = " x ".join(map(str, leaf.shape)) or "()"
+    yield f"{name:<{longest}}  {shape:>16}  {math.prod(leaf.shape):>12,}  {leaf.sharding.spec}"
+  total = sum(math.prod(leaf.shape) for _, leaf in leaves)
+  yield f"{'in all':<{longest}}  {'':>16}  {total:>12,}"
+
+
+def _flat(tree: Any, where: str = "") -> dict[str, Any]:
+  if not isinstance(tree, dict) or not tree:
+    return {where: tree}
+  found: dict[str, Any] = {}
+  for key, value in tree.items():
+    found |= _flat(value, f"{where}.{key}" if where else str(key))
+  return found
+
+
+def _bytes(tree: Any) -> int:
+  """Of one device, of arrays that have shardings."""
+  return sum(
+    math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
+    for leaf in jax.tree.leaves(tree)
+  )

@@ -1,0 +1,92 @@
+"""Damaged checkpoints are set aside by name, never deleted, and the one before is used."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from absl import logging
+from etils import epath
+
+from xjepa_jax.errors import CheckpointError
+from xjepa_jax.training.manifest import damage
+
+_SMALL = 1 << 20  # bytes of files that are read through when a directory is opened
+_BAD = ".bad"
+
+
+def set_aside_damaged(directory: epath.Path) -> None:
+  """Sets aside what opening a directory of checkpoints would stumble over.
+
+  Files of more than a megabyte are compared by their size only.
+
+  Raises:
+    CheckpointError: all that are there are damaged, so that training would start anew unasked.
+    OSError: the directory cannot be read, or a checkpoint cannot be renamed.
+  """
+  if not directory.exists():
+    return
+  sound = 0
+  for path in sorted(directory.iterdir()):
+    if path.name.isdecimal():
+      if found := damage(path, _SMALL):
+        _set_aside(path, found)
+      else:
+        sound += 1
+  if not sound and any(_BAD in path.name for path in directory.iterdir()):
+    raise _none_is_whole(directory)
+
+
+def sound_step(
+  directory: epath.Path, steps: Sequence[int], step: int | None = None, read_only: bool = False
+) -> int:
+  """The step asked for, or the last whose files are as they were written.
+
+  Args:
+    directory: holds a directory a step.
+    steps: those with a checkpoint, ascending.
+    step: the one wanted; None takes the last that is sound, and sets those after it aside.
+    read_only: leave damaged ones where they are.
+
+  Raises:
+    CheckpointError: the step asked for is not there or damaged, or none is sound.
+    OSError: a checkpoint cannot be renamed.
+  """
+  if step is not None:
+    if step not in steps:
+      raise CheckpointError(f"{directory}: has no checkpoint of step {step}; there are {steps}.")
+    if found := damage(directory / str(step)):
+      raise CheckpointError(
+        f"{directory / str(step)}: is damaged: {found}. Choose another of {steps}."
+      )
+    return step
+  for candidate in reversed(steps):
+    path = directory / str(candidate)
+    found = damage(path)
+    if not found:
+      return candidate
+    if read_only:
+      logging.warning("%s is damaged: %s. The checkpoint before it is used.", path, found)
+    else:
+      _set_aside(path, found)
+  raise _none_is_whole(directory)
+
+
+def _none_is_whole(directory: epath.Path) -> CheckpointError:
+  return CheckpointError(
+    f"{directory}: has no checkpoint that is whole. Put a copy of one there, or start anew in "
+    f"another working directory, or here after moving what ends in {_BAD} away."
+  )
+
+
+def _set_aside(path: epath.Path, found: str) -> None:
+  number, aside = 1, path.parent / f"{path.name}{_BAD}"
+  while aside.exists():
+    number += 1
+    aside = path.parent / f"{path.name}{_BAD}-{number}"
+  path.rename(aside)
+  logging.warning(
+    "%s is damaged: %s. It is set aside as %s, and the one before it is used; nothing was deleted.",
+    path,
+    found,
+    aside.name,
+  )

@@ -1,0 +1,195 @@
+"""The train step: one jitted function from a state and a batch to the next state.
+
+  scale, crop, augment, mask, context encoder, target encoder, predictor, terms, gradients, optax
+  chain (clip, AdamW, target update)
+
+Everything random in step n comes from `fold_in(seed, n)`, so a step depends on the state and the
+batch alone. A step whose loss or gradients are not finite changes nothing but two counters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array
+
+from xjepa_jax.config import Config
+from xjepa_jax.model.images import crop, scale
+from xjepa_jax.model.masking import MaskPlan
+from xjepa_jax.model.outputs import Outputs
+from xjepa_jax.model.xjepa import Parameters, XJepa
+from xjepa_jax.objective.table import Objective
+from xjepa_jax.training.augment import augment
+from xjepa_jax.training.state import TrainState
+from xjepa_jax.training.target import find_target
+
+# What the step needs of a batch; the rest says where its pairs are stored.
+BATCH_KEYS = ("values", "present", "valid")
+
+Step = Callable[[TrainState, Mapping[str, Any]], tuple[TrainState, dict[str, Array]]]
+
+
+def train_step(
+  model: XJepa,
+  objective: Objective,
+  optimizer: optax.GradientTransformationExtraArgs,
+  plan: MaskPlan,
+  config: Config,
+) -> Step:
+  """The pure step, to be jitted with shardings and a donated state.
+
+  Returns:
+    (state, batch) -> (state, metrics): batch as the data pipeline gives it (B rows, raw values),
+    metrics () float32 each: the losses by label, route and in total, "norm/gradient", and
+    "skipped" (1 where the update was not finite).
+  """
+  seed = config.training.seed
+  parts = config.training.accumulate
+
+  def loss(
+    parameters: Parameters, target: Parameters, batch: Any, key: Array, number: Array
+  ) -> tuple[Array, dict[str, Array]]:
+    image_key, mask_key, terms_key = jax.random.split(key, 3)
+    values, seen = training_images(model, batch["values"], config, image_key)
+    outputs = model.outputs(parameters, target, values, seen, _present(batch), plan, mask_key)
+    return objective.loss(parameters["objective"], outputs, number, terms_key)
+
+  def gradients(state: TrainState, batch: Any, key: Array) -> tuple[Any, dict[str, Array]]:
+    target = find_target(state.opt_state)
+    one = jax.grad(loss, has_aux=True)
+    if parts == 1:
+      return one(state.params, target, batch, key, state.step)
+
+    def add(total: Any, part: Any) -> tuple[Any, None]:
+      number, rows = part
+      found = one(state.params, target, rows, jax.random.fold_in(key, number), state.step)
+      return jax.tree.map(lambda a, b: a + b / parts, total, found), None
+
+    # Every parts-th row, so that the rows of a part lie on all devices as the batch does.
+    rows = jax.tree.map(lambda x: x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1), batch)
+    shapes = jax.eval_shape(one, state.params, target, _first(rows), key, state.step)
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    return jax.lax.scan(add, zeros, (jnp.arange(parts), rows))[0]
+
+  def step(state: TrainState, batch: Mapping[str, Any]) -> tuple[TrainState, dict[str, Array]]:
+    key = jax.random.fold_in(jax.random.key(seed), state.step)
+    grads, metrics = gradients(state, {name: batch[name] for name in BATCH_KEYS}, key)
+    norm = optax.global_norm(grads)
+    fine = jnp.isfinite(norm) & jnp.isfinite(metrics["loss/total"])
+    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    kept_params, kept_state = jax.tree.map(
+      lambda new, old: jnp.where(fine, new, old),
+      (params, opt_state),
+      (state.params, state.opt_state),
+    )
+    bad = 1 - fine.astype(jnp.int32)
+    after = TrainState(
+      step=state.step + 1,
+      params=kept_params,
+      opt_state=kept_state,
+      skipped=state.skipped + bad,
+      streak=(state.streak + 1) * bad,
+    )
+    metrics = {**metrics, "norm/gradient": norm, "skipped": bad.astype(jnp.float32)}
+    return after, metrics
+
+  return step
+
+
+def jit_step(step: Step, state_shardings: Any, batch_sharding: Any, replicated: Any) -> Step:
+  """The step compiled for a mesh; the state given is donated.
+
+  Args:
+    step: see `train_step`.
+    state_shardings: of every leaf of the state.
+    batch_sharding: of the first axis of every array of a batch.
+    replicated: of the metrics.
+  """
+  return jax.jit(
+    step,
+    in_shardings=(state_shardings, batch_sharding),
+    out_shardings=(state_shardings, replicated),
+    donate_argnums=0,
+  )
+
+
+def training_images(
+  model: XJepa, stored: Mapping[str, Array], config: Config, key: Array
+) -> tuple[dict[str, Array], dict[str, Array]]:
+  """Scaled, cut and augmented images (sensor -> (B, H, W, C)), and which bands they have."""
+  crop_key, augment_key = jax.random.split(key)
+  values, seen = _scaled(model, stored)
+  values = crop(values, model.inputs, crop_key)
+  return augment(values, config.augment, augment_key), seen
+
+
+def plain_images(
+  model: XJepa, stored: Mapping[str, Array]
+) -> tuple[dict[str, Array], dict[str, Array]]:
+  """Scaled images, cut in the middle and not augmented, and which bands they have."""
+  values, seen = _scaled(model, stored)
+  return crop(values, model.inputs, None), seen
+
+
+def describe(model: XJepa) -> Callable[[Parameters, Mapping[str, Any]], dict[str, Any]]:
+  """What an encoder makes of whole images.
+
+  Returns:
+    (encoder, batch) -> "descriptors": head -> sensor -> (B, K) float32, not normalised, beside the
+    batch's "present", "valid" and "record"; pure, for a batch as the data pipeline gives it.
+  """
+
+  def described(encoder: Parameters, batch: Mapping[str, Any]) -> dict[str, Any]:
+    values, seen = plain_images(model, batch["values"])
+    found = {"descriptors": model.encode(encoder, values, seen)[1], "present": _present(batch)}
+    return found | {name: batch[name] for name in ("valid", "record")}
+
+  return described
+
+
+def tokens(model: XJepa) -> Callable[[Parameters, Mapping[str, Any]], dict[str, Array]]:
+  """As `describe`, but sensor -> (B, N, D) tokens."""
+
+  def found(encoder: Parameters, batch: Mapping[str, Any]) -> dict[str, Array]:
+    values, seen = plain_images(model, batch["values"])
+    return model.encode(encoder, values, seen)[0]
+
+  return found
+
+
+def predict(
+  model: XJepa, plan: MaskPlan, seed: int
+) -> Callable[[Parameters, Parameters, Mapping[str, Any]], Outputs]:
+  """What the predictor makes of whole, plain images.
+
+  Returns:
+    (parameters, target encoder, batch) -> the outputs of the batch under one mask for all its
+    samples, so that predictions can be compared place by place.
+  """
+
+  def predicted(parameters: Parameters, target: Parameters, batch: Mapping[str, Any]) -> Outputs:
+    values, seen = plain_images(model, batch["values"])
+    key = jax.random.key(seed)
+    return model.outputs(parameters, target, values, seen, _present(batch), plan, key, alike=True)
+
+  return predicted
+
+
+def _scaled(model: XJepa, stored: Mapping[str, Array]) -> tuple[dict[str, Array], dict[str, Array]]:
+  pairs = {key: scale(given.sensor, stored[key]) for key, given in model.inputs.items()}
+  return {key: pair[0] for key, pair in pairs.items()}, {
+    key: pair[1] for key, pair in pairs.items()
+  }
+
+
+def _present(batch: Mapping[str, Any]) -> dict[str, Array]:
+  return {key: present & batch["valid"] for key, present in batch["present"].items()}
+
+
+def _first(rows: Any) -> Any:
+  return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), rows)

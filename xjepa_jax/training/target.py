@@ -1,0 +1,136 @@
+"""The EMA target encoder as the last transformation of an optax chain.
+
+Its state is part of the optimizer's, so it is sharded, saved and restored with it, and an update
+that is skipped or accumulated leaves it alone. `optax.ema` is something else: it averages updates,
+starting from zero.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from xjepa_jax.errors import ConfigError, TrainingError
+
+
+class TargetState(NamedTuple):
+  """State of `target_encoder`.
+
+  Attributes:
+    count: () int32, updates averaged so far.
+    encoder: the averaged parameters, float32, of the same structure as the part averaged.
+  """
+
+  count: jax.Array  # type: ignore[assignment]  # hides tuple.count, as in optax's states
+  encoder: Any
+
+
+def target_encoder(
+  momentum: optax.Schedule, part: str = "encoder"
+) -> optax.GradientTransformationExtraArgs:
+  """Averages a part of the parameters as they are after each update; updates pass unchanged.
+
+  `average <- tau * average + (1 - tau) * parameters` (X-JEPA, section 3; BYOL, eq. 1), in float32
+  whatever the parameters are: in bfloat16 the small steps at tau = 0.999 are rounded away. It has
+  to be the last of a chain, for what it averages is the parameters plus the updates that it sees.
+
+  Args:
+    momentum: tau in [0, 1] of the n-th update, counted from 0.
+    part: key of the parameters' subtree that is averaged.
+
+  Returns:
+    A transformation whose update needs `params`. Its state starts as a copy of the part.
+
+  Raises:
+    TrainingError: on update, `params` was not given, or has no such part.
+  """
+
+  def init(params: Any) -> TargetState:
+    # A copy even of float32, or a step that donates its state would donate one buffer twice.
+    encoder = jax.tree.map(
+      lambda value: jnp.array(value, dtype=jnp.float32, copy=True), _part(params, part)
+    )
+    return TargetState(jnp.zeros((), jnp.int32), encoder)
+
+  def update(
+    updates: Any, state: TargetState, params: Any = None, **extra: Any
+  ) -> tuple[Any, TargetState]:
+    del extra
+    new = optax.apply_updates(_part(params, part), _part(updates, part))
+    tau = jnp.asarray(momentum(state.count), jnp.float32)
+    encoder = jax.tree.map(
+      lambda old, value: tau * old + (1 - tau) * value.astype(jnp.float32), state.encoder, new
+    )
+    return updates, TargetState(optax.safe_increment(state.count), encoder)
+
+  return optax.GradientTransformationExtraArgs(init, update)
+
+
+def momentum_schedule(kind: str, start: float, end: float = 1.0, steps: int = 1) -> optax.Schedule:
+  """tau by update: `start` throughout, or from `start` to `end`, which it keeps after `steps`.
+
+  Args:
+    kind: "constant"; "linear" (I-JEPA); "cosine", `end - (end - start) (1 + cos(pi n/steps)) / 2`
+      (BYOL, section 3.2).
+    start: tau of the first update.
+    end: tau of update number `steps` and later.
+    steps: updates from start to end.
+
+  Raises:
+    ConfigError: another kind, a tau outside [0, 1], or no steps.
+  """
+  for key, value in (("momentum", start), ("final_momentum", end)):
+    if not 0 <= value <= 1:
+      raise ConfigError(f"config key 'target.{key}' is {value}; expected a number from 0 to 1.")
+  if steps < 1:
+    raise ConfigError(f"the target's momentum changes over {steps} steps; expected at least 1.")
+  if kind == "constant":
+    return lambda count: jnp.full((), start, jnp.float32)
+  if kind not in ("linear", "cosine"):
+    raise ConfigError(
+      f"config key 'target.schedule' is {kind!r}; allowed: constant, linear, cosine."
+    )
+
+  def schedule(count: Any) -> jax.Array:
+    done = jnp.clip(jnp.asarray(count, jnp.float32) / steps, 0, 1)
+    if kind == "cosine":
+      done = (1 - jnp.cos(jnp.pi * done)) / 2
+    return start + (end - start) * done
+
+  return schedule
+
+
+def find_target(opt_state: Any) -> Any:
+  """The target's parameters, wherever in an optimizer's state they are.
+
+  Args:
+    opt_state: the state of a chain, however wrapped (`MultiSteps`, `apply_if_finite`, ...); arrays
+      or what stands for them.
+
+  Raises:
+    TrainingError: the optimizer has no target encoder, or several.
+  """
+  leaves = jax.tree.leaves(opt_state, is_leaf=lambda node: isinstance(node, TargetState))
+  found = [leaf for leaf in leaves if isinstance(leaf, TargetState)]
+  if len(found) != 1:
+    raise TrainingError(
+      f"the optimizer's state holds {len(found)} target encoders, expected one: end its chain "
+      "with one target_encoder(...)."
+    )
+  return found[0].encoder
+
+
+def _part(tree: Any, part: str) -> Any:
+  if tree is None:
+    raise TrainingError(
+      "the target encoder averages parameters and got none: call update(updates, state, params)."
+    )
+  if part not in tree:
+    raise TrainingError(
+      f"the target encoder averages the part {part!r} of the parameters, whose parts are "
+      f"{', '.join(map(str, tree))}."
+    )
+  return tree[part]

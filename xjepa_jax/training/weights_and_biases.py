@@ -1,0 +1,73 @@
+"""Weights & Biases, for those who ask for it: `pip install xjepa_jax[wandb]`."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from typing import Any, SupportsFloat
+
+import numpy as np
+
+from xjepa_jax.data import storage
+from xjepa_jax.errors import ConfigError
+
+
+class WeightsAndBiases:
+  """A run of a Weights & Biases project; a run that is continued stays the same run there.
+
+  Steps that were logged before a restart are kept as they are: the service takes no step twice.
+  """
+
+  def __init__(self, project: str, directory: str, config: Mapping[str, Any]):
+    """Begins or continues a run; its identity is kept in `directory`/wandb_id.txt.
+
+    Raises:
+      ConfigError: the package is not installed.
+    """
+    try:
+      import wandb
+    except ImportError as error:
+      raise ConfigError(
+        f"config key 'telemetry.wandb' is {project!r}, and the package wandb cannot be imported "
+        f"({error}). Install it with `pip install xjepa_jax[wandb]`, or leave the key empty."
+      ) from error
+    self._wandb = wandb
+    self._run = wandb.init(
+      project=project,
+      dir=None if storage.is_remote(directory) else directory,
+      config=dict(config),
+      id=_identity(f"{directory}/wandb_id.txt"),
+      resume="allow",
+    )
+
+  def scalars(self, step: int, values: Mapping[str, SupportsFloat]) -> None:
+    """One curve a key."""
+    self._run.log({key: float(value) for key, value in values.items()}, step=step)
+
+  def histograms(self, step: int, values: Mapping[str, np.ndarray]) -> None:
+    """The distribution of the finite values of each array."""
+    made = {}
+    for key, value in values.items():
+      array = np.asarray(value, dtype=np.float64).ravel()
+      finite = array[np.isfinite(array)]
+      if finite.size:
+        made[key] = self._wandb.Histogram(finite)
+    self._run.log(made, step=step)
+
+  def images(self, step: int, values: Mapping[str, np.ndarray]) -> None:
+    """Pictures, (H, W, 3) uint8."""
+    made = {key: self._wandb.Image(np.asarray(value)) for key, value in values.items()}
+    self._run.log(made, step=step)
+
+  def close(self) -> None:
+    """Sends what waits and ends the run."""
+    self._run.finish()
+
+
+def _identity(path: str) -> str:
+  try:
+    return storage.read_file(path).decode("ascii").strip()
+  except FileNotFoundError:
+    identity = uuid.uuid4().hex[:12]
+    storage.write_file(path, identity.encode())
+    return identity

@@ -1,0 +1,111 @@
+"""Where the numbers of a run go: one small interface, and several writers behind it.
+
+Only one process writes; the caller decides which. Steps count updates done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Any, Protocol, SupportsFloat
+
+import numpy as np
+
+
+class Writer(Protocol):
+  """What every writer can be told. Keys are paths such as "loss/latent"."""
+
+  def scalars(self, step: int, values: Mapping[str, SupportsFloat]) -> None:
+    """Numbers of one step, 0-dimensional arrays included."""
+
+  def histograms(self, step: int, values: Mapping[str, np.ndarray]) -> None:
+    """Arrays of any shape whose values' distribution is of interest."""
+
+  def images(self, step: int, values: Mapping[str, np.ndarray]) -> None:
+    """Pictures, (H, W, 3) uint8."""
+
+  def close(self) -> None:
+    """Finishes all that is under way. Nothing is written after."""
+
+
+class Writers:
+  """Tells several writers the same; itself a `Writer` and a context manager."""
+
+  def __init__(self, writers: Sequence[Writer]):
+    self._writers = tuple(writers)
+
+  def scalars(self, step: int, values: Mapping[str, SupportsFloat]) -> None:
+    """Numbers of one step, brought to the host once for all writers."""
+    numbers = {key: float(value) for key, value in values.items()}
+    for writer in self._writers:
+      writer.scalars(step, numbers)
+
+  def histograms(self, step: int, values: Mapping[str, np.ndarray]) -> None:
+    """Arrays of one step, brought to the host once for all writers."""
+    arrays = {key: np.asarray(value) for key, value in values.items()}
+    for writer in self._writers:
+      writer.histograms(step, arrays)
+
+  def images(self, step: int, values: Mapping[str, np.ndarray]) -> None:
+    """Pictures of one step."""
+    for writer in self._writers:
+      writer.images(step, values)
+
+  def close(self) -> None:
+    """Closes every writer, also those after one that fails, then raises the first failure."""
+    failure: Exception | None = None
+    for writer in self._writers:
+      try:
+        writer.close()
+      except Exception as error:
+        failure = failure or error
+    if failure is not None:
+      raise failure
+
+  def __enter__(self) -> Writers:
+    return self
+
+  def __exit__(
+    self,
+    kind: type[BaseException] | None,
+    error: BaseException | None,
+    trace: TracebackType | None,
+  ) -> None:
+    self.close()
+
+
+def open_writers(
+  directory: str,
+  *,
+  first: int = 0,
+  tensorboard: bool = True,
+  wandb: str = "",
+  config: Mapping[str, Any] | None = None,
+) -> Writers:
+  """The writers of a run: `metrics.jsonl`, and TensorBoard and Weights & Biases where wanted.
+
+  Args:
+    directory: of the run; it exists.
+    first: the first step that will be written. What earlier starts of the run wrote at this step
+      and after is dropped, so that the curve is that of one run.
+    tensorboard: write event files into `directory`/tensorboard.
+    wandb: project of Weights & Biases; empty is none.
+    config: of the experiment, for Weights & Biases.
+
+  Raises:
+    ConfigError: Weights & Biases is wanted and not installed.
+    TrainingError: the `metrics.jsonl` of an earlier start cannot be continued.
+  """
+  from xjepa_jax.training.json_lines import JsonLines
+
+  writers: list[Writer] = []
+  if wandb:  # first, for it is the one that is likely to be refused
+    from xjepa_jax.training.weights_and_biases import WeightsAndBiases
+
+    writers.append(WeightsAndBiases(wandb, directory, config or {}))
+  writers.append(JsonLines(f"{directory}/metrics.jsonl", first))
+  if tensorboard:
+    from xjepa_jax.training.tensorboard import TensorBoard
+
+    writers.append(TensorBoard(f"{directory}/tensorboard", first))
+  return Writers(writers)
