@@ -1,22 +1,21 @@
 # make run   makes the virtual environment, installs, and runs the main job
 # make test  the same, and runs formatting, lint, types and tests
 #
-# PYTHON chooses the interpreter (3.11 or newer), VENV where the environment goes.
+# PYTHON chooses the interpreter (3.11 or newer), VENV where the environment goes,
+# CONFIG and WORKDIR what is run and where its results go.
 
 PYTHON ?= python3
 VENV ?= .venv
-OUT ?= runs/pairs
+CONFIG ?= configs/optical_sar.py
+WORKDIR ?= runs/optical_sar
 
 BIN := $(VENV)/bin
 CONSTRAINTS := $(shell $(PYTHON) -c 'import sys; print("constraints-py311.txt" if sys.version_info < (3, 12) else "constraints.txt")')
 
 .PHONY: run test check install install-dev clean
 
-run: install $(OUT)/dataset_info.json
-	$(BIN)/python -m xjepa_jax.data.inspect $(OUT) --verify --sheet $(OUT)-sheet.png
-
-$(OUT)/dataset_info.json: | install
-	$(BIN)/python -m xjepa_jax.data.simulate --out $(OUT) --pairs 2000 --resume
+run: install
+	$(BIN)/python -m xjepa_jax.main --config=$(CONFIG) --workdir=$(WORKDIR)
 
 test: install-dev check
 	$(BIN)/python -m pytest

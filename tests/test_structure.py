@@ -14,8 +14,23 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "xjepa_jax"
 # A room may import from rooms to its left, and from its own.
-ORDER = ("errors", "sensors", "sensor_presets", "data")
+ORDER = (
+  "errors",
+  "versions",
+  "sensors",
+  "sensor_presets",
+  "config",
+  "data",
+  "model",
+  "objective",
+  "training",
+  "export",
+  "retrieval",
+  "report",
+  "main",
+)
 COMMANDS = (
+  "xjepa_jax.main",
   "xjepa_jax.data.importers",
   "xjepa_jax.data.simulate",
   "xjepa_jax.data.inspect",

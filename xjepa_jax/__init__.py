@@ -3,4 +3,20 @@
 Importing the package is cheap: nothing heavy is loaded until a module that needs it is.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+  from xjepa_jax.export import load_encoder
+
+__all__ = ["load_encoder"]
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+  if name == "load_encoder":
+    from xjepa_jax.export import load_encoder
+
+    return load_encoder
+  raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

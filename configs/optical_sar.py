@@ -1,0 +1,61 @@
+"""Optical and SAR in one space: X-JEPA, and a term that keeps the space open.
+
+python -m xjepa_jax.main --config=configs/optical_sar.py            # :tiny, simulated pairs
+python -m xjepa_jax.main --config=configs/optical_sar.py:small \
+  --config.data.directories="('data/mine',)" --config.data.simulate=0
+"""
+
+from __future__ import annotations
+
+from ml_collections import ConfigDict
+
+from xjepa_jax.config import default_config
+
+PRESETS = ("tiny", "small", "base", "large")
+
+
+def get_config(preset: str = "tiny") -> ConfigDict:
+  """`tiny` learns in minutes on a laptop; the others are for archives and accelerators."""
+  if preset not in PRESETS:
+    raise ValueError(f"preset {preset!r}; expected one of {', '.join(PRESETS)}.")
+  config = default_config()
+  config.data.directories = ("runs/pairs",)
+  config.data.simulate = 2000
+  if preset == "tiny":
+    _tiny(config)
+  else:
+    _for_archives(config, preset)
+  return config
+
+
+def _tiny(config: ConfigDict) -> None:
+  config.model.width = 128
+  config.model.depth = 4
+  config.model.attention_heads = 4
+  config.predictor.width = 64
+  config.predictor.depth = 2
+  config.training.steps = 400
+  config.optimizer.warmup = 40
+  config.target.momentum = 0.98
+  config.evaluation.every = 100
+  config.checkpoint.every = 100
+  config.telemetry.every = 20
+
+
+def _for_archives(config: ConfigDict, preset: str) -> None:
+  """BigEarthNet's size: 120 pixels, hundreds of thousands of pairs."""
+  config.model.preset = preset
+  config.model.patch = 15 if preset == "small" else 10
+  config.model.remat = {"small": "none", "base": "dots", "large": "full"}[preset]
+  config.predictor.width = 384
+  config.predictor.depth = 6
+  config.training.steps = 50_000
+  config.training.batch = {"small": 512, "base": 1024, "large": 2048}[preset]
+  config.optimizer.warmup = 2_500
+  config.optimizer.learning_rate = 5e-4
+  config.optimizer.final_weight_decay = 0.4
+  config.target.momentum = 0.996
+  config.evaluation.every = 1_000
+  config.checkpoint.every = 1_000
+  config.checkpoint.keep_every = 10_000
+  config.mask.context = 0.5

@@ -1,0 +1,119 @@
+"""The report of a run: one page that shows everything, and the files that it is made of.
+
+index.html      everything, in one file that needs no other and no network
+metrics.json    every number
+retrieval.png   queries and what was found
+tokens.png      tokens as colours
+curves.png      losses, geometry and retrieval over steps
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping
+from html import escape
+
+from xjepa_jax.data import storage
+from xjepa_jax.report import curves, metrics_file, sections, sheet
+from xjepa_jax.report.findings import Findings
+from xjepa_jax.report.page_style import CSS
+from xjepa_jax.report.retrieval_grid import retrieval_grid
+from xjepa_jax.report.token_maps import token_sheet
+
+PAGE, METRICS = "index.html", "metrics.json"
+RETRIEVAL, TOKENS, CURVES = "retrieval.png", "tokens.png", "curves.png"
+# Nothing but what is in the file itself may be loaded, and no script may run.
+_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+
+
+def write_report(directory: str, findings: Findings) -> str:
+  """Writes a report; a picture that there is nothing for is left out, and its section with it.
+
+  Args:
+    directory: of the report, local or an address such as gs://...; made if it is not there.
+    findings: what to show.
+
+  Returns:
+    The path of the page, written last.
+
+  Raises:
+    ValueError: tokens do not fill their grid.
+    OSError: a file cannot be written.
+  """
+  pictures = draw(findings)
+  if not storage.is_remote(directory):
+    os.makedirs(directory, exist_ok=True)
+  metrics_file.write_metrics(f"{directory}/{METRICS}", findings)
+  for name, content in pictures.items():
+    storage.write_file(f"{directory}/{name}", content)
+  path = f"{directory}/{PAGE}"
+  storage.write_file(path, render(findings, pictures).encode())
+  return path
+
+
+def draw(findings: Findings) -> dict[str, bytes]:
+  """The report's pictures, file name -> PNG; only those that there is something for."""
+  found = {}
+  if findings.examples:
+    found[RETRIEVAL] = sheet.png(retrieval_grid(findings.examples))
+  if any(pair.tokens for pair in findings.token_maps):
+    found[TOKENS] = sheet.png(token_sheet(findings.token_maps))
+  figure = curves.curves(findings.history, _levels(findings))
+  if figure is not None:
+    found[CURVES] = curves.png(figure)
+  return found
+
+
+def render(findings: Findings, pictures: Mapping[str, bytes]) -> str:
+  """The page as HTML: no script, nothing loaded from anywhere, all text escaped.
+
+  Args:
+    findings: what to show.
+    pictures: as `draw` makes them.
+  """
+  parts = {
+    "results": ("Results", sections.results(findings)),
+    "retrieval": ("What was found", sections.retrieval(findings, pictures.get(RETRIEVAL))),
+    "geometry": ("The space", sections.geometry(findings)),
+    "tokens": ("What tokens tell apart", sections.tokens(findings, pictures.get(TOKENS))),
+    "curves": ("The course of training", sections.course(findings, pictures.get(CURVES))),
+    "run": ("The run", sections.run(findings)),
+  }
+  parts = {name: part for name, part in parts.items() if part[1]}
+  links = "".join(f'<li><a href="#{name}">{title}</a></li>' for name, (title, _) in parts.items())
+  body = "\n".join(
+    f'<section aria-labelledby="{name}">\n<h2 id="{name}">{title}</h2>\n{content}\n</section>'
+    for name, (title, content) in parts.items()
+  )
+  return f"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="{_POLICY}">
+<title>{escape(findings.title)}</title>
+<style>{CSS}</style>
+</head>
+<body>
+<header>
+<h1>{escape(findings.title)}</h1>
+{sections.lead(findings)}
+{sections.verdict(findings)}
+<nav aria-label="Sections"><ul>{links}</ul></nav>
+</header>
+<main>
+{body}
+</main>
+</body>
+</html>
+"""
+
+
+def _levels(findings: Findings) -> dict[str, float]:
+  """Chance's R@1, as a level line beside the curves; the mean of its directions."""
+  values = [
+    row["recall@1"] for row in findings.summary if row.get("name") == "chance" and "recall@1" in row
+  ]
+  mean = sum(values) / len(values) if values else math.nan
+  return {"chance": mean} if math.isfinite(mean) else {}

@@ -1,0 +1,1 @@
+"""Descriptors -> answers: rankings, metrics, and their worth against chance and baselines."""

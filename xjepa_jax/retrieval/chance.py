@@ -1,0 +1,93 @@
+"""What a ranking by lot would score, computed exactly: the expectation over all permutations.
+
+The first two definitions of F1 (`f1_csmae`, `f1_query`) are not linear in the answers and have no
+closed form; only `f1_item` has a chance value: its mean over the archive.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from xjepa_jax.retrieval.metrics import discounted
+
+
+def chance_recall_at(answers: np.ndarray, k: int) -> np.ndarray:
+  """(Q,) chance that the one true among `answers` (Q,) int is in the first k: k / answers."""
+  return np.minimum(k / np.asarray(answers, np.float64), 1.0)
+
+
+def chance_reciprocal_rank(answers: np.ndarray) -> np.ndarray:
+  """(Q,) mean of 1 / place over the places 1..answers: the harmonic number / answers."""
+  answers = np.asarray(answers)
+  harmonic = np.cumsum(1.0 / np.arange(1, answers.max(initial=1) + 1))
+  return harmonic[answers - 1] / answers
+
+
+def chance_precision_at(relevant: np.ndarray, answers: np.ndarray) -> np.ndarray:
+  """(Q,) the share of relevant answers, at any k."""
+  return np.asarray(relevant) / np.asarray(answers, np.float64)
+
+
+def chance_average_precision_at(
+  relevant: np.ndarray, answers: np.ndarray, k: int, denominator: str
+) -> np.ndarray:
+  """Expected `average_precision_at` of a ranking by lot.
+
+  A hit at place i has i - 1 answers before it; given n hits among m answers, the precision there
+  is 1/i (1 + (i - 1)(n - 1)/(m - 1)) on average. For "hits", n is hypergeometric and m is k.
+
+  Args:
+    relevant: (Q,) int, how many of the answers are relevant.
+    answers: (Q,) int, how many answers there are.
+    k: how many answers are looked at, at most the smallest of `answers`.
+    denominator: as for `average_precision_at`.
+
+  Returns:
+    (Q,) float64.
+  """
+  relevant, answers = np.asarray(relevant, np.int64), np.asarray(answers, np.int64)
+  if denominator == "hits":
+    hits = np.arange(1, k + 1)
+    given = _summed_precision(hits, np.full(k, k), k) / hits
+    return _chance_of_hits(hits, relevant[:, None], answers[:, None], k) @ given
+  count = np.minimum(relevant, k) if denominator == "reachable" else relevant
+  return _summed_precision(relevant, answers, k) / np.maximum(count, 1)
+
+
+def chance_ndcg_at(mean_gain: np.ndarray, ideal: np.ndarray, k: int) -> np.ndarray:
+  """Expected `ndcg_at` of a ranking by lot: every place has the archive's mean gain.
+
+  Args:
+    mean_gain: (Q,) over all answers.
+    ideal: (Q, >= k) the largest gains, largest first.
+    k: how many answers are looked at.
+
+  Returns:
+    (Q,) float64.
+  """
+  best = discounted(ideal, k)
+  expected = mean_gain * np.sum(1.0 / np.log2(np.arange(2, k + 2)))
+  return np.where(best > 0, expected / np.where(best > 0, best, 1.0), 0.0)
+
+
+def _summed_precision(relevant: np.ndarray, answers: np.ndarray, k: int) -> np.ndarray:
+  """(Q,) expected sum, over the hits among the first k, of the precision at the hit."""
+  place = np.arange(1, k + 1)
+  others = (relevant - 1)[:, None] / np.maximum(answers - 1, 1)[:, None]
+  return np.sum((relevant / answers)[:, None] * (1 + (place - 1) * others) / place, axis=1)
+
+
+def _chance_of_hits(
+  hits: np.ndarray, relevant: np.ndarray, answers: np.ndarray, k: int
+) -> np.ndarray:
+  """Hypergeometric: the chance of so many relevant among k of the answers; arguments broadcast."""
+  largest = int(answers.max(initial=k))
+  log_factorial = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, largest + 1)))])
+
+  def log_choose(n: np.ndarray, r: np.ndarray | int) -> np.ndarray:
+    rest = np.clip(n - r, 0, None)
+    return log_factorial[n] - log_factorial[np.minimum(r, n)] - log_factorial[rest]
+
+  possible = (hits <= relevant) & (k - hits <= answers - relevant)
+  log_chance = log_choose(relevant, hits) + log_choose(answers - relevant, k - hits)
+  return np.where(possible, np.exp(log_chance - log_choose(answers, k)), 0.0)

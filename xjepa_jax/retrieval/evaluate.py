@@ -1,0 +1,153 @@
+"""How well scenes of one sensor find those of another, and what the space looks like."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from xjepa_jax.retrieval.describe import Described, Descriptors, centres, describe_split, normalised
+from xjepa_jax.retrieval.directions import Row, evaluate_directions
+from xjepa_jax.training.collapse import MIN_STEP, Measurement, Verdict, diagnose
+from xjepa_jax.training.experiment import Experiment, device_batch
+from xjepa_jax.training.geometry import describe_geometry
+from xjepa_jax.training.state import TrainState
+from xjepa_jax.training.target import find_target
+
+CUTS = (1, 5, 10)
+_JUDGED = "recall@5"  # the hit rate that a collapse is judged by
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+  """One split, measured.
+
+  Attributes:
+    described: its pairs.
+    centre: head -> sensor -> (K,), what was taken from the descriptors.
+    descriptors: head -> sensor -> (P, K), centred and of length 1.
+    rows: head -> a row for every direction.
+    geometry: of the head ranked first, see `training.geometry`.
+  """
+
+  described: Described
+  centre: Descriptors
+  descriptors: Descriptors
+  rows: Mapping[str, Sequence[Row]]
+  geometry: Mapping[str, float]
+
+
+def chosen_encoder(experiment: Experiment, state: TrainState) -> Any:
+  """The encoder's parameters that the config evaluates: the target's or the trained ones."""
+  if experiment.config.evaluation.encoder == "online":
+    return state.params["encoder"]
+  return find_target(state.opt_state)
+
+
+def evaluate(experiment: Experiment, state: TrainState, split: str) -> Evaluation:
+  """Describes a split and ranks it, in every direction, by every head."""
+  encoder = chosen_encoder(experiment, state)
+  settings = experiment.config.evaluation
+  described = describe_split(experiment, encoder, split, settings.pairs)
+  centre = centres(experiment, encoder)
+  descriptors = normalised(described.descriptors, centre)
+  labels = described.label_sets()
+  return Evaluation(
+    described=described,
+    centre=centre,
+    descriptors=descriptors,
+    rows={
+      head: evaluate_directions(by_sensor, described.present, labels, CUTS)
+      for head, by_sensor in descriptors.items()
+    },
+    geometry=describe_geometry(
+      described.descriptors[settings.head],
+      described.present,
+      _predictions(experiment, state, split),
+    ),
+  )
+
+
+def scalars(evaluation: Evaluation, head: str) -> dict[str, float]:
+  """An evaluation as numbers for the metric writers.
+
+  Retrieval by the head ranked first is "validation/a->b/recall@1" and the like, by another head
+  "validation/HEAD/a->b/recall@1"; "geometry/rankme/a" and the like; and "validation/score", the
+  mean over directions across sensors of R@1, 5 and 10, by which the best checkpoint is chosen.
+  """
+  found = {f"geometry/{name}": value for name, value in evaluation.geometry.items()}
+  for name, rows in evaluation.rows.items():
+    for row in rows:
+      where = "validation/" if name == head else f"validation/{name}/"
+      for metric, value in row.metrics.items():
+        found[f"{where}{row.query}->{row.archive}/{metric}"] = value
+  across = [row for row in evaluation.rows[head] if row.query != row.archive]
+  recalls = [
+    row.metrics[f"recall@{k}"] for row in across for k in CUTS if f"recall@{k}" in row.metrics
+  ]
+  if recalls:
+    found["validation/score"] = float(np.mean(recalls))
+  return found
+
+
+class Validation:
+  """Evaluates while training, and remembers what it saw, to tell a collapse."""
+
+  def __init__(self, experiment: Experiment):
+    self.experiment = experiment
+    self.history: list[Measurement] = []
+
+  def __call__(self, state: TrainState, step: int) -> tuple[dict[str, float], str]:
+    """Scalars of the validation split, and a verdict in words, "" if all is well."""
+    config = self.experiment.config
+    head = config.evaluation.head
+    evaluation = evaluate(self.experiment, state, config.data.validation)
+    self.history.append(_measurement(evaluation, head, step))
+    verdict = diagnose(self.history, max(MIN_STEP, config.optimizer.warmup))
+    return scalars(evaluation, head), _words(verdict)
+
+
+def _measurement(evaluation: Evaluation, head: str, step: int) -> Measurement:
+  across = [
+    row
+    for row in evaluation.rows[head]
+    if row.query != row.archive and _JUDGED in row.metrics and _JUDGED in row.chance
+  ]
+  return Measurement(
+    step=step,
+    dimensions=next(iter(evaluation.descriptors[head].values())).shape[1],
+    geometry=evaluation.geometry,
+    recall={f"{row.query}->{row.archive}": row.metrics[_JUDGED] for row in across},
+    chance={f"{row.query}->{row.archive}": row.chance[_JUDGED] for row in across},
+    queries=min((row.co_located for row in across), default=0),
+  )
+
+
+def _words(verdict: Verdict | None) -> str:
+  return "" if verdict is None else str(verdict)
+
+
+def _predictions(
+  experiment: Experiment, state: TrainState, split: str
+) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
+  """route -> predicted and target tokens and their places, of one batch under one mask."""
+  for _, pipeline in experiment.passes(split):
+    for _, batch in pipeline.batches():
+      outputs = jax.device_get(
+        experiment.predict(state.params, find_target(state.opt_state), device_batch(batch))
+      )
+      return _seen_predictions(outputs)
+  return {}
+
+
+def _seen_predictions(outputs: Any) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
+  """Of the samples that have both sensors of a route; places are alike for all samples."""
+  found = {}
+  for route, predicted in outputs.predicted.items():
+    there = np.all([outputs.present[key] for key in route.split("->")], axis=0)
+    places = np.broadcast_to(np.arange(predicted.shape[1]), predicted.shape[:2])
+    found[route] = (predicted[there], outputs.target[route][there], places[there])
+  return found

@@ -1,0 +1,113 @@
+"""A baseline without learning: the mutual information of the pixels of every pair of images.
+
+It needs images on one grid, and compares everything with everything: no archive can be searched
+so. It shows how much there is to be found (multi-modal registration: Viola and Wells 1997,
+Maes et al. 1997).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from xjepa_jax.errors import EvaluationError
+
+METHOD = "mutual information"
+BINS = 16
+# One-hot values of a block of images, float32: 64 MiB.
+_BLOCK_VALUES = 1 << 24
+
+
+def mutual_information(
+  queries: np.ndarray,
+  archive: np.ndarray,
+  bins: int = BINS,
+  *,
+  seen_queries: np.ndarray | None = None,
+  seen_archive: np.ndarray | None = None,
+) -> np.ndarray:
+  """Mutual information, in nats, of the pixels of every query with every image of an archive.
+
+  Each band of each image is cut into bins of equal frequency, once. The joint counts of two bands
+  over the pixels seen in both are a product of one-hot matrices, so all pairs are one matrix
+  product. Several bands give several pairs of bands; the mean over these is taken.
+
+  Args:
+    queries: (Q, H, W) or (Q, H, W, C) values, in any unit: only their order matters.
+    archive: (A, H, W) or (A, H, W, D) values on the same grid.
+    bins: how many a band, 2 to 256.
+    seen_queries, seen_archive: (Q, H, W) and (A, H, W) bool, the pixels that were seen; all if
+      None. A pair that shares no pixel has 0.
+
+  Returns:
+    (Q, A) float64, at least 0.
+
+  Raises:
+    EvaluationError: the grids differ, or the number of bins makes no sense.
+  """
+  if not 2 <= bins <= 256:
+    raise EvaluationError(f"{bins} bins for mutual information; expected 2 to 256.")
+  one, other = _levels(queries, seen_queries, bins), _levels(archive, seen_archive, bins)
+  if one.shape[2] != other.shape[2] or queries.shape[1:3] != archive.shape[1:3]:
+    raise EvaluationError(
+      f"images of {queries.shape[1:3]} and {archive.shape[1:3]} pixels; mutual information "
+      "compares pixel with pixel, on one grid."
+    )
+  similarity = np.zeros((len(queries), len(archive)))
+  for columns in _blocks(other, bins):
+    right = _one_hot(other[columns], bins)
+    for rows in _blocks(one, bins):
+      # float32 counts pixels exactly up to 2^24, a 4096 x 4096 image.
+      counts = _one_hot(one[rows], bins) @ right.T
+      counts = counts.reshape(-1, one.shape[1], bins, len(other[columns]), other.shape[1], bins)
+      similarity[rows, columns] = _information(counts).mean(axis=(1, 3))
+  return similarity
+
+
+def _levels(images: np.ndarray, seen: np.ndarray | None, bins: int) -> np.ndarray:
+  """Which bin each pixel is in: (P, C, H W) uint16, `bins` where it was not seen."""
+  images = images[..., None] if images.ndim == 3 else images
+  count, bands = len(images), images.shape[-1]
+  values = images.reshape(count, -1, bands)
+  pixels = np.ones(values.shape[:2], bool) if seen is None else seen.reshape(count, -1)
+  levels = np.full((count, bands, values.shape[1]), bins, np.uint16)
+  for image in range(count):
+    known = values[image, pixels[image]]
+    if len(known):
+      edges = np.quantile(known, np.arange(1, bins) / bins, axis=0)
+      for band in range(bands):
+        level = np.searchsorted(edges[:, band], known[:, band], side="right")
+        levels[image, band, pixels[image]] = level
+  return levels
+
+
+def _blocks(levels: np.ndarray, bins: int) -> Iterator[slice]:
+  """Runs of images (P, C, N) whose one-hot matrix stays within `_BLOCK_VALUES`."""
+  step = max(1, _BLOCK_VALUES // (levels.shape[1] * levels.shape[2] * bins))
+  for start in range(0, len(levels), step):
+    yield slice(start, min(start + step, len(levels)))
+
+
+def _one_hot(levels: np.ndarray, bins: int) -> np.ndarray:
+  """(P C bins, N) float32 from levels (P, C, N); all zeros for a pixel that was not seen."""
+  hot = levels[:, :, None, :] == np.arange(bins, dtype=levels.dtype)[:, None]
+  return hot.astype(np.float32).reshape(-1, levels.shape[2])
+
+
+def _information(counts: np.ndarray) -> np.ndarray:
+  """Mutual information of joint counts (Q, C, bins, A, D, bins): (Q, C, A, D) float64."""
+  total = counts.sum(axis=(2, 5), dtype=np.float64)
+  entropies = (
+    _x_log_x(counts).sum(axis=(2, 5), dtype=np.float64)
+    - _x_log_x(counts.sum(axis=5)).sum(axis=2, dtype=np.float64)
+    - _x_log_x(counts.sum(axis=2)).sum(axis=4, dtype=np.float64)
+  )
+  pixels = np.maximum(total, 1)
+  return np.maximum(entropies / pixels + np.log(pixels), 0.0)
+
+
+def _x_log_x(counts: np.ndarray) -> np.ndarray:
+  # In float64: these sums of up to 2^24 log 2^24 cancel down to a few thousandths.
+  counts = counts.astype(np.float64)
+  return counts * np.log(np.maximum(counts, 1.0))

@@ -1,0 +1,120 @@
+"""The metrics of one direction under the names of a report, each beside what chance would give."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from xjepa_jax.retrieval import chance, metrics
+from xjepa_jax.retrieval.relevance import Relevance
+
+PRECISION_AT = 5
+F1_AT = (5, 10)
+
+
+class Score(NamedTuple):
+  """A metric's name, its mean over queries, and the mean of a ranking by lot, if known."""
+
+  name: str
+  value: float
+  chance: float | None
+
+
+def located_scores(place: np.ndarray, answers: np.ndarray, cuts: Sequence[int]) -> list[Score]:
+  """R@k and MRR of the co-located scene.
+
+  Args:
+    place: (Q,) int, where it was ranked, from 1 on.
+    answers: (Q,) int, how many answers were ranked.
+    cuts: the k of R@k.
+  """
+  recalls = [
+    _mean(f"recall@{k}", metrics.recall_at(place, k), chance.chance_recall_at(answers, k))
+    for k in cuts
+  ]
+  by_lot = chance.chance_reciprocal_rank(answers)
+  return [*recalls, _mean("mrr", metrics.reciprocal_rank(place), by_lot)]
+
+
+def relevance_scores(
+  relevance: Relevance, answers: np.ndarray, cuts: Sequence[int], shown: Sequence[int]
+) -> list[Score]:
+  """mAP@k under each denominator and nDCG@k at the `shown` cuts, and P@5 if it is in `cuts`."""
+  gains, ideal, relevant = relevance.gains, relevance.ideal, relevance.relevant
+  scores = [
+    _mean(
+      f"map_{denominator}@{k}",
+      metrics.average_precision_at(gains, k, denominator, relevant),
+      chance.chance_average_precision_at(relevant, answers, k, denominator),
+    )
+    for k in shown
+    for denominator in metrics.DENOMINATORS
+  ]
+  scores += [
+    _mean(
+      f"ndcg@{k}",
+      metrics.ndcg_at(gains, ideal, k),
+      chance.chance_ndcg_at(relevance.mean_gain, ideal, k),
+    )
+    for k in shown
+  ]
+  if PRECISION_AT in cuts:
+    value = metrics.precision_at(gains, PRECISION_AT)
+    by_lot = chance.chance_precision_at(relevant, answers)
+    scores.append(_mean(f"precision@{PRECISION_AT}", value, by_lot))
+  return scores
+
+
+def f1_scores(
+  query: np.ndarray,
+  archive: np.ndarray,
+  best: np.ndarray,
+  relevance: Relevance,
+  cuts: Sequence[int],
+) -> list[Score]:
+  """The three F1@k, at 5 and 10 where these are in `cuts`.
+
+  Args:
+    query: (Q, L) bool labels.
+    archive: (A, L) bool labels.
+    best: (Q, k) int archive indices, best first.
+    relevance: of these queries.
+    cuts: the cut-offs that the archive is large enough for.
+  """
+  scores = []
+  for k in F1_AT:
+    if k in cuts:
+      retrieved = archive[best[:, :k]]
+      scores += [
+        Score(f"f1_csmae@{k}", metrics.f1_csmae(query, retrieved), None),
+        _mean(f"f1_query@{k}", metrics.f1_query(query, retrieved), None),
+        _mean(f"f1_item@{k}", metrics.f1_item(query, retrieved), relevance.f1),
+      ]
+  return scores
+
+
+def protocol(similarity: str, *, across: bool, labelled: bool) -> dict[str, str]:
+  """What was measured, in words that go with the numbers."""
+  words = {
+    "similarity": similarity,
+    "ties": "the lower archive index first",
+    "left_out": "nothing; the co-located scene is an answer" if across else "the query itself",
+    "relevant": "shares at least one label with the query" if labelled else "the co-located scene",
+    "gain": "number of shared labels, linear (trec_eval ndcg_cut)" if labelled else "1",
+    "map_hits": "sum of the precisions at the hits in the first k / number of these hits",
+    "map_relevant": "the same sum / all relevant in the archive (trec_eval map_cut)",
+    "map_reachable": "the same sum / all relevant in the archive, at most k",
+    "unanswerable": "queries to which nothing is relevant score 0",
+  }
+  if labelled:
+    words["unlabelled"] = "queries without labels are left out of all but recall and mrr"
+    words["f1_csmae"] = "F1 of mean precision and mean recall over queries and places"
+    words["f1_query"] = "mean over queries of the F1 of mean precision and mean recall"
+    words["f1_item"] = "mean over queries and places of the F1 of every answer"
+  return words
+
+
+def _mean(name: str, values: np.ndarray, by_lot: np.ndarray | None) -> Score:
+  return Score(name, float(values.mean()), None if by_lot is None else float(by_lot.mean()))
