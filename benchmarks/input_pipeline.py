@@ -79,6 +79,7 @@ def competitors(work: str) -> list[Competitor]:
   """Those that read the pairs of 120 x 120."""
   return [
     Competitor("ours", "ours", f"{work}/pairs"),
+    Competitor("ours, no CRC", "ours", f"{work}/pairs", options={"verify": False}),
     Competitor("tf.data", "tf_data", f"{work}/pairs", needs="tensorflow"),
     Competitor(
       "DataLoader, pair by pair, no CRC",

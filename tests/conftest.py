@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+import io
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+# Before anything imports NumPy: on two cores that also run JAX, BLAS threads wait for each other.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 # 8 devices on one CPU, before anything imports JAX.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["XLA_FLAGS"] = " ".join(
@@ -34,3 +40,40 @@ def simulated(tmp_path_factory: pytest.TempPathFactory) -> str:
   plan = plan_import(simulated_archive(pairs=160, size=16), shard_bytes=100_000, encoding="bytes")
   write_dataset(plan, directory)
   return directory
+
+
+@dataclasses.dataclass(frozen=True)
+class FinishedRun:
+  """A run of the debug config: its config, its directory, and what it printed."""
+
+  config: Any
+  workdir: str
+  printed: str
+
+
+@pytest.fixture(scope="session")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> str:
+  """A compilation cache that all runs share, those in processes of their own as well."""
+  import jax
+
+  directory = str(tmp_path_factory.mktemp("compiled"))
+  jax.config.update("jax_compilation_cache_dir", directory)
+  jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+  return directory
+
+
+@pytest.fixture(scope="session")
+def finished_run(
+  simulated: str, compiled: str, tmp_path_factory: pytest.TempPathFactory
+) -> FinishedRun:
+  """One run from its config to its report, uninterrupted."""
+  from tests.debug_config import get_config
+  from xjepa_jax.config import resolve
+  from xjepa_jax.main import run
+
+  config = resolve(get_config(simulated))
+  workdir = str(tmp_path_factory.mktemp("finished") / "run")
+  printed = io.StringIO()
+  with contextlib.redirect_stdout(printed):
+    run(config, workdir)
+  return FinishedRun(config, workdir, printed.getvalue())

@@ -27,6 +27,7 @@ ORDER = (
   "export",
   "retrieval",
   "report",
+  "command_line",
   "main",
 )
 COMMANDS = (

@@ -1,6 +1,6 @@
 """What a sensor is: its bands in order, its units, its nodata value, and how its values scale.
 
-A sensor is data, not code: presets are in `xjepa_jax.presets`, a data set carries its own
+A sensor is data, not code: presets are in `xjepa_jax.sensor_presets`, a data set carries its own
 descriptions in `sensors.json`, and a config may spell out another. Nothing else in the package
 knows a sensor by name.
 """

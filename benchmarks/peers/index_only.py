@@ -10,7 +10,8 @@ import os
 import numpy as np
 
 from benchmarks.peers.pair_format import SENSORS, pair_bytes
-from xjepa_jax.data import dataset, framing, shard_index
+from xjepa_jax.data import framing, shard_index
+from xjepa_jax.data.description import INFO_FILE, Description, write_description
 from xjepa_jax.data.pairs import PairFormat
 
 _SIZE = 120  # pixels of an image
@@ -19,7 +20,7 @@ _STRINGS = 420  # bytes of a record that are not values
 
 def write_index_only(directory: str, shards: int = 1000, records: int = 10_000) -> None:
   """Writes a data set of `shards` shards of `records` records each, which cannot be read."""
-  if os.path.exists(f"{directory}/{dataset.INFO_FILE}"):
+  if os.path.exists(f"{directory}/{INFO_FILE}"):
     return
   os.makedirs(directory, exist_ok=True)
   length = pair_bytes(_SIZE) + _STRINGS
@@ -30,7 +31,7 @@ def write_index_only(directory: str, shards: int = 1000, records: int = 10_000) 
     lengths=np.full(records, length, "<u4"),
     crcs=np.random.default_rng(0).integers(0, 1 << 32, records).astype("<u4"),
   ).to_bytes()
-  description = dataset.Description(
+  description = Description(
     name="ten_million",
     format=PairFormat(SENSORS, dict.fromkeys(SENSORS, (_SIZE, _SIZE))),
     statistics={},
@@ -41,4 +42,4 @@ def write_index_only(directory: str, shards: int = 1000, records: int = 10_000) 
       file.truncate(shard_size)
     with open(shard + shard_index.SUFFIX, "wb") as file:
       file.write(index)
-  dataset.write_description(directory, description, {"train": shards * shard_size})
+  write_description(directory, description, {"train": shards * shard_size})

@@ -21,14 +21,15 @@ def batches(
     directory: of the data set.
     size: of an image in pixels; the data set knows it.
     batch: pairs of a batch.
-    options: "bands" (sensor key -> names) as `Pipeline` takes them; "threads", "prefetch" and
-      "workers" of a `Reading`, whose choice is the default.
+    options: "bands" (sensor key -> names) as `Pipeline` takes them; "verify" as `PairDataset` does;
+      "threads", "prefetch" and "workers" of a `Reading`, whose choice is the default.
 
   Yields:
     An array (batch, size, size, C) for each sensor.
   """
   bands = options.pop("bands", None)
+  pairs = PairDataset(directory, verify=options.pop("verify", True))
   reading = Reading(**options) if options else None
-  with Pipeline(PairDataset(directory), batch=batch, bands=bands, reading=reading) as pipeline:
+  with Pipeline(pairs, batch=batch, bands=bands, reading=reading) as pipeline:
     for _, arrays in pipeline.batches():
       yield tuple(arrays["values"][key] for key in SENSORS)

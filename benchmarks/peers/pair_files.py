@@ -15,8 +15,9 @@ from collections.abc import Iterable
 import numpy as np
 
 from benchmarks.peers.pair_format import SENSORS, npy_path
-from xjepa_jax.data import dataset, shard_index
+from xjepa_jax.data import shard_index
 from xjepa_jax.data.archive import Archive, Entry
+from xjepa_jax.data.description import INFO_FILE, Description, describe, write_description
 from xjepa_jax.data.import_plan import plan_import
 from xjepa_jax.data.pairs import Observation, Pair
 from xjepa_jax.data.writer import write_dataset
@@ -44,7 +45,7 @@ def digest(arrays: Iterable[np.ndarray]) -> str:
 
 def write_pairs(directory: str, count: int, size: int, encoding: str = "bytes") -> None:
   """Writes `count` pairs as a data set, unless a run before has done so."""
-  if os.path.exists(f"{directory}/{dataset.INFO_FILE}"):
+  if os.path.exists(f"{directory}/{INFO_FILE}"):
     return
   archive = Archive(
     name="benchmark",
@@ -90,13 +91,13 @@ def repeat_shards(source: str, directory: str, times: int) -> None:
 
   The first time they are links, to spare the disk; then copies, whose pages are other ones.
   """
-  if os.path.exists(f"{directory}/{dataset.INFO_FILE}"):
+  if os.path.exists(f"{directory}/{INFO_FILE}"):
     return
   os.makedirs(directory, exist_ok=True)
-  description = dataset.describe(source)
+  description = describe(source)
   once = description.shards(source, "train")
   shards = once * times
-  larger = dataset.Description(
+  larger = Description(
     name=description.name,
     format=description.format,
     statistics=description.statistics,
@@ -106,7 +107,7 @@ def repeat_shards(source: str, directory: str, times: int) -> None:
     put = os.link if number < len(once) else shutil.copyfile
     for suffix in ("", shard_index.SUFFIX):
       put(shards[number] + suffix, new + suffix)
-  dataset.write_description(directory, larger, {"train": sum(map(os.path.getsize, shards))})
+  write_description(directory, larger, {"train": sum(map(os.path.getsize, shards))})
 
 
 def warm(directory: str) -> int:

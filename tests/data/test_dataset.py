@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from xjepa_jax.data.dataset import PairDataset, describe
+from xjepa_jax.data.dataset import PairDataset
+from xjepa_jax.data.description import describe
 from xjepa_jax.errors import DatasetError
 
 

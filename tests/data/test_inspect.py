@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 from xjepa_jax.data import inspect
-from xjepa_jax.data.dataset import SENSORS_FILE, PairDataset
+from xjepa_jax.data.dataset import PairDataset
+from xjepa_jax.data.description import SENSORS_FILE
 from xjepa_jax.data.pairs import Observation, Pair
 from xjepa_jax.data.pictures import contact_sheet, picture
 from xjepa_jax.sensor_presets import PRESETS
@@ -50,6 +51,7 @@ def test_every_damaged_record_is_named_not_only_the_first(
   errors = capsys.readouterr().err
   for shard in shards:
     assert f"{shard}: record 0" in errors
+  assert "the stored" not in errors, "the statistics of the other pairs are no complaint"
 
 
 def test_stored_statistics_that_are_not_those_of_the_pairs_are_named(
@@ -57,6 +59,7 @@ def test_stored_statistics_that_are_not_those_of_the_pairs_are_named(
 ) -> None:
   content = json.loads((copy / SENSORS_FILE).read_text())
   content["statistics"]["s2"]["bands"]["B08"]["mean"] += 5
+  del content["crc32c"]  # says that it was changed on purpose
   (copy / SENSORS_FILE).write_text(json.dumps(content))
   assert inspect.main([str(copy), "--verify"]) == 1
   assert "sensor 's2', band B08: the stored mean are not those" in capsys.readouterr().err
@@ -84,6 +87,9 @@ def test_a_description_that_is_not_whole_is_refused_by_file(
   if damage is None:
     (copy / name).unlink()
   else:
+    sensors = json.loads((copy / SENSORS_FILE).read_text())
+    del sensors["files"], sensors["crc32c"]  # as in a data set from before there were checksums
+    (copy / SENSORS_FILE).write_text(json.dumps(sensors))
     (copy / name).write_text(damage)
   assert inspect.main([str(copy)]) == 1
   assert complaint in capsys.readouterr().err

@@ -15,9 +15,10 @@ import numpy as np
 import pytest
 from fsspec.spec import AbstractFileSystem
 
-from xjepa_jax.data import dataset, shard_index, storage
+from xjepa_jax.data import shard_index, storage
 from xjepa_jax.data.batch_source import BatchSource
 from xjepa_jax.data.dataset import PairDataset
+from xjepa_jax.data.description import INFO_FILE, describe
 from xjepa_jax.data.order import Order
 from xjepa_jax.data.pairs import Pair
 from xjepa_jax.data.tfrecord import RecordSource
@@ -201,7 +202,7 @@ def test_descriptions_pairs_and_records_equal_the_local_ones(
   shelf: Shelf, small_dataset: str
 ) -> None:
   # By their text: a nodata value of NaN equals nothing, not even itself.
-  assert repr(dataset.describe(shelf.address)) == repr(dataset.describe(small_dataset))
+  assert repr(describe(shelf.address)) == repr(describe(small_dataset))
   with PairDataset(shelf.address, None) as far, PairDataset(small_dataset, None) as near:
     assert len(far) == len(near) == 18
     numbers = [17, 0, 5, 5, 11, 12, 3]
@@ -328,14 +329,14 @@ def test_a_missing_object_is_named(shelf: Shelf) -> None:
       PairDataset(shelf.address)
     if SHARD + shard_index.SUFFIX in shelf.names():
       shelf.remove(SHARD + shard_index.SUFFIX)
-  shelf.remove(dataset.INFO_FILE)
-  with pytest.raises(DatasetError, match=f"^{shelf.address}/{dataset.INFO_FILE} is missing"):
+  shelf.remove(INFO_FILE)
+  with pytest.raises(DatasetError, match=f"^{shelf.address}/{INFO_FILE} is missing"):
     PairDataset(shelf.address)
 
 
 def test_a_missing_bucket_is_named(s3_server: str) -> None:
   address = "s3://no-bucket-of-this-name/pairs"
-  with pytest.raises(DatasetError, match=f"^{address}/{dataset.INFO_FILE} is missing"):
+  with pytest.raises(DatasetError, match=f"^{address}/{INFO_FILE} is missing"):
     PairDataset(address)
   with pytest.raises(CorruptRecordError, match=f"^{address}/shard: the shard is missing"):
     RecordSource([f"{address}/shard"])
@@ -382,7 +383,7 @@ def test_what_keeps_s3_from_answering_names_the_address(
         pairs.records.read([5])
       with pytest.raises(WriteError, match=f"^{path}: cannot be written .{why}"):
         storage.write_file(path, b"content")
-      with pytest.raises(DatasetError, match=f"^{s3.address}/{dataset.INFO_FILE}: .*{why}"):
+      with pytest.raises(DatasetError, match=f"^{s3.address}/{INFO_FILE}: .*{why}"):
         PairDataset(s3.address)
     finally:
       s3fs.S3FileSystem.clear_instance_cache()

@@ -37,6 +37,19 @@ def test_linear_power_and_bytes_are_not_decibels() -> None:
   assert "expected dB" in said_of(S1, np.clip(DECIBELS * 8 + 200, 0, 255).astype(np.float32))
 
 
+def test_polarisations_in_each_other_s_place_are_noticed() -> None:
+  image = DECIBELS - np.array([0, 7], np.float32)
+  assert said_of(S1, image) == ""
+  assert "the mean of VH, -14" in (said := said_of(S1, image[..., ::-1]))
+  assert "each other's place" in said
+  assert said_of(S1.select(["VH", "VV"]), image[..., ::-1]) == ""
+
+
+def test_levels_of_8_bits_are_no_reflectance() -> None:
+  sensor = preset("sentinel2_l2a", dtype="uint8")
+  assert "stored as uint8" in said_of(sensor, (REFLECTANCE % 256).astype(np.uint8))
+
+
 def test_a_fill_value_among_decibels_is_noticed() -> None:
   filled = DECIBELS.copy()
   filled[:4] = -9999

@@ -11,14 +11,15 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from xjepa_jax.data import dataset
 from xjepa_jax.data.archive import Archive, Entry, Skip
 from xjepa_jax.data.dataset import PairDataset
+from xjepa_jax.data.description import INFO_FILE, describe
 from xjepa_jax.data.import_plan import ImportPlan, plan_import
 from xjepa_jax.data.pairs import Observation, Pair
 from xjepa_jax.data.simulate import simulated_archive
@@ -87,7 +88,7 @@ def test_an_import_that_was_killed_continues_to_the_same_bytes(tmp_path: Path) -
   assert process.poll() is None, "the import ended before it could be killed"
   os.killpg(process.pid, signal.SIGKILL)
   process.wait()
-  assert not (out / dataset.INFO_FILE).exists()
+  assert not (out / INFO_FILE).exists()
   with pytest.raises(DatasetError, match="was not finished.*--resume"):
     PairDataset(str(out))
   finished = {path: path.stat().st_mtime_ns for path in partial.glob("*.summary.npz")}
@@ -195,7 +196,7 @@ def test_scaling_comes_from_the_training_split_alone(tmp_path: Path) -> None:
   entries = archive.splits["train"]
   archive = dataclasses.replace(archive, splits={"train": entries[:10], "test": entries[10:]})
   write_dataset(plan_import(archive, 10**6, "bytes"), str(tmp_path / "out"))
-  sensor = dataset.describe(str(tmp_path / "out")).format.sensors["grey"]
+  sensor = describe(str(tmp_path / "out")).format.sensors["grey"]
   assert sensor.scaling.mean == (np.mean(np.arange(1, 11)),)
   assert sensor.scaling.std == (round(float(np.std(np.arange(1, 11))), 6),)
 
@@ -232,13 +233,59 @@ def test_a_full_disk_loses_nothing_and_resumes(tmp_path: Path) -> None:
     finished = contents(partial)
     assert any(name.endswith(".summary.npz") for name in finished)
     assert not any(".tmp" in name for name in finished)
-    assert not (disk / "out" / dataset.INFO_FILE).exists()
+    assert not (disk / "out" / INFO_FILE).exists()
     subprocess.run(["mount", "-o", "remount,size=20m", str(disk)], check=True)
     write_dataset(plan, str(disk / "out"), resume=True)
     write_dataset(plan, str(tmp_path / "whole"))
     assert contents(disk / "out") == contents(tmp_path / "whole")
   finally:
     subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_workers_end_with_the_process_that_started_them(tmp_path: Path) -> None:
+  code = (
+    "import multiprocessing, sys\n"
+    "from xjepa_jax.data.import_plan import plan_import\n"
+    "from xjepa_jax.data.simulate import simulated_archive\n"
+    "from xjepa_jax.data.writer import write_dataset\n"
+    "def progress(count):\n"
+    "  if count:\n"
+    "    print(*[child.pid for child in multiprocessing.active_children()], flush=True)\n"
+    "if __name__ == '__main__':\n"
+    "  plan = plan_import(simulated_archive(2000, size=64), 10**7, 'bytes')\n"
+    "  write_dataset(plan, sys.argv[1], workers=2, progress=progress)\n"
+  )
+  (tmp_path / "run.py").write_text(code)
+  command = [sys.executable, str(tmp_path / "run.py"), str(tmp_path / "out")]
+  with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    assert process.stdout is not None
+    workers = [int(pid) for pid in process.stdout.readline().split()]
+    process.kill()
+  assert len(workers) == 2
+  deadline = time.monotonic() + 20
+  while any(is_running(pid) for pid in workers):
+    assert time.monotonic() < deadline, "a worker waits for ever, and holds a shard open"
+    time.sleep(0.05)
+
+
+def is_running(pid: int) -> bool:
+  try:
+    state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+  except FileNotFoundError:
+    return False
+  return state != "Z"
+
+
+def test_what_a_killed_run_was_writing_is_removed(tmp_path: Path) -> None:
+  plan = make_plan()
+  partial = tmp_path / "out" / ".partial"
+  partial.mkdir(parents=True)
+  (partial / "train-00000.77.tmp").write_bytes(b"half a shard")
+
+  def look(count: int) -> None:
+    assert not (partial / "train-00000.77.tmp").exists()
+
+  write_dataset(plan, str(tmp_path / "out"), resume=True, progress=look)
 
 
 def test_a_worker_that_dies_is_reported_and_the_rest_is_kept(tmp_path: Path) -> None:

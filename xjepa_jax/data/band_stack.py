@@ -44,6 +44,7 @@ def read_bands(paths: Sequence[str], resample: str, max_pixels: int = MAX_PIXELS
     values=np.stack(bands, axis=-1),
     path=paths[0],
     nodata=declared[0] if declared else None,
+    descriptions=(),
   )
 
 

@@ -17,11 +17,11 @@ from typing import Any
 
 import numpy as np
 
+from xjepa_jax.data.pairs import NO_TRANSFORM
 from xjepa_jax.errors import ImageError
 from xjepa_jax.sensors import DTYPES
 
 MAX_PIXELS = 2**28  # pixels x bands: 13 bands of 4,500 x 4,500
-NO_TRANSFORM = (math.nan,) * 6
 # World files, .aux.xml, overviews and masks next to an image are not part of it.
 GDAL_OPTIONS = {
   "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
@@ -41,7 +41,7 @@ class RasterHeader:
     shape: (H, W).
     count: of bands.
     dtype: NumPy name of the stored type, one of `sensors.DTYPES`.
-    crs, transform, nodata: as a `Raster` has them.
+    crs, transform, nodata, descriptions: as a `Raster` has them.
   """
 
   path: str
@@ -51,6 +51,7 @@ class RasterHeader:
   crs: str = ""
   transform: tuple[float, ...] = NO_TRANSFORM
   nodata: float | None = None
+  descriptions: tuple[str, ...] = ()
 
 
 # A file's header, and what loads its values: (H, W, C), or (H, W) of one band.
@@ -86,7 +87,7 @@ def open_geotiff(path: str, max_pixels: int) -> Iterator[Opened]:
       _check_dtype(path, file.dtypes[0])
       header = RasterHeader(
         path, file.shape, file.count, file.dtypes[0], _crs(file), _transform(path, file),
-        file.nodata,
+        file.nodata, tuple(text or "" for text in file.descriptions),
       )  # fmt: skip
       yield header, lambda: np.moveaxis(file.read(), 0, -1)
 

@@ -11,8 +11,9 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 
-from xjepa_jax.data import dataset, units
+from xjepa_jax.data import units
 from xjepa_jax.data.dataset import PairDataset
+from xjepa_jax.data.description import SENSORS_FILE, Description, describe
 from xjepa_jax.data.statistics import SensorStatistics
 from xjepa_jax.errors import DataError, XJepaError
 from xjepa_jax.sensors import Sensor
@@ -63,7 +64,7 @@ def inspect(directory: str, verify: bool = False) -> list[str]:
   Raises:
     DatasetError, ShardIndexError, SensorError: it cannot be opened at all.
   """
-  description = dataset.describe(directory)
+  description = describe(directory)
   print(f"{directory}: data set {description.name!r}, encoding {description.format.encoding}")
   for key, sensor in description.format.sensors.items():
     _print_sensor(key, sensor, description.format.shapes[key])
@@ -75,7 +76,7 @@ def inspect(directory: str, verify: bool = False) -> list[str]:
     print(f"  {split}: {sum(lengths):,} pairs in {len(lengths):,} shards; {counts}")
     if split == "train" or not counted:
       counted = counts.statistics
-  wrong += _compare(description, counted, verify)
+  wrong += _compare(description, counted, verify and not wrong)
   if verify and not wrong:
     print("Every record is intact, and the stored statistics are those of the pairs.")
   return wrong
@@ -131,11 +132,17 @@ def _print_sensor(key: str, sensor: Sensor, shape: tuple[int, int]) -> None:
 
 
 def _compare(
-  description: dataset.Description, counted: dict[str, SensorStatistics], whole: bool
+  description: Description, counted: dict[str, SensorStatistics], whole: bool
 ) -> list[str]:
-  """Prints stored statistics beside those just counted, and returns what contradicts."""
+  """Prints stored statistics beside those just counted, and returns what contradicts.
+
+  `whole` says that every pair was counted.
+  """
   wrong = []
-  print("Statistics of stored values, training split" + ("" if whole else ", found in a sample"))
+  print(
+    "Statistics of stored values, training split"
+    + ("" if whole else ", found in some of the pairs")
+  )
   print(f"  {'band':<10}{'mean':>12}{'found':>12}{'std':>12}{'found':>12}{'min':>12}{'max':>12}")
   for key, sensor in description.format.sensors.items():
     stored = description.statistics[key]["bands"]
@@ -155,7 +162,7 @@ def _compare(
       if whole and off:
         wrong.append(
           f"sensor {key!r}, band {band}: the stored {', '.join(off)} are not those of the pairs. "
-          f"{dataset.SENSORS_FILE} was changed, or belongs to another data set."
+          f"{SENSORS_FILE} was changed, or belongs to another data set."
         )
     for sentence in units.contradictions(sensor, found):
       print(f"Warning: sensor {key!r} ({sensor.product}): {sentence}")

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -46,7 +46,9 @@ class Reading:
 
   @classmethod
   def choose(cls, batch_bytes: int, cores: int | None = None) -> Reading:
-    """As many threads as half the cores, twice as many batches, and no more than fit in 512 MiB.
+    """Threads for half the cores, but for two at least: one alone leaves half of the memory's rate
+    unused (7,800 pairs of 460 kB a second, two read 13,100). Twice as many batches, and no more
+    than fit in 512 MiB.
 
     Args:
       batch_bytes: of one batch of this process.
@@ -54,7 +56,7 @@ class Reading:
     """
     cores = cores or os.cpu_count() or 2
     fit = max(_PREFETCH_BYTES // max(batch_bytes, 1), 2)
-    threads = int(min(max(cores // 2, 1), _MOST_THREADS, fit))
+    threads = int(min(max(cores // 2, 2), cores, _MOST_THREADS, fit))
     return cls(threads=threads, prefetch=int(min(2 * threads, fit)))
 
 
@@ -122,7 +124,7 @@ class Pipeline:
     """Number of batches of a pipeline that ends, else None."""
     return None if self.source.pairs is None else len(self.source)
 
-  def batches(self, start: int = 0) -> Iterator[tuple[int, Batch]]:
+  def batches(self, start: int = 0) -> Generator[tuple[int, Batch], None, None]:
     """Yields (step, batch) from step `start` on; batches as `BatchSource` describes them.
 
     With a sharding, every array is one global `jax.Array`, and the next batch is on its way to

@@ -18,7 +18,6 @@ import numpy as np
 from xjepa_jax.data.image_formats import (
   GDAL_OPTIONS,
   MAX_PIXELS,
-  NO_TRANSFORM,
   Opened,
   RasterHeader,
   import_rasterio,
@@ -26,6 +25,7 @@ from xjepa_jax.data.image_formats import (
   open_npy,
   open_png,
 )
+from xjepa_jax.data.pairs import NO_TRANSFORM
 from xjepa_jax.errors import ImageError
 
 SUFFIXES = (".tif", ".tiff", ".png", ".npy")
@@ -49,6 +49,7 @@ class Raster:
     transform: (a, b, c, d, e, f) from (column, row) to map coordinates, as rasterio.Affine has it;
       all NaN if the file has none.
     nodata: the value that the file declares as nothing seen, or None.
+    descriptions: what the file calls each band, "" where it says nothing; or empty.
   """
 
   values: np.ndarray
@@ -56,6 +57,7 @@ class Raster:
   crs: str = ""
   transform: tuple[float, ...] = NO_TRANSFORM
   nodata: float | None = None
+  descriptions: tuple[str, ...] = ()
 
   @property
   def georeferenced(self) -> bool:
@@ -84,7 +86,7 @@ def read_raster(path: str, max_pixels: int = MAX_PIXELS) -> Raster:
   with _open(path, max_pixels) as (header, load):
     values = np.ascontiguousarray(load(), np.dtype(header.dtype))  # in this machine's byte order
     values = values.reshape(*header.shape, header.count)
-  return Raster(values, path, header.crs, header.transform, header.nodata)
+  return Raster(values, path, header.crs, header.transform, header.nodata, header.descriptions)
 
 
 def read_header(path: str, max_pixels: int = MAX_PIXELS) -> RasterHeader:

@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Callable
 
-from xjepa_jax.errors import ManifestError
+from xjepa_jax.errors import ArchiveError
 
 
 def locate(
@@ -22,17 +22,17 @@ def locate(
     real: `os.path.realpath`, or for many paths `remembering_realpath()`.
 
   Raises:
-    ManifestError: it is an address, or leads out of the folder.
+    ArchiveError: it is an address, or leads out of the folder.
   """
   if "://" in path or re.match(r"[\\/]+vsi", path) or "\0" in path:
-    raise ManifestError(f"{path!r} is no file of this machine; copy it to disk and name it there")
+    raise ArchiveError(f"{path!r} is no file of this machine; copy it to disk and name it there")
   full = os.path.join(root, path)
   try:
     inside = os.path.join(real(full), "").startswith(os.path.join(root, ""))
   except (OSError, ValueError) as error:
-    raise ManifestError(f"{path!r} is no path ({error})") from error
+    raise ArchiveError(f"{path!r} is no path ({error})") from error
   if not (inside or allow_outside):
-    raise ManifestError(
+    raise ArchiveError(
       f"{path!r} leads out of the folder {root}; if it is meant to, add --allow-outside"
     )
   return full

@@ -21,6 +21,7 @@ from xjepa_jax.data.statistics import SensorStatistics
 from xjepa_jax.errors import DataError
 
 SUMMARY_SUFFIX = ".summary.npz"
+TEMPORARY_SUFFIX = ".tmp"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,7 +90,7 @@ def _write_shard(task: ShardTask, progress: Callable[[int], None]) -> ShardSumma
   labels: dict[str, int] = {}
   skipped: list[Skip] = []
   entries: list[tuple[int, int, int]] = []
-  temporary = task.path + ".tmp"
+  temporary = f"{task.path}.{os.getpid()}{TEMPORARY_SUFFIX}"  # of this process alone
   try:
     with open(temporary, "wb") as file:
       at = 0

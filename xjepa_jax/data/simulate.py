@@ -14,7 +14,7 @@ import functools
 import sys
 
 from xjepa_jax.data.archive import Archive, Entry
-from xjepa_jax.data.importers import command
+from xjepa_jax.data.importing import command
 from xjepa_jax.data.pairs import Observation, Pair
 from xjepa_jax.errors import DataError
 from xjepa_jax.sensor_presets import preset

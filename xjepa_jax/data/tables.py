@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
-from xjepa_jax.errors import ManifestError
+from xjepa_jax.errors import TableError
 
 _MAX_LINE = 2**22  # bytes of a line, so that a file without line ends is not read whole
 _MAX_ROWS = 2**26
@@ -22,7 +22,7 @@ def read_columns(src: str) -> list[str]:
   """The names of the table's columns.
 
   Raises:
-    ManifestError: the file is no .csv or .parquet that can be read, or two columns share a name.
+    TableError: the file is no .csv or .parquet that can be read, or two columns share a name.
   """
   suffix = os.path.splitext(src)[1].lower()
   if suffix not in (".csv", ".parquet"):
@@ -30,7 +30,7 @@ def read_columns(src: str) -> list[str]:
   if not os.path.isfile(src):
     _refuse(src, "there is no such file.")
   if suffix == ".csv":
-    columns = [name.strip() for name in next(_csv_rows(src), ("", []))[1]]
+    columns = [name.strip() for name in next(read_cells(src), ("", []))[1]]
   else:
     with _parquet(src) as table:
       columns = list(table.schema_arrow.names)
@@ -54,12 +54,12 @@ def read_rows(
     Where a row is ("line 7" of a CSV, "row 7" of a Parquet file), and its wanted cells.
 
   Raises:
-    ManifestError: the table is damaged, or a row has more or fewer cells than there are columns.
+    TableError: the table is damaged, or a row has more or fewer cells than there are columns.
   """
   if src.lower().endswith(".parquet"):
     yield from _parquet_rows(src, [name for name in columns if name in wanted])
     return
-  rows = _csv_rows(src)
+  rows = read_cells(src)
   next(rows, None)
   for where, cells in rows:
     if len(cells) != len(columns):
@@ -83,8 +83,15 @@ def cell_text(row: Mapping[str, Any], column: str) -> str:
   return str(value).strip()
 
 
-def _csv_rows(src: str) -> Iterator[tuple[str, list[str]]]:
-  """Where a row is, and its cells, the header first (RFC 4180, UTF-8)."""
+def read_cells(src: str) -> Iterator[tuple[str, list[str]]]:
+  """Reads the rows of a CSV file (RFC 4180, UTF-8), the first one, which may be a header, included.
+
+  Yields:
+    Where a row is, "line 7", and its cells. Lines without any are left out.
+
+  Raises:
+    TableError: the file cannot be read, or is malformed.
+  """
   try:
     with open(src, "rb") as file:
       reader = csv.reader(_lines(src, file), strict=True, skipinitialspace=True)
@@ -92,9 +99,9 @@ def _csv_rows(src: str) -> Iterator[tuple[str, list[str]]]:
         if cells:  # an empty line is no row
           yield f"line {reader.line_num}", cells
   except csv.Error as error:
-    raise ManifestError(f"{src}: line {reader.line_num} is malformed ({error}).") from error
+    raise TableError(f"{src}: line {reader.line_num} is malformed ({error}).") from error
   except OSError as error:
-    raise ManifestError(f"{src}: cannot be read ({error}).") from error
+    raise TableError(f"{src}: cannot be read ({error}).") from error
 
 
 def _lines(src: str, file: Any) -> Iterator[str]:
@@ -115,11 +122,11 @@ def _parquet(src: str) -> Any:
   try:
     from pyarrow.parquet import ParquetFile
   except ImportError as error:
-    raise ManifestError(f"{src}: needs pyarrow: pip install xjepa_jax[geo]") from error
+    raise TableError(f"{src}: needs pyarrow: pip install xjepa_jax[geo]") from error
   try:
     return ParquetFile(src, page_checksum_verification=True)
   except Exception as error:  # pyarrow's own errors, OSError, and more for damaged bytes
-    raise ManifestError(f"{src}: cannot be read as Parquet ({error}).") from error
+    raise TableError(f"{src}: cannot be read as Parquet ({error}).") from error
 
 
 def _parquet_rows(src: str, columns: list[str]) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -134,11 +141,11 @@ def _parquet_rows(src: str, columns: list[str]) -> Iterator[tuple[str, Mapping[s
       except StopIteration:
         return
       except Exception as error:
-        raise ManifestError(f"{src}: damaged after row {number} ({error}).") from error
+        raise TableError(f"{src}: damaged after row {number} ({error}).") from error
       for row in rows:
         number += 1
         yield f"row {number}", row
 
 
 def _refuse(src: str, what: str) -> NoReturn:
-  raise ManifestError(f"{src}: {what}")
+  raise TableError(f"{src}: {what}")

@@ -1,7 +1,8 @@
 """Whether values are in the units that a sensor's description claims.
 
 A wrong claim trains without an error and ruins every comparison: Sentinel-1 as linear power or 8
-bit instead of dB, Sentinel-2 with or without the +1000 of processing baseline 04.00.
+bit instead of dB, VV and VH in each other's place, Sentinel-2 with or without the +1000 of
+processing baseline 04.00.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from xjepa_jax.sensors import Sensor
 
 # Calibrated backscatter of land and sea lies within about -50 to +30 dB; the margin is for noise.
 _DECIBELS = (-120.0, 70.0)
+_CROSS_EXCESS = 1.0  # dB; over land and sea VH is 5 to 10 dB below VV, and HV below HH
 _OFFSET = 1000
 _NEAR_OFFSET = 950
 
@@ -32,7 +34,8 @@ def contradictions(sensor: Sensor, statistics: dict[str, Any]) -> list[str]:
   lowest = min(band["min"] for band in bands.values())
   highest = max(band["max"] for band in bands.values())
   if sensor.units == "dB":
-    return _decibels(lowest, highest)
+    means = {name: band["mean"] for name, band in bands.items()}
+    return _decibels(lowest, highest) or _polarisations(sensor, means)
   if sensor.units.startswith("reflectance x"):
     return _reflectance(sensor, highest, {name: band["p01"] for name, band in bands.items()})
   return []
@@ -52,7 +55,29 @@ def _decibels(lowest: float, highest: float) -> list[str]:
   return []
 
 
+def _polarisations(sensor: Sensor, means: dict[str, float]) -> list[str]:
+  """A wave that comes back turned is the weaker, but for a pixel here or there."""
+  kinds = {band.name: band.polarisation or "" for band in sensor.bands}
+  same = {name: means[name] for name, kind in kinds.items() if kind in ("VV", "HH")}
+  turned = {name: means[name] for name, kind in kinds.items() if kind in ("VH", "HV")}
+  if not (same and turned):
+    return []
+  weak, strong = min(same, key=lambda name: same[name]), max(turned, key=lambda name: turned[name])
+  if turned[strong] <= same[weak] + _CROSS_EXCESS:
+    return []
+  return [
+    f"the mean of {strong}, {turned[strong]:.1f} dB, is above that of {weak}, {same[weak]:.1f} dB, "
+    "expected below: these bands seem to be in each other's place. Name them in the order in which "
+    f"files hold them (--bands), or correct the files; the sensor has {', '.join(kinds)}."
+  ]
+
+
 def _reflectance(sensor: Sensor, highest: float, first: dict[str, float]) -> list[str]:
+  if sensor.dtype in ("uint8", "int8"):
+    return [
+      f"values are stored as {sensor.dtype}: levels of a picture, expected {sensor.units}, which "
+      "takes 16 bits. Name a product such as rgb, or describe one (--sensors)."
+    ]
   if highest <= 2:
     return [f"no value is above {highest:g}: reflectance from 0 to 1, expected {sensor.units}."]
   darkest = min(first, key=lambda name: first[name])

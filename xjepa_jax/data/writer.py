@@ -7,35 +7,27 @@ never looks like a data set, and continuing it keeps every finished shard.
 
 from __future__ import annotations
 
-import concurrent.futures
 import contextlib
 import csv
 import dataclasses
 import io
-import multiprocessing
 import os
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
 
-from xjepa_jax.data import dataset, shard_index, storage
+from xjepa_jax.data import shard_index, storage
 from xjepa_jax.data.archive import Skip
+from xjepa_jax.data.description import INFO_FILE, Description, shard_name, write_description
 from xjepa_jax.data.import_plan import ImportPlan
-from xjepa_jax.data.shard_writer import (
-  ShardSummary,
-  ShardTask,
-  read_summary,
-  write_shard,
-)
+from xjepa_jax.data.shard_pool import Progress, write_shards
+from xjepa_jax.data.shard_writer import TEMPORARY_SUFFIX, ShardSummary, ShardTask
 from xjepa_jax.data.statistics import SensorStatistics, with_statistics
 from xjepa_jax.errors import DatasetError, WriteError
 
 SKIPPED_FILE = "skipped.csv"
 _PARTIAL = ".partial"
-_POLL_SECONDS = 0.2
-
-Progress = Callable[[int], None]
+_MARK = "plan.sha256"  # in it: which import it belongs to
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,7 +70,7 @@ def write_dataset(
   try:
     partial = _prepare(plan, out, resume)
     tasks = list(_tasks(plan, partial))
-    summaries = _write_shards(tasks, max(1, min(workers, len(tasks))), progress)
+    summaries = write_shards(tasks, max(1, min(workers, len(tasks))), progress)
     return _finish(plan, out, tasks, summaries)
   except WriteError:
     raise
@@ -86,17 +78,25 @@ def write_dataset(
     raise storage.writing_failed(out, error) from error
 
 
-def _prepare(plan: ImportPlan, out: str, resume: bool) -> str:
-  """Makes the directory of unfinished shards, or finds that of the same import."""
+def check_free(out: str, resume: bool) -> None:
+  """Raises a DatasetError if `out` holds anything, but for an import that is to be continued."""
   partial = os.path.join(out, _PARTIAL)
-  mark = os.path.join(partial, "plan.sha256")
-  if os.path.exists(os.path.join(out, dataset.INFO_FILE)):
+  if os.path.exists(os.path.join(out, INFO_FILE)):
     raise DatasetError(f"{out} already holds a data set. Choose another --out, or delete it.")
   if os.path.exists(partial) and not resume:
     raise DatasetError(
       f"{out} holds an import that was interrupted. Continue it with --resume, or delete {partial} "
       "to start again."
     )
+  if os.path.isdir(out) and not os.path.exists(partial) and storage.listing(out):
+    raise DatasetError(f"{out} is not empty. Choose an --out of its own for the data set.")
+
+
+def _prepare(plan: ImportPlan, out: str, resume: bool) -> str:
+  """Makes the directory of unfinished shards, or finds that of the same import."""
+  check_free(out, resume)
+  partial = os.path.join(out, _PARTIAL)
+  mark = os.path.join(partial, _MARK)
   if os.path.exists(mark):
     with open(mark, encoding="ascii") as file:
       if file.read() != plan.fingerprint():
@@ -104,9 +104,10 @@ def _prepare(plan: ImportPlan, out: str, resume: bool) -> str:
           f"{partial} belongs to another import: the archive or the options differ. Use those it "
           "was started with, or delete it to start again."
         )
-  elif os.path.isdir(out) and any(name != _PARTIAL for name in os.listdir(out)):
-    raise DatasetError(f"{out} is not empty. Choose an --out of its own for the data set.")
   os.makedirs(partial, exist_ok=True)
+  for name in os.listdir(partial):
+    if name.endswith(TEMPORARY_SUFFIX):  # of a run that was killed
+      storage.remove(os.path.join(partial, name))
   storage.write_file(mark, plan.fingerprint().encode())
   return partial
 
@@ -116,71 +117,6 @@ def _tasks(plan: ImportPlan, partial: str) -> Iterator[ShardTask]:
     for number, entries in enumerate(shards):
       path = os.path.join(partial, f"{split}-{number:05d}")
       yield ShardTask(split, path, entries, plan.archive.read, plan.format)
-
-
-def _write_shards(
-  tasks: Sequence[ShardTask], workers: int, progress: Progress
-) -> list[ShardSummary]:
-  """Summaries of all shards, in order; those that are finished are not written again."""
-  found = {task.path: read_summary(task.path, task.format) for task in tasks}
-  summaries = {path: summary for path, summary in found.items() if summary is not None}
-  missing = [task for task in tasks if task.path not in summaries]
-  progress(sum(len(task.entries) for task in tasks if task.path in summaries))
-  run = _in_processes if workers > 1 and len(missing) > 1 else _in_this_process
-  for task, summary in run(missing, workers, progress):
-    summaries[task.path] = summary
-  return [summaries[task.path] for task in tasks]
-
-
-def _in_this_process(
-  tasks: Sequence[ShardTask], workers: int, progress: Progress
-) -> Iterator[tuple[ShardTask, ShardSummary]]:
-  for task in tasks:
-    yield task, write_shard(task, progress)
-
-
-def _in_processes(
-  tasks: Sequence[ShardTask], workers: int, progress: Progress
-) -> Iterator[tuple[ShardTask, ShardSummary]]:
-  # spawn: GDAL and HDF5 handles do not survive a fork
-  context = multiprocessing.get_context("spawn")
-  done = context.Value("Q", 0)
-  reported = 0
-  pool = concurrent.futures.ProcessPoolExecutor(workers, context, _share_counter, (done,))
-  try:
-    waiting = {pool.submit(_write_counted, task): task for task in tasks}
-    while waiting:
-      finished, _ = concurrent.futures.wait(
-        waiting, _POLL_SECONDS, concurrent.futures.FIRST_COMPLETED
-      )
-      count = done.value
-      progress(count - reported)
-      reported = count
-      for future in finished:
-        yield waiting.pop(future), future.result()
-  except concurrent.futures.process.BrokenProcessPool as error:
-    raise WriteError(
-      "a worker process was killed, as happens when memory runs out. Finished shards are kept: run "
-      "the same command with --resume and fewer --workers."
-    ) from error
-  finally:
-    pool.shutdown(cancel_futures=True)
-
-
-_counter: Any = None
-
-
-def _share_counter(counter: Any) -> None:
-  global _counter
-  _counter = counter
-
-
-def _write_counted(task: ShardTask) -> ShardSummary:
-  def progress(count: int) -> None:
-    with _counter.get_lock():
-      _counter.value += count
-
-  return write_shard(task, progress)
 
 
 def _finish(
@@ -197,12 +133,12 @@ def _finish(
     raise DatasetError(f"every pair was skipped. The first: {skipped[0].reason}")
   for split, shards in kept.items():
     for number, (task, _) in enumerate(shards):
-      name = dataset.shard_name(plan.archive.name, split, number, len(shards))
+      name = shard_name(plan.archive.name, split, number, len(shards))
       _move(task.path, os.path.join(out, name))
   storage.write_file(os.path.join(out, SKIPPED_FILE), _skipped_csv(skipped))
   description = _description(plan, kept)
   num_bytes = {split: sum(s.nbytes for _, s in shards) for split, shards in kept.items()}
-  dataset.write_description(out, description, num_bytes)
+  write_description(out, description, num_bytes)
   shutil.rmtree(os.path.join(out, _PARTIAL))
   labels: Counter[str] = Counter()
   for summary in summaries:
@@ -226,7 +162,7 @@ def _move(partial: str, final: str) -> None:
 
 def _description(
   plan: ImportPlan, kept: Mapping[str, Sequence[tuple[ShardTask, ShardSummary]]]
-) -> dataset.Description:
+) -> Description:
   """The sensors with the statistics of the training split, or of the first one if there is none."""
   reference = kept.get("train") or next(iter(kept.values()))
   sensors, statistics = {}, {}
@@ -236,7 +172,7 @@ def _description(
       counted.merge(summary.statistics[key])
     sensors[key] = with_statistics(sensor, counted)
     statistics[key] = counted.to_json(sensor)
-  return dataset.Description(
+  return Description(
     name=plan.archive.name,
     format=dataclasses.replace(plan.format, sensors=sensors),
     statistics=statistics,

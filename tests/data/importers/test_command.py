@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 
 from xjepa_jax.data import inspect
-from xjepa_jax.data.dataset import PairDataset, describe
+from xjepa_jax.data.dataset import PairDataset
+from xjepa_jax.data.description import describe
 from xjepa_jax.data.importers import __main__ as importers
 
 rasterio = pytest.importorskip("rasterio", reason="needs the extra geo")
@@ -102,6 +103,17 @@ def write_manifest(folder: Path, offset: int) -> list[str]:
     lines.append(f"p{number},{number}.npy,train")
   (folder / "pairs.csv").write_text("\n".join(lines) + "\n")
   return ["manifest", "--src", str(folder / "pairs.csv"), "--out", str(folder / "out")]
+
+
+def test_a_directory_that_is_taken_is_refused_before_anything_is_read(
+  tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+  argv = [*write_manifest(tmp_path, offset=0), "--sensor", "s2=sentinel2_l2a"]
+  (tmp_path / "out").mkdir()
+  (tmp_path / "out" / "notes.txt").write_text("mine")
+  assert importers.main([*argv, "--dry-run"]) == 1
+  said = capsys.readouterr()
+  assert "out is not empty" in said.err and not said.out
 
 
 def test_an_offset_that_is_not_declared_stops_the_import_unless_trusted(

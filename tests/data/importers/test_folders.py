@@ -17,11 +17,11 @@ import rasterio
 from PIL import Image
 
 from xjepa_jax.data.archive import Archive
-from xjepa_jax.data.dataset import describe
+from xjepa_jax.data.description import describe
 from xjepa_jax.data.importers import __main__ as importers
 from xjepa_jax.data.importers import folders
 from xjepa_jax.data.pairs import Pair
-from xjepa_jax.errors import ArchiveError, ImageError, ManifestError, SensorError, XJepaError
+from xjepa_jax.errors import ArchiveError, ImageError, OptionError, SensorError, XJepaError
 from xjepa_jax.sensor_presets import preset
 from xjepa_jax.sensors import sensor_to_json
 
@@ -308,20 +308,20 @@ def test_a_sensor_is_demanded_and_never_guessed(tree: Path):
 @pytest.mark.parametrize(
   "options, words, error",
   [
-    (("--sensor", "s1"), "--sensor s1: expected KEY=VALUE", ManifestError),
+    (("--sensor", "s1"), "--sensor s1: expected KEY=VALUE", OptionError),
     (("--sensor", "s1=gray:S1"), "Did you mean 'grey'?", SensorError),
     (("--sensor", "s1=grey:S3"), "sensor 's1': there is no folder", ArchiveError),
     (("--sensor", "s1=grey:S1", "--bands", "s1=X"), "no band 'X'", SensorError),
-    (("--sensor", "s1=grey:S1", "--nodata", "s2=0"), "no sensor 's2'", ManifestError),
+    (("--sensor", "s1=grey:S1", "--nodata", "s2=0"), "no sensor 's2'", OptionError),
     ((*TWO, "--pair-id", "("), "is no regular expression", ArchiveError),
     ((*TWO, "--pair-id", "a"), "has 0 groups, expected one", ArchiveError),
     ((*TWO, "--pair-id", "(a)(b)"), "has 2 groups, expected one", ArchiveError),
     ((*TWO, "--pair-id", "(z)"), "no id has an image of every sensor", ArchiveError),
-    ((*TWO, "--name", "My data"), "--name 'My data'", ManifestError),
+    ((*TWO, "--name", "My data"), "--name 'My data'", OptionError),
     (("--sensor", "s1=grey:S1", "--sensor", "s2=grey:S1"), "folder of its own", ArchiveError),
     (("--sensor", "s1=grey:S1", "--sensor", "s2=grey:S1/x"), "folder of its own", ArchiveError),
     (("--sensor", "s1=grey:.", "--sensor", "s2=grey:S2"), "folder of its own", ArchiveError),
-    (("--sensor", "s1=rgb:S1"), "none of the first 3 files of sensor 's1'", ManifestError),
+    (("--sensor", "s1=rgb:S1"), "none of the first 3 files of sensor 's1'", ArchiveError),
   ],
 )
 def test_wrong_options_are_named(tree: Path, options: tuple[str, ...], words: str, error):
@@ -360,5 +360,5 @@ def test_links_may_not_leave_the_archive_unless_allowed(tree: Path):
   tif(inner / "S2" / "a.tif", seed=41)
   (inner / "S1" / "b.tif").symlink_to(tree / "S1" / "b.tif")
   (inner / "S2" / "b.tif").symlink_to(inner / "S2" / "a.tif")
-  refused(inner, "'S1/b.tif' leads out of the folder", "--allow-outside", error=ManifestError)
+  refused(inner, "'S1/b.tif' leads out of the folder", "--allow-outside", error=ArchiveError)
   assert ids(listed(inner, *TWO, "--allow-outside")) == ["a", "b"]

@@ -23,7 +23,14 @@ from PIL import Image
 from xjepa_jax.data.archive import Archive
 from xjepa_jax.data.importers import manifest
 from xjepa_jax.data.pairs import Pair, PairFormat
-from xjepa_jax.errors import ImageError, ManifestError, PairError, SensorError, XJepaError
+from xjepa_jax.errors import (
+  ArchiveError,
+  ImageError,
+  OptionError,
+  SensorError,
+  TableError,
+  XJepaError,
+)
 from xjepa_jax.sensor_presets import preset
 from xjepa_jax.sensors import sensor_to_json
 
@@ -70,13 +77,17 @@ def png(path: Path, *shape: int, seed: int = 0) -> np.ndarray:
   return values
 
 
-def tif(path: Path, bands: np.ndarray, transform=UTM, crs="EPSG:32633", nodata=None) -> None:
+def tif(
+  path: Path, bands: np.ndarray, transform=UTM, crs="EPSG:32633", nodata=None, descriptions=()
+) -> None:
   count, height, width = bands.shape
   with rasterio.open(
     path, "w", driver="GTiff", height=height, width=width, count=count, dtype=bands.dtype,
     transform=rasterio.Affine(*transform), crs=crs, nodata=nodata,
   ) as file:  # fmt: skip
     file.write(bands)
+    for number, text in enumerate(descriptions, 1):
+      file.set_band_description(number, text)
 
 
 @pytest.fixture
@@ -91,7 +102,7 @@ def folder(tmp_path: Path) -> Path:
 ROWS = "pair_id,s1,s2\n" + "".join(f"{name},s1/{name}.png,s2/{name}.png\n" for name in "abcd")
 
 
-def refused(src: Path, *words: str, options: tuple[str, ...] = TWO, error=ManifestError) -> str:
+def refused(src: Path, *words: str, options: tuple[str, ...] = TWO, error=TableError) -> str:
   with pytest.raises(error) as caught:
     listed(src, *options)
   for word in words:
@@ -238,11 +249,11 @@ def test_a_sensor_of_ones_own_comes_from_json(folder: Path):
   archive = listed(table(folder, ROWS), "--sensors", str(folder / "own.json"))
   assert list(archive.sensors) == ["s2"] and archive.sensors["s2"].product == "my camera"
   options = ("--sensors", str(folder / "own.json"), "--sensor", "s2=rgb")
-  refused(folder / "pairs.csv", "both describe s2", options=options)
+  refused(folder / "pairs.csv", "both describe s2", options=options, error=OptionError)
   for content, error in (
-    ("{", ManifestError),
-    ("[" * 100000, ManifestError),
-    ("{}", ManifestError),
+    ("{", OptionError),
+    ("[" * 100000, OptionError),
+    ("{}", OptionError),
     ('{"s2": {"product": "x"}}', SensorError),
     ('{"s2": 3}', SensorError),
   ):
@@ -335,6 +346,28 @@ def test_a_sensor_s_nan_is_dropped_where_files_hold_integers(folder: Path):
   assert "s1: the sensor's nodata nan is no uint8; there is none now." in archive.notes
 
 
+def test_bands_whose_descriptions_tell_another_order_are_refused_until_it_is_named(folder: Path):
+  values = np.stack([np.full((4, 4), level, np.float32) for level in (-20, -12)])
+  tif(folder / "a.tif", values, descriptions=("vh", "VV"))
+  src = table(folder, "pair_id,s1\na,a.tif\n")
+  options = ("--sensor", "s1=sentinel1_grd")
+  refused(src, "a.tif", "VH,VV", "--bands s1=VH,VV", options=options, error=ArchiveError)
+  archive = listed(src, *options, "--bands", "s1=VH,VV")
+  assert archive.sensors["s1"].band_names == ("VH", "VV")
+  assert read(archive, "a").observations["s1"].values[0, 0].tolist() == [-20, -12]
+
+
+def test_descriptions_that_name_other_things_say_nothing_of_the_order(folder: Path):
+  values = np.full((3, 4, 4), 500, np.uint16)
+  src = table(folder, "pair_id,s2\na,a.tif\n")
+  options = ("--sensor", "s2=sentinel2_l2a", "--bands", "s2=B02,B03,B8A")
+  for told in (("B2", "B3", "B8A"), ("blue", "green", "nir"), ("B2", "", "B3"), ("B4", "B3", "B2")):
+    tif(folder / "a.tif", values, descriptions=told)
+    assert read(listed(src, *options), "a").observations["s2"].values.shape == (4, 4, 3)
+  tif(folder / "a.tif", values, descriptions=("B8A", "B2", "B3"))
+  refused(src, "--bands s2=B8A,B02,B03", options=options, error=ArchiveError)
+
+
 def test_files_that_differ_from_the_first_are_skipped_with_the_reason(folder: Path):
   ones = np.ones((1, 4, 4), np.float32)
   tif(folder / "a.tif", ones, nodata=0)
@@ -375,9 +408,9 @@ def test_a_file_that_shows_nothing_makes_no_pair(folder: Path):
   archive = listed(src, *options)
   form = PairFormat(archive.sensors, {"sar": (4, 4), "vv": (4, 4)})
   form.check(read(archive, "a"))
-  for pair_id, key in (("b", "sar"), ("c", "vv")):
-    with pytest.raises(PairError, match=f"sensor '{key}': no pixel is valid"):
-      form.check(read(archive, pair_id))
+  for pair_id, name in (("b", "nan.tif"), ("c", "fill.png")):
+    with pytest.raises(ImageError, match=f"{name}: no pixel is valid"):
+      read(archive, pair_id)
 
 
 def test_sensors_are_aligned_and_the_first_gives_the_grid(folder: Path):
@@ -399,7 +432,9 @@ def test_sensors_are_aligned_and_the_first_gives_the_grid(folder: Path):
 
 def test_a_sensor_is_demanded_and_never_guessed(folder: Path):
   src = table(folder, "pair_id,s1,s2,note\na,s1/a.png,s2/a.png,fine\n")
-  message = refused(src, "may be s1, s2.", "--sensor COLUMN=PRESET", "sentinel2_l2a", options=())
+  message = refused(
+    src, "may be s1, s2.", "--sensor COLUMN=PRESET", "sentinel2_l2a", options=(), error=OptionError
+  )
   assert "note" not in message
 
 
@@ -428,6 +463,7 @@ def test_wrong_band_count_everywhere_names_file_count_and_bands(folder: Path):
   refused(
     table(folder, ROWS), "none of the first 4 files of sensor 's2'", "a.png: has 3 bands",
     "expected the 2", "(VV, VH)", "--bands s2=", options=("--sensor", "s2=sentinel1_grd"),
+    error=ArchiveError,
   )  # fmt: skip
 
 
@@ -564,7 +600,7 @@ def test_links_out_of_the_folder_are_refused_even_when_swapped_after_listing(fol
   assert read(archive, "a").observations
   (inner / "link.png").unlink()
   (inner / "link.png").symlink_to(folder / "secret.png")
-  with pytest.raises(ManifestError, match="leads out of the folder"):
+  with pytest.raises(ArchiveError, match="leads out of the folder"):
     read(archive, "a")
   refused(src, "leads out of the folder", options=("--sensor", "s1=grey"))
   (inner / "up").symlink_to(folder)

@@ -6,7 +6,7 @@ import argparse
 import importlib
 import sys
 
-from xjepa_jax.data.importers import command
+from xjepa_jax.data.importing import command
 
 NAMES = ("manifest", "folders", "bigearthnet", "sen12ms", "ssl4eo_s12", "so2sat", "tfds")
 

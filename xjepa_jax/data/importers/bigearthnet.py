@@ -29,7 +29,7 @@ from xjepa_jax.data.importers.bigearthnet_lists import (
   read_json,
   read_subset,
 )
-from xjepa_jax.data.importers.hash_splits import SPLITS
+from xjepa_jax.data.importing.splits import SPLITS
 from xjepa_jax.data.pairs import Observation, Pair
 from xjepa_jax.data.raster import centre
 from xjepa_jax.sensor_presets import preset
@@ -63,7 +63,8 @@ def open_archive(args: argparse.Namespace) -> Archive:
 
   Raises:
     ArchiveError: the folder is of neither version, or an option does not apply to it.
-    ManifestError: a subset cannot be read, or names a patch for two splits.
+    TableError, OptionError: a subset or the metadata cannot be read, or a subset names a patch for
+      two splits.
   """
   subset = read_subset(args.subset)
   v2 = os.path.isfile(os.path.join(args.src, METADATA))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import csv
 import itertools
 import json
 import os
@@ -14,8 +13,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from xjepa_jax.data.archive import Entry, Skip
-from xjepa_jax.data.importers.hash_splits import SPLITS, hashed_split
-from xjepa_jax.errors import ArchiveError, DataError, ManifestError
+from xjepa_jax.data.importing.splits import SPLITS, hashed_split
+from xjepa_jax.data.tables import read_cells, read_columns, read_rows
+from xjepa_jax.errors import ArchiveError, DataError, OptionError, TableError
 
 _SPLIT_NAMES = {**{name: name for name in SPLITS}, "val": "validation"}
 METADATA = "metadata.parquet"
@@ -137,7 +137,7 @@ def read_json(src: str, patch: str) -> dict[str, Any]:
 
 
 def list_v2(args: argparse.Namespace) -> Iterator[Listed | Skip]:
-  """The pairs that v2's metadata names. Raises ArchiveError."""
+  """The pairs that v2's metadata names. Raises ArchiveError, TableError."""
   if args.labels == "43":
     raise ArchiveError(f"{args.src}: --labels 43 needs v1; v2 has BigEarthNet-19 only.")
   for folder in ("BigEarthNet-S1", "BigEarthNet-S2"):
@@ -162,66 +162,48 @@ def list_v2(args: argparse.Namespace) -> Iterator[Listed | Skip]:
       yield Listed(Entry(patch, tuple(source)), (patch, str(row.get("s2v1_name"))), split)
 
 
-def _metadata(src: str) -> Iterator[dict[str, Any]]:
-  try:
-    from pyarrow import parquet
-  except ImportError as error:
-    raise ArchiveError(f"{src}: needs pyarrow: pip install pyarrow") from error
+def _metadata(src: str) -> Iterator[Mapping[str, Any]]:
   for name in (METADATA, _SNOW_METADATA):
     path = os.path.join(src, name)
     if name == _SNOW_METADATA and not os.path.isfile(path):
       return
-    try:
-      with parquet.ParquetFile(path, page_checksum_verification=True) as file:
-        columns = file.schema_arrow.names
-        wanted = [column for column in (*_COLUMNS, "s2v1_name", *FLAGS) if column in columns]
-        if not set(_COLUMNS) <= set(columns):
-          raise ArchiveError(
-            f"{path}: has the columns {', '.join(columns)}; expected at least "
-            f"{', '.join(_COLUMNS)}."
-          )
-        for batch in file.iter_batches(batch_size=4096, columns=wanted):
-          yield from batch.to_pylist()
-    except (DataError, GeneratorExit):
-      raise
-    except Exception as error:  # pyarrow's own errors, OSError, and more for damaged bytes
-      raise ArchiveError(f"{path}: cannot be read as Parquet ({error}). Copy it again.") from error
+    columns = read_columns(path)
+    if not set(_COLUMNS) <= set(columns):
+      raise TableError(
+        f"{path}: has the columns {', '.join(columns)}; expected at least {', '.join(_COLUMNS)}."
+      )
+    for _, row in read_rows(path, columns, {*_COLUMNS, "s2v1_name", *FLAGS}):
+      yield row
 
 
 # Subsets
 
 
 def read_subset(options: list[str]) -> dict[str, str]:
-  """S2 name -> split, or "" where the options name none."""
+  """S2 name -> split, or "" where the options name none. Raises OptionError, TableError."""
   subset: dict[str, str] = {}
   for option in options:
     split, found, path = option.partition("=")
     if not found:
       split, path = "", option
     elif split not in _SPLIT_NAMES:
-      raise ManifestError(f"--subset {option!r}: expected CSV, or SPLIT=CSV with {SPLITS}.")
+      raise OptionError(f"--subset {option!r}: expected CSV, or SPLIT=CSV with {SPLITS}.")
     split = _SPLIT_NAMES.get(split, "")
     for name in _names(path):
       if subset.setdefault(name, split) != split:
-        raise ManifestError(f"{path}: {name} is named for {subset[name] or 'no'} split already.")
+        raise TableError(f"{path}: {name} is named for {subset[name] or 'no'} split already.")
   if "" in subset.values() and any(subset.values()):
-    raise ManifestError("--subset: give every file a split, as in train=CSV, or none of them.")
+    raise OptionError("--subset: give every file a split, as in train=CSV, or none of them.")
   if options and not subset:
-    raise ManifestError(f"--subset {', '.join(options)}: names no S2 patch.")
+    raise OptionError(f"--subset {', '.join(options)}: names no S2 patch.")
   return subset
 
 
 def _names(path: str) -> Iterator[str]:
   """The first cell of each row that is an S2 name; the first row may be a header."""
-  try:
-    with open(path, encoding="utf-8-sig", newline="") as file:
-      for number, row in enumerate(csv.reader(file), 1):
-        names = [cell.strip() for cell in row if _S2_NAME.fullmatch(cell.strip())]
-        if names:
-          yield names[0]
-        elif row and number > 1:
-          raise ManifestError(f"{path}, row {number}: {row!r} holds no name of an S2 patch.")
-  except (OSError, ValueError, csv.Error) as error:
-    if isinstance(error, DataError):
-      raise
-    raise ManifestError(f"{path}: cannot be read as CSV ({error}).") from error
+  for number, (where, row) in enumerate(read_cells(path)):
+    names = [cell.strip() for cell in row if _S2_NAME.fullmatch(cell.strip())]
+    if names:
+      yield names[0]
+    elif number:
+      raise TableError(f"{path}: {where}, {row!r}, holds no name of an S2 patch.")

@@ -14,17 +14,17 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from xjepa_jax.data.archive import Archive, Entry, Skip
-from xjepa_jax.data.importers.file_sensors import meet_files
-from xjepa_jax.data.importers.hash_splits import by_split, hash_note, hashed_split
-from xjepa_jax.data.importers.image_pairs import ImagePair, Reading, read_pair
-from xjepa_jax.data.importers.pairing_report import pairing_report
-from xjepa_jax.data.importers.sensor_options import (
+from xjepa_jax.data.importing.file_sensors import meet_files
+from xjepa_jax.data.importing.image_pairs import ImagePair, Reading, read_pair
+from xjepa_jax.data.importing.pairing_report import pairing_report
+from xjepa_jax.data.importing.sensor_options import (
   add_sensor_arguments,
   dataset_name,
   key_values,
   named_sensors,
   nodata_values,
 )
+from xjepa_jax.data.importing.splits import by_split, hash_note, hashed_split
 from xjepa_jax.data.raster import SUFFIXES
 from xjepa_jax.data.safe_paths import locate, remembering_realpath
 from xjepa_jax.errors import ArchiveError
@@ -59,10 +59,10 @@ def open_archive(args: argparse.Namespace) -> Archive:
   """Lists the pairs in the folders below `args.src`.
 
   Raises:
-    ArchiveError: a folder is missing or holds no images, images of one sensor share an id (the
-      first ten are listed), or no id has an image of every sensor.
-    ManifestError: an option is malformed, a path leads out of `args.src`, or no image of a sensor
-      fits it.
+    ArchiveError: a folder is missing or holds no images, a path leads out of `args.src`, images of
+      one sensor share an id (the first ten are listed), no id has an image of every sensor, or no
+      image of a sensor fits it.
+    OptionError: an option is malformed.
     SensorError: a sensor's key, preset, bands or nodata value is wrong.
   """
   pattern = _pattern(args.pair_id)

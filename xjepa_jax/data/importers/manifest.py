@@ -14,21 +14,21 @@ import os
 from collections.abc import Sequence
 
 from xjepa_jax.data.archive import Archive, Entry
-from xjepa_jax.data.importers.file_sensors import meet_files
-from xjepa_jax.data.importers.hash_splits import by_split, hash_note, hashed_split
-from xjepa_jax.data.importers.image_pairs import Reading, read_pair
 from xjepa_jax.data.importers.manifest_rows import check_rows, wanted_columns, without_files
-from xjepa_jax.data.importers.sensor_options import (
+from xjepa_jax.data.importing.file_sensors import meet_files
+from xjepa_jax.data.importing.image_pairs import Reading, read_pair
+from xjepa_jax.data.importing.sensor_options import (
   add_sensor_arguments,
   dataset_name,
   key_values,
   named_sensors,
   nodata_values,
 )
+from xjepa_jax.data.importing.splits import by_split, hash_note, hashed_split
 from xjepa_jax.data.raster import SUFFIXES
 from xjepa_jax.data.safe_paths import locate, remembering_realpath
 from xjepa_jax.data.tables import read_columns, read_rows
-from xjepa_jax.errors import ManifestError
+from xjepa_jax.errors import OptionError, TableError
 from xjepa_jax.sensor_presets import PRESETS
 from xjepa_jax.sensors import Sensor
 
@@ -54,12 +54,14 @@ def open_archive(args: argparse.Namespace) -> Archive:
   """Lists the pairs of the table `args.src`.
 
   Raises:
-    ManifestError: the table cannot be read, or names pairs or files that cannot be used, up to ten
-      rows of which are listed; or an option is malformed.
+    TableError: the table cannot be read, or has rows that cannot be used, up to ten of which are
+      listed.
+    ArchiveError: no image of a sensor fits it.
+    OptionError: an option is malformed, or names no column.
     SensorError: a sensor's key, preset, bands or nodata value is wrong.
   """
   if not args.label_separator:
-    raise ManifestError("--label-separator is empty; give at least one character.")
+    raise OptionError("--label-separator is empty; give at least one character.")
   columns = _columns(args.src)
   sensors = _sensors(args, columns)
   split_column = _split_column(args, columns)
@@ -108,13 +110,13 @@ def _columns(src: str) -> list[str]:
   if "pair_id" not in columns:
     hint = " Are its cells separated by commas?" if len(columns) == 1 else ""
     names = ", ".join(columns) or "(none)"
-    raise ManifestError(f"{src}: has no column 'pair_id'; its columns are {names}.{hint}")
+    raise TableError(f"{src}: has no column 'pair_id'; its columns are {names}.{hint}")
   return columns
 
 
 def _sensors(args: argparse.Namespace, columns: Sequence[str]) -> dict[str, Sensor]:
   if not (args.sensor or args.sensors):
-    raise ManifestError(
+    raise OptionError(
       f"{args.src}: which columns hold which sensor? Columns of files may be "
       f"{_candidates(args.src, columns)}. Give --sensor COLUMN=PRESET for each, with a preset of "
       f"{', '.join(PRESETS)}, or --sensors."
@@ -122,7 +124,7 @@ def _sensors(args: argparse.Namespace, columns: Sequence[str]) -> dict[str, Sens
   sensors = named_sensors(args, key_values(args.sensor, "--sensor"))
   for key in sensors:
     if key in _RESERVED or key not in columns:
-      raise ManifestError(
+      raise OptionError(
         f"{args.src}: has no column of files {key!r}; its columns are {', '.join(columns)}."
       )
   return sensors
@@ -138,7 +140,7 @@ def _candidates(src: str, columns: Sequence[str]) -> str:
 
 def _split_column(args: argparse.Namespace, columns: Sequence[str]) -> str:
   if args.split_column and args.split_column not in columns:
-    raise ManifestError(
+    raise OptionError(
       f"{args.src}: has no column {args.split_column!r}; its columns are {', '.join(columns)}."
     )
   return args.split_column or ("split" if "split" in columns else "")

@@ -5,17 +5,15 @@ from __future__ import annotations
 import datetime
 import math
 import os
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from xjepa_jax.data.archive import Skip
-from xjepa_jax.data.importers.image_pairs import ImagePair
+from xjepa_jax.data.importing.image_pairs import ImagePair
+from xjepa_jax.data.importing.splits import split_name
 from xjepa_jax.data.tables import cell_text
-from xjepa_jax.errors import ManifestError
+from xjepa_jax.errors import TableError
 
-_SPLIT_NAME = re.compile(r"[a-z][a-z0-9_]*")
-_SPLIT_ALIASES = {"val": "validation", "valid": "validation", "dev": "validation"}
 # pair_id -> split, "" if the table has none, and source.
 Rows = dict[str, tuple[str, ImagePair]]
 
@@ -47,7 +45,7 @@ def check_rows(
     pair_id -> split and source, in the order of the rows.
 
   Raises:
-    ManifestError: there are no rows, or some cannot be used; up to ten are listed.
+    TableError: there are no rows, or some cannot be used; up to ten are listed.
   """
   checked: Rows = {}
   problems: list[str] = []
@@ -62,15 +60,15 @@ def check_rows(
         _split(cell_text(row, split_column), split_column) if split_column else "",
         _source(row, keys, separator, locate),
       )
-    except ValueError as problem:  # ManifestError of `locate` included
+    except ValueError as problem:  # ArchiveError of `locate` included
       problems.append(f"{where}: {problem}")
   if problems:
-    raise ManifestError(
+    raise TableError(
       f"{src}: {len(problems)} rows cannot be used: {'; '.join(problems[:10])}"
       f"{'; ...' if len(problems) > 10 else '.'}"
     )
   if not checked:
-    raise ManifestError(f"{src}: has no rows.")
+    raise TableError(f"{src}: has no rows.")
   return checked
 
 
@@ -78,7 +76,7 @@ def without_files(src: str, root: str, rows: Rows) -> list[Skip]:
   """The pairs of which a file is missing, or that name none.
 
   Raises:
-    ManifestError: these are all pairs.
+    TableError: these are all pairs.
   """
   skipped = []
   for pair_id, (_, source) in sorted(rows.items()):
@@ -88,7 +86,7 @@ def without_files(src: str, root: str, rows: Rows) -> list[Skip]:
     elif not source.paths:
       skipped.append(Skip(pair_id, "its row names no file for any sensor."))
   if len(skipped) == len(rows):
-    raise ManifestError(
+    raise TableError(
       f"{src}: no pair has its files. Pair {skipped[0].pair_id!r}: {skipped[0].reason}"
     )
   return skipped
@@ -136,10 +134,10 @@ def _labels(row: Mapping[str, Any], separator: str) -> tuple[str, ...]:
 
 
 def _split(text: str, column: str) -> str:
-  name = _SPLIT_ALIASES.get(text.lower(), text.lower())
-  if not _SPLIT_NAME.fullmatch(name):
-    raise ValueError(f"column {column!r}: {text!r} cannot name a split, as train or test can")
-  return name
+  try:
+    return split_name(text)
+  except ValueError as error:
+    raise ValueError(f"column {column!r}: {error}") from None
 
 
 def _acquired(key: str) -> str:

@@ -21,7 +21,7 @@ import numpy as np
 
 from xjepa_jax.data.archive import Archive, Entry, Skip
 from xjepa_jax.data.grids import align
-from xjepa_jax.data.importers.hash_splits import hashed_split
+from xjepa_jax.data.importing.splits import hashed_split, in_order
 from xjepa_jax.data.pairs import Observation, Pair
 from xjepa_jax.data.raster import Raster, centre, read_raster
 from xjepa_jax.errors import ArchiveError, ImageError
@@ -107,11 +107,10 @@ def open_archive(args: argparse.Namespace) -> Archive:
     else:
       wanted = tuple((key, paths[key]) for key in (*sensors, "lc") if key in paths)
       splits.setdefault(_split(args, season, scene), []).append(Entry(pair_id, wanted))
-  order = ("train", "validation", "test")
   return Archive(
     name="sen12ms",
     sensors=sensors,
-    splits={split: splits[split] for split in order if split in splits},
+    splits=in_order(splits),
     read=functools.partial(
       read_pair,
       src=args.src,

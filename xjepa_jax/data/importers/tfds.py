@@ -9,23 +9,26 @@ sentinel1 (32, 32, 8) and sentinel2 (32, 32, 10).
 from __future__ import annotations
 
 import argparse
-import contextlib
 import dataclasses
 import functools
-import json
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
-from xjepa_jax.data import shard_index
 from xjepa_jax.data.archive import Archive, Entry, Skip
 from xjepa_jax.data.importers import so2sat
+from xjepa_jax.data.importers.tfds_directory import (
+  count_records,
+  decoding,
+  open_builder,
+  open_records,
+)
+from xjepa_jax.data.importing.splits import in_order, split_name
 from xjepa_jax.data.pairs import Observation, Pair
-from xjepa_jax.data.tfrecord import RecordSource
-from xjepa_jax.errors import ArchiveError, DataError, ExampleError, SensorError
+from xjepa_jax.errors import ArchiveError, DataError, SensorError
 from xjepa_jax.sensor_presets import PRESETS, preset
 from xjepa_jax.sensors import DTYPES, Sensor, check_key
 
@@ -36,11 +39,6 @@ EXAMPLE = (
 )
 
 _PRESETS = {**PRESETS, "so2sat_s1": so2sat.SEN1, "so2sat_s2": so2sat.SEN2}
-_FILES = ("dataset_info.json", "features.json")
-_SPLITS = {"val": "validation", "valid": "validation", "dev": "validation"}
-_SPLIT = re.compile(r"[a-z][a-z0-9_]*")
-_MODULES = "tensorflow_datasets."
-_FORMATS = ("tfrecord", "array_record")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,7 +73,7 @@ def open_archive(args: argparse.Namespace) -> Archive:
     ArchiveError: the directory is not a prepared data set, or lacks a feature that was named.
     SensorError: a sensor's key or preset is wrong.
   """
-  builder = _builder(args.src)
+  builder = open_builder(args.src)
   sensors, features = _sensors(args, builder.info.features)
   if args.label:
     _check_label(args.src, args.label, _feature(args.src, builder.info.features, args.label))
@@ -88,7 +86,7 @@ def open_archive(args: argparse.Namespace) -> Archive:
     number = 0  # of the record within its split, shards that are left out included
     for shard, expected in zip(sorted(info.filenames), info.shard_lengths, strict=True):
       try:
-        count = _length(os.path.join(args.src, shard), expected)
+        count = count_records(os.path.join(args.src, shard), expected)
       except DataError as error:
         skipped.append(Skip(f"{name}: {shard}", f"{error} None of its records was imported."))
       else:
@@ -96,12 +94,11 @@ def open_archive(args: argparse.Namespace) -> Archive:
         shards.append(os.path.join(args.src, shard))
         listed += count
       number += expected
-  order = ("train", "validation", "test")
   reading = _Reading(args.src, tuple(shards), sensors, features, args.label)
   return Archive(
     name=re.sub(r"[^a-z0-9_]", "_", builder.info.full_name.rpartition("/")[0].lower()),
     sensors=sensors,
-    splits={k: splits[k] for k in (*order, *sorted(set(splits) - set(order))) if splits.get(k)},
+    splits=in_order(splits),
     read=functools.partial(read_pair, reading=reading),
     skipped=skipped,
     notes=(f"splits: the data set's own, {', '.join(sorted(builder.info.splits))}",),
@@ -114,9 +111,9 @@ def read_pair(entry: Entry, reading: _Reading) -> Pair:
   Raises:
     CorruptRecordError, ExampleError: the record is damaged, or not one of this data set's.
   """
-  features = _builder(reading.directory).info.features
-  with _decoding(f"{reading.directory}: {entry.pair_id}"):
-    record = _records(reading.shards, os.getpid())[entry.source]
+  features = open_builder(reading.directory).info.features
+  with decoding(f"{reading.directory}: {entry.pair_id}"):
+    record = open_records(reading.shards)[entry.source]
     wanted = {*reading.features.values(), reading.label}
     example = features.deserialize_example_np(bytes(record), decoders=_skipping(features, wanted))
     observations = {}
@@ -181,10 +178,10 @@ def _feature(src: str, features: Any, name: str) -> Any:
 
 
 def _split(src: str, name: str) -> str:
-  split = _SPLITS.get(name.lower(), name.lower())
-  if not _SPLIT.fullmatch(split):
-    raise ArchiveError(f"{src}: the split {name!r} has no name that a data set here can have.")
-  return split
+  try:
+    return split_name(name)
+  except ValueError as error:
+    raise ArchiveError(f"{src}: a split: {error}.") from None
 
 
 def _check_label(src: str, name: str, feature: Any) -> None:
@@ -225,97 +222,3 @@ def _item(content: Any, name: str) -> Any:
   for part in name.split("/"):
     content = content[part]
   return content
-
-
-# Reading the directory
-
-
-def _builder(directory: str) -> Any:
-  return _opened(directory, os.getpid())
-
-
-@functools.lru_cache(maxsize=4)
-def _opened(directory: str, process: int) -> Any:
-  try:
-    import tensorflow_datasets as tfds
-  except ImportError as error:
-    raise ArchiveError("TFDS needs tensorflow-datasets: pip install xjepa_jax") from error
-  for name in _FILES:
-    if not os.path.isfile(os.path.join(directory, name)):
-      raise ArchiveError(
-        f"{directory}: holds no {name}. Give --src the directory of one prepared version, which "
-        f"holds {' and '.join(_FILES)}."
-      )
-  try:
-    _check_classes(directory)
-    builder = tfds.builder_from_directory(directory)
-    builder.info.features.items()
-  except DataError:
-    raise
-  except Exception as error:  # JSON's, protobuf's and TFDS's own
-    raise ArchiveError(
-      f"{directory}: {' or '.join(_FILES)} is damaged ({type(error).__name__}: {error}). Copy both "
-      "again."
-    ) from error
-  kind = builder.info.file_format.value if builder.info.file_format else "tfrecord"
-  if kind not in _FORMATS:
-    raise ArchiveError(f"{directory}: its files are {kind}; expected {' or '.join(_FORMATS)}.")
-  return builder
-
-
-def _check_classes(directory: str) -> None:
-  """TFDS imports the module of every class that features.json names: only its own may be named."""
-  path = os.path.join(directory, "features.json")
-  with open(path, encoding="utf-8") as file:
-    waiting: list[Any] = [json.load(file)]
-  while waiting:
-    content = waiting.pop()
-    if isinstance(content, dict):
-      for key in ("pythonClassName", "type"):
-        name = content.get(key)
-        if isinstance(name, str) and "." in name and not name.startswith(_MODULES):
-          raise ArchiveError(f"{path}: names the class {name}; expected one of {_MODULES[:-1]}.")
-      waiting += content.values()
-    elif isinstance(content, list):
-      waiting += content
-
-
-def _length(path: str, expected: int) -> int:
-  """Number of records of a shard, which is read through if it has no index yet."""
-  if not os.path.isfile(path):
-    raise ExampleError(f"{path}: there is no such file. Copy it again.")
-  with _decoding(path):
-    found = len(_array_records([path])) if _is_array_record(path) else shard_index.ensure(path)[0]
-  if found != expected:
-    raise ExampleError(
-      f"{path}: holds {found} records, but dataset_info.json says {expected}. Copy it again."
-    )
-  return found
-
-
-@functools.cache  # a process imports one data set
-def _records(shards: Sequence[str], process: int) -> Any:
-  return _array_records(shards) if _is_array_record(shards[0]) else RecordSource(shards)
-
-
-def _is_array_record(path: str) -> bool:
-  return ".array_record" in os.path.basename(path)
-
-
-def _array_records(shards: Sequence[str]) -> Any:
-  try:
-    from array_record.python.array_record_data_source import ArrayRecordDataSource
-  except ImportError as error:
-    raise ArchiveError(f"{shards[0]}: needs array_record: pip install array_record") from error
-  return ArrayRecordDataSource(list(shards))
-
-
-@contextlib.contextmanager
-def _decoding(where: str) -> Iterator[None]:
-  try:
-    yield
-  except DataError:
-    raise
-  except Exception as error:  # array_record's, protobuf's, Pillow's and TFDS's own
-    reason = str(error) or type(error).__name__
-    raise ExampleError(f"{where}: cannot be decoded ({reason}). Copy the file again.") from error

@@ -8,7 +8,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
-from xjepa_jax.errors import ManifestError
+from xjepa_jax.errors import OptionError
 from xjepa_jax.sensor_presets import PRESETS, preset
 from xjepa_jax.sensors import Sensor, check_key, sensor_from_json
 
@@ -37,17 +37,17 @@ def key_values(
   """KEY=VALUE of a repeated option, as a dictionary of text.
 
   Raises:
-    ManifestError: one is not KEY=VALUE, or names a key twice, or one that is not `known`.
+    OptionError: one is not KEY=VALUE, or names a key twice, or one that is not `known`.
   """
   values: dict[str, str] = {}
   for text in given:
     key, equals, value = text.partition("=")
     if not (key and equals and value):
-      raise ManifestError(f"{option} {text}: expected KEY=VALUE.")
+      raise OptionError(f"{option} {text}: expected KEY=VALUE.")
     if key in values:
-      raise ManifestError(f"{option} names {key!r} twice.")
+      raise OptionError(f"{option} names {key!r} twice.")
     if known is not None and key not in known:
-      raise ManifestError(f"{option} {text}: there is no sensor {key!r}, only {', '.join(known)}.")
+      raise OptionError(f"{option} {text}: there is no sensor {key!r}, only {', '.join(known)}.")
     values[key] = value
   return values
 
@@ -56,14 +56,14 @@ def named_sensors(args: argparse.Namespace, presets: Mapping[str, str]) -> dict[
   """The sensors of --sensor, given as key -> preset, and of --sensors, with their --bands.
 
   Raises:
-    ManifestError: --sensors or --bands is malformed, or a sensor is described twice.
+    OptionError: --sensors or --bands is malformed, or a sensor is described twice.
     SensorError: a key, preset, description or band is wrong.
   """
   sensors = {key: preset(name) for key, name in presets.items()}
   described = _described(args.sensors) if args.sensors else {}
   twice = sorted(set(sensors) & set(described))
   if twice:
-    raise ManifestError(f"--sensor and --sensors both describe {', '.join(twice)}.")
+    raise OptionError(f"--sensor and --sensors both describe {', '.join(twice)}.")
   sensors |= described
   for key in sensors:
     check_key(key)
@@ -78,14 +78,14 @@ def nodata_values(
   """Sensor key -> nodata value or None, for the sensors that --nodata names.
 
   Raises:
-    ManifestError: it names no sensor, or no number.
+    OptionError: it names no sensor, or no number.
   """
   given: dict[str, float | None] = {}
   for key, text in key_values(args.nodata, "--nodata", sensors).items():
     try:
       given[key] = None if text.lower() == "none" else float(text)
     except ValueError:
-      raise ManifestError(f"--nodata {key}={text}: expected a number, nan or none.") from None
+      raise OptionError(f"--nodata {key}={text}: expected a number, nan or none.") from None
   return given
 
 
@@ -93,13 +93,13 @@ def dataset_name(given: str | None, source: str) -> str:
   """The given name, or one made of the name of what is imported.
 
   Raises:
-    ManifestError: a data set cannot have the given name.
+    OptionError: a data set cannot have the given name.
   """
   if given is None:
     name = re.sub(r"[^a-z0-9]+", "_", source.lower()).strip("_")
     return name if _NAME.fullmatch(name) else f"pairs_{name}".strip("_")
   if not _NAME.fullmatch(given):
-    raise ManifestError(
+    raise OptionError(
       f"--name {given!r}: expected a lower-case letter, then letters, digits or underscores."
     )
   return given
@@ -110,7 +110,7 @@ def _described(path: str) -> dict[str, Sensor]:
     with open(path, encoding="utf-8") as file:
       content = json.load(file)
   except (OSError, ValueError, RecursionError) as error:
-    raise ManifestError(f"{path}: cannot be read as JSON ({error}).") from error
+    raise OptionError(f"{path}: cannot be read as JSON ({error}).") from error
   if not isinstance(content, dict) or not content:
-    raise ManifestError(f"{path}: expected a mapping of sensor keys to descriptions.")
+    raise OptionError(f"{path}: expected a mapping of sensor keys to descriptions.")
   return {key: sensor_from_json(value, f"{path}: {key}") for key, value in content.items()}

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 from xjepa_jax.data.archive import Archive, Skip
 from xjepa_jax.data.import_plan import ImportPlan, plan_import
-from xjepa_jax.data.writer import SKIPPED_FILE, ImportSummary, write_dataset
+from xjepa_jax.data.writer import SKIPPED_FILE, ImportSummary, check_free, write_dataset
 from xjepa_jax.errors import DataError, XJepaError
 
 _SHOWN = 5  # skipped pairs shown in the summary; all are in skipped.csv
@@ -73,12 +73,13 @@ def run_import(archive: Archive, args: argparse.Namespace) -> None:
   """
   if args.shard_mb <= 0 or args.workers < 1:
     raise DataError(f"--shard-mb {args.shard_mb}, --workers {args.workers}: both must be above 0.")
+  check_free(args.out, args.resume)
   plan = plan_import(archive, int(args.shard_mb * 1e6), args.encoding)
   _print_plan(plan)
   _check_units(plan, getattr(args, "trust_units", False))
   if args.dry_run:
     _print_skipped([*archive.skipped, *plan.unreadable])
-    print("Dry run: nothing was written.")
+    print("Dry run: a sample of the pairs was read, and nothing was written.")
     return
   started = time.monotonic()
   summary = _write(plan, args)
@@ -119,7 +120,7 @@ def _print_plan(plan: ImportPlan) -> None:
   for split, shards in plan.shards.items():
     pairs = sum(len(shard) for shard in shards)
     print(f"  {split}: {pairs:,} pairs in {len(shards):,} shards")
-  print(f"  at most {plan.pairs * form.nbytes() / 1e9:,.2f} GB before compression")
+  print(f"  at most {plan.pairs * form.nbytes() / 1e6:,.1f} MB before compression")
   for note in plan.archive.notes:
     print(f"  {note}")
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from xjepa_jax.data.raster import Raster, read_raster
-from xjepa_jax.errors import ImageError, ManifestError
+from xjepa_jax.errors import ArchiveError, ImageError
 from xjepa_jax.sensors import Sensor
 
 _LOOKED_AT = 100  # files of a sensor that are tried for one that shows its dtype and nodata
@@ -48,7 +49,7 @@ def meet_files(
     locate: from one of those to a path that can be opened.
 
   Raises:
-    ManifestError: a sensor has no files, or none of the first can be used.
+    ArchiveError: a sensor has no files, or none of the first can be used.
     SensorError: a given nodata value is none of the files' dtype.
   """
   met = FileSensors({}, {}, tuple(nodata), [])
@@ -63,8 +64,8 @@ def as_stored(key: str, raster: Raster, met: FileSensors) -> Raster:
   """The image in its sensor's dtype.
 
   Raises:
-    ImageError: it has other bands or another dtype than its sensor's first file, or declares a
-      nodata value of its own.
+    ImageError: it has another number or order of bands than its sensor, another dtype than the
+      sensor's first file, declares a nodata value of its own, or shows nothing.
   """
   sensor, dtype = met.sensors[key], raster.values.dtype.name
   _check_bands(key, sensor, raster)
@@ -85,13 +86,19 @@ def as_stored(key: str, raster: Raster, met: FileSensors) -> Raster:
       f"{sensor.nodata}. If all files are to have one, give it: --nodata {key}=VALUE."
     )
   with np.errstate(over="ignore"):  # beyond float32 lie only markers; infinite, they stay unseen
-    return dataclasses.replace(raster, values=raster.values.astype(sensor.dtype, copy=False))
+    values = raster.values.astype(sensor.dtype, copy=False)
+  if not sensor.valid(values).any():
+    raise ImageError(
+      f"{raster.path}: no pixel is valid (all are nodata, here {sensor.nodata}, or NaN)."
+    )
+  return dataclasses.replace(raster, values=values)
 
 
 def _check_bands(key: str, sensor: Sensor, raster: Raster) -> None:
-  """Refuses an image that has not as many bands as its sensor, with a hint."""
+  """Refuses an image that has not as many bands as its sensor, or says it has another order."""
   expected, shape = len(sensor.bands), raster.values.shape
   if shape[2] == expected:
+    _check_order(key, sensor, raster)
     return
   hint = f"If it holds other bands, name them in their order: --bands {key}=..."
   if raster.path.lower().endswith(".npy") and shape[0] == expected:
@@ -100,6 +107,25 @@ def _check_bands(key: str, sensor: Sensor, raster: Raster) -> None:
     f"{raster.path}: has {shape[2]} bands, expected the {expected} of sensor {key!r} "
     f"({', '.join(sensor.band_names)}). {hint}"
   )
+
+
+def _check_order(key: str, sensor: Sensor, raster: Raster) -> None:
+  """Refuses an image whose file calls its bands by the sensor's names, in another order."""
+  told = [_plain_name(text) for text in raster.descriptions]
+  names = {_plain_name(name): name for name in sensor.band_names}
+  if told != list(names) and sorted(told) == sorted(names):
+    found = ",".join(names[name] for name in told)
+    raise ImageError(
+      f"{raster.path}: its bands are, by their descriptions, {found}; expected the order of sensor "
+      f"{key!r}, {','.join(sensor.band_names)}. If all files have theirs, say so: "
+      f"--bands {key}={found}."
+    )
+
+
+def _plain_name(text: str) -> str:
+  """A band's name as most spell it: "b8a" is "B8A", "B2" is "B02"."""
+  name = text.strip().upper()
+  return f"B0{name[1]}" if re.fullmatch(r"B\d", name) else name
 
 
 def _first_usable(
@@ -114,10 +140,8 @@ def _first_usable(
     except ImageError as error:
       reasons.append(str(error))
   if not paths:
-    raise ManifestError(
-      f"{src}: no pair has a file for sensor {key!r}. Leave it out of the import."
-    )
-  raise ManifestError(
+    raise ArchiveError(f"{src}: no pair has a file for sensor {key!r}. Leave it out of the import.")
+  raise ArchiveError(
     f"{src}: none of the first {len(paths)} files of sensor {key!r} can be used: {reasons[0]}"
   )
 

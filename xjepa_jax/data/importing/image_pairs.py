@@ -7,7 +7,7 @@ import math
 
 from xjepa_jax.data.archive import Entry
 from xjepa_jax.data.grids import align
-from xjepa_jax.data.importers.file_sensors import FileSensors, as_stored
+from xjepa_jax.data.importing.file_sensors import FileSensors, as_stored
 from xjepa_jax.data.pairs import Observation, Pair
 from xjepa_jax.data.raster import centre, read_raster
 from xjepa_jax.data.safe_paths import locate
@@ -54,7 +54,7 @@ def read_pair(entry: Entry, reading: Reading) -> Pair:
 
   Raises:
     ImageError: an image cannot be read, or does not fit its sensor or the others.
-    ManifestError: an image's path leads out of the archive by now.
+    ArchiveError: an image's path leads out of the archive by now.
   """
   source: ImagePair = entry.source
   rasters = {}

@@ -1,0 +1,202 @@
+"""What a data set's directory says of itself: splits, sensors, scaling, statistics.
+
+A directory holds, for each split, shards `NAME-SPLIT.tfrecord-00000-of-00010` with their indexes,
+and `dataset_info.json` and `features.json`, which make it a TFDS data set
+(`tfds.builder_from_directory`). `sensors.json` is ours: the sensors, their image sizes, the
+encoding, the training split's statistics, and checksums of all three files, for a digit changed in
+a scaling would train without an error. A checksum is the CRC32C of a file's content, however its
+JSON is laid out. Data sets written before there were checksums are read without them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import google_crc32c
+
+from xjepa_jax.data import storage
+from xjepa_jax.data.pairs import PairFormat
+from xjepa_jax.errors import DatasetError, XJepaError
+from xjepa_jax.sensors import sensor_from_json, sensor_to_json
+
+SENSORS_FILE = "sensors.json"
+INFO_FILE = "dataset_info.json"
+FEATURES_FILE = "features.json"
+_FORMAT = "xjepa_jax pairs 1"
+_CHECKSUM = "crc32c"  # of the rest of sensors.json
+_KEYS = ("format", "encoding", "sensors", "statistics", "files", _CHECKSUM)
+
+
+@dataclasses.dataclass(frozen=True)
+class Description:
+  """What `sensors.json` and `dataset_info.json` say of a data set.
+
+  Attributes:
+    name: of the data set.
+    format: sensors, image sizes, encoding.
+    statistics: sensor key -> statistics of the training split, see `SensorStatistics.to_json`.
+    splits: split -> number of pairs in each of its shards.
+  """
+
+  name: str
+  format: PairFormat
+  statistics: Mapping[str, Any]
+  splits: Mapping[str, tuple[int, ...]]
+
+  def shards(self, directory: str, split: str) -> list[str]:
+    """Paths of a split's shards, in order."""
+    count = len(self.splits[split])
+    return [
+      f"{directory.rstrip('/')}/{shard_name(self.name, split, i, count)}" for i in range(count)
+    ]
+
+
+def shard_name(name: str, split: str, number: int, count: int) -> str:
+  """The file name of a shard, as TFDS has it."""
+  return f"{name}-{split}.tfrecord-{number:05d}-of-{count:05d}"
+
+
+def describe(directory: str) -> Description:
+  """Reads the description of a data set.
+
+  Raises:
+    DatasetError: there is none, or it is not whole, or one of its three files is not what was
+      written.
+    SensorError: a sensor's description is wrong.
+  """
+  info = _read_json(directory, INFO_FILE)
+  content = _read_sensors(directory)
+  _check_files(directory, content.get("files", {}), info)
+  where = f"{directory}/{SENSORS_FILE}"
+  try:
+    sensors = {
+      key: sensor_from_json(entry["description"], f"{where}: sensors.{key}.description")
+      for key, entry in content["sensors"].items()
+    }
+    shapes = {
+      key: (int(entry["height"]), int(entry["width"])) for key, entry in content["sensors"].items()
+    }
+    splits = {
+      split["name"]: tuple(int(length) for length in split["shardLengths"])
+      for split in info["splits"]
+    }
+    return Description(
+      name=info["name"],
+      format=PairFormat(sensors, shapes, content["encoding"]),
+      statistics=content["statistics"],
+      splits=splits,
+    )
+  except XJepaError:
+    raise
+  except (KeyError, TypeError, AttributeError, ValueError) as error:
+    raise DatasetError(
+      f"{where} or {INFO_FILE}: {type(error).__name__} {error} where a description was expected. "
+      "Copy both again from their source."
+    ) from error
+
+
+def write_description(
+  directory: str, description: Description, num_bytes: Mapping[str, int]
+) -> None:
+  """Writes the three JSON files; `dataset_info.json` last, for it makes the data set complete."""
+  form = description.format
+  content = {
+    "format": _FORMAT,
+    "encoding": form.encoding,
+    "sensors": {
+      key: {
+        "height": form.shapes[key][0],
+        "width": form.shapes[key][1],
+        "description": sensor_to_json(sensor),
+      }
+      for key, sensor in form.sensors.items()
+    },
+    "statistics": description.statistics,
+  }
+  info: dict[str, Any] = {
+    "name": description.name,
+    "version": "1.0.0",
+    "description": "Co-located pairs written by xjepa_jax; sensors.json describes the sensors.",
+    "fileFormat": "tfrecord",
+    "splits": [
+      {
+        "name": split,
+        "filepathTemplate": "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}",
+        "shardLengths": [str(length) for length in lengths],
+        "numBytes": str(num_bytes[split]),
+      }
+      for split, lengths in description.splits.items()
+    ],
+  }
+  features = form.features().to_json()
+  content["files"] = {FEATURES_FILE: _checksum(features), INFO_FILE: _checksum(info)}
+  content[_CHECKSUM] = _checksum(content)
+  _write_json(directory, FEATURES_FILE, features)
+  _write_json(directory, SENSORS_FILE, content)
+  _write_json(directory, INFO_FILE, info)
+
+
+def _read_sensors(directory: str) -> dict[str, Any]:
+  """The content of `sensors.json`, checked as a whole."""
+  content = _read_json(directory, SENSORS_FILE)
+  where = f"{directory}/{SENSORS_FILE}"
+  if content.get("format") != _FORMAT:
+    raise DatasetError(f"{where}: format {content.get('format')!r}, expected {_FORMAT!r}.")
+  unknown = sorted(set(content) - set(_KEYS))
+  if unknown:
+    raise DatasetError(
+      f"{where}: unknown key {unknown[0]!r}; expected {', '.join(_KEYS)}. Copy it again from its "
+      "source."
+    )
+  # Without its checksum the file says that it was changed on purpose.
+  if content.get(_CHECKSUM, _checksum(content)) != _checksum(content):
+    raise DatasetError(
+      f"{where}: its content does not match its checksum. Copy it again from its source. If it was "
+      f"changed on purpose, delete its key {_CHECKSUM!r}."
+    )
+  return content
+
+
+def _check_files(directory: str, checksums: Any, info: dict[str, Any]) -> None:
+  """Raises a DatasetError if a file beside `sensors.json` is not what was written."""
+  where = f"{directory}/{SENSORS_FILE}: files"
+  if not isinstance(checksums, dict) or not set(checksums) <= {FEATURES_FILE, INFO_FILE}:
+    raise DatasetError(f"{where}: {checksums!r}, expected {FEATURES_FILE} and {INFO_FILE}.")
+  for name, expected in checksums.items():
+    content = info if name == INFO_FILE else _read_json(directory, name)
+    if _checksum(content) != expected:
+      raise DatasetError(
+        f"{directory}/{name}: its content does not match its checksum in {SENSORS_FILE}. Copy it "
+        "again from its source."
+      )
+
+
+def _checksum(content: Mapping[str, Any]) -> str:
+  rest = {key: value for key, value in content.items() if key != _CHECKSUM}
+  return f"{google_crc32c.value(json.dumps(rest, sort_keys=True).encode()):08x}"
+
+
+def _read_json(directory: str, name: str) -> dict[str, Any]:
+  path = f"{directory.rstrip('/')}/{name}"
+  try:
+    content = json.loads(storage.read_file(path))
+  except FileNotFoundError:
+    raise DatasetError(
+      f"{path} is missing: {directory} is no data set, or an import into it was not finished. "
+      "Continue an import with the same command and --resume."
+    ) from None
+  except XJepaError:
+    raise
+  except ValueError as error:
+    raise DatasetError(f"{path}: not JSON ({error}). Copy it again from its source.") from error
+  if not isinstance(content, dict):
+    raise DatasetError(f"{path}: holds a {type(content).__name__}, expected a mapping.")
+  return content
+
+
+def _write_json(directory: str, name: str, content: Any) -> None:
+  text = json.dumps(content, indent=1, sort_keys=True) + "\n"
+  storage.write_file(f"{directory}/{name}", text.encode())

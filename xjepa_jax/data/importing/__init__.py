@@ -1,0 +1,1 @@
+"""What importers share: options, sensors as their files show them, splits, reports, one import."""

@@ -1,0 +1,108 @@
+"""Writes many shards at once, a process a shard, and keeps count of the pairs that are done."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import multiprocessing
+import multiprocessing.connection
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from xjepa_jax.data.shard_writer import ShardSummary, ShardTask, read_summary, write_shard
+from xjepa_jax.errors import WriteError
+
+_POLL_SECONDS = 0.2
+
+Progress = Callable[[int], None]
+
+
+def write_shards(
+  tasks: Sequence[ShardTask], workers: int, progress: Progress
+) -> list[ShardSummary]:
+  """Writes shards, in this process or in several.
+
+  Args:
+    tasks: one a shard.
+    workers: processes; 1 writes in this one.
+    progress: called with the number of pairs done since its last call.
+
+  Returns:
+    Summaries of all shards, in order; those that are finished are not written again.
+
+  Raises:
+    WriteError: writing failed, or a worker died.
+  """
+  found = {task.path: read_summary(task.path, task.format) for task in tasks}
+  summaries = {path: summary for path, summary in found.items() if summary is not None}
+  missing = [task for task in tasks if task.path not in summaries]
+  progress(sum(len(task.entries) for task in tasks if task.path in summaries))
+  run = _in_processes if workers > 1 and len(missing) > 1 else _in_this_process
+  for task, summary in run(missing, workers, progress):
+    summaries[task.path] = summary
+  return [summaries[task.path] for task in tasks]
+
+
+def _in_this_process(
+  tasks: Sequence[ShardTask], workers: int, progress: Progress
+) -> Iterator[tuple[ShardTask, ShardSummary]]:
+  for task in tasks:
+    yield task, write_shard(task, progress)
+
+
+def _in_processes(
+  tasks: Sequence[ShardTask], workers: int, progress: Progress
+) -> Iterator[tuple[ShardTask, ShardSummary]]:
+  # spawn: GDAL and HDF5 handles do not survive a fork
+  context = multiprocessing.get_context("spawn")
+  done = context.Value("Q", 0)
+  reported = 0
+  pool = concurrent.futures.ProcessPoolExecutor(workers, context, _begin_worker, (done,))
+  try:
+    waiting = {pool.submit(_write_counted, task): task for task in tasks}
+    while waiting:
+      finished, _ = concurrent.futures.wait(
+        waiting, _POLL_SECONDS, concurrent.futures.FIRST_COMPLETED
+      )
+      count = done.value
+      progress(count - reported)
+      reported = count
+      for future in finished:
+        yield waiting.pop(future), future.result()
+  except concurrent.futures.process.BrokenProcessPool as error:
+    raise WriteError(
+      "a worker process was killed, as happens when memory runs out. Finished shards are kept: run "
+      "the same command with --resume and fewer --workers."
+    ) from error
+  finally:
+    pool.shutdown(cancel_futures=True)
+
+
+_counter: Any = None
+
+
+def _begin_worker(counter: Any) -> None:
+  global _counter
+  _counter = counter
+  threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+  """Ends this worker when the process that started it is gone.
+
+  Killed, that process cannot tell its workers, which would wait for it for ever, and write shards
+  that a run which continues is writing too.
+  """
+  parent = multiprocessing.parent_process()
+  if parent is not None:
+    multiprocessing.connection.wait([parent.sentinel])
+    os._exit(1)
+
+
+def _write_counted(task: ShardTask) -> ShardSummary:
+  def progress(count: int) -> None:
+    with _counter.get_lock():
+      _counter.value += count
+
+  return write_shard(task, progress)
