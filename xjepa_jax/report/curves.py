@@ -53,7 +53,7 @@ PANELS = (
   Panel("Effective rank (RankMe)", r"(?i)rankme", from_zero=True),
   Panel("Gap between sensors", r"(?i)gap", from_zero=True),
   Panel("Deviation", r"(?i)deviation", from_zero=True),
-  Panel("Position (0: predictions know only their place)", r"(?i)position", from_zero=True),
+  Panel("Position (0: predictions know only their place)", r"(?i)position(al)?", from_zero=True),
 )
 
 
