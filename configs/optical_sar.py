@@ -58,4 +58,3 @@ def _for_archives(config: ConfigDict, preset: str) -> None:
   config.evaluation.every = 1_000
   config.checkpoint.every = 1_000
   config.checkpoint.keep_every = 10_000
-  config.mask.context = 0.5

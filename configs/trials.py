@@ -18,6 +18,7 @@ _VICREG = {"term": "vicreg", "weight": 1.0, "on": "layout"}
 # What each one changes: the terms of the loss, and keys of the config.
 VARIANTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
   "default": ({}, {}),
+  "layout only": ({"latent": _LATENT, "vicreg": _VICREG}, {}),
   "bare": ({"latent": _LATENT}, {}),
   "without latent": ({"latent": {**_LATENT, "weight": 0.0}, "vicreg": _VICREG}, {}),
   "vicreg of both": (
@@ -28,7 +29,10 @@ VARIANTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     {"latent": _LATENT, "vicreg": {**_VICREG, "on": "semantic"}},
     {"evaluation.head": "semantic"},
   ),
-  "16 cells": ({}, {"heads.layout.cells": 4, "heads.layout.size": 512}),
+  "16 cells": (
+    {"latent": _LATENT, "vicreg": _VICREG},
+    {"heads.layout.cells": 4, "heads.layout.size": 512},
+  ),
   "contrastive of cells": (
     {
       "latent": _LATENT,

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import io
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,23 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> str:
   return directory
 
 
+@contextlib.contextmanager
+def compiling_quickly() -> Iterator[None]:
+  """Half the time, for programs that run for milliseconds."""
+  import jax
+
+  jax.config.update("jax_disable_most_optimizations", True)
+  yield
+  jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture(scope="module")
+def compiled_quickly() -> Iterator[None]:
+  """For modules of tests that compile much and compute little."""
+  with compiling_quickly():
+    yield
+
+
 @pytest.fixture(scope="session")
 def finished_run(
   simulated: str, compiled: str, tmp_path_factory: pytest.TempPathFactory
@@ -74,6 +92,6 @@ def finished_run(
   config = resolve(get_config(simulated))
   workdir = str(tmp_path_factory.mktemp("finished") / "run")
   printed = io.StringIO()
-  with contextlib.redirect_stdout(printed):
+  with contextlib.redirect_stdout(printed), compiling_quickly():
     run(config, workdir)
   return FinishedRun(config, workdir, printed.getvalue())

@@ -72,12 +72,12 @@ class MaskConfig:
 
   mode: str = _key("multiblock", "how targets are drawn", one_of=("multiblock", "random"))
   blocks: int = _key(4, "target blocks a sample", least=1)
-  scale: tuple[float, ...] = _key((0.15, 0.2), "smallest and largest share of a block")
+  scale: tuple[float, ...] = _key((0.0625, 0.1), "smallest and largest share of a block")
   aspect: tuple[float, ...] = _key((0.75, 1.5), "smallest and largest height over width of a block")
   target: float = _key(
     0.5, 'share of the tokens that are targets in mode "random"', least=0, most=1
   )
-  context: float = _key(0.4, "share of the tokens that the context encoder sees", least=0, most=1)
+  context: float = _key(0.75, "share of the tokens that the context encoder sees", least=0, most=1)
   overlap: bool = _key(False, "the context may include target positions")
   same_context: bool = _key(False, "all sensors of a pair show the same tokens")
 
@@ -223,6 +223,7 @@ _HEADS = {
 _OBJECTIVE = {
   "latent": {"term": "latent", "weight": 1.0},
   "vicreg": {"term": "vicreg", "weight": 1.0, "on": "layout"},
+  "semantic": {"term": "vicreg", "weight": 0.3, "on": "semantic"},
 }
 
 
@@ -250,7 +251,7 @@ class Config:
 
 
 def default_config() -> ConfigDict:
-  """Every key with its default, for a config file to change. Unknown keys cannot be set."""
+  """Every key with its default, for a config file to change; `resolve` refuses unknown keys."""
   return ConfigDict(to_dict(Config()))
 
 
@@ -290,18 +291,23 @@ def _describe(config: Any, where: str) -> Any:
     if dataclasses.is_dataclass(value):
       yield from _describe(value, f"{name}.")
     else:
-      yield name, to_dict(value), field.metadata["meaning"] + _allowed(field.metadata)
+      yield name, to_dict(value), _meaning(field.metadata)
+
+
+def _meaning(metadata: Mapping[str, Any]) -> str:
+  allowed = _allowed(metadata)
+  return f"{metadata['meaning']} ({allowed})" if allowed else metadata["meaning"]
 
 
 def _allowed(metadata: Mapping[str, Any]) -> str:
   if metadata["one_of"]:
-    return " (" + ", ".join(map(str, metadata["one_of"])) + ")"
+    return ", ".join(map(str, metadata["one_of"]))
   limits = [
     f"{word} {metadata[key]:g}"
     for key, word in (("least", "at least"), ("most", "at most"))
     if metadata[key] is not None
   ]
-  return f" ({', '.join(limits)})" if limits else ""
+  return ", ".join(limits)
 
 
 def _read(content: Any, kind: type, where: str) -> Any:
@@ -312,10 +318,9 @@ def _read(content: Any, kind: type, where: str) -> Any:
   fields = {field.name: field for field in dataclasses.fields(kind)}
   for name in content:
     if name not in fields:
-      nearest = difflib.get_close_matches(str(name), fields, 1)
-      hint = f" Did you mean {where + nearest[0]!r}?" if nearest else ""
       raise ConfigError(
-        f"config key {where + str(name)!r} is unknown; known here are {', '.join(fields)}.{hint}"
+        f"config key {where + str(name)!r} is unknown; known here are {', '.join(fields)}."
+        + _suggestion(str(name), where, fields)
       )
   values = {}
   for name, value in content.items():
@@ -329,6 +334,16 @@ def _read(content: Any, kind: type, where: str) -> Any:
   return kind(**values)
 
 
+def _suggestion(name: str, where: str, fields: Mapping[str, Any]) -> str:
+  """A question about the nearest key, in the same group or else in another; "" if none is near."""
+  here = {key: where + key for key in fields}
+  elsewhere = {key.rpartition(".")[2]: key for key, _, _ in describe_keys()}
+  for known in (here, elsewhere):
+    for nearest in difflib.get_close_matches(name, known, 1):
+      return f" Did you mean {known[nearest]!r}?"
+  return ""
+
+
 def _read_mapping(content: Any, kind: Any, key: str) -> Any:
   if not isinstance(content, Mapping):
     raise ConfigError(f"config key {key!r} is {content!r}; expected a group of keys.")
@@ -340,7 +355,13 @@ def _read_mapping(content: Any, kind: Any, key: str) -> Any:
   for name, value in content.items():
     if not isinstance(value, Mapping):
       raise ConfigError(f"config key '{key}.{name}' is {value!r}; expected a group of keys.")
-  return {name: types.MappingProxyType(dict(value)) for name, value in content.items()}
+  # A tuple comes back from JSON as a list, and stands for the same.
+  return {
+    name: types.MappingProxyType(
+      {option: tuple(each) if isinstance(each, list) else each for option, each in value.items()}
+    )
+    for name, value in content.items()
+  }
 
 
 def _value(value: Any, hint: Any, limits: Mapping[str, Any], key: str) -> Any:
@@ -360,7 +381,8 @@ def _value(value: Any, hint: Any, limits: Mapping[str, Any], key: str) -> Any:
     or (limits["most"] is not None and value > limits["most"])
   )
   if too_far or (limits["one_of"] and value not in limits["one_of"]):
-    raise ConfigError(f"config key {key!r} is {value!r}; allowed:{_allowed(limits)}.")
+    allowed = _allowed(limits) or "a finite number"
+    raise ConfigError(f"config key {key!r} is {value!r}; allowed: {allowed}.")
   return value
 
 
@@ -427,10 +449,11 @@ def parse_bands(bands: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
   """
   chosen: dict[str, tuple[str, ...]] = {}
   for text in bands:
-    sensor, equals, names = text.partition("=")
-    if not equals or not names or sensor in chosen:
+    sensor, _, listed = (part.strip() for part in text.partition("="))
+    names = tuple(name.strip() for name in listed.split(","))
+    if not sensor or not all(names) or sensor in chosen:
       raise ConfigError(
         f"config key 'data.bands' has {text!r}; expected \"sensor=BAND,BAND\", each sensor once."
       )
-    chosen[sensor] = tuple(name.strip() for name in names.split(","))
+    chosen[sensor] = names
   return chosen

@@ -29,14 +29,17 @@ from jax.sharding import NamedSharding, PartitionSpec
 from safetensors.numpy import save_file
 
 from xjepa_jax.config import Config, parse_routes, resolve, to_dict
+from xjepa_jax.data.storage import is_remote
 from xjepa_jax.errors import ExportError, XJepaError
 from xjepa_jax.model import images, xjepa
 from xjepa_jax.model.inputs import SensorInput
 from xjepa_jax.sensors import sensor_from_json, sensor_to_json
 from xjepa_jax.training.manifest import damage, write_manifest
+from xjepa_jax.training.structure import structure_differences
 from xjepa_jax.versions import versions
 
 FORMAT = "xjepa_jax encoder 1"
+_OLD = ".old"
 DESCRIPTION, ARRAYS, TENSORS, CARD = "encoder.json", "arrays", "encoder.safetensors", "README.md"
 
 
@@ -63,6 +66,7 @@ def export_encoder(
   Raises:
     ExportError: it cannot be written.
   """
+  _check_local(directory)
   directory = os.path.abspath(directory)
   partial = f"{directory}.partial"
   arrays = jax.device_get({"encoder": encoder, "centre": centre})
@@ -82,26 +86,29 @@ def export_encoder(
     with open(f"{partial}/{CARD}", "w", encoding="utf-8") as file:
       file.write(card)
     write_manifest(epath.Path(partial))
-    old = f"{directory}.old"
-    shutil.rmtree(old, ignore_errors=True)
-    if os.path.exists(directory):
-      os.rename(directory, old)
-    os.rename(partial, directory)
-    shutil.rmtree(old, ignore_errors=True)
-  except OSError as error:
+    _put_in_place(partial, directory)
+  except (OSError, ValueError) as error:  # ValueError: what TensorStore makes of a full disk
     raise ExportError(
-      f"{directory}: the encoder cannot be written ({error}). What was there before is "
-      "there still, or beside it with the ending .old."
+      f"{directory}: the encoder cannot be written ({str(error).splitlines()[0]}). What was there "
+      "before is there still."
     ) from error
 
 
 def load_encoder(directory: str) -> LoadedEncoder:
   """Reads an exported encoder; its bytes are checked against the manifest first.
 
+  Args:
+    directory: local.
+
   Raises:
     ExportError: there is none, a file is damaged, or it was written by a newer version.
   """
-  path = epath.Path(directory)
+  _check_local(directory)
+  path = epath.Path(os.path.abspath(directory))  # Orbax takes no relative one
+  if not path.exists():  # replacing it was interrupted between two renames
+    path = epath.Path(os.path.abspath(directory) + _OLD)
+  if not path.exists():
+    raise ExportError(f"{directory}: there is no such directory. Name one that a run exported.")
   wrong = damage(path)
   if wrong:
     raise ExportError(
@@ -109,7 +116,7 @@ def load_encoder(directory: str) -> LoadedEncoder:
       "source, or export it again."
     )
   try:
-    described = json.loads((path / DESCRIPTION).read_text())
+    described = json.loads((path / DESCRIPTION).read_text(encoding="utf-8"))
     if described.get("format") != FORMAT:
       raise ExportError(
         f"{directory}/{DESCRIPTION}: format {described.get('format')!r}, expected {FORMAT!r}. Use "
@@ -122,20 +129,27 @@ def load_encoder(directory: str) -> LoadedEncoder:
       name: {key: jax.ShapeDtypeStruct((size,), np.float32) for key in model.inputs}
       for name, size in sizes.items()
     }
+    head = described["head"]
     device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     target = jax.tree.map(
       lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device),
       {"encoder": shapes, "centre": centre},
     )
     with ocp.StandardCheckpointer() as checkpointer:
+      stored = checkpointer.metadata(path / ARRAYS).item_metadata
+      if differing := structure_differences(getattr(stored, "tree", stored), target):
+        raise ExportError(
+          f"{directory}: its arrays are not those that {DESCRIPTION} describes. Stored and "
+          f"described: {differing}. Export it again."
+        )
       arrays = checkpointer.restore(path / ARRAYS, target)
   except XJepaError:
     raise
-  except (OSError, ValueError, KeyError, TypeError) as error:
+  except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
     raise ExportError(
       f"{directory}: not an encoder of this version ({type(error).__name__}: {error})."
     ) from error
-  return LoadedEncoder(model, arrays["encoder"], arrays["centre"], described["head"], described)
+  return LoadedEncoder(model, arrays["encoder"], arrays["centre"], head, described)
 
 
 class LoadedEncoder:
@@ -197,7 +211,8 @@ class LoadedEncoder:
     sensor, stored = _one(values, self.inputs)
     count = len(stored)
     devices = len(jax.local_devices())
-    padded = np.zeros((math.ceil(count / devices) * devices, *stored.shape[1:]), stored.dtype)
+    rows = max(math.ceil(count / devices), 1) * devices
+    padded = np.zeros((rows, *stored.shape[1:]), stored.dtype)
     padded[:count] = stored
     placed = jax.device_put(padded, self._batch)
     found = self._run(self._encoder, self._centre, placed, sensor=sensor, head=head)
@@ -215,6 +230,24 @@ class LoadedEncoder:
     found = module.descriptors(tokens, heads=(head,))[head][sensor] - centre[head][sensor]
     length = jnp.linalg.norm(found, axis=-1, keepdims=True)
     return found / jnp.maximum(length, jnp.finfo(jnp.float32).tiny)
+
+
+def _check_local(directory: str) -> None:
+  if is_remote(directory):
+    raise ExportError(
+      f"{directory}: encoders are written to and read from directories of this machine or a "
+      "mounted disk. Copy it."
+    )
+
+
+def _put_in_place(partial: str, directory: str) -> None:
+  """Renames a whole export; the one before stays readable until the new one is there."""
+  old = directory + _OLD
+  if os.path.exists(directory):
+    shutil.rmtree(old, ignore_errors=True)
+    os.rename(directory, old)
+  os.rename(partial, directory)
+  shutil.rmtree(old, ignore_errors=True)
 
 
 def _description(model: xjepa.XJepa, head: str, summary: Mapping[str, Any]) -> dict[str, Any]:

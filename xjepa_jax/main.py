@@ -11,6 +11,7 @@ example: python -m xjepa_jax.main --config=configs/optical_sar.py --workdir=runs
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import time
@@ -20,8 +21,9 @@ from typing import Any
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from xjepa_jax import command_line
 from xjepa_jax.config import Config, resolve, to_dict
-from xjepa_jax.errors import ConfigError, XJepaError
+from xjepa_jax.errors import CheckpointError, ConfigError, XJepaError
 
 _CONFIG = config_flags.DEFINE_config_file("config", help_string="File of the config, FILE[:PRESET]")
 _WORKDIR = flags.DEFINE_string("workdir", "", "Directory of the run; runs/NAME if not given")
@@ -37,6 +39,7 @@ def run(config: Config, workdir: str) -> str:
   # JAX takes a second to import: not for a --help.
   import jax
 
+  from xjepa_jax.data.storage import is_remote
   from xjepa_jax.retrieval.evaluate import Validation
   from xjepa_jax.training.checkpoint import Checkpoints
   from xjepa_jax.training.experiment import open_experiment
@@ -45,6 +48,12 @@ def run(config: Config, workdir: str) -> str:
   from xjepa_jax.training.progress import Progress
   from xjepa_jax.training.writers import Writers, open_writers
 
+  if is_remote(workdir):
+    raise ConfigError(
+      f"--workdir={workdir}: a run writes into a directory of this machine or a mounted disk. Copy "
+      "it to object storage when it is done."
+    )
+  _check_writable(workdir)
   _use_compilation_cache(workdir)
   _simulate_if_asked(config)
   experiment = open_experiment(config)
@@ -82,9 +91,23 @@ def run(config: Config, workdir: str) -> str:
       peak=peak_rate(experiment),
     )
     with writers, progress:
-      validation = Validation(experiment)
-      outcome = train(experiment, state, checkpoints, writers, progress, validation, workdir)
+      validation = Validation(experiment, _history(workdir, first))
+      outcome = train(
+        experiment,
+        state,
+        checkpoints,
+        writers,
+        progress,
+        validation,
+        workdir,
+        validation.verdict,
+      )
       rate = progress.rate or 0.0
+    if outcome.stopped:
+      _say(
+        f"Stopped after step {int(outcome.state.step):,}, for the space has collapsed "
+        "(telemetry.stop_on_collapse)"
+      )
     checkpoints.wait()
     best = checkpoints.best
     chosen = outcome.state
@@ -111,26 +134,26 @@ def _finish(
   from xjepa_jax.report.page import write_report
   from xjepa_jax.report.table import text_table
   from xjepa_jax.retrieval.baselines import baseline_rows
-  from xjepa_jax.retrieval.evaluate import chosen_encoder, evaluate
-  from xjepa_jax.training.json_lines import read_history
+  from xjepa_jax.retrieval.evaluate import chosen_encoder, evaluate, first_tokens
+  from xjepa_jax.training.mesh import on_every_device
 
   config = experiment.config
   split, head = config.data.test, config.evaluation.head
   _say(f"Evaluating on the split {split!r}")
   started = time.monotonic()
   evaluation = evaluate(experiment, state, split)
+  tokens = first_tokens(experiment, chosen_encoder(experiment, state), split)
+  encoder = on_every_device(experiment.mesh, chosen_encoder(experiment, state))
   if jax.process_index():
     return ""
-  baselines = baseline_rows(experiment, evaluation, split)
-  encoder = chosen_encoder(experiment, state)
   findings = gather(
     experiment,
-    encoder,
     evaluation,
-    baselines,
+    baseline_rows(experiment, evaluation, split),
+    tokens,
     split,
     title=f"X-JEPA: {', '.join(experiment.inputs)}",
-    history=read_history(f"{workdir}/metrics.jsonl"),
+    history=_history(workdir),
     verdict=verdict,
     timing={**timing, "evaluation_seconds": time.monotonic() - started},
   )
@@ -172,6 +195,28 @@ def _simulate_if_asked(config: Config) -> None:
   _say(f"Simulating {config.data.simulate:,} pairs into {directory}")
   plan = plan_import(simulated_archive(config.data.simulate), 128_000_000, "bytes")
   write_dataset(plan, directory, os.cpu_count() or 1, resume=os.path.isdir(directory))
+
+
+def _history(workdir: str, last: float = math.inf) -> list[dict[str, float]]:
+  """What was measured up to a step, by this start or an earlier one."""
+  from xjepa_jax.training.json_lines import read_history
+
+  path = f"{workdir}/metrics.jsonl"
+  rows = read_history(path) if os.path.exists(path) else []
+  return [row for row in rows if row["step"] <= last]
+
+
+def _check_writable(workdir: str) -> None:
+  """Refuses at once what would be refused when the first checkpoint is written."""
+  place = os.path.abspath(workdir)
+  while not os.path.lexists(place):
+    place = os.path.dirname(place)
+  if not os.path.isdir(place) or not os.access(place, os.W_OK | os.X_OK):
+    what = "may not be written" if os.path.isdir(place) else "is a file"
+    raise CheckpointError(
+      f"{workdir}: cannot be used as a working directory, for {place} {what}. Name one that can be "
+      "made and written."
+    )
 
 
 def _use_compilation_cache(workdir: str) -> None:
@@ -216,15 +261,29 @@ def main(argv: list[str]) -> int:
   except XJepaError as error:
     print(f"error: {error}", file=sys.stderr)
     return 1
+  except OSError as error:  # a full disk, mostly
+    print(
+      f"error: {error}. Checkpoints that were finished are intact; the same command continues.",
+      file=sys.stderr,
+    )
+    return 1
   except KeyboardInterrupt:
     print("interrupted: the same command continues from the last checkpoint", file=sys.stderr)
     return 130
   return 0
 
 
+def _parse(argv: list[str]) -> list[str]:
+  try:
+    return command_line.parse(argv)
+  except ConfigError as error:
+    print(f"error: {error}", file=sys.stderr)
+    sys.exit(1)
+
+
 def cli() -> None:
-  """The command; errors in the flags are told in one paragraph."""
-  app.run(main)
+  """The command."""
+  app.run(main, flags_parser=_parse)
 
 
 if __name__ == "__main__":

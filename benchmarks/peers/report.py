@@ -7,6 +7,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 _MB = 1e6
+_ROUNDS = (
+  "Batches of 64 pairs, page cache warm; each round is a fresh process, competitors take turns. "
+  "MB/s are of values. CPU time is of all threads and workers."
+)
 
 
 def summarise(rounds: Sequence[Mapping[str, float]], pair_bytes: int) -> dict[str, float]:
@@ -26,7 +30,7 @@ def summarise(rounds: Sequence[Mapping[str, float]], pair_bytes: int) -> dict[st
 
 def markdown(results: Mapping[str, Any]) -> str:
   """The page of a run; `results` as `input_pipeline.run` returns them."""
-  lines = ["# Input pipeline", "", *_machine(results["machine"])]
+  lines = ["# Input pipeline", "", *machine_lines(results["machine"]), "", _ROUNDS]
   for section in results["sections"]:
     lines += ["", f"## {section['title']}", "", *_throughput(section["rows"])]
   lines += ["", *results["skipped"]] if results["skipped"] else []
@@ -35,7 +39,8 @@ def markdown(results: Mapping[str, Any]) -> str:
   return "\n".join(lines) + "\n"
 
 
-def _machine(machine: Mapping[str, Any]) -> list[str]:
+def machine_lines(machine: Mapping[str, Any]) -> list[str]:
+  """What was measured, when and on what."""
   versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
   return [
     f"`{machine['command']}`",
@@ -43,9 +48,6 @@ def _machine(machine: Mapping[str, Any]) -> list[str]:
     f"{machine['date']}. {machine['processor']}, {machine['cores']} cores, "
     f"{machine['memory_bytes'] / 2**30:.0f} GiB, {machine['system']}; load before the run "
     f"{machine['load_before']}. {versions}.",
-    "",
-    "Batches of 64 pairs, page cache warm; each round is a fresh process, competitors take turns. "
-    "MB/s are of values. CPU time is of all threads and workers.",
   ]
 
 

@@ -81,6 +81,12 @@ def test_shared_queries_see_the_context_and_targets_see_both() -> None:
   assert found == pytest.approx(layers + cross + ends)
 
 
+def test_a_head_projects_each_cell_and_its_hidden_layer_too() -> None:
+  assert flops.head(192, 512, cells=64) == 64 * 2 * 192 * (512 // 64)
+  assert flops.head(192, 512, 96, cells=64) == 64 * 2 * (192 * 96 + 96 * (512 // 64))
+  assert flops.head(192, 256, 96) == 2 * (192 * 96 + 96 * 256)
+
+
 def test_a_step_is_the_sum_of_its_parts_and_grows_with_the_batch() -> None:
   sizes = {
     "contexts": [(8, 12), (8, 2)],
@@ -95,7 +101,7 @@ def test_a_step_is_the_sum_of_its_parts_and_grows_with_the_batch() -> None:
     "mlp_ratio": 4,
     "predictor_width": 96,
     "predictor_depth": 2,
-    "heads": [256],
+    "heads": [flops.head(192, 256)],
   }
   one = flops.step(pairs=1, **sizes)  # type: ignore[arg-type]
   by_hand = 0.0

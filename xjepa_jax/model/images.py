@@ -50,16 +50,14 @@ def crop(
   for name, each in values.items():
     given = inputs[name]
     free = (each.shape[1] - given.height, each.shape[2] - given.width)
+    unit = [margin // max(count, 1) for margin, count in zip(free, steps, strict=True)]
     if free == (0, 0):
       found[name] = each
     elif shares is None:
-      top, left = (margin // 2 for margin in free)
+      top, left = (count // 2 * pixels for count, pixels in zip(steps, unit, strict=True))
       found[name] = each[:, top : top + given.height, left : left + given.width]
     else:
-      unit = jnp.asarray(
-        [margin // max(count, 1) for margin, count in zip(free, steps, strict=True)]
-      )
-      corner = jnp.floor(shares * (jnp.asarray(steps) + 1)).astype(jnp.int32) * unit
+      corner = jnp.floor(shares * (jnp.asarray(steps) + 1)).astype(jnp.int32) * jnp.asarray(unit)
       found[name] = jax.vmap(
         lambda image, at, size=(given.height, given.width): jax.lax.dynamic_slice(
           image, (at[0], at[1], 0), (*size, image.shape[-1])

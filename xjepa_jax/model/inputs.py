@@ -67,7 +67,7 @@ def sensor_inputs(
   inputs = {}
   for key, sensor in sensors.items():
     height, width = sizes[key]
-    side = height // rows if rows else 0
+    side = patch if key == first else height // rows if rows else 0
     if side == 0 or (side * rows, side * columns) != (height, width):
       raise ConfigError(
         f"config key 'model.patch' is {patch}: the images of sensor {key!r} are {height} x {width} "

@@ -16,7 +16,7 @@ from jax import Array
 
 from xjepa_jax.config import PredictorConfig
 from xjepa_jax.errors import ConfigError
-from xjepa_jax.model.attention import attend
+from xjepa_jax.model.attention import attend, attend_in_blocks
 from xjepa_jax.model.positions import coordinates, sincos
 from xjepa_jax.model.trunk import Attention, Block, BlockSpec, Mlp, Trunk
 
@@ -74,19 +74,8 @@ class NarrowLayer(nnx.Module):
 
   def __call__(self, x: Array, blocks: tuple[int, int]) -> Array:
     """Maps (..., n + J m, d), the context first, to the same; blocks = (J, m), static."""
-    count, size = blocks
-    n = x.shape[-2] - count * size
     queries, keys, values = self.attention.project(self.norm1(x))
-
-    def split(each: Array) -> tuple[Array, Array]:
-      own = each[..., n:, :, :]
-      return each[..., :n, :, :], own.reshape(*own.shape[:-3], count, size, *own.shape[-2:])
-
-    (q, block_q), (k, block_k), (v, block_v) = split(queries), split(keys), split(values)
-    context = attend(q, [k], [v])
-    asked = attend(block_q, [k[..., None, :, :, :], block_k], [v[..., None, :, :, :], block_v])
-    asked = asked.reshape(*context.shape[:-3], count * size, *context.shape[-2:])
-    x = x + self.attention.merge(jnp.concatenate([context, asked], axis=-3))
+    x = x + self.attention.merge(attend_in_blocks(queries, keys, values, *blocks))
     return x + self.mlp(self.norm2(x))
 
 

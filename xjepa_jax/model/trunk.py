@@ -11,14 +11,11 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
+from xjepa_jax.model.activation import ACTIVATIONS
 from xjepa_jax.model.attention import attend
+from xjepa_jax.model.layers import LayerNorm, Linear
 from xjepa_jax.model.positions import rotate
 
-ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
-  "gelu": jax.nn.gelu,
-  "relu": jax.nn.relu,
-  "silu": jax.nn.silu,
-}
 _REMAT = {
   "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
   "full": None,  # save nothing but the layer's input
@@ -53,9 +50,9 @@ class BlockSpec:
     """Width of the MLP's hidden layer."""
     return int(self.width * self.mlp_ratio)
 
-  def linear(self, inputs: int, outputs: int, rngs: nnx.Rngs) -> nnx.Linear:
+  def linear(self, inputs: int, outputs: int, rngs: nnx.Rngs) -> Linear:
     """A projection, its kernel drawn as in the vision transformers (Xavier, uniform)."""
-    return nnx.Linear(
+    return Linear(
       inputs,
       outputs,
       kernel_init=nnx.initializers.xavier_uniform(),
@@ -64,11 +61,9 @@ class BlockSpec:
       rngs=rngs,
     )
 
-  def norm(self, rngs: nnx.Rngs) -> nnx.LayerNorm:
+  def norm(self, rngs: nnx.Rngs) -> LayerNorm:
     """A layer norm over D; its mean and variance are float32."""
-    return nnx.LayerNorm(
-      self.width, epsilon=1e-6, dtype=self.dtype, param_dtype=jnp.float32, rngs=rngs
-    )
+    return LayerNorm(self.width, epsilon=1e-6, dtype=self.dtype, param_dtype=jnp.float32, rngs=rngs)
 
 
 class Attention(nnx.Module):
@@ -82,8 +77,11 @@ class Attention(nnx.Module):
   def project(self, x: Array, places: Array | None = None) -> tuple[Array, Array, Array]:
     """Queries, keys and values (..., N, heads, d) of (..., N, D), rotated if places are given."""
     joint = self.qkv(x)
-    parts = joint.reshape(*joint.shape[:-1], 3, self.heads, -1)
-    queries, keys, values = parts[..., 0, :, :], parts[..., 1, :, :], parts[..., 2, :, :]
+    # Heads outermost: a device that has a part of the columns has queries, keys and values of its
+    # heads, and attention needs nothing from the others.
+    parts = joint.reshape(*joint.shape[:-1], self.heads, 3, -1)
+    # Not by indexing, whose gradient is a sum of three padded arrays.
+    queries, keys, values = (part.squeeze(-2) for part in jnp.split(parts, 3, axis=-2))
     if places is not None:
       queries, keys = rotate(queries, places), rotate(keys, places)
     return queries, keys, values

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jax
 import numpy as np
 
 from xjepa_jax.config import to_dict
 from xjepa_jax.data.pictures import picture
 from xjepa_jax.report.findings import Example, Findings, TokenMap, chance_rows, summary_rows
 from xjepa_jax.report.retrieval_grid import examples_of
-from xjepa_jax.retrieval.baselines import Stored, read_split
+from xjepa_jax.retrieval.baselines import protocol
+from xjepa_jax.retrieval.describe import Described
 from xjepa_jax.retrieval.directions import Row
 from xjepa_jax.retrieval.evaluate import Evaluation
-from xjepa_jax.training.experiment import Experiment, device_batch
+from xjepa_jax.sensors import Sensor
+from xjepa_jax.training.experiment import Experiment, open_split
 from xjepa_jax.versions import versions
 
 _QUERIES = 6  # shown a direction
@@ -37,9 +39,9 @@ def summary(evaluation: Evaluation, baselines: Sequence[Row]) -> list[dict[str, 
 
 def gather(
   experiment: Experiment,
-  encoder: Any,
   evaluation: Evaluation,
   baselines: Sequence[Row],
+  tokens: Mapping[str, np.ndarray],
   split: str,
   *,
   title: str,
@@ -51,16 +53,19 @@ def gather(
 
   Args:
     experiment: the run.
-    encoder: the parameters evaluated.
     evaluation, baselines: of `split`.
+    tokens: sensor -> (B, N, D) of the first pairs of `split`.
     split: of the pairs shown.
     title: of the report.
     history: rows of `metrics.jsonl`.
     verdict: what is wrong with the space, or "".
     timing: seconds and rates, by name.
   """
-  stored = read_split(experiment, split, experiment.config.evaluation.pairs)
   device = experiment.mesh.devices.ravel()[0].device_kind
+  rows = [row for found in evaluation.rows.values() for row in found]
+  with Pictures(experiment, split) as pictures:
+    examples = _examples(experiment, evaluation, pictures)
+    token_maps = _token_maps(experiment, tokens, pictures, evaluation.described)
   return Findings(
     title=title,
     summary=summary(evaluation, baselines),
@@ -68,27 +73,65 @@ def gather(
       "pairs": f"the split {split!r}, {len(evaluation.described.pair_ids):,} pairs",
       "encoder": f"the {experiment.config.evaluation.encoder} encoder, whole images",
       "centre": "each sensor's descriptors less their mean over training pairs",
-      **next(iter(evaluation.rows.values()))[0].protocol,
+      **(rows[0].protocol if rows else {}),
+      **{
+        method: words
+        for method, words in protocol(experiment).items()
+        if any(row.method == method for row in baselines)
+      },
     },
     geometry=evaluation.geometry,
     collapse=verdict or None,
     history=history,
-    examples=_examples(experiment, evaluation, stored),
-    token_maps=_token_maps(experiment, encoder, split, stored, evaluation.described.pair_ids),
+    examples=examples,
+    token_maps=token_maps,
     config=to_dict(experiment.config),
     versions={**versions(), "device": f"{experiment.mesh.devices.size} x {device}"},
     timing=timing,
   )
 
 
+class Pictures:
+  """Pictures of a split's pairs, each read when it is wanted; numbered as they are described."""
+
+  def __init__(self, experiment: Experiment, split: str):
+    """Opens the split; reads nothing yet."""
+    self._inputs = experiment.inputs
+    self._datasets = open_split(experiment.config, split)
+    self._read = functools.lru_cache(maxsize=64)(self._pair)
+
+  def __call__(self, sensor: str, number: int) -> np.ndarray:
+    """(H, W, 3) uint8, the part of the image that the model sees, in all bands' best colours."""
+    described, values = self._read(number)[sensor]
+    given = self._inputs[sensor]
+    top, left = (values.shape[0] - given.height) // 2, (values.shape[1] - given.width) // 2
+    return picture(described, values[top : top + given.height, left : left + given.width])
+
+  def __enter__(self) -> Pictures:
+    return self
+
+  def __exit__(self, *_: object) -> None:
+    for dataset in self._datasets:
+      dataset.close()
+
+  def _pair(self, number: int) -> dict[str, tuple[Sensor, np.ndarray]]:
+    for dataset in self._datasets:
+      if number < len(dataset):
+        observations = dataset[number].observations
+        return {key: (dataset.format.sensors[key], o.values) for key, o in observations.items()}
+      number -= len(dataset)
+    raise IndexError(number)
+
+
 def _examples(
-  experiment: Experiment, evaluation: Evaluation, stored: Stored
+  experiment: Experiment, evaluation: Evaluation, pictures: Pictures
 ) -> tuple[Example, ...]:
   """Evenly chosen queries of every direction across sensors, by the head ranked first."""
   descriptors = evaluation.descriptors[experiment.config.evaluation.head]
+  present = evaluation.described.present
   found: list[Example] = []
   for a, b in itertools.permutations(experiment.inputs, 2):
-    both = np.flatnonzero(stored.present[a] & stored.present[b])
+    both = np.flatnonzero(present[a] & present[b])
     if len(both) < 2:
       continue
     chosen = np.unique(np.linspace(0, len(both) - 1, _QUERIES).astype(int))
@@ -96,35 +139,27 @@ def _examples(
     ids = [evaluation.described.pair_ids[number] for number in both]
 
     def shown(sensor: str, number: int, both: np.ndarray = both) -> np.ndarray:
-      given = experiment.inputs[sensor].sensor
-      return picture(given, stored.values[sensor][both[number]])
+      return pictures(sensor, int(both[number]))
 
     found += examples_of(f"{a}->{b}", scores, list(chosen), ids, shown)
   return tuple(found)
 
 
 def _token_maps(
-  experiment: Experiment, encoder: Any, split: str, stored: Stored, pair_ids: Sequence[str]
+  experiment: Experiment, tokens: Mapping[str, np.ndarray], pictures: Pictures, found: Described
 ) -> tuple[TokenMap, ...]:
-  """The tokens of pairs of a split's first batch, with their pictures."""
+  """The tokens of the first pairs, with their pictures."""
   grids = {key: given.grid for key, given in experiment.inputs.items()}
-  for _, pipeline in experiment.passes(split):
-    batches = pipeline.batches()
-    _, batch = next(batches)
-    tokens = jax.device_get(experiment.tokens(encoder, device_batch(batch)))
-    batches.close()  # its reading threads end now
-    shown = range(min(_TOKEN_PAIRS, len(pair_ids), len(next(iter(tokens.values())))))
-    return tuple(
+  count = min([_TOKEN_PAIRS, len(found.pair_ids), *map(len, tokens.values())])
+  maps = []
+  for row in range(count):
+    keys = [key for key in experiment.inputs if found.present[key][row]]
+    maps.append(
       TokenMap(
-        pair_ids[row],
-        {
-          key: picture(given.sensor, stored.values[key][row])
-          for key, given in experiment.inputs.items()
-          if stored.present[key][row]
-        },
-        {key: each[row] for key, each in tokens.items() if stored.present[key][row]},
+        found.pair_ids[row],
+        {key: pictures(key, row) for key in keys},
+        {key: tokens[key][row] for key in keys},
         grids,
       )
-      for row in shown
     )
-  return ()
+  return tuple(maps)

@@ -14,7 +14,7 @@ from xjepa_jax.data.dataset import PairDataset
 from xjepa_jax.training.experiment import Experiment
 
 Descriptors = dict[str, dict[str, np.ndarray]]
-_CENTRE_PAIRS = 1024  # of the training split: a mean needs no more
+_CENTRE_PAIRS = 512  # of the training split: a mean needs no more
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,8 +22,8 @@ class Described:
   """The pairs of a split.
 
   Attributes:
-    pair_ids: one a pair, P of them.
-    labels: the names of each pair's labels.
+    pair_ids: one a pair, P of them; none if they were not asked for.
+    labels: the names of each pair's labels; none if they were not asked for.
     present: sensor -> (P,) bool, whether the pair has the sensor.
     descriptors: head -> sensor -> (P, K), as the encoder gives them.
   """
@@ -46,7 +46,12 @@ class Described:
 
 
 def describe_split(
-  experiment: Experiment, encoder: Any, split: str, most: int, shuffle: bool = False
+  experiment: Experiment,
+  encoder: Any,
+  split: str,
+  most: int,
+  shuffle: bool = False,
+  named: bool = True,
 ) -> Described:
   """Describes at most `most` pairs of a split, the first ones or, shuffled, any.
 
@@ -56,6 +61,7 @@ def describe_split(
     split: of the data sets.
     most: pairs.
     shuffle: take them in random order, the same for a seed.
+    named: read ids and labels, for which every record is read a second time.
   """
   parts: list[Batch] = []
   names: list[tuple[str, tuple[str, ...]]] = []
@@ -63,7 +69,8 @@ def describe_split(
     found = jax.device_get(experiment.describe(encoder, batch))
     part = jax.tree.map(lambda rows, valid=found["valid"]: rows[valid], found)
     parts.append(part)
-    names += [_names(dataset, int(record)) for record in part["record"]]
+    if named:
+      names += [_names(dataset, int(record)) for record in part["record"]]
   joined = jax.tree.map(lambda *rows: np.concatenate(rows)[:most], *parts)
   return Described(
     pair_ids=tuple(name for name, _ in names[:most]),
@@ -81,12 +88,9 @@ def centres(experiment: Experiment, encoder: Any) -> Descriptors:
   that are searched.
   """
   split = experiment.config.data.train
-  found = describe_split(experiment, encoder, split, _CENTRE_PAIRS, shuffle=True)
+  found = describe_split(experiment, encoder, split, _CENTRE_PAIRS, shuffle=True, named=False)
   return {
-    head: {
-      key: values[found.present[key]].mean(axis=0, dtype=np.float64).astype(np.float32)
-      for key, values in by_sensor.items()
-    }
+    head: {key: _mean(values[found.present[key]]) for key, values in by_sensor.items()}
     for head, by_sensor in found.descriptors.items()
   }
 
@@ -101,6 +105,12 @@ def normalised(descriptors: Descriptors, centre: Descriptors) -> Descriptors:
   }
 
 
+def _mean(values: np.ndarray) -> np.ndarray:
+  """(K,) mean of (P, K); 0 where no pair has the sensor."""
+  total = values.sum(axis=0, dtype=np.float64)
+  return (total / max(len(values), 1)).astype(np.float32)
+
+
 def _unit(values: np.ndarray) -> np.ndarray:
   length = np.linalg.norm(values, axis=-1, keepdims=True)
   return values / np.maximum(length, np.finfo(np.float32).tiny)
@@ -111,14 +121,14 @@ def _batches(
 ) -> Iterator[tuple[PairDataset, Batch]]:
   """Batches of all data sets one after another, no more than hold `most` pairs."""
   left = most
-  for dataset, pipeline in experiment.passes(split, shuffle):
-    batches = pipeline.batches()
-    for _, batch in batches:
+  for dataset, batches in experiment.passes(split, shuffle):
+    if left <= 0:
+      break
+    for batch in batches:
+      yield dataset, batch
+      left -= len(batch["valid"])
       if left <= 0:
         break
-      yield dataset, batch
-      left -= pipeline.batch
-    batches.close()  # its reading threads end now
 
 
 def _names(dataset: PairDataset, record: int) -> tuple[str, tuple[str, ...]]:

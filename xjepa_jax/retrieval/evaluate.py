@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 
 from xjepa_jax.retrieval.describe import Described, Descriptors, centres, describe_split, normalised
 from xjepa_jax.retrieval.directions import Row, evaluate_directions
-from xjepa_jax.training.collapse import MIN_STEP, Measurement, Verdict, diagnose
+from xjepa_jax.training.collapse import MIN_STEP, Measurement, diagnose
 from xjepa_jax.training.experiment import Experiment, device_batch
 from xjepa_jax.training.geometry import describe_geometry
 from xjepa_jax.training.state import TrainState
@@ -71,12 +72,22 @@ def evaluate(experiment: Experiment, state: TrainState, split: str) -> Evaluatio
   )
 
 
+def first_tokens(experiment: Experiment, encoder: Any, split: str) -> dict[str, np.ndarray]:
+  """sensor -> (B, N, D): the tokens of the first batch of a split."""
+  for _, batches in experiment.passes(split):
+    for batch in batches:
+      found: dict[str, np.ndarray] = jax.device_get(experiment.tokens(encoder, device_batch(batch)))
+      return found
+  return {}
+
+
 def scalars(evaluation: Evaluation, head: str) -> dict[str, float]:
   """An evaluation as numbers for the metric writers.
 
   Retrieval by the head ranked first is "validation/a->b/recall@1" and the like, by another head
   "validation/HEAD/a->b/recall@1"; "geometry/rankme/a" and the like; and "validation/score", the
   mean over directions across sensors of R@1, 5 and 10, by which the best checkpoint is chosen.
+  "chance/a->b/recall@5" and "chance/queries" are what a collapse is judged against.
   """
   found = {f"geometry/{name}": value for name, value in evaluation.geometry.items()}
   for name, rows in evaluation.rows.items():
@@ -85,6 +96,11 @@ def scalars(evaluation: Evaluation, head: str) -> dict[str, float]:
       for metric, value in row.metrics.items():
         found[f"{where}{row.query}->{row.archive}/{metric}"] = value
   across = [row for row in evaluation.rows[head] if row.query != row.archive]
+  if across:
+    found["chance/queries"] = float(min(row.co_located for row in across))
+  for row in across:
+    if _JUDGED in row.chance:
+      found[f"chance/{row.query}->{row.archive}/{_JUDGED}"] = row.chance[_JUDGED]
   recalls = [
     row.metrics[f"recall@{k}"] for row in across for k in CUTS if f"recall@{k}" in row.metrics
   ]
@@ -94,11 +110,28 @@ def scalars(evaluation: Evaluation, head: str) -> dict[str, float]:
 
 
 class Validation:
-  """Evaluates while training, and remembers what it saw, to tell a collapse."""
+  """Evaluates while training, and remembers what it saw, to tell a collapse.
 
-  def __init__(self, experiment: Experiment):
+  A run that is continued is judged as one that was not interrupted.
+  """
+
+  def __init__(self, experiment: Experiment, rows: Sequence[Mapping[str, float]] = ()):
+    """Begins with what was measured before.
+
+    Args:
+      experiment: the run.
+      rows: of `metrics.jsonl`, up to the step from which it is continued.
+    """
     self.experiment = experiment
-    self.history: list[Measurement] = []
+    size = experiment.config.heads[experiment.config.evaluation.head].size
+    self.history = [found for row in rows if (found := _remembered(row, size)) is not None]
+
+  @property
+  def verdict(self) -> str:
+    """What is wrong with the space by all that was measured, in words, "" if nothing is."""
+    warmup = self.experiment.config.optimizer.warmup
+    verdict = diagnose(self.history, max(MIN_STEP, warmup))
+    return "" if verdict is None else str(verdict)
 
   def __call__(self, state: TrainState, step: int) -> tuple[dict[str, float], str]:
     """Scalars of the validation split, and a verdict in words, "" if all is well."""
@@ -106,8 +139,7 @@ class Validation:
     head = config.evaluation.head
     evaluation = evaluate(self.experiment, state, config.data.validation)
     self.history.append(_measurement(evaluation, head, step))
-    verdict = diagnose(self.history, max(MIN_STEP, config.optimizer.warmup))
-    return scalars(evaluation, head), _words(verdict)
+    return scalars(evaluation, head), self.verdict
 
 
 def _measurement(evaluation: Evaluation, head: str, step: int) -> Measurement:
@@ -126,20 +158,40 @@ def _measurement(evaluation: Evaluation, head: str, step: int) -> Measurement:
   )
 
 
-def _words(verdict: Verdict | None) -> str:
-  return "" if verdict is None else str(verdict)
+def _remembered(row: Mapping[str, float], dimensions: int) -> Measurement | None:
+  """The measurement that `scalars` made a row of; None for a row of something else."""
+  chance = {
+    key.split("/")[1]: value
+    for key, value in row.items()
+    if key.startswith("chance/") and key.endswith(f"/{_JUDGED}")
+  }
+  recall = {each: row.get(f"validation/{each}/{_JUDGED}", math.nan) for each in chance}
+  if not chance or any(map(math.isnan, recall.values())):
+    return None
+  return Measurement(
+    step=int(row["step"]),
+    dimensions=dimensions,
+    geometry={
+      # JSON has no infinity, and nothing else of the geometry is ever not finite.
+      key.removeprefix("geometry/"): math.inf if math.isnan(value) else value
+      for key, value in row.items()
+      if key.startswith("geometry/")
+    },
+    recall=recall,
+    chance=chance,
+    queries=int(row["chance/queries"]),
+  )
 
 
 def _predictions(
   experiment: Experiment, state: TrainState, split: str
 ) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
   """route -> predicted and target tokens and their places, of one batch under one mask."""
-  for _, pipeline in experiment.passes(split):
-    for _, batch in pipeline.batches():
-      outputs = jax.device_get(
-        experiment.predict(state.params, find_target(state.opt_state), device_batch(batch))
-      )
-      return _seen_predictions(outputs)
+  for _, batches in experiment.passes(split):
+    for batch in batches:
+      target = find_target(state.opt_state)
+      found = experiment.predict(state.params, target, device_batch(batch))
+      return _seen_predictions(jax.device_get(found))
   return {}
 
 

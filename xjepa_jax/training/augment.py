@@ -39,7 +39,7 @@ def augment(values: Mapping[str, Array], settings: AugmentConfig, key: Array) ->
 
 
 def _disturb(values: Array, settings: AugmentConfig, key: Array) -> Array:
-  """Random gain and offset a band, and noise a pixel; unseen pixels stay 0."""
+  """Random gain and offset a band, and noise a pixel; unseen pixels and missing bands stay 0."""
   gain_key, offset_key, noise_key = jax.random.split(key, 3)
   shape = (values.shape[0], 1, 1, values.shape[-1])
   x = values
@@ -49,8 +49,9 @@ def _disturb(values: Array, settings: AugmentConfig, key: Array) -> Array:
     x = x + settings.offset * jax.random.normal(offset_key, shape)
   if settings.noise:
     x = x + settings.noise * jax.random.normal(noise_key, values.shape)
-  unseen = (values == 0).all(axis=-1, keepdims=True)
-  return jnp.where(unseen, 0.0, x)
+  nothing = values == 0
+  unseen, missing = nothing.all(axis=-1, keepdims=True), nothing.all(axis=(1, 2), keepdims=True)
+  return jnp.where(unseen | missing, 0.0, x)
 
 
 def _where(chosen: Array, one: Array, other: Array) -> Array:

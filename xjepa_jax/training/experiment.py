@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+import os
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -15,10 +17,11 @@ from xjepa_jax.config import Config, Route, parse_bands, parse_routes
 from xjepa_jax.data.batch_source import Batch, SensorSlot
 from xjepa_jax.data.dataset import PairDataset
 from xjepa_jax.data.pipeline import Pipeline, Reading
-from xjepa_jax.errors import ConfigError
+from xjepa_jax.errors import ConfigError, DatasetError
 from xjepa_jax.model import xjepa
 from xjepa_jax.model.inputs import SensorInput, sensor_inputs
 from xjepa_jax.model.masking import MaskPlan, plan_masks
+from xjepa_jax.model.presets import size_of
 from xjepa_jax.objective import table
 from xjepa_jax.training import mesh as meshes
 from xjepa_jax.training import step as steps
@@ -35,6 +38,7 @@ class Experiment:
     config: resolved.
     mesh: of the devices.
     inputs: sensor -> what the model is given of it.
+    slots: sensor -> how a batch has it.
     model, objective, plan, optimizer: see their modules.
     schedules: of learning rate and weight decay.
     momentum: of the target encoder, by update.
@@ -45,6 +49,7 @@ class Experiment:
   config: Config
   mesh: Mesh
   inputs: Mapping[str, SensorInput]
+  slots: Mapping[str, SensorSlot]
   model: xjepa.XJepa
   objective: table.Objective
   plan: MaskPlan
@@ -84,9 +89,13 @@ class Experiment:
       reading=_reading(self.config),
     )
 
-  def passes(self, split: str, shuffle: bool = False) -> Iterator[tuple[PairDataset, Pipeline]]:
-    """For each data set, its pairs of a split and a pipeline that gives each of them once."""
+  def passes(
+    self, split: str, shuffle: bool = False
+  ) -> Iterator[tuple[PairDataset, Iterator[Batch]]]:
+    """For each data set, its pairs of a split and batches that have each of them once."""
+    bands = parse_bands(self.config.data.bands)
     for dataset in open_split(self.config, split):
+      held = tuple(key for key in self.inputs if key in dataset.format.sensors)
       pipeline = Pipeline(
         dataset,
         self.config.evaluation.batch or self.config.training.batch,
@@ -94,12 +103,30 @@ class Experiment:
         seed=self.config.training.seed,
         shuffle=shuffle,
         once=True,
-        bands=parse_bands(self.config.data.bands),
-        sensors=tuple(self.inputs),
+        bands={key: names for key, names in bands.items() if key in held},
+        sensors=held,
         reading=_reading(self.config),
       )
-      with pipeline:
-        yield dataset, pipeline
+      with pipeline, contextlib.closing(self._with_all_sensors(pipeline)) as batches:
+        yield dataset, batches
+
+  def _with_all_sensors(self, pipeline: Pipeline) -> Generator[Batch, None, None]:
+    """Batches of a data set, with the sensors that it lacks as those of absent images."""
+    rows = pipeline.batch
+    lacking = [key for key in self.slots if key not in pipeline.source.slots]
+
+    def zeros(shape: tuple[int, ...], dtype: Any) -> jax.Array:
+      return jnp.zeros((rows, *shape), dtype, device=pipeline.sharding)
+
+    values = {key: zeros(self.slots[key].shape, self.slots[key].sensor.dtype) for key in lacking}
+    present = {key: zeros((), bool) for key in lacking}
+    with contextlib.closing(pipeline.batches()) as batches:  # its reading threads end with it
+      for _, batch in batches:
+        yield {
+          **batch,
+          "values": {**batch["values"], **values},
+          "present": {**batch["present"], **present},
+        }
 
 
 def open_experiment(config: Config, devices: Sequence[Any] | None = None) -> Experiment:
@@ -115,11 +142,12 @@ def open_experiment(config: Config, devices: Sequence[Any] | None = None) -> Exp
   """
   mesh = meshes.make_mesh(config.mesh.replica, config.mesh.fsdp, config.mesh.tensor, devices)
   _check_batches(config, mesh)
+  _check_splits(config)
   slots = _slots(config)
   inputs = _inputs(config, slots)
   routes = _routes(config, tuple(inputs))
   model = xjepa.build(config, inputs, routes, compute_dtype(config))
-  objective = table.build(config.objective)
+  objective = table.build(_terms(config))
   plan = plan_masks(model.grid, **dataclasses.asdict(config.mask))
   rates = _schedules(config)
   momentum = momentum_schedule(
@@ -133,6 +161,7 @@ def open_experiment(config: Config, devices: Sequence[Any] | None = None) -> Exp
     config=config,
     mesh=mesh,
     inputs=inputs,
+    slots=slots,
     model=model,
     objective=objective,
     plan=plan,
@@ -221,6 +250,15 @@ def _routes(config: Config, sensors: tuple[str, ...]) -> tuple[Route, ...]:
   return parse_routes(config.routes, sensors)
 
 
+def _terms(config: Config) -> dict[str, Mapping[str, Any]]:
+  """Settings of the objective's terms; the metric of "psa" is of the encoder's width."""
+  width = size_of(config.model.preset, config.model.width).width
+  return {
+    label: {"width": width, **entry} if entry.get("term", label) == "psa" else entry
+    for label, entry in config.objective.items()
+  }
+
+
 def _check_batches(config: Config, mesh: Mesh) -> None:
   """A batch, and each part of it whose gradients are added up, divides over the devices."""
   rows = mesh.shape["replica"] * mesh.shape["fsdp"]
@@ -240,6 +278,39 @@ def _check_batches(config: Config, mesh: Mesh) -> None:
       f"config key 'model.attention' is 'cudnn' and the devices are {jax.default_backend()}; "
       "use 'xla'."
     )
+
+
+def _check_splits(config: Config) -> None:
+  """Every split that will be read is there now, rather than missed when training is done."""
+  splits = {"data.train": config.data.train, "data.test": config.data.test}
+  if config.evaluation.every:
+    splits["data.validation"] = config.data.validation
+  for key, split in splits.items():
+    try:
+      datasets = open_split(config, split)
+    except DatasetError as error:
+      if f"split {split!r}" not in str(error):
+        raise
+      raise DatasetError(f"config key {key!r} is {split!r}: {error}") from error
+    _check_sensors(config.data.sensors, datasets)
+    for dataset in datasets:
+      dataset.close()
+
+
+def _check_sensors(wanted: tuple[str, ...], datasets: Sequence[PairDataset]) -> None:
+  """Every sensor named is in a data set, and every data set has one of them."""
+  known = {key: None for dataset in datasets for key in dataset.format.sensors}
+  for key in wanted:
+    if key not in known:
+      raise ConfigError(
+        f"config key 'data.sensors' has {key!r}; the data sets have {', '.join(known)}."
+      )
+  for dataset in datasets:
+    if wanted and not set(wanted) & set(dataset.format.sensors):
+      raise ConfigError(
+        f"config key 'data.sensors' is {wanted}; {dataset.directory} has none of them, but "
+        f"{', '.join(dataset.format.sensors)}."
+      )
 
 
 def _schedules(config: Config) -> Schedules:
@@ -275,7 +346,8 @@ def _reading(config: Config) -> Reading | None:
   data = config.data
   if not (data.threads or data.prefetch):
     return None
-  return Reading(threads=data.threads or 1, prefetch=data.prefetch or 2)
+  threads = data.threads or min(os.cpu_count() or 1, 2)
+  return Reading(threads=threads, prefetch=data.prefetch or 2 * threads)
 
 
 def name_pairs(pipeline: Pipeline, step: int, most: int = 8) -> str:

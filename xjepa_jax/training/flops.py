@@ -110,6 +110,13 @@ def query_predictor(
   return linear(context, encoder_width, width) + layers + linear(targets, width, encoder_width)
 
 
+def head(width: float, size: float, hidden: float = 0, cells: float = 1) -> float:
+  """The projections of a descriptor of `size` numbers, `size / cells` for each of its cells."""
+  if not hidden:
+    return linear(1, width, size)
+  return linear(cells, width, hidden) + linear(1, hidden, size)
+
+
 def step(
   *,
   pairs: float,
@@ -149,19 +156,18 @@ def step(
     predictor_width, predictor_depth: the predictor's.
     queries: shared learnable queries of `query_predictor`; None is the narrow `predictor`.
     registers: tokens without a place, in every image.
-    heads: size of each descriptor.
+    heads: operations of each descriptor, see `head`.
   """
   total = 0.0
   for patch, bands in targets:
     total += stem(tokens, patch, bands, width) + trunk(width, mlp_ratio, depth, tokens + registers)
   for (patch, bands), predicted in zip(contexts, routes, strict=True):
     encoder = trunk(width, mlp_ratio, depth, context_tokens + registers)
-    described = sum(linear(1, width, size) for size in heads)
     sizes = (width, predictor_width, mlp_ratio, predictor_depth, context_tokens)
     asked = predicted * target_tokens
     if queries is None:
       route = predictor(*sizes, asked, predicted * blocks)
     else:
       route = query_predictor(*sizes, asked, queries)
-    total += 2 * stem(context_tokens, patch, bands, width) + 3 * (encoder + described + route)
+    total += 2 * stem(context_tokens, patch, bands, width) + 3 * (encoder + sum(heads) + route)
   return pairs * total

@@ -13,6 +13,7 @@ import numpy as np
 from xjepa_jax.errors import TrainingError
 from xjepa_jax.training.checkpoint import Checkpoints
 from xjepa_jax.training.experiment import Experiment, device_batch, name_pairs
+from xjepa_jax.training.profiling import Profile
 from xjepa_jax.training.progress import Progress
 from xjepa_jax.training.state import TrainState
 from xjepa_jax.training.writers import Writers
@@ -48,8 +49,16 @@ def train(
   progress: Progress,
   evaluate: Evaluate,
   workdir: str,
+  verdict: str = "",
 ) -> Outcome:
   """Runs from the state's step to the config's last.
+
+  Args:
+    experiment, state: what is trained, and from where.
+    checkpoints, writers, progress: where to.
+    evaluate: measures the state, see `retrieval.evaluate.Validation`.
+    workdir: of profiles.
+    verdict: of the last evaluation of an earlier start.
 
   Raises:
     TrainingError: too many updates in a row were not finite.
@@ -58,9 +67,10 @@ def train(
   config = experiment.config
   total = config.training.steps
   first = int(state.step)
-  outcome = Outcome(state)
+  outcome = Outcome(state, verdict)
   metrics: Mapping[str, Any] = {}
-  with experiment.training_pipeline() as pipeline:
+  profile = Profile(config.telemetry.profile, f"{workdir}/profile")
+  with experiment.training_pipeline() as pipeline, profile:
     batches = pipeline.batches(first)
     for done in range(first, total + 1):
       measured = None
@@ -72,12 +82,13 @@ def train(
         progress.note(measured)
         if outcome.verdict:
           progress.message(outcome.verdict)
-        outcome.stopped = bool(outcome.verdict) and config.telemetry.stop_on_collapse
+      outcome.stopped = bool(outcome.verdict) and config.telemetry.stop_on_collapse
       with progress.paused():
         ended = done == total or outcome.stopped
         checkpoints.save(done, state, measured, force=ended or measured is not None)
       if ended:
         break
+      profile.before(done + 1)
       _, batch = next(batches)
       started = time.monotonic()
       with jax.profiler.StepTraceAnnotation("train", step_num=done):
@@ -92,7 +103,7 @@ def train(
         writers.scalars(done + 1, {**scalars, **progress.scalars()})
         _check_finite(state, config.training.bad_steps, pipeline, done)
       _histograms(experiment, state, writers, done + 1)
-      _profile(config.telemetry.profile, done + 1, workdir)
+      profile.after(done + 1)
       if done > first:
         outcome.seconds += time.monotonic() - started
     batches.close()
@@ -131,11 +142,3 @@ def _histograms(experiment: Experiment, state: TrainState, writers: Writers, ste
         for path, value in leaves
       },
     )
-
-
-def _profile(window: tuple[int, ...], step: int, workdir: str) -> None:
-  """Starts and stops a profile for the steps of the window; TensorBoard and XProf read it."""
-  if window and step == window[0]:
-    jax.profiler.start_trace(f"{workdir}/profile")
-  elif window and step == window[1]:
-    jax.profiler.stop_trace()

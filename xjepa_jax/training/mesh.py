@@ -115,6 +115,12 @@ def replicated(mesh: Mesh) -> NamedSharding:
   return NamedSharding(mesh, PartitionSpec())
 
 
+def on_every_device(mesh: Mesh, tree: Any) -> Any:
+  """Arrays of which every device has all, from some that may be cut; all processes call it."""
+  shardings = jax.tree.map(lambda _: replicated(mesh), tree)
+  return jax.jit(lambda tree: tree, out_shardings=shardings)(tree)
+
+
 def parameter_shardings(mesh: Mesh, tree: Any, rules: AxisRules = RULES) -> Any:
   """The sharding of each array of a state: parameters, moments, averages, counts.
 

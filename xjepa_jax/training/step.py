@@ -78,7 +78,7 @@ def train_step(
   def step(state: TrainState, batch: Mapping[str, Any]) -> tuple[TrainState, dict[str, Array]]:
     key = jax.random.fold_in(jax.random.key(seed), state.step)
     grads, metrics = gradients(state, {name: batch[name] for name in BATCH_KEYS}, key)
-    norm = optax.global_norm(grads)
+    norm = optax.tree.norm(grads)
     fine = jnp.isfinite(norm) & jnp.isfinite(metrics["loss/total"])
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)

@@ -1,0 +1,227 @@
+"""Times the train step against the same step in PyTorch, and takes it apart.
+
+  python -m benchmarks.train_step
+
+Takes about twelve minutes on two cores and 6 GB of memory; see README.md for what is measured and
+how. `--sizes tiny --skip unroll parts` takes about four.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib.util
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from benchmarks.peers import launch, machine, step_report
+from benchmarks.peers.step_shapes import SHAPES, StepShape
+
+_RESULTS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "results", "train_step")
+_TOLERANCE = 1e-3  # relative, between the losses of both
+_UNROLLED = (1, 2, 4, 12)
+_SECTIONS = ("first", "unroll", "parts")
+_PEERS = "benchmarks.peers"
+
+
+def main(argv: list[str] | None = None) -> None:
+  """Runs everything and writes the results."""
+  args = _arguments(argv)
+  with _directory(args.work) as work:
+    results = run(args, work)
+  os.makedirs(os.path.dirname(os.path.abspath(args.out)), exist_ok=True)
+  page = step_report.markdown(results)
+  for suffix, content in ((".json", json.dumps(results, indent=1) + "\n"), (".md", page)):
+    with open(args.out + suffix, "w", encoding="utf-8") as file:
+      file.write(content)
+  print(page)
+
+
+def run(args: argparse.Namespace, work: str) -> dict[str, Any]:
+  """Measures all sizes; returns what the JSON holds."""
+  described = machine.describe(_command(args))
+  for size in args.sizes:
+    _say(f"{size}: writing pairs and masks")
+    launch.run_module(f"{_PEERS}.step_inputs", size, f"{work}/{size}")
+  sizes = [measure_size(size, work, args.rounds, args.seconds) for size in args.sizes]
+  size = args.sizes[0]
+  return {
+    "machine": described,
+    "sizes": sizes,
+    "first": [] if "first" in args.skip else measure_first(size, work),
+    "unroll": [] if "unroll" in args.skip else measure_unroll(size, work, args.seconds),
+    "parts": {} if "parts" in args.skip else measure_parts(args.sizes, work),
+  }
+
+
+def measure_size(size: str, work: str, rounds: int, seconds: float) -> dict[str, Any]:
+  """Rounds in which all take turns, so that what disturbs the machine disturbs all alike."""
+  shape = SHAPES[size]
+  competitors: dict[str, tuple[str, dict[str, Any]]] = {"ours": ("ours", {})}
+  agreement = {}
+  if importlib.util.find_spec("torch") is None:
+    _say(f"PyTorch: skipped, torch is not installed ({launch.INSTALL})")
+  else:
+    agreement = check_agreement(size, work)
+    options = best_torch(size, work)
+    competitors[f"PyTorch, {_named(options)}"] = ("torch", options)
+  found: dict[str, list[dict[str, float]]] = {title: [] for title in competitors}
+  # Compiles into the cache, so that the rounds need not.
+  flops = measure(size, work, "ours", least=0)["flops"]
+  for number in range(rounds):
+    for title, (name, options) in competitors.items():
+      result = measure(size, work, name, options, seconds)
+      found[title].append(result)
+      rate = result["pairs"] / result["seconds"]
+      _say(f"{size}, round {number + 1} of {rounds}, {title}: {rate:.2f} pairs/s")
+  return {
+    "title": f"{size}: {shape.pixels} px, patch {shape.patch}",
+    "description": _described(shape, flops),
+    "shape": {**vars(shape), "flops": flops},
+    "agreement": agreement,
+    "rows": [
+      {
+        "title": title,
+        "options": competitors[title][1],
+        "summary": step_report.summarise(results, flops, shape.batch),
+        "rounds": results,
+      }
+      for title, results in found.items()
+    ],
+  }
+
+
+def check_agreement(size: str, work: str) -> dict[str, float]:
+  """The losses of both on the same parameters; raises where they differ."""
+  found = launch.run_module(f"{_PEERS}.step_agreement", size, f"{work}/{size}")
+  if not abs(found["torch"] - found["ours"]) <= _TOLERANCE * abs(found["ours"]):
+    raise AssertionError(f"{size}: PyTorch computes another loss than ours: {found}")
+  _say(f"{size}: both compute the loss {found['ours']:.6f}")
+  return found
+
+
+def best_torch(size: str, work: str) -> dict[str, Any]:
+  """PyTorch's options that serve it best: threads, and whether freed memory is kept as ours is."""
+  tried = [
+    {"threads": threads, "keep_pages": kept}
+    for threads in sorted({1, os.cpu_count() or 1})
+    for kept in (False, True)
+  ]
+  rates = []
+  for options in tried:
+    result = measure(size, work, "torch", options, seconds=0, least=1)
+    rates.append(result["pairs"] / result["seconds"])
+    _say(f"{size}, trial, PyTorch, {_named(options)}: {rates[-1]:.2f} pairs/s")
+  return tried[rates.index(max(rates))]
+
+
+def measure_first(size: str, work: str) -> list[dict[str, Any]]:
+  """Tracing and compiling: as it is, twice as deep, and from the cache."""
+  depth = SHAPES[size].depth
+  rows = []
+  for title, changes, options in (
+    (f"depth {depth}", {}, {"cache": False}),
+    (f"depth {2 * depth}", {"depth": 2 * depth}, {"cache": False}),
+    (f"depth {depth}, from the cache", {}, {}),
+  ):
+    found = measure(size, work, "ours", options, least=0, shape=changes)
+    rows.append({"title": title, **found})
+    _say(f"{size}, {title}: {found['trace'] + found['compile']:.1f} s to trace and compile")
+  return rows
+
+
+def measure_unroll(size: str, work: str, seconds: float) -> list[dict[str, Any]]:
+  """Speed and compilation with more layers in a turn of the scan."""
+  rows = []
+  for unroll in _UNROLLED:
+    options = {"unroll": unroll, "cache": False}
+    found = measure(size, work, "ours", options, seconds)
+    rows.append({"unroll": unroll, "batch": SHAPES[size].batch, **found})
+    _say(f"{size}, unroll {unroll}: {found['pairs'] / found['seconds']:.2f} pairs/s")
+  return rows
+
+
+def measure_parts(sizes: Sequence[str], work: str) -> dict[str, Any]:
+  """The parts of the step by size, each compiled by itself."""
+  found = {}
+  for size in sizes:
+    _say(f"{size}: parts")
+    found[size] = launch.run_module(f"{_PEERS}.step_parts", size, f"{work}/{size}")["output"]
+  return found
+
+
+def measure(
+  size: str,
+  work: str,
+  competitor: str,
+  options: Mapping[str, Any] | None = None,
+  seconds: float = 0.0,
+  least: int = 3,
+  shape: Mapping[str, int] | None = None,
+) -> dict[str, Any]:
+  """One fresh process: what `step_measure` prints, and its peaks of memory in bytes."""
+  return launch.run_module(
+    f"{_PEERS}.step_measure",
+    *(competitor, size, f"{work}/{size}"),
+    *("--seconds", str(seconds), "--least", str(least)),
+    *("--shape", json.dumps(dict(shape or {})), "--options", json.dumps(dict(options or {}))),
+  )
+
+
+def _described(shape: StepShape, flops: float) -> str:
+  return (
+    f"Encoder {shape.depth} layers of {shape.width}, {shape.heads} heads; predictor "
+    f"{shape.predictor_depth} layers of {shape.predictor_width}; {shape.batch} pairs a step, "
+    f"{shape.tokens} tokens an image, {shape.context_tokens} in the context, {shape.blocks} blocks "
+    f"of {shape.block_tokens}. Ours needs {flops / 1e9:.1f} GFLOP a step."
+  )
+
+
+def _named(options: Mapping[str, Any]) -> str:
+  kept = ", freed memory kept" if options["keep_pages"] else ""
+  return f"threads {options['threads']}{kept}"
+
+
+@contextlib.contextmanager
+def _directory(work: str | None) -> Iterator[str]:
+  """The directory given, which is kept, or one that is removed at the end."""
+  if work:
+    os.makedirs(work, exist_ok=True)
+    yield os.path.abspath(work)
+  else:
+    with tempfile.TemporaryDirectory(prefix="train_step-") as directory:
+      yield directory
+
+
+def _command(args: argparse.Namespace) -> str:
+  words = ["python -m benchmarks.train_step", f"--sizes {' '.join(args.sizes)}"]
+  words += [f"--rounds {args.rounds}", f"--seconds {args.seconds:g}"]
+  return " ".join(words + [f"--skip {' '.join(args.skip)}"] * bool(args.skip))
+
+
+def _say(line: str) -> None:
+  print(line, flush=True)
+
+
+def _arguments(argv: list[str] | None) -> argparse.Namespace:
+  parser = argparse.ArgumentParser(
+    prog="python -m benchmarks.train_step",
+    description="Time the train step against the same step in PyTorch, and take it apart.",
+    formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+  )
+  parser.add_argument("--sizes", nargs="+", choices=tuple(SHAPES), default=list(SHAPES))
+  parser.add_argument("--rounds", type=int, default=3, help="of the comparison")
+  parser.add_argument("--seconds", type=float, default=10.0, help="of steps in a round")
+  parser.add_argument(
+    "--skip", nargs="+", choices=_SECTIONS, default=[], help="tables to leave out"
+  )
+  parser.add_argument("--work", help="directory to keep inputs in; a temporary one if not given")
+  parser.add_argument("--out", default=_RESULTS, help="path of the results, without suffix")
+  return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+  main()

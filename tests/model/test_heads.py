@@ -1,0 +1,111 @@
+"""Heads: pooling against brute force, above all which token lies in which cell."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from tests.compiling import compiled
+from tests.model import reference
+from tests.model.reference import drawn
+from xjepa_jax.config import HeadConfig
+from xjepa_jax.model.heads import Head, cell_of_token, pool_cells
+from xjepa_jax.model.trunk import BlockSpec
+from xjepa_jax.model.xjepa import merge, split
+
+GRID, WIDTH = (4, 6), 8
+RNG = np.random.default_rng(0)
+TOKENS = RNG.standard_normal((3, 24, WIDTH)).astype(np.float32)
+INDICES = np.stack([RNG.permutation(24)[:9] for _ in range(3)]).astype(np.int32)
+SOME = np.take_along_axis(TOKENS, INDICES[:, :, None], axis=1)
+
+
+def head(dtype: Any = jnp.float32, **settings: Any) -> tuple[Any, Any]:
+  config, spec = HeadConfig(**settings), BlockSpec(WIDTH, 2, dtype=dtype)
+  definition, shapes = split(nnx.eval_shape(lambda: Head(config, spec, GRID, nnx.Rngs(0))))
+  return definition, drawn(shapes)
+
+
+def described(definition: Any, parameters: Any, tokens: Any, indices: Any = None) -> Any:
+  return compiled(lambda p, x: merge(definition, p)(x, indices), parameters, tokens)
+
+
+@pytest.mark.parametrize("grid", [(4, 4), (5, 7), (8, 2), (3, 3)])
+@pytest.mark.parametrize("cells", [1, 2, 3])
+def test_the_cell_of_a_token_is_where_its_upper_left_corner_lies(
+  grid: tuple[int, int], cells: int
+) -> None:
+  expected = []
+  for row in range(grid[0]):
+    for column in range(grid[1]):
+      # The last cell whose upper left corner is not below or right of the token's.
+      down = max(k for k in range(cells) if k * grid[0] <= row * cells)
+      right = max(k for k in range(cells) if k * grid[1] <= column * cells)
+      expected.append(down * cells + right)
+  np.testing.assert_array_equal(cell_of_token(grid, cells), expected)
+
+
+@pytest.mark.parametrize("indices", [None, INDICES])
+def test_a_cell_is_the_mean_of_its_tokens_and_an_empty_one_the_mean_of_all(indices: Any) -> None:
+  cell = cell_of_token(GRID, 3)
+  tokens = TOKENS if indices is None else SOME
+  found = compiled(lambda x: pool_cells(x, cell, indices, 9), tokens)
+  empty = 0
+  for sample in range(3):
+    places = np.arange(24) if indices is None else indices[sample]
+    for number in range(9):
+      inside = [tokens[sample, i] for i, place in enumerate(places) if cell[place] == number]
+      empty += not inside
+      expected = np.mean(inside or tokens[sample], axis=0)
+      np.testing.assert_allclose(found[sample, number], expected, atol=1e-6)
+  assert (empty > 0) == (indices is not None)
+
+
+@pytest.mark.parametrize("hidden", [0, 10])
+def test_a_grid_head_projects_each_cell_alike_and_puts_them_in_a_row(hidden: int) -> None:
+  definition, parameters = head(pooling="grid", cells=2, size=20, hidden=hidden)
+  found = described(definition, parameters, SOME, INDICES)
+  assert found.shape == (3, 20) and found.dtype == np.float32
+  cell = cell_of_token(GRID, 2)
+  for sample in range(3):
+    for number in range(4):
+      inside = SOME[sample][cell[INDICES[sample]] == number].astype(np.float64)
+      pooled = (inside if len(inside) else SOME[sample]).mean(axis=0)
+      if hidden:
+        pooled = reference.gelu(reference.linear(parameters["hidden"], pooled))
+      expected = reference.linear(parameters["project"], pooled)
+      np.testing.assert_allclose(found[sample, 5 * number : 5 * number + 5], expected, atol=1e-5)
+
+
+def test_a_mean_head_does_not_depend_on_places_or_order() -> None:
+  definition, parameters = head(pooling="mean", size=6)
+  found = described(definition, parameters, SOME, INDICES)
+  expected = reference.linear(parameters["project"], SOME.astype(np.float64).mean(axis=1))
+  np.testing.assert_allclose(found, expected, atol=1e-5)
+  np.testing.assert_allclose(described(definition, parameters, SOME[:, ::-1]), expected, atol=1e-5)
+
+
+def test_an_attention_head_weighs_tokens_by_a_learned_query() -> None:
+  definition, parameters = head(pooling="attention", size=6)
+  found = described(definition, parameters, TOKENS)
+  for sample in range(3):
+    weights = np.exp(TOKENS[sample].astype(np.float64) @ parameters["query"])
+    pooled = weights @ TOKENS[sample] / weights.sum()
+    expected = reference.linear(parameters["project"], pooled)
+    np.testing.assert_allclose(found[sample], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("pooling", ["mean", "attention", "grid"])
+def test_descriptors_of_bfloat16_tokens_are_float32_and_close(pooling: str) -> None:
+  settings = {"pooling": pooling, "cells": 2, "size": 8}
+  low, parameters = head(jnp.bfloat16, **settings)
+  exact = described(*head(**settings), TOKENS)
+  found = described(low, parameters, TOKENS.astype(jnp.bfloat16))
+  assert found.dtype == np.float32
+  assert all(leaf.dtype == np.float32 for leaf in jax.tree.leaves(parameters))
+  np.testing.assert_allclose(found, exact, atol=0.03)

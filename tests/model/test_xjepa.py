@@ -1,0 +1,166 @@
+"""The joint architecture: every route's prediction and target, traced back to who made them."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests.compiling import compiled
+from tests.model import reference
+from tests.model.reference import drawn
+from xjepa_jax.config import default_config, parse_routes, resolve
+from xjepa_jax.model.inputs import sensor_inputs
+from xjepa_jax.model.masking import plan_masks, sample_masks
+from xjepa_jax.model.outputs import Outputs
+from xjepa_jax.model.xjepa import XJepa, build, merge
+from xjepa_jax.sensors import Band, Sensor
+
+SENSORS = {
+  "optical": Sensor("optical", tuple(Band(name, 10.0) for name in "abc"), "uint8", "counts"),
+  "radar": Sensor("radar", (Band("a", 10.0), Band("b", 10.0)), "float32", "dB"),
+  "thermal": Sensor("thermal", (Band("a", 10.0),), "float32", "K"),
+}
+INPUTS = sensor_inputs(SENSORS, dict.fromkeys(SENSORS, (16, 16)), 4)
+BATCH, KEY = 3, jax.random.key(5)
+PLAN = plan_masks((4, 4), blocks=2)
+RNG = np.random.default_rng(0)
+VALUES: Any = {
+  key: RNG.standard_normal((BATCH, 16, 16, given.bands)).astype(np.float32)
+  for key, given in INPUTS.items()
+}
+SEEN: Any = {key: np.ones((BATCH, given.bands), bool) for key, given in INPUTS.items()}
+PRESENT: Any = {key: np.array([True, key != "radar", True]) for key in INPUTS}
+
+
+def model(*routes: str) -> XJepa:
+  config = default_config()
+  config.model.update(preset="debug", width=16, patch=4)
+  config.predictor.update(width=8, depth=1)
+  config.heads.layout.update(cells=2, size=8)
+  config.heads.semantic.size = 6
+  return build(resolve(config), INPUTS, parse_routes(routes, tuple(INPUTS)), jnp.float32)
+
+
+# The radar and the optical sensor predict others each, so they go through the predictor apart.
+MODEL = model("optical->radar", "radar->optical", "radar->thermal", "optical->optical")
+PARAMETERS = drawn(jax.eval_shape(MODEL.init, KEY))
+AVERAGE = drawn(jax.eval_shape(MODEL.init, KEY)["encoder"], seed=1)
+
+
+def outputs(parameters: Any, average: Any, alike: bool = False) -> Outputs:
+  return MODEL.outputs(parameters, average, VALUES, SEEN, PRESENT, PLAN, KEY, alike)
+
+
+class Found(NamedTuple):
+  """What one compilation gives to all tests.
+
+  Attributes:
+    made: outputs.
+    masks: that they were made with.
+    tokens: all tokens that the average makes of whole images.
+    apart: predictions made route by route.
+    gradients: of a loss over all outputs, with respect to parameters and average.
+  """
+
+  made: Outputs
+  masks: Any
+  tokens: Any
+  apart: Any
+  gradients: Any
+
+
+@pytest.fixture(scope="module")
+def found() -> Found:
+  def loss(parameters: Any, average: Any) -> Any:
+    made = outputs(parameters, average)
+    heads = sum(x.sum() for x in jax.tree.leaves(made.descriptors))
+    errors = [jnp.square(made.predicted[route] - made.target[route]) for route in made.target]
+    return sum(x.mean() for x in errors) + 1e-3 * heads, made
+
+  def everything(parameters: Any, average: Any) -> Any:
+    gradients, made = jax.grad(loss, argnums=(0, 1), has_aux=True)(parameters, average)
+    masks = sample_masks(KEY, PLAN, BATCH, 2)
+    predictor = merge(MODEL.predictor, parameters["predictor"])
+    apart = {}
+    for route in made.predicted:
+      context, target = route.split("->")
+      tokens, places = made.tokens[context], made.positions[context]
+      apart[route] = predictor(tokens, places, masks.target, [target])[0]
+    return Found(made, masks, MODEL.encode(average, VALUES, SEEN)[0], apart, gradients)
+
+  return compiled(everything, PARAMETERS, AVERAGE)
+
+
+def test_who_is_seen_by_which_encoder_follows_from_the_routes() -> None:
+  assert MODEL.grid == (4, 4)
+  assert MODEL.contexts == ("optical", "radar")
+  assert MODEL.targets == ("optical", "radar", "thermal")
+  assert model("radar->optical").contexts == ("radar",)
+  assert len(model().routes) == 9
+
+
+def test_parameters_are_plain_float32_dicts_of_encoder_and_predictor() -> None:
+  shapes = jax.eval_shape(MODEL.init, KEY)
+  assert list(shapes) == ["encoder", "predictor"]
+  for path, leaf in jax.tree_util.tree_leaves_with_path(shapes):
+    assert all(type(step) is jax.tree_util.DictKey for step in path)
+    assert leaf.dtype == jnp.float32
+
+
+def test_shapes_and_names_are_those_promised(found: Found) -> None:
+  made = found.made
+  targets = PLAN.blocks * PLAN.block_tokens
+  assert list(made.predicted) == list(made.target)
+  assert set(made.predicted) == {f"{a}->{b}" for a, b in MODEL.routes}
+  for each in (*made.predicted.values(), *made.target.values()):
+    assert each.shape == (BATCH, targets, 16)
+  assert set(made.tokens) == set(made.positions) == {"optical", "radar"}
+  assert made.tokens["radar"].shape == (BATCH, PLAN.context_tokens, 16)
+  assert made.descriptors["layout"]["optical"].shape == (BATCH, 8)
+  assert made.descriptors["semantic"]["radar"].shape == (BATCH, 6)
+  assert set(made.present) == set(made.grid) == set(INPUTS)
+
+
+def test_each_sensor_shows_the_tokens_of_its_own_mask(found: Found) -> None:
+  made, masks = found.made, found.masks
+  np.testing.assert_array_equal(made.positions["optical"], masks.context[0])
+  np.testing.assert_array_equal(made.positions["radar"], masks.context[1])
+  assert (masks.context[0] != masks.context[1]).any()
+
+
+def test_targets_are_normalised_tokens_of_the_average_s_look_at_the_whole_image(
+  found: Found,
+) -> None:
+  for route, each in found.made.target.items():
+    for sample in range(BATCH):
+      tokens = found.tokens[route.split("->")[1]][sample]
+      chosen = tokens[found.masks.target[sample].ravel()]
+      plain = {"scale": np.ones(16), "bias": np.zeros(16)}
+      expected = reference.layer_norm(plain, chosen.astype(np.float64))
+      np.testing.assert_allclose(each[sample], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_routes_that_go_together_are_as_if_each_went_alone(found: Found) -> None:
+  for route, each in found.made.predicted.items():
+    np.testing.assert_allclose(each, found.apart[route], rtol=1e-4, atol=1e-5)
+    assert np.abs(each - each[0]).max() > 0.01
+
+
+def test_no_gradient_reaches_the_average_and_some_reaches_every_trained_part(found: Found) -> None:
+  trained, average = found.gradients
+  assert not any(leaf.any() for leaf in jax.tree.leaves(average))
+  for path, leaf in jax.tree_util.tree_leaves_with_path(trained):
+    name = jax.tree_util.keystr(path, simple=True, separator="/")
+    # A sensor that is no context has a stem for the average alone.
+    assert leaf.any() != ("stems/thermal" in name), name
+
+
+def test_one_mask_for_all_samples_where_predictions_are_to_be_compared() -> None:
+  made = compiled(lambda p, a: outputs(p, a, alike=True).positions, PARAMETERS, AVERAGE)
+  for places in made.values():
+    assert places.shape == (BATCH, PLAN.context_tokens)
+    np.testing.assert_array_equal(places, np.broadcast_to(places[:1], places.shape))

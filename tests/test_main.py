@@ -1,0 +1,432 @@
+"""The main job end to end, by the smallest model: what it leaves, and what stops it."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import glob
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from tests.conftest import FinishedRun
+from tests.debug_config import get_config
+from xjepa_jax.config import Config, resolve, to_dict
+from xjepa_jax.data.archive import Archive, Entry
+from xjepa_jax.data.import_plan import plan_import
+from xjepa_jax.data.pairs import Pair
+from xjepa_jax.data.simulate import simulated_archive
+from xjepa_jax.data.writer import write_dataset
+from xjepa_jax.errors import CheckpointError, ConfigError, DatasetError, XJepaError
+from xjepa_jax.main import run
+from xjepa_jax.retrieval import evaluate as evaluation
+from xjepa_jax.training.checkpoint import Checkpoints
+from xjepa_jax.training.collapse import Measurement, Verdict
+from xjepa_jax.training.experiment import open_experiment
+from xjepa_jax.training.json_lines import read_history
+from xjepa_jax.training.target import find_target
+
+ROOT = Path(__file__).resolve().parents[1]
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+CONFIG = "tests/debug_config.py"
+STEPS = 12
+
+
+def command(*arguments: str, compiled: str = "") -> tuple[list[str], dict[str, Any]]:
+  """The main program as `subprocess` starts it."""
+  environment = {
+    **os.environ,
+    "JAX_COMPILATION_CACHE_DIR": compiled,
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
+    "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+  }
+  return [sys.executable, "-m", "xjepa_jax.main", *arguments], {"cwd": ROOT, "env": environment}
+
+
+def refusal(*arguments: str) -> str:
+  """What the main program says on stderr when it ends with status 1 and one paragraph."""
+  line, options = command(*arguments)
+  ended = subprocess.run(line, capture_output=True, text=True, timeout=60, **options)
+  assert ended.returncode == 1 and not ended.stdout
+  (paragraph,) = ended.stderr.strip().splitlines()
+  assert paragraph.startswith("error: ") and "Traceback" not in paragraph
+  return paragraph
+
+
+def changed(config: Config, **keys: Any) -> Config:
+  """A config with dotted keys, their points written as double underscores, set to other values."""
+  content = to_dict(config)
+  for key, value in keys.items():
+    *groups, name = key.split("__")
+    group = content
+    for each in groups:
+      group[each] = dict(group[each])
+      group = group[each]
+    group[name] = value
+  return resolve(content)
+
+
+def losses(workdir: str) -> dict[int, dict[str, float]]:
+  """step -> what the step itself computed."""
+  return {
+    int(row["step"]): {
+      key: value for key, value in row.items() if key.startswith(("loss/", "norm/", "schedule/"))
+    }
+    for row in read_history(f"{workdir}/metrics.jsonl")
+    if "loss/total" in row
+  }
+
+
+@pytest.fixture
+def copy(finished_run: FinishedRun, tmp_path: Path) -> str:
+  """A copy of the finished run's directory."""
+  return shutil.copytree(finished_run.workdir, str(tmp_path / "copy"))
+
+
+def test_a_run_leaves_checkpoints_metrics_report_and_encoder(finished_run: FinishedRun) -> None:
+  workdir = finished_run.workdir
+  assert (Path(workdir) / "checkpoints" / str(STEPS)).is_dir()
+  assert glob.glob(f"{workdir}/tensorboard/*tfevents*")
+  for name in ("index.html", "metrics.json", "retrieval.png", "tokens.png", "curves.png"):
+    assert os.path.getsize(f"{workdir}/report/{name}") > 1000
+  for name in ("encoder.json", "encoder.safetensors", "README.md", "manifest.json"):
+    assert os.path.getsize(f"{workdir}/encoder/{name}") > 100
+  rows = read_history(f"{workdir}/metrics.jsonl")
+  assert set(losses(workdir)) == set(range(1, STEPS + 1))
+  assert [row["step"] for row in rows if "validation/score" in row] == [4, 8, 12]
+  report = json.loads(Path(workdir, "report", "metrics.json").read_text())
+  assert report["collapse"] is None and report["protocol"]["pairs"] == "the split 'test', 16 pairs"
+  assert report["timing"]["pairs_per_second"] > 0
+  assert len(report["examples"]) == 12  # six of each direction
+
+
+def test_the_table_has_every_head_and_baseline_in_both_directions(
+  finished_run: FinishedRun,
+) -> None:
+  report = json.loads(Path(finished_run.workdir, "report", "metrics.json").read_text())
+  across = {
+    (row["name"], row["direction"]) for row in report["summary"] if row.get("recall@1") is not None
+  }
+  names = (
+    "X-JEPA, layout",
+    "X-JEPA, semantic",
+    "image statistics",
+    "mutual information",
+    "chance",
+  )
+  assert across == {(name, way) for name in names for way in ("s1->s2", "s2->s1")}
+  assert all(name in finished_run.printed for name in names)
+  assert f"Report:  {finished_run.workdir}/report/index.html" in finished_run.printed
+  chance = {row.get("recall@1") for row in report["summary"] if row["name"] == "chance"} - {None}
+  assert chance == {1 / 16}
+
+
+def test_the_best_checkpoint_is_the_one_exported(finished_run: FinishedRun) -> None:
+  rows = read_history(f"{finished_run.workdir}/metrics.jsonl")
+  scores = {row["step"]: row["validation/score"] for row in rows if "validation/score" in row}
+  best = max(scores, key=lambda step: (scores[step], step))
+  described = json.loads(Path(finished_run.workdir, "encoder", "encoder.json").read_text())
+  assert described["training"]["steps"] == best
+  experiment = open_experiment(finished_run.config)
+  with Checkpoints(finished_run.workdir, {}, read_only=True) as checkpoints:
+    state = checkpoints.restore(experiment.abstract_state(), int(best))
+  exported = load_file(f"{finished_run.workdir}/encoder/encoder.safetensors")
+  leaves = jax.tree_util.tree_leaves_with_path(find_target(state.opt_state))
+  for path, leaf in leaves:
+    name = "encoder/" + jax.tree_util.keystr(path, simple=True, separator="/")
+    np.testing.assert_array_equal(exported[name], np.asarray(leaf))
+
+
+def test_a_killed_run_continues_with_the_same_losses_bit_for_bit(
+  finished_run: FinishedRun, simulated: str, compiled: str, tmp_path: Path
+) -> None:
+  workdir = str(tmp_path / "killed")
+  line, options = command(
+    f"--config={CONFIG}:{simulated}", f"--workdir={workdir}", compiled=compiled
+  )
+  with subprocess.Popen(line, stderr=subprocess.PIPE, text=True, **options) as process:
+    wait_for(lambda: 7 in known_steps(workdir), process)
+    process.send_signal(signal.SIGKILL)
+  before = known_steps(workdir)
+  assert 7 in before and STEPS not in before
+  ended = subprocess.run(line, capture_output=True, text=True, timeout=120, **options)
+  assert ended.returncode == 0, ended.stderr
+  assert re.search(rf"Continuing {workdir} after step \d+", ended.stderr)
+  assert losses(workdir) == losses(finished_run.workdir)
+  scores = [
+    [
+      row["validation/score"]
+      for row in read_history(f"{each}/metrics.jsonl")
+      if "validation/score" in row
+    ]
+    for each in (workdir, finished_run.workdir)
+  ]
+  assert scores[0] == scores[1]
+  assert ended.stdout.splitlines()[:-2] == finished_run.printed.splitlines()[:-2]
+
+
+def known_steps(workdir: str) -> set[int]:
+  """Steps that a run has written so far."""
+  return set(losses(workdir)) if os.path.exists(f"{workdir}/metrics.jsonl") else set()
+
+
+def wait_for(condition: Any, process: subprocess.Popen[str], seconds: float = 120) -> None:
+  """Waits until something holds; fails if the process ends first."""
+  end = time.monotonic() + seconds
+  while not condition():
+    assert process.poll() is None and time.monotonic() < end, "it did not get there"
+    time.sleep(0.005)
+
+
+def test_a_checkpoint_cut_short_is_set_aside_and_the_one_before_continued(
+  finished_run: FinishedRun, copy: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+  largest = max(glob.glob(f"{copy}/checkpoints/{STEPS}/**/*", recursive=True), key=os.path.getsize)
+  os.truncate(largest, os.path.getsize(largest) // 2)
+  run(finished_run.config, copy)
+  assert (Path(copy) / "checkpoints" / f"{STEPS}.bad").is_dir()
+  before = re.search(r"Continuing \S+ after step (\d+)", capsys.readouterr().err)
+  assert before is not None and int(before[1]) < STEPS
+  assert losses(copy) == losses(finished_run.workdir)
+
+
+def test_a_directory_of_another_config_is_refused_by_the_keys_that_differ(
+  finished_run: FinishedRun, copy: str
+) -> None:
+  other = changed(finished_run.config, optimizer__learning_rate=0.5, training__seed=3)
+  with pytest.raises(CheckpointError, match=r"optimizer.learning_rate: 0.001, 0.5; training.seed"):
+    run(other, copy)
+
+
+@pytest.fixture
+def collapsing(monkeypatch: pytest.MonkeyPatch) -> list[list[Measurement]]:
+  """From the second measurement on, every space is called collapsed."""
+  seen: list[list[Measurement]] = []
+
+  def diagnose(history: list[Measurement], _: int) -> Verdict | None:
+    seen.append(list(history))
+    return Verdict(history[-1].step, ("it is flat.",), ("vicreg",)) if len(history) > 1 else None
+
+  monkeypatch.setattr(evaluation, "diagnose", diagnose)
+  return seen
+
+
+def test_a_collapse_ends_the_run_if_asked_and_the_same_command_does_not_go_on(
+  finished_run: FinishedRun,
+  collapsing: list[list[Measurement]],
+  tmp_path: Path,
+  capsys: pytest.CaptureFixture[str],
+) -> None:
+  config = changed(finished_run.config, telemetry__stop_on_collapse=True)
+  workdir = str(tmp_path / "run")
+  for _ in range(2):
+    run(config, workdir)
+    said = capsys.readouterr()
+    assert "Stopped after step 8, for the space has collapsed" in said.err
+    assert "The space is collapsing (step 8): it is flat." in said.out
+    assert max(losses(workdir)) == 8
+    report = json.loads(Path(workdir, "report", "metrics.json").read_text())
+    assert report["collapse"].startswith("The space is collapsing (step 8)")
+  assert [each.step for each in collapsing[-1]] == [4, 8]
+
+
+def test_a_continued_run_remembers_what_was_measured_before(finished_run: FinishedRun) -> None:
+  experiment = open_experiment(finished_run.config)
+  rows = read_history(f"{finished_run.workdir}/metrics.jsonl")
+  remembered = evaluation.Validation(experiment, rows).history
+  assert [each.step for each in remembered] == [4, 8, 12]
+  with Checkpoints(finished_run.workdir, {}, read_only=True) as checkpoints:
+    state = checkpoints.restore(experiment.abstract_state(), STEPS)
+  validation = evaluation.Validation(experiment)
+  validation(state, STEPS)
+  assert remembered[-1] == validation.history[0]
+
+
+def test_keys_that_cannot_be_are_refused_in_one_paragraph(tmp_path: Path) -> None:
+  typo = tmp_path / "typo.py"
+  text = (ROOT / CONFIG).read_text()
+  typo.write_text(text.replace("config.model.patch = 4", "config.model.ptach = 4"))
+  wrong = tmp_path / "wrong.py"
+  wrong.write_text(text.replace("config.model.patch = 4", "config.model.patch = 'four'"))
+  said = refusal(f"--config={typo}")
+  assert "config key 'model.ptach' is unknown" in said and "Did you mean 'model.patch'?" in said
+  assert re.search(r"wrong\.py, line \d+: TypeError.*'patch'", refusal(f"--config={wrong}"))
+  said = refusal(f"--config={CONFIG}", "--config.model.wdth=3")
+  assert "config key 'model.wdth' is unknown. Did you mean 'model.width'?" in said
+  said = refusal(f"--config={CONFIG}", "--config.training.steps=many")
+  assert "config key 'training.steps' is 'many'; expected int" in said and "at least 1" in said
+  said = refusal(f"--config={CONFIG}", "--config.model.stem=split")
+  assert "config key 'model.stem' is 'split'" in said and "joint, bands" in said
+  assert "config/nothing.py: there is no such file" in refusal("--config=config/nothing.py")
+  assert "'wrokdir'. Did you mean: workdir" in refusal(f"--config={CONFIG}", "--wrokdir=runs/a")
+  assert "no --config given" in refusal()
+  assert "unknown arguments runs/a" in refusal(f"--config={CONFIG}", "runs/a")
+
+
+def test_an_error_of_data_or_directory_ends_the_program_with_one_paragraph(
+  simulated: str, tmp_path: Path
+) -> None:
+  (tmp_path / "file").write_text("")
+  below = f"{tmp_path}/file/run"
+  assert f"{below}: cannot be used as a working directory" in refusal(
+    f"--config={CONFIG}:{simulated}", f"--workdir={below}"
+  )
+  assert f"{tmp_path}/none" in refusal(
+    f"--config={CONFIG}:{tmp_path}/none", f"--workdir={tmp_path}/run"
+  )
+  assert not (tmp_path / "run").exists()
+
+
+REFUSED: tuple[tuple[dict[str, Any], type[XJepaError], str], ...] = (
+  ({"model__patch": 5}, ConfigError, r"'model.patch' is 5.*16 x 16.*divides 16"),
+  ({"model__attention_heads": 5}, ConfigError, r"attention_heads.*5"),
+  ({"mask__scale": (0.9, 1.0), "mask__blocks": 8}, ConfigError, r"mask"),
+  ({"training__batch": 12}, ConfigError, r"'training.batch' is 12.*multiple of 8"),
+  ({"evaluation__batch": 12}, ConfigError, r"'evaluation.batch' is 12.*multiple of 8"),
+  ({"mesh__tensor": 3}, ConfigError, r"mesh.*3"),
+  ({"data__sensors": ("s1", "s9")}, ConfigError, r"'s9'.*s1, s2"),
+  ({"data__train": "tran"}, DatasetError, r"'data.train' is 'tran'.*train, validation, test"),
+  ({"data__test": "tset"}, DatasetError, r"'data.test' is 'tset'.*train, validation, test"),
+  ({"data__validation": "val"}, DatasetError, r"'data.validation' is 'val'.*validation, test"),
+  ({"data__directories": ()}, ConfigError, r"'data.directories' is empty"),
+  ({"data__directories": ("nowhere",)}, DatasetError, r"nowhere"),
+  ({"routes": ("s1->s3",)}, ConfigError, r"'routes' has 's1->s3'.*s1, s2"),
+  ({"data__bands": ("s2=B99",)}, XJepaError, r"B99"),
+  ({"optimizer__warmup": 40}, ConfigError, r"'optimizer.warmup' is 40 and training.steps is 12"),
+)
+
+
+@pytest.mark.parametrize(("keys", "kind", "said"), REFUSED, ids=[next(iter(r[0])) for r in REFUSED])
+def test_values_that_do_not_go_together_are_refused_before_anything_is_written(
+  simulated: str, tmp_path: Path, keys: dict[str, Any], kind: type[XJepaError], said: str
+) -> None:
+  config = changed(resolve(get_config(simulated)), **keys)
+  workdir = tmp_path / "run"
+  with pytest.raises(kind, match=said) as caught:
+    run(config, str(workdir))
+  assert "\n" not in str(caught.value)
+  assert not (workdir / "config.json").exists()
+
+
+def test_a_split_that_an_import_left_empty_is_refused(tmp_path: Path) -> None:
+  archive = simulated_archive(pairs=20, size=16)
+  directory = write(dataclasses.replace(archive, splits={**archive.splits, "test": []}), tmp_path)
+  with pytest.raises(DatasetError, match="'data.test' is 'test': .*there are train, validation"):
+    run(resolve(get_config(directory)), str(tmp_path / "run"))
+
+
+def write(archive: Archive, folder: Path) -> str:
+  """An archive as a data set below a folder; its directory."""
+  directory = str(folder / "pairs")
+  write_dataset(plan_import(archive, 100_000, "bytes"), directory)
+  return directory
+
+
+def read_less(entry: Entry, read: Callable[[Entry], Pair], keys: tuple[str, ...]) -> Pair:
+  """A pair without labels; every third one has the last of its sensors alone."""
+  pair = read(entry)
+  kept = keys[-1:] if entry.source % 3 == 0 else keys
+  return Pair(pair.pair_id, {key: pair.observations[key] for key in kept})
+
+
+def poorer(pairs: int, keys: tuple[str, ...], seed: int) -> Archive:
+  """Simulated scenes as an archive of less: without labels, and with sensors lacking."""
+  archive = simulated_archive(pairs=pairs, size=16, seed=seed)
+  return dataclasses.replace(
+    archive,
+    sensors={key: archive.sensors[key] for key in keys},
+    read=functools.partial(read_less, read=archive.read, keys=keys),
+  )
+
+
+def test_data_sets_are_mixed_though_sensors_lack_in_pairs_and_in_a_whole_data_set(
+  simulated: str, compiled: str, tmp_path: Path
+) -> None:
+  directories = (
+    simulated,
+    write(poorer(40, ("s1", "s2"), seed=1), tmp_path / "some"),
+    write(poorer(40, ("s2",), seed=2), tmp_path / "none"),
+  )
+  config = changed(
+    resolve(get_config(simulated)),
+    data__directories=directories,
+    routes=("s1->s2",),
+    training__steps=4,
+    optimizer__warmup=1,
+    evaluation__every=2,
+    evaluation__encoder="online",
+    telemetry__histograms=2,
+    telemetry__profile=(2, 3),
+  )
+  workdir = str(tmp_path / "run")
+  run(config, workdir)
+  report = json.loads(Path(workdir, "report", "metrics.json").read_text())
+  rows = {(row["name"], row["direction"]): row for row in report["summary"]}
+  both = 16 + len([pair for pair in range(9, 40, 10) if pair % 3])
+  for name in ("X-JEPA, layout", "image statistics", "mutual information"):
+    assert rows[name, "s1->s2"]["queries"] == both
+    assert rows[name, "s1->s2"]["recall@1"] is not None
+  assert rows["X-JEPA, layout", "s1->s2"]["archive_size"] == 16 + 4 + 4
+  assert report["protocol"]["encoder"] == "the online encoder, whole images"
+  assert glob.glob(f"{workdir}/profile/**/*.xplane.pb", recursive=True)
+  (events,) = glob.glob(f"{workdir}/tensorboard/*tfevents*")
+  assert b"encoder/trunk" in Path(events).read_bytes()
+  assert losses(workdir)[4].keys() >= {"loss/total", "loss/latent"}
+
+
+def test_one_sensor_without_labels_is_trained_and_exported_though_nothing_can_be_ranked(
+  compiled: str, tmp_path: Path
+) -> None:
+  directory = write(poorer(40, ("s2",), seed=3), tmp_path)
+  config = changed(
+    resolve(get_config(directory)),
+    data__image_size=12,
+    data__bands=("s2=B04,B03,B02",),
+    mask__blocks=1,
+    training__steps=2,
+    optimizer__warmup=1,
+    evaluation__every=2,
+  )
+  run(config, str(tmp_path / "run"))
+  report = json.loads(Path(tmp_path, "run", "report", "metrics.json").read_text())
+  assert report["summary"] == [] and "rankme/s2" in report["geometry"]
+  assert (tmp_path / "run" / "encoder" / "encoder.json").exists()
+
+
+def test_a_run_in_object_storage_is_refused_at_once(simulated: str) -> None:
+  with pytest.raises(ConfigError, match="--workdir=gs://bucket/run.*mounted disk"):
+    run(resolve(get_config(simulated)), "gs://bucket/run")
+
+
+def test_plan_says_what_a_run_needs_and_writes_nothing(
+  simulated: str, compiled: str, tmp_path: Path
+) -> None:
+  workdir = tmp_path / "run"
+  line, options = command(
+    f"--config={CONFIG}:{simulated}", f"--workdir={workdir}", "--plan", compiled=compiled
+  )
+  ended = subprocess.run(line, capture_output=True, text=True, timeout=120, **options)
+  assert ended.returncode == 0, ended.stderr
+  assert not workdir.exists()
+  said = ended.stdout
+  assert "  * model.patch = 4\n" in said and "    model.mlp_ratio = 4.0\n" in said
+  assert re.search(r"Mesh: 8 x cpu: replica 1, fsdp 8, tensor 1", said)
+  assert re.search(r"Operations: [\d.,]+ GFLOP a step", said)
+  experiment = open_experiment(resolve(get_config(simulated)))
+  params = experiment.abstract_state().params
+  assert f"{sum(leaf.size for leaf in jax.tree.leaves(params)):,}" in said
+  for path, _ in jax.tree_util.tree_leaves_with_path(params):
+    assert f"  {jax.tree_util.keystr(path, simple=True, separator='/')}  " in said

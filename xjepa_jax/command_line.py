@@ -1,0 +1,117 @@
+"""The command line of the main program; whatever is wrong with it is told in one paragraph.
+
+absl and ml_collections show usages and stacks, and raise KeyError or AttributeError for a key that
+is not there.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from absl import flags
+from ml_collections import ConfigDict
+
+from xjepa_jax.config import default_config, describe_keys
+from xjepa_jax.errors import ConfigError
+
+_OWN = ("heads.", "objective.")
+_STACK = "Traceback (most recent call last)"
+
+
+def parse(argv: Sequence[str], name: str = "config") -> list[str]:
+  """Parses all flags; returns what is left, the program's name first.
+
+  Args:
+    argv: the program's name and the arguments.
+    name: of the flag that names the config's file, as `config_flags.DEFINE_config_file` made it.
+
+  Raises:
+    ConfigError: a flag or a key is unknown, a value has the wrong type, or the config's file is not
+      there or cannot be run.
+  """
+  path = config_file(argv, name)
+  if path and not os.path.isfile(path):
+    raise ConfigError(f"--{name}={path}: there is no such file. Name a file of configs/.")
+  try:
+    rest: list[str] = flags.FLAGS(argv)
+    config = flags.FLAGS[name].value
+  except Exception as error:  # whatever the file itself raises, too
+    raise ConfigError(_told(error, argv, path, name)) from error
+  if path and not isinstance(config, ConfigDict):
+    raise ConfigError(
+      f"{path}: get_config() returned {type(config).__name__}; expected the ConfigDict that "
+      "xjepa_jax.config.default_config() gives, with what the experiment changes."
+    )
+  return rest
+
+
+def config_file(argv: Sequence[str], name: str = "config") -> str:
+  """The path of the config's file, without its preset; "" if none is named."""
+  found = ""
+  for number, argument in enumerate(argv):
+    flag, equals, value = argument.partition("=")
+    if flag in (f"-{name}", f"--{name}"):
+      found = value if equals else "".join(argv[number + 1 : number + 2])
+  return found.partition(":")[0]
+
+
+def _told(error: Exception, argv: Sequence[str], path: str, name: str) -> str:
+  if not path and any(re.match(rf"--?(no)?{name}\.", argument) for argument in argv):
+    return f"keys are given and no --{name}; for example --{name}=configs/optical_sar.py."
+  if isinstance(error, KeyError | AttributeError) and (unknown := _unknown_key(argv, name)):
+    return unknown
+  text = str(error)
+  if isinstance(error, flags.Error) and _STACK not in text:
+    match = re.match(rf"flag --{name}\.([^=]+)=(.*?): ", text, re.DOTALL)
+    return _wrong_type(match[1], match[2]) if match else f"{' '.join(text.split())}; see --help."
+  return _in_file(error, path)
+
+
+def _unknown_key(argv: Sequence[str], name: str) -> str:
+  """Says which key of the command line is not there, and the nearest one; "" if all are."""
+  known = list(_keys(default_config()))
+  given = [match[1] for each in argv if (match := re.match(rf"--?{name}\.([^=]+)", each))]
+  # Names of heads and terms are the file's own: they are suspected last.
+  unknown = sorted((key for key in given if key not in known), key=lambda key: key.startswith(_OWN))
+  if not unknown:
+    return ""
+  nearest = difflib.get_close_matches(unknown[0], known, 1)
+  hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
+  return f"config key {unknown[0]!r} is unknown.{hint} `--plan` lists all keys."
+
+
+def _wrong_type(key: str, value: str) -> str:
+  described = {known: (default, meaning) for known, default, meaning in describe_keys()}
+  if key not in described:
+    return f"config key {key!r} is {value!r}; expected another type, such as the file gives it."
+  default, meaning = described[key]
+  return f"config key {key!r} is {value!r}; expected {type(default).__name__}: {meaning}."
+
+
+def _keys(group: Mapping[str, Any], where: str = "") -> Iterator[str]:
+  for key, value in group.items():
+    yield f"{where}{key}"
+    if isinstance(value, ConfigDict):
+      yield from _keys(value, f"{where}{key}.")
+
+
+def _in_file(error: Exception, path: str) -> str:
+  """An error of the config's file: what was raised, and where in the file."""
+  kind, text = type(error).__name__, str(error)
+  lines = [int(line) for line in re.findall(rf'File "[^"]*{re.escape(path)}", line (\d+)', text)]
+  if _STACK in text:  # ml_collections puts the stack into the message
+    raised = re.split(r"\n(?=\w)", text.rpartition(_STACK)[2], maxsplit=1)[-1]
+    kind, _, text = raised.partition(": ")
+  trace = error.__traceback__
+  while trace is not None:
+    if trace.tb_frame.f_code.co_filename.endswith(path):
+      lines.append(trace.tb_lineno)
+    trace = trace.tb_next
+  if isinstance(error, SyntaxError):
+    lines = [error.lineno or 0]
+  where = f"{path}, line {lines[-1]}" if lines else path
+  return f"{where}: {kind.rpartition('.')[2]}: {' '.join(text.split())}"
