@@ -1,6 +1,6 @@
 """One sensor: REJEPA (arXiv 2504.03169), latents predicted within a sensor, with VICReg.
 
-python -m xjepa_jax.main --config=configs/rejepa.py        # of s2; configs/rejepa.py:s1 of the other
+python -m xjepa_jax.main --config=configs/rejepa.py     # of s2; configs/rejepa.py:s1 of s1
 
 400 steps of simulated pairs, minutes on two cores. What it reaches has not been measured yet.
 """
