@@ -212,7 +212,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     description="Time the train step against the same step in PyTorch, and take it apart.",
     formatter_class=argparse.ArgumentDefaultsHelpFormatter,
   )
-  parser.add_argument("--sizes", nargs="+", choices=tuple(SHAPES), default=list(SHAPES))
+  parser.add_argument("--sizes", nargs="+", choices=tuple(SHAPES), default=["tiny", "small"])
   parser.add_argument("--rounds", type=int, default=3, help="of the comparison")
   parser.add_argument("--seconds", type=float, default=10.0, help="of steps in a round")
   parser.add_argument(

@@ -31,7 +31,8 @@ from xjepa_jax.training.experiment import open_experiment
 from xjepa_jax.training.manifest import write_manifest
 
 ROOT = Path(__file__).resolve().parents[1]
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
+# Programs compile for minutes on a machine that is busy with something else.
+pytestmark = [pytest.mark.usefixtures("compiled_quickly"), pytest.mark.timeout(900)]
 SENSORS = ("s1", "s2")
 
 
@@ -101,7 +102,7 @@ def test_one_device_gives_what_eight_do_and_batches_may_be_of_any_size(
   subprocess.run(
     [sys.executable, "-c", code],
     check=True,
-    timeout=120,
+    timeout=600,
     cwd=ROOT,
     env={**os.environ, "XLA_FLAGS": "", "JAX_COMPILATION_CACHE_DIR": compiled},
   )

@@ -62,7 +62,7 @@ class Verdict:
 
   Attributes:
     step: at which it was seen.
-    evidence: what was measured, one sentence each, with the numbers.
+    evidence: what was measured, one clause each, with the numbers.
     remedies: what to try, the likeliest first.
   """
 
@@ -72,8 +72,8 @@ class Verdict:
 
   def __str__(self) -> str:
     return (
-      f"The space is collapsing (step {self.step}): {' '.join(self.evidence)} A falling loss does "
-      f"not contradict it. Try: {'; '.join(self.remedies)}."
+      f"The space is collapsing (step {self.step}): {'; '.join(self.evidence)}. "
+      f"A falling loss does not contradict it. Try: {'; '.join(self.remedies)}."
     )
 
 
@@ -98,7 +98,7 @@ def diagnose(history: Sequence[Measurement], min_step: int = MIN_STEP) -> Verdic
   best = max(last.recall, key=lambda direction: last.recall[direction])
   retrieval = (
     f"retrieval of co-located scenes is near chance (best: {best} {last.recall[best]:.1%}, chance "
-    f"{last.chance[best]:.1%}, {last.queries} queries)."
+    f"{last.chance[best]:.1%}, {last.queries} queries)"
   )
   remedies = dict.fromkeys(remedy for _, remedies in signs for remedy in remedies)
   return Verdict(last.step, (retrieval, *(words for words, _ in signs)), tuple(remedies))
@@ -123,7 +123,7 @@ def _low_rank(recent: Sequence[Measurement]) -> tuple[str, tuple[str, ...]] | No
     return None
   return (
     f"descriptors of {sensor} fill {now:.1f} of {recent[-1].dimensions} dimensions (RankMe; "
-    f"{before:.1f} at step {recent[0].step}).",
+    f"{before:.1f} at step {recent[0].step})",
     (
       "add a term that keeps the space open: `vicreg` on pooled descriptors, `sigreg`, or "
       "`contrastive`, or raise its weight",
@@ -141,7 +141,7 @@ def _gap(recent: Sequence[Measurement]) -> tuple[str, tuple[str, ...]] | None:
       continue
     return (
       f"the gap between {name.removeprefix('gap_relative/')} is {now:.2f} of their spread, and was "
-      f"{before:.2f} at step {recent[0].step}.",
+      f"{before:.2f} at step {recent[0].step}",
       (
         "add a term that pulls co-located descriptors together: `vicreg`, `cosine` or "
         "`contrastive`, or raise its weight",
@@ -159,7 +159,7 @@ def _positional(recent: Sequence[Measurement]) -> tuple[str, tuple[str, ...]] | 
   difference, route = best[-1]
   return (
     f"predictions know their position and not their scene (best: {route}, {difference:.3f} in "
-    "cosine).",
+    "cosine)",
     ("apply `vicreg` to pooled descriptors, or to tokens centred at each position",),
   )
 
