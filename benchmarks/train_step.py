@@ -23,6 +23,7 @@ from benchmarks.peers.step_shapes import SHAPES, StepShape
 _RESULTS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "results", "train_step")
 _TOLERANCE = 1e-3  # relative, between the losses of both
 _UNROLLED = (1, 2, 4, 12)
+_PARTS = (1, 4)  # of a batch, whose gradients are added up
 _SECTIONS = ("first", "unroll", "parts")
 _PEERS = "benchmarks.peers"
 
@@ -48,11 +49,12 @@ def run(args: argparse.Namespace, work: str) -> dict[str, Any]:
     launch.run_module(f"{_PEERS}.step_inputs", size, f"{work}/{size}")
   sizes = [measure_size(size, work, args.rounds, args.seconds) for size in args.sizes]
   size = args.sizes[0]
+  best = sizes[0]["rows"][0]["options"]
   return {
     "machine": described,
     "sizes": sizes,
     "first": [] if "first" in args.skip else measure_first(size, work),
-    "unroll": [] if "unroll" in args.skip else measure_unroll(size, work, args.seconds),
+    "unroll": [] if "unroll" in args.skip else measure_unroll(size, work, best, args.seconds),
     "parts": {} if "parts" in args.skip else measure_parts(args.sizes, work),
   }
 
@@ -60,23 +62,25 @@ def run(args: argparse.Namespace, work: str) -> dict[str, Any]:
 def measure_size(size: str, work: str, rounds: int, seconds: float) -> dict[str, Any]:
   """Rounds in which all take turns, so that what disturbs the machine disturbs all alike."""
   shape = SHAPES[size]
-  competitors: dict[str, tuple[str, dict[str, Any]]] = {"ours": ("ours", {})}
-  agreement = {}
+  competitors: list[tuple[str, dict[str, Any]]] = [("ours", {"accumulate": 1})]
+  best = best_options(size, work, "ours", [{"accumulate": parts} for parts in _PARTS])
+  if best not in [options for _, options in competitors]:
+    competitors.insert(0, ("ours", best))
+  agreement: dict[str, float] = {}
   if importlib.util.find_spec("torch") is None:
     _say(f"PyTorch: skipped, torch is not installed ({launch.INSTALL})")
   else:
     agreement = check_agreement(size, work)
-    options = best_torch(size, work)
-    competitors[f"PyTorch, {_named(options)}"] = ("torch", options)
-  found: dict[str, list[dict[str, float]]] = {title: [] for title in competitors}
-  # Compiles into the cache, so that the rounds need not.
+    threads = sorted({1, os.cpu_count() or 1})
+    tried = [{"threads": count, "accumulate": parts} for count in threads for parts in _PARTS]
+    competitors.append(("torch", best_options(size, work, "torch", tried)))
+  found: list[list[dict[str, float]]] = [[] for _ in competitors]
   flops = measure(size, work, "ours", least=0)["flops"]
   for number in range(rounds):
-    for title, (name, options) in competitors.items():
-      result = measure(size, work, name, options, seconds)
-      found[title].append(result)
-      rate = result["pairs"] / result["seconds"]
-      _say(f"{size}, round {number + 1} of {rounds}, {title}: {rate:.2f} pairs/s")
+    for (name, options), results in zip(competitors, found, strict=True):
+      results.append(measure(size, work, name, options, seconds))
+      rate = results[-1]["pairs"] / results[-1]["seconds"]
+      _say(f"{size}, round {number + 1} of {rounds}, {_named(name, options)}: {rate:.2f} pairs/s")
   return {
     "title": f"{size}: {shape.pixels} px, patch {shape.patch}",
     "description": _described(shape, flops),
@@ -84,12 +88,12 @@ def measure_size(size: str, work: str, rounds: int, seconds: float) -> dict[str,
     "agreement": agreement,
     "rows": [
       {
-        "title": title,
-        "options": competitors[title][1],
+        "title": _named(name, options),
+        "options": options,
         "summary": step_report.summarise(results, flops, shape.batch),
         "rounds": results,
       }
-      for title, results in found.items()
+      for (name, options), results in zip(competitors, found, strict=True)
     ],
   }
 
@@ -103,19 +107,17 @@ def check_agreement(size: str, work: str) -> dict[str, float]:
   return found
 
 
-def best_torch(size: str, work: str) -> dict[str, Any]:
-  """PyTorch's options that serve it best: threads, and whether freed memory is kept as ours is."""
-  tried = [
-    {"threads": threads, "keep_pages": kept}
-    for threads in sorted({1, os.cpu_count() or 1})
-    for kept in (False, True)
-  ]
-  rates = []
+def best_options(
+  size: str, work: str, competitor: str, tried: Sequence[dict[str, Any]]
+) -> dict[str, Any]:
+  """Those of a competitor's options that serve it best in a short trial, two steps each."""
+  times = []
   for options in tried:
-    result = measure(size, work, "torch", options, seconds=0, least=1)
-    rates.append(result["pairs"] / result["seconds"])
-    _say(f"{size}, trial, PyTorch, {_named(options)}: {rates[-1]:.2f} pairs/s")
-  return tried[rates.index(max(rates))]
+    result = measure(size, work, competitor, options, least=2)
+    times.append(result["fastest"])
+    rate = SHAPES[size].batch / times[-1]
+    _say(f"{size}, trial, {_named(competitor, options)}: {rate:.2f} pairs/s")
+  return tried[times.index(min(times))]
 
 
 def measure_first(size: str, work: str) -> list[dict[str, Any]]:
@@ -133,11 +135,13 @@ def measure_first(size: str, work: str) -> list[dict[str, Any]]:
   return rows
 
 
-def measure_unroll(size: str, work: str, seconds: float) -> list[dict[str, Any]]:
+def measure_unroll(
+  size: str, work: str, best: Mapping[str, Any], seconds: float
+) -> list[dict[str, Any]]:
   """Speed and compilation with more layers in a turn of the scan."""
   rows = []
   for unroll in _UNROLLED:
-    options = {"unroll": unroll, "cache": False}
+    options = {**best, "unroll": unroll, "cache": False}
     found = measure(size, work, "ours", options, seconds)
     rows.append({"unroll": unroll, "batch": SHAPES[size].batch, **found})
     _say(f"{size}, unroll {unroll}: {found['pairs'] / found['seconds']:.2f} pairs/s")
@@ -180,9 +184,10 @@ def _described(shape: StepShape, flops: float) -> str:
   )
 
 
-def _named(options: Mapping[str, Any]) -> str:
-  kept = ", freed memory kept" if options["keep_pages"] else ""
-  return f"threads {options['threads']}{kept}"
+def _named(competitor: str, options: Mapping[str, Any]) -> str:
+  title = "ours" if competitor == "ours" else f"PyTorch, {options['threads']} threads"
+  parts = options.get("accumulate", 1)
+  return title if parts == 1 else f"{title}, batch in {parts} parts"
 
 
 @contextlib.contextmanager

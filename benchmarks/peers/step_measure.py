@@ -78,39 +78,35 @@ def product_rate(run: Callable[[], Any], times: int = 8) -> float:
   return 2 * _PRODUCT**3 / min(found)
 
 
-def open_jax(directory: str, keep_pages: bool = True, cache: bool = True) -> None:
-  """Sets up memory and JAX's cache of compiled programs; before JAX is used. See `ours`."""
-  from xjepa_jax.training.host_memory import keep_freed_pages
-
-  if keep_pages:
-    keep_freed_pages()
+def use_cache(directory: str) -> None:
+  """Has JAX keep compiled programs in a directory and find them there."""
   import jax
 
-  if cache:
-    jax.config.update("jax_compilation_cache_dir", f"{directory}/compiled")
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+  jax.config.update("jax_compilation_cache_dir", f"{directory}/compiled")
+  jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 
 
 def ours(
-  shape: StepShape, directory: str, keep_pages: bool = True, cache: bool = True, **model: Any
+  shape: StepShape, directory: str, cache: bool = True, accumulate: int = 1, **model: Any
 ) -> tuple[Step, Callable[[], Any], dict[str, float]]:
   """The step of xjepa_jax, a product of matrices, and what was measured of the first step.
 
   Args:
     shape: the size.
     directory: with the inputs.
-    keep_pages: as the main command does on a CPU, see `training.host_memory`.
-    cache: whether compiled programs are kept in the directory and found there.
+    cache: whether the compiled step is kept in the directory and found there.
+    accumulate: parts of a batch whose gradients are added up.
     model: keys of the config's group `model`.
   """
-  open_jax(directory, keep_pages, cache)
   import jax
   import jax.numpy as jnp
 
   from benchmarks.peers import step_ours
   from xjepa_jax.training.plan import step_flops
 
-  built = step_ours.experiment(shape, pairs_path(directory), **model)
+  if cache:
+    use_cache(directory)
+  built = step_ours.experiment(shape, pairs_path(directory), accumulate, **model)
   batch = step_ours.device_batch(built, _values(directory))
   state = jax.block_until_ready(built.new_state())
   start = time.perf_counter()
@@ -136,13 +132,9 @@ def ours(
 
 
 def torch(
-  shape: StepShape, directory: str, threads: int = 1, keep_pages: bool = False
+  shape: StepShape, directory: str, threads: int = 1, accumulate: int = 1
 ) -> tuple[Step, Callable[[], Any], dict[str, float]]:
   """The same of PyTorch, with so many threads."""
-  from xjepa_jax.training.host_memory import keep_freed_pages
-
-  if keep_pages:
-    keep_freed_pages()
   import torch as pytorch
 
   from benchmarks.peers.step_torch import Trainer
@@ -160,7 +152,8 @@ def torch(
 
   def step(number: int) -> float:
     turn = number % len(blocks)
-    return trainer.step(stored, {key: each[turn] for key, each in places.items()}, blocks[turn])
+    context = {key: each[turn] for key, each in places.items()}
+    return trainer.step(stored, context, blocks[turn], accumulate)
 
   matrix = pytorch.from_numpy(_matrix())
   return step, functools.partial(pytorch.matmul, matrix, matrix), {}

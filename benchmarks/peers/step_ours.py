@@ -24,12 +24,13 @@ from xjepa_jax.training.experiment import Experiment, open_experiment
 from xjepa_jax.training.mesh import batch_sharding
 
 
-def experiment(shape: StepShape, directory: str, **model: Any) -> Experiment:
+def experiment(shape: StepShape, directory: str, accumulate: int = 1, **model: Any) -> Experiment:
   """The experiment of a size.
 
   Args:
     shape: the size.
     directory: of a data set with pairs of that size; nothing but its description is used.
+    accumulate: parts of a batch whose gradients are added up.
     model: keys of the config's group `model` that differ from the default, such as `unroll=12`.
   """
   config = default_config()
@@ -54,7 +55,7 @@ def experiment(shape: StepShape, directory: str, **model: Any) -> Experiment:
     b2=BETAS[1],
   )
   config.target.update(momentum=MOMENTUM, schedule="constant")
-  config.training.update(batch=shape.batch, precision="float32")
+  config.training.update(batch=shape.batch, accumulate=accumulate, precision="float32")
   built = open_experiment(resolve(config))
   found = (built.plan.context_tokens, built.plan.blocks, built.plan.block_tokens)
   if found != (shape.context_tokens, shape.blocks, shape.block_tokens):

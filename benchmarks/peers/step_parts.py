@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from benchmarks.peers.process_tree import cpu_seconds
-from benchmarks.peers.step_measure import open_jax
+from benchmarks.peers.step_measure import use_cache
 from benchmarks.peers.step_shapes import SHAPES, StepShape, pairs_path, shape_of
 
 _TIMES = 5
@@ -171,7 +171,7 @@ def main(argv: list[str] | None = None) -> None:
   parser.add_argument("size", choices=tuple(SHAPES))
   parser.add_argument("directory", help="with the inputs")
   args = parser.parse_args(argv)
-  open_jax(args.directory)
+  use_cache(args.directory)
   print(json.dumps([timed(part) for part in parts(shape_of(args.size), args.directory)]))
 
 

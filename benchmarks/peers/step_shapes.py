@@ -46,7 +46,7 @@ class StepShape:
 # The predictor is 384 wide (I-JEPA, Assran et al., section 4), but not wider than the encoder.
 # Blocks are 15 % of the tokens; the context is 40 %, about what four blocks leave.
 SHAPES = {
-  "debug": StepShape(32, 2, 2, 120, 10, 2, 16, 2, block_tokens=21, context_tokens=58),
+  "debug": StepShape(32, 2, 2, 120, 10, 4, 16, 2, block_tokens=21, context_tokens=58),
   "tiny": StepShape(192, 12, 3, 120, 10, 32, 192, 6, block_tokens=21, context_tokens=58),
   "small": StepShape(384, 12, 6, 224, 16, 8, 384, 6, block_tokens=29, context_tokens=78),
 }

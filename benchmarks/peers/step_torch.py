@@ -169,17 +169,32 @@ class Trainer:
     return torch.stack(losses).mean()
 
   def step(
-    self, stored: Mapping[str, Tensor], context: Mapping[str, Tensor], blocks: Tensor
+    self,
+    stored: Mapping[str, Tensor],
+    context: Mapping[str, Tensor],
+    blocks: Tensor,
+    accumulate: int = 1,
   ) -> float:
-    """One update of parameters and target encoder; the loss before it."""
-    loss = self.loss(stored, context, blocks)
+    """One update of parameters and target encoder; the loss before it.
+
+    The gradients of `accumulate` parts of the batch are added up.
+    """
     self.optimizer.zero_grad(set_to_none=True)
-    loss.backward()
+    total = 0.0
+    for part in range(accumulate):
+      rows = slice(part, None, accumulate)
+      loss = self.loss(
+        {key: each[rows] for key, each in stored.items()},
+        {key: each[rows] for key, each in context.items()},
+        blocks[rows],
+      )
+      (loss / accumulate).backward()
+      total += loss.item() / accumulate
     self.optimizer.step()
     with torch.no_grad():
       for average, value in zip(self.target.parameters(), self.encoder.parameters(), strict=True):
         average.mul_(MOMENTUM).add_(value, alpha=1 - MOMENTUM)
-    return loss.item()
+    return total
 
 
 def scaled(key: str, stored: Tensor, mean: Tensor, std: Tensor) -> Tensor:

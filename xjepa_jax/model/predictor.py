@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
+from jax.ad_checkpoint import checkpoint_name
 
 from xjepa_jax.config import PredictorConfig
 from xjepa_jax.errors import ConfigError
@@ -76,6 +77,7 @@ class NarrowLayer(nnx.Module):
     """Maps (..., n + J m, d), the context first, to the same; blocks = (J, m), static."""
     queries, keys, values = self.attention.project(self.norm1(x))
     x = x + self.attention.merge(attend_in_blocks(queries, keys, values, *blocks))
+    x = checkpoint_name(x, "between")
     return x + self.mlp(self.norm2(x))
 
 
