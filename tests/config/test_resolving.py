@@ -3,21 +3,11 @@
 from __future__ import annotations
 
 import json
-import re
 from typing import Any
 
 import pytest
 
-from xjepa_jax.config import (
-  Config,
-  HeadConfig,
-  default_config,
-  describe_keys,
-  parse_bands,
-  parse_routes,
-  resolve,
-  to_dict,
-)
+from xjepa_jax.config import Config, HeadConfig, default_config, describe_keys, resolve, to_dict
 from xjepa_jax.errors import ConfigError
 
 KEYS = [key for key, _, _ in describe_keys()]
@@ -131,63 +121,3 @@ def test_a_value_out_of_range_is_refused_with_what_is_allowed(
 ) -> None:
   said = refusal(nested(key, value))
   assert key in said and allowed in said
-
-
-@pytest.mark.parametrize(
-  ("content", "complaint"),
-  [
-    ({"training": {"batch": 8, "accumulate": 3}}, r"'training\.accumulate' is 3.*batch = 8"),
-    ({"heads": {}}, r"'heads' is empty"),
-    ({"evaluation": {"head": "layuot"}}, r"'evaluation\.head' is 'layuot'.*layout, semantic"),
-    (
-      {"heads": {"layout": {"pooling": "grid", "cells": 3, "size": 32}}},
-      r"'heads\.layout\.size' is 32.*9 cells",
-    ),
-    ({"mesh": {"tensor": 0}}, r"'mesh\.tensor' is 0"),
-    ({"mask": {"scale": (0.2, 0.1)}}, r"'mask\.scale' is \(0\.2, 0\.1\).*smaller first"),
-    ({"mask": {"aspect": (1.0,)}}, r"'mask\.aspect' is \(1\.0,\)"),
-    ({"telemetry": {"profile": (5,)}}, r"'telemetry\.profile' is \(5,\)"),
-  ],
-)
-def test_values_that_do_not_go_together_are_refused(content: Any, complaint: str) -> None:
-  assert re.search(complaint, refusal(content))
-
-
-def test_every_key_has_a_meaning_and_says_what_is_allowed() -> None:
-  described = {key: (default, meaning) for key, default, meaning in describe_keys()}
-  assert described["model.patch"] == (8, "pixels along a side (at least 1, at most 64)")
-  assert described["data.train"] == ("train", "split trained on")
-  assert described["target.schedule"][1] == "between them (constant, linear, cosine)"
-  flat = default_config()
-  for key, (default, meaning) in described.items():
-    assert meaning
-    value = flat[key] if "." not in key else flat[key.split(".")[0]][key.split(".")[1]]
-    assert (value.to_dict() if hasattr(value, "to_dict") else value) == default
-
-
-def test_routes_are_every_ordered_pair_or_those_named() -> None:
-  assert parse_routes((), ("a", "b")) == (("a", "a"), ("a", "b"), ("b", "a"), ("b", "b"))
-  assert parse_routes((), ("a",)) == (("a", "a"),)
-  assert parse_routes(("b->a", " a -> a "), ("a", "b")) == (("b", "a"), ("a", "a"))
-
-
-@pytest.mark.parametrize("route", ["a", "a->c", "a->b->a", "a-b", "->a", ""])
-def test_a_route_of_another_form_is_refused(route: str) -> None:
-  with pytest.raises(ConfigError, match=f"'routes' has {re.escape(repr(route))}.*a, b"):
-    parse_routes((route,), ("a", "b"))
-
-
-def test_a_route_is_named_once() -> None:
-  with pytest.raises(ConfigError, match=r"'a -> b' twice"):
-    parse_routes(("a->b", "a -> b"), ("a", "b"))
-
-
-def test_bands_are_named_by_sensor() -> None:
-  assert parse_bands(()) == {}
-  assert parse_bands(("a=B04, B03", " b = VV")) == {"a": ("B04", "B03"), "b": ("VV",)}
-
-
-@pytest.mark.parametrize("entries", [("a",), ("a=",), ("=B04",), ("a=B04,",), ("a=V", "a=H")])
-def test_bands_of_another_form_are_refused(entries: tuple[str, ...]) -> None:
-  with pytest.raises(ConfigError, match=r"'data\.bands' has"):
-    parse_bands(entries)

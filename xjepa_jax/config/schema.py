@@ -1,26 +1,10 @@
-"""The schema of a config: every key, its meaning, unit, default and check.
-
-A file of `configs/` starts from `default_config()` and changes what its experiment is about; the
-command line changes single keys; `resolve` then makes a frozen `Config` of it, or refuses it with
-the key, the value and what is allowed. Checks that need a data set or a mesh are made where those
-are opened.
-"""
+"""Every key of a config: its type, default, meaning, and what is allowed of it alone."""
 
 from __future__ import annotations
 
 import dataclasses
-import difflib
-import math
-import types
-import typing
 from collections.abc import Mapping
 from typing import Any
-
-from ml_collections import ConfigDict
-
-from xjepa_jax.errors import ConfigError
-
-Route = tuple[str, str]
 
 
 def _key(
@@ -133,6 +117,10 @@ class HeadConfig:
   cells: int = _key(4, 'cells along a side, for the pooling "grid"', least=1)
   size: int = _key(256, "numbers of the descriptor, over all cells", least=1)
   hidden: int = _key(0, "width of a hidden layer before the projection; 0 is none", least=0)
+  prefixes: tuple[int, ...] = _key(
+    (), "sizes to which the descriptor can be cut: terms see each of these beginnings too", least=1
+  )
+  prefix_weight: float = _key(1.0, "of each beginning's loss, the whole's being 1", least=0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -201,6 +189,11 @@ class EvaluationConfig:
   batch: int = _key(0, "pairs at once; 0 is the training batch", least=0)
   head: str = _key("layout", "head whose descriptors are ranked first, and choose the best")
   encoder: str = _key("target", "which weights", one_of=("target", "online"))
+  protocol: str = _key(
+    "paired-recall",
+    "by which the end of a run is measured",
+    one_of=("paired-recall", "ben14k-f1@5", "csmae-f1@10", "cbrsir-map", "dsrsid-map"),
+  )
   mutual_information: int = _key(300, "pairs up to which that baseline is computed", least=0)
 
 
@@ -248,212 +241,3 @@ class Config:
   checkpoint: CheckpointConfig = CheckpointConfig()
   evaluation: EvaluationConfig = EvaluationConfig()
   telemetry: TelemetryConfig = TelemetryConfig()
-
-
-def default_config() -> ConfigDict:
-  """Every key with its default, for a config file to change; `resolve` refuses unknown keys."""
-  return ConfigDict(to_dict(Config()))
-
-
-def to_dict(config: Any) -> Any:
-  """A `Config` as nested dicts, as `resolve` takes it and as JSON holds it."""
-  if dataclasses.is_dataclass(config) and not isinstance(config, type):
-    return {f.name: to_dict(getattr(config, f.name)) for f in dataclasses.fields(config)}
-  if isinstance(config, Mapping):
-    return {key: to_dict(value) for key, value in config.items()}
-  return config
-
-
-def resolve(config: Mapping[str, Any]) -> Config:
-  """The checked, frozen config.
-
-  Args:
-    config: nested mappings, such as a `ConfigDict` or what JSON held.
-
-  Raises:
-    ConfigError: a key is unknown, or a value has the wrong type or is out of range.
-  """
-  if isinstance(config, ConfigDict):
-    config = config.to_dict()
-  resolved = _read(config, Config, "")
-  _check_together(resolved)
-  return resolved
-
-
-def describe_keys() -> list[tuple[str, Any, str]]:
-  """(dotted key, default, meaning with what is allowed) of every key."""
-  return list(_describe(Config(), ""))
-
-
-def _describe(config: Any, where: str) -> Any:
-  for field in dataclasses.fields(config):
-    value, name = getattr(config, field.name), f"{where}{field.name}"
-    if dataclasses.is_dataclass(value):
-      yield from _describe(value, f"{name}.")
-    else:
-      yield name, to_dict(value), _meaning(field.metadata)
-
-
-def _meaning(metadata: Mapping[str, Any]) -> str:
-  allowed = _allowed(metadata)
-  return f"{metadata['meaning']} ({allowed})" if allowed else metadata["meaning"]
-
-
-def _allowed(metadata: Mapping[str, Any]) -> str:
-  if metadata["one_of"]:
-    return ", ".join(map(str, metadata["one_of"]))
-  limits = [
-    f"{word} {metadata[key]:g}"
-    for key, word in (("least", "at least"), ("most", "at most"))
-    if metadata[key] is not None
-  ]
-  return ", ".join(limits)
-
-
-def _read(content: Any, kind: type, where: str) -> Any:
-  """A dataclass of the schema from a mapping."""
-  if not isinstance(content, Mapping):
-    raise ConfigError(f"config key {where.rstrip('.')!r} is {content!r}; expected a group of keys.")
-  hints = typing.get_type_hints(kind)
-  fields = {field.name: field for field in dataclasses.fields(kind)}
-  for name in content:
-    if name not in fields:
-      raise ConfigError(
-        f"config key {where + str(name)!r} is unknown; known here are {', '.join(fields)}."
-        + _suggestion(str(name), where, fields)
-      )
-  values = {}
-  for name, value in content.items():
-    key, hint = f"{where}{name}", hints[name]
-    if dataclasses.is_dataclass(hint):
-      values[name] = _read(value, typing.cast(type, hint), f"{key}.")
-    elif typing.get_origin(hint) is Mapping:
-      values[name] = _read_mapping(value, typing.get_args(hint)[1], key)
-    else:
-      values[name] = _value(value, hint, fields[name].metadata, key)
-  return kind(**values)
-
-
-def _suggestion(name: str, where: str, fields: Mapping[str, Any]) -> str:
-  """A question about the nearest key, in the same group or else in another; "" if none is near."""
-  here = {key: where + key for key in fields}
-  elsewhere = {key.rpartition(".")[2]: key for key, _, _ in describe_keys()}
-  for known in (here, elsewhere):
-    for nearest in difflib.get_close_matches(name, known, 1):
-      return f" Did you mean {known[nearest]!r}?"
-  return ""
-
-
-def _read_mapping(content: Any, kind: Any, key: str) -> Any:
-  if not isinstance(content, Mapping):
-    raise ConfigError(f"config key {key!r} is {content!r}; expected a group of keys.")
-  if dataclasses.is_dataclass(kind):
-    return {
-      name: _read(value, typing.cast(type, kind), f"{key}.{name}.")
-      for name, value in content.items()
-    }
-  for name, value in content.items():
-    if not isinstance(value, Mapping):
-      raise ConfigError(f"config key '{key}.{name}' is {value!r}; expected a group of keys.")
-  # A tuple comes back from JSON as a list, and stands for the same.
-  return {
-    name: types.MappingProxyType(
-      {option: tuple(each) if isinstance(each, list) else each for option, each in value.items()}
-    )
-    for name, value in content.items()
-  }
-
-
-def _value(value: Any, hint: Any, limits: Mapping[str, Any], key: str) -> Any:
-  origin = typing.get_origin(hint)
-  if origin is tuple:
-    kind = typing.get_args(hint)[0]
-    if isinstance(value, str) or not isinstance(value, list | tuple):
-      raise ConfigError(f"config key {key!r} is {value!r}; expected a tuple of {kind.__name__}.")
-    return tuple(_value(item, kind, limits, key) for item in value)
-  if hint is float and isinstance(value, int) and not isinstance(value, bool):
-    value = float(value)
-  if type(value) is not hint:
-    raise ConfigError(f"config key {key!r} is {value!r}; expected {hint.__name__}.")
-  too_far = isinstance(value, int | float) and (
-    not math.isfinite(value)
-    or (limits["least"] is not None and value < limits["least"])
-    or (limits["most"] is not None and value > limits["most"])
-  )
-  if too_far or (limits["one_of"] and value not in limits["one_of"]):
-    allowed = _allowed(limits) or "a finite number"
-    raise ConfigError(f"config key {key!r} is {value!r}; allowed: {allowed}.")
-  return value
-
-
-def _check_together(config: Config) -> None:
-  """Values that are right alone and wrong together."""
-  if config.training.batch % config.training.accumulate:
-    raise ConfigError(
-      f"config key 'training.accumulate' is {config.training.accumulate}; it must divide "
-      f"training.batch = {config.training.batch}."
-    )
-  if not config.heads:
-    raise ConfigError("config key 'heads' is empty; name at least one head.")
-  if config.evaluation.head not in config.heads:
-    raise ConfigError(
-      f"config key 'evaluation.head' is {config.evaluation.head!r}; the heads are "
-      f"{', '.join(config.heads)}."
-    )
-  for name, head in config.heads.items():
-    if head.pooling == "grid" and head.size % head.cells**2:
-      raise ConfigError(
-        f"config key 'heads.{name}.size' is {head.size}; it must be a multiple of the "
-        f"{head.cells**2} cells (heads.{name}.cells = {head.cells})."
-      )
-  for name in ("replica", "fsdp", "tensor"):
-    if getattr(config.mesh, name) == 0:
-      raise ConfigError(f"config key 'mesh.{name}' is 0; give a number of devices, or -1.")
-  for name in ("scale", "aspect"):
-    values = getattr(config.mask, name)
-    if len(values) != 2 or not 0 < values[0] <= values[1]:
-      raise ConfigError(f"config key 'mask.{name}' is {values}; expected two, the smaller first.")
-  if len(config.telemetry.profile) not in (0, 2):
-    raise ConfigError(
-      f"config key 'telemetry.profile' is {config.telemetry.profile}; expected a first and a last "
-      "step, or ()."
-    )
-
-
-def parse_routes(routes: tuple[str, ...], sensors: tuple[str, ...]) -> tuple[Route, ...]:
-  """Routes as (context sensor, target sensor); every ordered pair, within and across, for ().
-
-  Raises:
-    ConfigError: a route is not "a->b" of known sensors, or is named twice.
-  """
-  if not routes:
-    return tuple((a, b) for a in sensors for b in sensors)
-  parsed: list[Route] = []
-  for text in routes:
-    parts = tuple(part.strip() for part in text.split("->"))
-    if len(parts) != 2 or not set(parts) <= set(sensors):
-      raise ConfigError(
-        f"config key 'routes' has {text!r}; expected \"a->b\" of the sensors {', '.join(sensors)}."
-      )
-    if parts in parsed:
-      raise ConfigError(f"config key 'routes' has {text!r} twice; name each route once.")
-    parsed.append((parts[0], parts[1]))
-  return tuple(parsed)
-
-
-def parse_bands(bands: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
-  """Sensor -> names of the bands used, from "sensor=B04,B03" entries.
-
-  Raises:
-    ConfigError: an entry has another form, or names a sensor again.
-  """
-  chosen: dict[str, tuple[str, ...]] = {}
-  for text in bands:
-    sensor, _, listed = (part.strip() for part in text.partition("="))
-    names = tuple(name.strip() for name in listed.split(","))
-    if not sensor or not all(names) or sensor in chosen:
-      raise ConfigError(
-        f"config key 'data.bands' has {text!r}; expected \"sensor=BAND,BAND\", each sensor once."
-      )
-    chosen[sensor] = names
-  return chosen

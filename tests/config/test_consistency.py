@@ -1,0 +1,42 @@
+"""Values of a config that are right alone and wrong together."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+
+from xjepa_jax.config import resolve
+from xjepa_jax.errors import ConfigError
+
+
+@pytest.mark.parametrize(
+  ("content", "complaint"),
+  [
+    ({"training": {"batch": 8, "accumulate": 3}}, r"'training\.accumulate' is 3.*batch = 8"),
+    ({"heads": {}}, r"'heads' is empty"),
+    ({"evaluation": {"head": "layuot"}}, r"'evaluation\.head' is 'layuot'.*layout, semantic"),
+    (
+      {"heads": {"layout": {"pooling": "grid", "cells": 3, "size": 32}}},
+      r"'heads\.layout\.size' is 32.*9 cells",
+    ),
+    (
+      {"heads": {"layout": {"pooling": "grid", "cells": 2, "size": 32, "prefixes": (8, 10)}}},
+      r"'heads\.layout\.prefixes' is \(8, 10\).*below heads\.layout\.size = 32.*the 4 cells",
+    ),
+    (
+      {"heads": {"layout": {"size": 32, "prefixes": (16, 8)}}},
+      r"'heads\.layout\.prefixes' is \(16, 8\); expected rising numbers",
+    ),
+    ({"heads": {"layout": {"size": 32, "prefixes": (32,)}}}, r"below heads\.layout\.size = 32\."),
+    ({"mesh": {"tensor": 0}}, r"'mesh\.tensor' is 0"),
+    ({"mask": {"scale": (0.2, 0.1)}}, r"'mask\.scale' is \(0\.2, 0\.1\).*smaller first"),
+    ({"mask": {"aspect": (1.0,)}}, r"'mask\.aspect' is \(1\.0,\)"),
+    ({"telemetry": {"profile": (5,)}}, r"'telemetry\.profile' is \(5,\)"),
+  ],
+)
+def test_values_that_do_not_go_together_are_refused(content: Any, complaint: str) -> None:
+  with pytest.raises(ConfigError) as error:
+    resolve(content)
+  assert re.search(complaint, str(error.value)) and "\n" not in str(error.value)

@@ -1,0 +1,51 @@
+"""The schema of a config: every key, its meaning, unit, default and check.
+
+A file of `configs/` starts from `default_config()` and changes what its experiment is about; the
+command line changes single keys; `resolve` then makes a frozen `Config` of it, or refuses it with
+the key, the value and what is allowed. Checks that need a data set or a mesh are made where those
+are opened.
+"""
+
+from xjepa_jax.config.describing import default_config, describe_keys, to_dict
+from xjepa_jax.config.entries import Route, parse_bands, parse_routes
+from xjepa_jax.config.resolving import resolve
+from xjepa_jax.config.schema import (
+  AugmentConfig,
+  CheckpointConfig,
+  Config,
+  DataConfig,
+  EvaluationConfig,
+  HeadConfig,
+  MaskConfig,
+  MeshConfig,
+  ModelConfig,
+  OptimizerConfig,
+  PredictorConfig,
+  TargetConfig,
+  TelemetryConfig,
+  TrainingConfig,
+)
+
+__all__ = [
+  "AugmentConfig",
+  "CheckpointConfig",
+  "Config",
+  "DataConfig",
+  "EvaluationConfig",
+  "HeadConfig",
+  "MaskConfig",
+  "MeshConfig",
+  "ModelConfig",
+  "OptimizerConfig",
+  "PredictorConfig",
+  "Route",
+  "TargetConfig",
+  "TelemetryConfig",
+  "TrainingConfig",
+  "default_config",
+  "describe_keys",
+  "parse_bands",
+  "parse_routes",
+  "resolve",
+  "to_dict",
+]

@@ -1,0 +1,53 @@
+"""Values of a config that are right alone and wrong together."""
+
+from __future__ import annotations
+
+from xjepa_jax.config.schema import Config, HeadConfig
+from xjepa_jax.errors import ConfigError
+
+
+def check_together(config: Config) -> None:
+  """Values that are right alone and wrong together."""
+  if config.training.batch % config.training.accumulate:
+    raise ConfigError(
+      f"config key 'training.accumulate' is {config.training.accumulate}; it must divide "
+      f"training.batch = {config.training.batch}."
+    )
+  if not config.heads:
+    raise ConfigError("config key 'heads' is empty; name at least one head.")
+  if config.evaluation.head not in config.heads:
+    raise ConfigError(
+      f"config key 'evaluation.head' is {config.evaluation.head!r}; the heads are "
+      f"{', '.join(config.heads)}."
+    )
+  for name, head in config.heads.items():
+    if head.pooling == "grid" and head.size % head.cells**2:
+      raise ConfigError(
+        f"config key 'heads.{name}.size' is {head.size}; it must be a multiple of the "
+        f"{head.cells**2} cells (heads.{name}.cells = {head.cells})."
+      )
+    _check_prefixes(name, head)
+  for name in ("replica", "fsdp", "tensor"):
+    if getattr(config.mesh, name) == 0:
+      raise ConfigError(f"config key 'mesh.{name}' is 0; give a number of devices, or -1.")
+  for name in ("scale", "aspect"):
+    values = getattr(config.mask, name)
+    if len(values) != 2 or not 0 < values[0] <= values[1]:
+      raise ConfigError(f"config key 'mask.{name}' is {values}; expected two, the smaller first.")
+  if len(config.telemetry.profile) not in (0, 2):
+    raise ConfigError(
+      f"config key 'telemetry.profile' is {config.telemetry.profile}; expected a first and a last "
+      "step, or ()."
+    )
+
+
+def _check_prefixes(name: str, head: HeadConfig) -> None:
+  """Beginnings of a descriptor rise, are shorter than it, and of a grid keep all of its cells."""
+  parts = head.cells**2 if head.pooling == "grid" else 1
+  rising = all(a < b for a, b in zip(head.prefixes, (*head.prefixes[1:], head.size), strict=False))
+  if not rising or any(size % parts for size in head.prefixes):
+    whole = f", multiples of the {parts} cells" if parts > 1 else ""
+    raise ConfigError(
+      f"config key 'heads.{name}.prefixes' is {head.prefixes}; expected rising numbers below "
+      f"heads.{name}.size = {head.size}{whole}."
+    )

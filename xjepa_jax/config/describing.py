@@ -1,0 +1,55 @@
+"""A config as nested dicts, and its keys in words."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from xjepa_jax.config.schema import Config
+
+
+def default_config() -> ConfigDict:
+  """Every key with its default, for a config file to change; `resolve` refuses unknown keys."""
+  return ConfigDict(to_dict(Config()))
+
+
+def to_dict(config: Any) -> Any:
+  """A `Config` as nested dicts, as `resolve` takes it and as JSON holds it."""
+  if dataclasses.is_dataclass(config) and not isinstance(config, type):
+    return {f.name: to_dict(getattr(config, f.name)) for f in dataclasses.fields(config)}
+  if isinstance(config, Mapping):
+    return {key: to_dict(value) for key, value in config.items()}
+  return config
+
+
+def describe_keys() -> list[tuple[str, Any, str]]:
+  """(dotted key, default, meaning with what is allowed) of every key."""
+  return list(_describe(Config(), ""))
+
+
+def allowed(metadata: Mapping[str, Any]) -> str:
+  """What is allowed of a key, by a field's metadata, in words; "" if only its type is given."""
+  if metadata["one_of"]:
+    return ", ".join(map(str, metadata["one_of"]))
+  return ", ".join(
+    f"{word} {metadata[key]:g}"
+    for key, word in (("least", "at least"), ("most", "at most"))
+    if metadata[key] is not None
+  )
+
+
+def _describe(config: Any, where: str) -> Iterator[tuple[str, Any, str]]:
+  for field in dataclasses.fields(config):
+    value, name = getattr(config, field.name), f"{where}{field.name}"
+    if dataclasses.is_dataclass(value):
+      yield from _describe(value, f"{name}.")
+    else:
+      yield name, to_dict(value), _meaning(field.metadata)
+
+
+def _meaning(metadata: Mapping[str, Any]) -> str:
+  limits = allowed(metadata)
+  return f"{metadata['meaning']} ({limits})" if limits else metadata["meaning"]

@@ -1,0 +1,46 @@
+"""Entries of a config that are small texts: routes "a->b", and bands "sensor=B04,B03"."""
+
+from __future__ import annotations
+
+from xjepa_jax.errors import ConfigError
+
+Route = tuple[str, str]
+
+
+def parse_routes(routes: tuple[str, ...], sensors: tuple[str, ...]) -> tuple[Route, ...]:
+  """Routes as (context sensor, target sensor); every ordered pair, within and across, for ().
+
+  Raises:
+    ConfigError: a route is not "a->b" of known sensors, or is named twice.
+  """
+  if not routes:
+    return tuple((a, b) for a in sensors for b in sensors)
+  parsed: list[Route] = []
+  for text in routes:
+    parts = tuple(part.strip() for part in text.split("->"))
+    if len(parts) != 2 or not set(parts) <= set(sensors):
+      raise ConfigError(
+        f"config key 'routes' has {text!r}; expected \"a->b\" of the sensors {', '.join(sensors)}."
+      )
+    if parts in parsed:
+      raise ConfigError(f"config key 'routes' has {text!r} twice; name each route once.")
+    parsed.append((parts[0], parts[1]))
+  return tuple(parsed)
+
+
+def parse_bands(bands: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
+  """Sensor -> names of the bands used, from "sensor=B04,B03" entries.
+
+  Raises:
+    ConfigError: an entry has another form, or names a sensor again.
+  """
+  chosen: dict[str, tuple[str, ...]] = {}
+  for text in bands:
+    sensor, _, listed = (part.strip() for part in text.partition("="))
+    names = tuple(name.strip() for name in listed.split(","))
+    if not sensor or not all(names) or sensor in chosen:
+      raise ConfigError(
+        f"config key 'data.bands' has {text!r}; expected \"sensor=BAND,BAND\", each sensor once."
+      )
+    chosen[sensor] = names
+  return chosen
