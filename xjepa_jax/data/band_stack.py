@@ -34,7 +34,7 @@ def read_bands(paths: Sequence[str], resample: str, max_pixels: int = MAX_PIXELS
   finest = max(rasters, key=lambda raster: raster.values.shape[0] * raster.values.shape[1])
   bands = []
   for raster in rasters:
-    factor = _factor(raster, finest)
+    factor = factor_of(raster, finest)
     bands.append(_enlarge(raster.values[..., 0], factor, resample, raster.nodata))
   declared = [raster.nodata for raster in rasters if raster.nodata is not None]
   if len({str(float(value)) for value in declared}) > 1:
@@ -48,8 +48,12 @@ def read_bands(paths: Sequence[str], resample: str, max_pixels: int = MAX_PIXELS
   )
 
 
-def _factor(raster: Raster, finest: Raster) -> int:
-  """How many pixels of `finest` lie along one of `raster`."""
+def factor_of(raster: Raster, finest: Raster) -> int:
+  """How many pixels of `finest` lie along one of `raster`.
+
+  Raises:
+    ImageError: no whole number does, or the two are not bands of one scene.
+  """
   height, width, bands = raster.values.shape
   rows, columns = finest.values.shape[:2]
   factor = rows // height

@@ -81,7 +81,7 @@ def open_geotiff(path: str, max_pixels: int) -> Iterator[Opened]:
     with rasterio.open(os.path.abspath(path), driver="GTiff") as file:
       _check_size(path, file.height, file.width, file.count, max_pixels)
       for height, width in file.block_shapes[:1]:  # a block is decoded whole, however large
-        _check_size(path, height, width, 1, max(max_pixels, 2**24))
+        _check_size(path, height, width, 1, min(max(max_pixels, 2**24), MAX_PIXELS))
       if file.subdatasets:
         raise ImageError(f"{path}: holds {len(file.subdatasets)} images; expected one a file.")
       _check_dtype(path, file.dtypes[0])

@@ -1,9 +1,10 @@
 """The embedded data set: co-located scenes seen by two simulated sensors.
 
   python -m xjepa_jax.data.simulate --out data/simulated --pairs 2000
+  python -m xjepa_jax.data.simulate --out data/scenes --pairs 12 --size 512 --geotiff
 
-Scenes are `xjepa_jax.data.scenes`; they are written as any archive is. The k-th pair of a seed is
-the same in a data set of any size.
+Scenes are `xjepa_jax.data.scenes`; they are written as any archive is, or as GeoTIFF files to try
+the commands that read them. The k-th pair of a seed is the same in a data set of any size.
 """
 
 from __future__ import annotations
@@ -13,10 +14,11 @@ import dataclasses
 import functools
 import sys
 
+from xjepa_jax.data import simulated_places
 from xjepa_jax.data.archive import Archive, Entry
 from xjepa_jax.data.importing import command
 from xjepa_jax.data.pairs import Observation, Pair
-from xjepa_jax.errors import DataError
+from xjepa_jax.errors import DataError, XJepaError
 from xjepa_jax.sensor_presets import preset
 
 
@@ -57,11 +59,20 @@ def simulated_archive(pairs: int = 2000, size: int = 64, seed: int = 0) -> Archi
 def _read(entry: Entry, seed: int, size: int) -> Pair:
   from xjepa_jax.data.scenes import scene  # SciPy takes a while: not for a --help
 
-  seen = scene(seed, entry.source, size)
+  index = entry.source
+  seen = scene(seed, index, size)
+  longitude, latitude = simulated_places.centre(index, size)
   return Pair(
     entry.pair_id,
-    {"s1": Observation(seen.sar), "s2": Observation(seen.optical)},
+    {
+      "s1": Observation(seen.sar, simulated_places.acquired(index, hours=7)),
+      "s2": Observation(seen.optical, simulated_places.acquired(index)),
+    },
     labels=seen.labels,
+    longitude=longitude,
+    latitude=latitude,
+    crs=simulated_places.CRS,
+    transform=simulated_places.transform(index, size),
   )
 
 
@@ -75,9 +86,26 @@ def main(argv: list[str] | None = None) -> int:
   )
   parser.add_argument("--pairs", type=int, default=2000)
   parser.add_argument("--size", type=int, default=64, help="of an image, in pixels of 10 m")
+  parser.add_argument(
+    "--geotiff", action="store_true", help="write a folder of GeoTIFF files a sensor instead"
+  )
   command.add_output_arguments(parser)
   args = parser.parse_args(argv)
+  if args.geotiff:
+    return _write_geotiffs(args)
   return command.run(lambda args: simulated_archive(args.pairs, args.size, args.seed), args)
+
+
+def _write_geotiffs(args: argparse.Namespace) -> int:
+  from xjepa_jax.data.geotiff_folders import write_geotiffs
+
+  try:
+    count = write_geotiffs(simulated_archive(args.pairs, args.size, args.seed), args.out)
+  except XJepaError as error:
+    print(f"error: {error}", file=sys.stderr)
+    return 1
+  print(f"Wrote {count:,} GeoTIFF files into {args.out}")
+  return 0
 
 
 if __name__ == "__main__":

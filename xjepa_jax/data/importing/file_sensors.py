@@ -111,8 +111,8 @@ def _check_bands(key: str, sensor: Sensor, raster: Raster) -> None:
 
 def _check_order(key: str, sensor: Sensor, raster: Raster) -> None:
   """Refuses an image whose file calls its bands by the sensor's names, in another order."""
-  told = [_plain_name(text) for text in raster.descriptions]
-  names = {_plain_name(name): name for name in sensor.band_names}
+  told = [plain_name(text) for text in raster.descriptions]
+  names = {plain_name(name): name for name in sensor.band_names}
   if told != list(names) and sorted(told) == sorted(names):
     found = ",".join(names[name] for name in told)
     raise ImageError(
@@ -122,7 +122,7 @@ def _check_order(key: str, sensor: Sensor, raster: Raster) -> None:
     )
 
 
-def _plain_name(text: str) -> str:
+def plain_name(text: str) -> str:
   """A band's name as most spell it: "b8a" is "B8A", "B2" is "B02"."""
   name = text.strip().upper()
   return f"B0{name[1]}" if re.fullmatch(r"B\d", name) else name

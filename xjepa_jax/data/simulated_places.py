@@ -1,0 +1,43 @@
+"""Where and when simulated scenes are said to have been seen.
+
+They lie around 0 N, 0 E, at sea, where nobody takes them for observations, and in 2025.
+"""
+
+from __future__ import annotations
+
+import datetime
+import math
+
+CRS = "EPSG:4326"
+_METRES = 111_320.0  # of a degree at the equator
+_PIXEL = 10.0  # metres
+_APART = 1.25  # scene sides between the corners of neighbours
+_SIDE = 1000  # scenes along a side of the square that they fill; later ones begin again
+_START = datetime.datetime(2025, 1, 1, 10, 0, tzinfo=datetime.UTC)
+_DAYS = 365
+
+
+def transform(index: int, size: int) -> tuple[float, ...]:
+  """(a, b, c, d, e, f) from pixels to degrees of the scene `index`, `size` pixels wide.
+
+  Scenes fill a square from its north-western corner, shell by shell, so that those of a data set
+  of any size lie together.
+  """
+  shell = math.isqrt(index)
+  inner = index - shell**2
+  column, row = (shell, inner) if inner <= shell else (2 * shell - inner, shell)
+  degrees = _PIXEL / _METRES
+  pitch = size * degrees * _APART
+  return (degrees, 0.0, column % _SIDE * pitch, 0.0, -degrees, -(row % _SIDE) * pitch)
+
+
+def centre(index: int, size: int) -> tuple[float, float]:
+  """Longitude and latitude of a scene's centre, degrees."""
+  degrees, _, west, _, _, north = transform(index, size)
+  return west + degrees * size / 2, north - degrees * size / 2
+
+
+def acquired(index: int, hours: int = 0) -> str:
+  """When a scene was seen, ISO 8601, and another sensor so many hours later."""
+  days = index * 37 % _DAYS  # 37 and 365 have no common divisor: neighbours differ, all days occur
+  return (_START + datetime.timedelta(days=days, hours=hours)).isoformat()
