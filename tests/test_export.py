@@ -25,7 +25,7 @@ from tests.conftest import FinishedRun
 from xjepa_jax import export
 from xjepa_jax.data.dataset import PairDataset
 from xjepa_jax.errors import ExportError
-from xjepa_jax.retrieval.evaluate import Evaluation, evaluate
+from xjepa_jax.retrieval.evaluation import Evaluation, evaluate
 from xjepa_jax.training.checkpoint import Checkpoints
 from xjepa_jax.training.experiment import open_experiment
 from xjepa_jax.training.manifest import write_manifest
@@ -76,6 +76,32 @@ def test_descriptors_are_those_of_the_evaluation_and_have_length_one(
       np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-5)
   default = encoder.describe({"s1": images["s1"]})
   np.testing.assert_array_equal(default, encoder.describe({"s1": images["s1"]}, "layout"))
+
+
+def test_the_predictor_is_read_when_asked_for_and_predicts_as_the_run_did(
+  finished_run: FinishedRun, encoder: export.LoadedEncoder, images: dict[str, np.ndarray]
+) -> None:
+  assert encoder.predicts == ()
+  with pytest.raises(ExportError, match="s1 to s2 cannot be predicted; .*predicts nothing"):
+    encoder.describe({"s1": images["s1"]}, to="s2")
+  predicting = xjepa_jax.load_encoder(f"{finished_run.workdir}/encoder", predictor=True)
+  assert predicting.predicts == (("s1", "s2"), ("s2", "s1"))
+  plain = predicting.describe({"s2": images["s2"]})
+  np.testing.assert_array_equal(plain, encoder.describe({"s2": images["s2"]}))
+  predicted = predicting.describe({"s1": images["s1"]}, to="s2")
+  np.testing.assert_allclose(np.linalg.norm(predicted, axis=1), 1, atol=1e-5)
+  report = json.loads(Path(finished_run.workdir, "report", "metrics.json").read_text())
+  (row,) = [
+    each
+    for each in report["summary"]
+    if each["name"] == "X-JEPA, layout, predict-then-search" and each["direction"] == "s1->s2"
+  ]
+  scores = predicted @ plain.T
+  places = 1 + np.sum(scores > np.diag(scores)[:, None], axis=1)
+  assert np.mean(places <= 5) == pytest.approx(row["recall@5"])
+  assert np.mean(1 / places) == pytest.approx(row["mrr"], abs=1e-6)
+  with pytest.raises(ExportError, match="s1 to s1 cannot be predicted"):
+    predicting.describe({"s1": images["s1"]}, to="s1")
 
 
 def test_one_device_gives_what_eight_do_and_batches_may_be_of_any_size(
@@ -207,9 +233,9 @@ def rewritten(copy: Path, **keys: Any) -> str:
 
 def test_what_another_version_wrote_is_refused(copy: Path) -> None:
   with pytest.raises(
-    ExportError, match="format 'xjepa_jax encoder 2', expected 'xjepa_jax enc.* 1'"
+    ExportError, match="format 'xjepa_jax encoder 1', expected 'xjepa_jax enc.* 2'"
   ):
-    xjepa_jax.load_encoder(rewritten(copy, format="xjepa_jax encoder 2"))
+    xjepa_jax.load_encoder(rewritten(copy, format="xjepa_jax encoder 1"))
   config = json.loads((copy / "encoder.json").read_text())["config"]
   config["model"]["width"] = 64
   with pytest.raises(ExportError, match=r"Stored and described: .*float32\[32\], float32\[64\]"):

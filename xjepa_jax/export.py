@@ -1,6 +1,8 @@
 """A trained encoder as a directory of its own, and reading it back.
 
   arrays/               Orbax: parameters, and the centre of each head and sensor
+  predictor/            Orbax: the predictor's, and the centre of each head and route, to predict
+                        another sensor's descriptors; read only when it is asked for
   encoder.safetensors   the same, for other tools
   encoder.json          architecture, sensors with their scaling, versions, how it was trained
   README.md             a model card
@@ -13,7 +15,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import os
 import shutil
 from collections.abc import Mapping
@@ -25,22 +26,24 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 from flax import traverse_util
-from jax.sharding import NamedSharding, PartitionSpec
 from safetensors.numpy import save_file
 
 from xjepa_jax.config import Config, parse_routes, resolve, to_dict
 from xjepa_jax.data.storage import is_remote
 from xjepa_jax.errors import ExportError, XJepaError
-from xjepa_jax.model import images, xjepa
+from xjepa_jax.loaded_encoder import LoadedEncoder
+from xjepa_jax.model import xjepa
 from xjepa_jax.model.inputs import SensorInput
 from xjepa_jax.sensors import sensor_from_json, sensor_to_json
 from xjepa_jax.training.manifest import damage, write_manifest
 from xjepa_jax.training.structure import structure_differences
 from xjepa_jax.versions import versions
 
-FORMAT = "xjepa_jax encoder 1"
+# 2: a grid head puts the first number of every cell first.
+FORMAT = "xjepa_jax encoder 2"
 _OLD = ".old"
 DESCRIPTION, ARRAYS, TENSORS, CARD = "encoder.json", "arrays", "encoder.safetensors", "README.md"
+PREDICTOR = "predictor"
 
 
 def export_encoder(
@@ -51,6 +54,8 @@ def export_encoder(
   head: str,
   summary: Mapping[str, Any],
   card: str,
+  predictor: Mapping[str, Any] | None = None,
+  confidence: Mapping[str, Any] | None = None,
 ) -> None:
   """Writes an encoder; the directory appears whole, or not at all.
 
@@ -62,6 +67,9 @@ def export_encoder(
     head: the one used where none is named.
     summary: of the training: config, steps, what it reached; JSON's types.
     card: the model card, Markdown.
+    predictor: {"predictor": its parameters, "centre": head -> "a->b" -> (K,), subtracted from
+      what it predicts}; None leaves it out.
+    confidence: head -> "a->b" -> what scores are worth, as `retrieval.confidence.to_json` has it.
 
   Raises:
     ExportError: it cannot be written.
@@ -75,6 +83,8 @@ def export_encoder(
     os.makedirs(partial)
     with ocp.StandardCheckpointer() as checkpointer:
       checkpointer.save(epath.Path(partial) / ARRAYS, arrays)
+      if predictor is not None:
+        checkpointer.save(epath.Path(partial) / PREDICTOR, jax.device_get(dict(predictor)))
     flat = traverse_util.flatten_dict(arrays, sep="/")
     save_file(
       {key: np.ascontiguousarray(value) for key, value in flat.items()},
@@ -82,7 +92,12 @@ def export_encoder(
       metadata={"format": FORMAT},
     )
     with open(f"{partial}/{DESCRIPTION}", "w", encoding="utf-8") as file:
-      json.dump(_description(model, head, summary), file, indent=1, allow_nan=False)
+      json.dump(
+        {**_description(model, head, summary), "confidence": confidence or {}},
+        file,
+        indent=1,
+        allow_nan=False,
+      )
     with open(f"{partial}/{CARD}", "w", encoding="utf-8") as file:
       file.write(card)
     write_manifest(epath.Path(partial))
@@ -94,11 +109,12 @@ def export_encoder(
     ) from error
 
 
-def load_encoder(directory: str) -> LoadedEncoder:
+def load_encoder(directory: str, predictor: bool = False) -> LoadedEncoder:
   """Reads an exported encoder; its bytes are checked against the manifest first.
 
   Args:
     directory: local.
+    predictor: read the predictor too, if the directory has it.
 
   Raises:
     ExportError: there is none, a file is damaged, or it was written by a newer version.
@@ -123,113 +139,52 @@ def load_encoder(directory: str) -> LoadedEncoder:
         "the version of xjepa_jax that wrote it."
       )
     model = _model(described, f"{directory}/{DESCRIPTION}")
-    shapes = jax.eval_shape(lambda: model.init(jax.random.key(0))["encoder"])
-    sizes = {name: model.config.heads[name].size for name in model.config.heads}
+    shapes = jax.eval_shape(lambda: model.init(jax.random.key(0)))
     centre = {
-      name: {key: jax.ShapeDtypeStruct((size,), np.float32) for key in model.inputs}
-      for name, size in sizes.items()
+      name: {key: jax.ShapeDtypeStruct((each.size,), np.float32) for key in model.inputs}
+      for name, each in model.config.heads.items()
     }
+    arrays = _restore(path, ARRAYS, {"encoder": shapes["encoder"], "centre": centre})
+    crossing = None
+    if predictor and (path / PREDICTOR).exists():
+      routes = {
+        name: {way: jax.ShapeDtypeStruct((each.size,), np.float32) for way in _ways(model)}
+        for name, each in model.config.heads.items()
+      }
+      crossing = _restore(path, PREDICTOR, {"predictor": shapes["predictor"], "centre": routes})
     head = described["head"]
-    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    target = jax.tree.map(
-      lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device),
-      {"encoder": shapes, "centre": centre},
-    )
-    with ocp.StandardCheckpointer() as checkpointer:
-      stored = checkpointer.metadata(path / ARRAYS).item_metadata
-      if differing := structure_differences(getattr(stored, "tree", stored), target):
-        raise ExportError(
-          f"{directory}: its arrays are not those that {DESCRIPTION} describes. Stored and "
-          f"described: {differing}. Export it again."
-        )
-      arrays = checkpointer.restore(path / ARRAYS, target)
   except XJepaError:
     raise
   except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
     raise ExportError(
       f"{directory}: not an encoder of this version ({type(error).__name__}: {error})."
     ) from error
-  return LoadedEncoder(model, arrays["encoder"], arrays["centre"], head, described)
+  return LoadedEncoder(model, arrays["encoder"], arrays["centre"], head, described, crossing)
 
 
-class LoadedEncoder:
-  """An encoder ready for use.
+def _ways(model: xjepa.XJepa) -> list[str]:
+  """Routes across sensors, as the predictor's centre has them."""
+  return [f"{a}->{b}" for a, b in model.routes if a != b]
 
-    encoder = xjepa_jax.load_encoder("runs/optical_sar/encoder")
-    found = encoder.describe({"sensor": images})     # (B, H, W, C) as stored
 
-  Attributes:
-    head: the one that `describe` uses if none is named.
-    description: what `encoder.json` says.
+def _restore(path: epath.Path, name: str, shapes: Any) -> Any:
+  """The arrays of one of an export's directories, which must be those described.
+
+  Raises:
+    ExportError: they are not.
   """
-
-  def __init__(self, model: xjepa.XJepa, encoder: Any, centre: Any, head: str, description: Any):
-    self.head = head
-    self.description = description
-    self._model = model
-    # Every device has the parameters, and its share of a batch.
-    mesh = jax.sharding.Mesh(np.asarray(jax.local_devices()), ("batch",))
-    self._batch = NamedSharding(mesh, PartitionSpec("batch"))
-    whole = NamedSharding(mesh, PartitionSpec())
-    self._encoder, self._centre = jax.device_put((encoder, centre), whole)
-    self._run = jax.jit(self._encode, static_argnames=("sensor", "head"))
-
-  @property
-  def inputs(self) -> Mapping[str, SensorInput]:
-    """sensor -> the images that the encoder takes of it."""
-    return self._model.inputs
-
-  @property
-  def heads(self) -> dict[str, int]:
-    """head -> the size of its descriptors."""
-    return {name: head.size for name, head in self._model.config.heads.items()}
-
-  def describe(self, values: Mapping[str, Any], head: str | None = None) -> np.ndarray:
-    """Descriptors of images.
-
-    Args:
-      values: one sensor -> (B, H, W, C) values as its product stores them, bands in the order of
-        `inputs[sensor].sensor`. Images larger than the encoder's are cut in the middle.
-      head: by name; None is `self.head`.
-
-    Returns:
-      (B, K) float32 of length 1; scalar products of two sensors' descriptors rank scenes.
-
-    Raises:
-      ExportError: the encoder does not know the sensor or the head, or the images do not fit.
-    """
-    head = self.head if head is None else head
-    if head not in self.heads:
-      raise ExportError(f"no head {head!r}; this encoder has {', '.join(self.heads)}.")
-    return self._on_devices(values, head)
-
-  def tokens(self, values: Mapping[str, Any]) -> np.ndarray:
-    """(B, N, D) float32 patch tokens of images, N in row-major order; else as `describe`."""
-    return self._on_devices(values, None)
-
-  def _on_devices(self, values: Mapping[str, Any], head: str | None) -> np.ndarray:
-    sensor, stored = _one(values, self.inputs)
-    count = len(stored)
-    devices = len(jax.local_devices())
-    rows = max(math.ceil(count / devices), 1) * devices
-    padded = np.zeros((rows, *stored.shape[1:]), stored.dtype)
-    padded[:count] = stored
-    placed = jax.device_put(padded, self._batch)
-    found = self._run(self._encoder, self._centre, placed, sensor=sensor, head=head)
-    return np.asarray(found)[:count]
-
-  def _encode(
-    self, encoder: Any, centre: Any, stored: jax.Array, sensor: str, head: str | None
-  ) -> jax.Array:
-    values, seen = images.scale(self.inputs[sensor].sensor, stored)
-    cut = images.crop({sensor: values}, self.inputs, None)
-    module = xjepa.merge(self._model.encoder, encoder)
-    tokens = module.tokens(cut, {sensor: seen})
-    if head is None:
-      return tokens[sensor].astype(jnp.float32)
-    found = module.descriptors(tokens, heads=(head,))[head][sensor] - centre[head][sensor]
-    length = jnp.linalg.norm(found, axis=-1, keepdims=True)
-    return found / jnp.maximum(length, jnp.finfo(jnp.float32).tiny)
+  device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+  target = jax.tree.map(
+    lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), shapes
+  )
+  with ocp.StandardCheckpointer() as checkpointer:
+    stored = checkpointer.metadata(path / name).item_metadata
+    if differing := structure_differences(getattr(stored, "tree", stored), target):
+      raise ExportError(
+        f"{path}: its arrays are not those that {DESCRIPTION} describes. Stored and described: "
+        f"{differing}. Export it again."
+      )
+    return checkpointer.restore(path / name, target)
 
 
 def _check_local(directory: str) -> None:
@@ -287,26 +242,3 @@ def _model(described: Mapping[str, Any], where: str) -> xjepa.XJepa:
   config = dataclasses.replace(config, model=plain)
   dtype = jnp.dtype(described["dtype"] if jax.default_backend() != "cpu" else "float32")
   return xjepa.build(config, inputs, parse_routes(config.routes, tuple(inputs)), dtype)
-
-
-def _one(values: Mapping[str, Any], inputs: Mapping[str, SensorInput]) -> tuple[str, np.ndarray]:
-  """The only sensor of a call, and its images, checked."""
-  if len(values) != 1 or not set(values) <= set(inputs):
-    raise ExportError(
-      f"images of {', '.join(values) or 'no sensor'}: give those of one of {', '.join(inputs)}."
-    )
-  ((sensor, images_),) = values.items()
-  given, stored = inputs[sensor], np.asarray(images_)
-  bands = ", ".join(given.sensor.band_names)
-  fits = stored.ndim == 4 and stored.shape[3] == given.bands
-  if not fits or stored.shape[1] < given.height or stored.shape[2] < given.width:
-    raise ExportError(
-      f"images of {sensor!r} have shape {stored.shape}; expected (B, H, W, {given.bands}) with "
-      f"H >= {given.height}, W >= {given.width} and the bands {bands}."
-    )
-  if stored.dtype != np.dtype(given.sensor.dtype):
-    raise ExportError(
-      f"images of {sensor!r} are {stored.dtype}; this sensor's values are stored as "
-      f"{given.sensor.dtype}, in {given.sensor.units}. Give them as the product has them, unscaled."
-    )
-  return sensor, stored

@@ -67,7 +67,7 @@ def test_a_cell_is_the_mean_of_its_tokens_and_an_empty_one_the_mean_of_all(indic
 
 
 @pytest.mark.parametrize("hidden", [0, 10])
-def test_a_grid_head_projects_each_cell_alike_and_puts_them_in_a_row(hidden: int) -> None:
+def test_a_grid_head_projects_each_cell_alike_and_puts_first_numbers_first(hidden: int) -> None:
   definition, parameters = head(pooling="grid", cells=2, size=20, hidden=hidden)
   found = described(definition, parameters, SOME, INDICES)
   assert found.shape == (3, 20) and found.dtype == np.float32
@@ -79,7 +79,17 @@ def test_a_grid_head_projects_each_cell_alike_and_puts_them_in_a_row(hidden: int
       if hidden:
         pooled = reference.gelu(reference.linear(parameters["hidden"], pooled))
       expected = reference.linear(parameters["project"], pooled)
-      np.testing.assert_allclose(found[sample, 5 * number : 5 * number + 5], expected, atol=1e-5)
+      np.testing.assert_allclose(found[sample, number::4], expected, atol=1e-5)
+
+
+def test_the_first_numbers_of_a_grid_descriptor_are_a_smaller_descriptor_of_the_same_cells() -> (
+  None
+):
+  definition, parameters = head(pooling="grid", cells=2, size=20)
+  smaller = jax.tree.map(lambda leaf: leaf[..., :2], parameters)
+  expected = described(head(pooling="grid", cells=2, size=8)[0], smaller, SOME, INDICES)
+  found = described(definition, parameters, SOME, INDICES)
+  np.testing.assert_allclose(found[:, :8], expected, atol=1e-6)
 
 
 def test_a_mean_head_does_not_depend_on_places_or_order() -> None:
@@ -109,3 +119,23 @@ def test_descriptors_of_bfloat16_tokens_are_float32_and_close(pooling: str) -> N
   assert found.dtype == np.float32
   assert all(leaf.dtype == np.float32 for leaf in jax.tree.leaves(parameters))
   np.testing.assert_allclose(found, exact, atol=0.03)
+
+
+def test_patches_of_a_cell_add_up_to_what_a_grid_head_says_of_it() -> None:
+  definition, parameters = head(pooling="grid", cells=2, size=12)
+  centre = np.random.default_rng(5).normal(size=12).astype(np.float32)
+  found = described(definition, parameters, TOKENS) - centre
+  module = merge(definition, parameters)
+  patches = np.asarray(module.patches(jnp.asarray(TOKENS), jnp.asarray(centre)))
+  cells = cell_of_token(module.grid, 2)
+  means = np.stack([patches[:, cells == cell].mean(axis=1) for cell in range(4)], axis=1)
+  # The first number of every cell comes first.
+  np.testing.assert_allclose(means.swapaxes(1, 2).reshape(len(TOKENS), -1), found, atol=1e-5)
+
+
+def test_patches_of_a_mean_head_have_its_descriptor_as_their_mean() -> None:
+  definition, parameters = head(pooling="mean", size=6)
+  centre = np.zeros(6, np.float32)
+  patches = merge(definition, parameters).patches(jnp.asarray(TOKENS), jnp.asarray(centre))
+  expected = described(definition, parameters, TOKENS)
+  np.testing.assert_allclose(np.asarray(patches).mean(axis=1), expected, atol=1e-5)

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -15,6 +20,7 @@ from jax.test_util import check_grads
 
 from xjepa_jax.model import layers
 
+ROOT = Path(__file__).resolve().parents[2]
 X = 3 + 2 * jax.random.normal(jax.random.key(0), (2, 3, 5, 8))
 
 
@@ -91,3 +97,18 @@ def test_bfloat16_goes_flax_way() -> None:
   linear = layers.Linear(8, 6, dtype=jnp.bfloat16, rngs=nnx.Rngs(0))
   norm = layers.LayerNorm(8, dtype=jnp.bfloat16, rngs=nnx.Rngs(0))
   assert linear(X).dtype == norm(X).dtype == jnp.bfloat16
+
+
+def test_on_one_device_linear_is_a_product_and_its_gradients_are_those_that_jax_derives() -> None:
+  ended = subprocess.run(
+    [sys.executable, "-m", "tests.model.layers_of_one_device"],
+    cwd=ROOT,
+    env={**os.environ, "XLA_FLAGS": "", "JAX_PLATFORMS": "cpu"},
+    capture_output=True,
+    text=True,
+    timeout=120,
+  )
+  assert ended.returncode == 0, ended.stderr
+  found = json.loads(ended.stdout)
+  assert found["devices"] == 1 and found["written"] == [[2, 3, 5, 8]]
+  assert max(found["value"], *found["gradients"]) < 1e-6

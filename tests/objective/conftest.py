@@ -11,6 +11,7 @@ import jax
 import numpy as np
 import pytest
 
+from tests.compiling import known
 from xjepa_jax.model.outputs import Outputs
 from xjepa_jax.objective.term import Term
 
@@ -79,7 +80,7 @@ def _agrees(
     return reference(inputs["params"], dataclasses.replace(outputs, **floats))
 
   # Compiling is what takes the time here; unoptimised code is made in half of it.
-  quickly = {"xla_backend_optimization_level": 0}
+  quickly = known({"xla_backend_optimization_level": 0})
   value, gradient = jax.jit(jax.value_and_grad(loss), compiler_options=quickly)(inputs)
   wide = jax.tree.map(lambda x: np.asarray(x, np.float64), inputs)
   np.testing.assert_allclose(value, exact(wide), rtol=1e-5)

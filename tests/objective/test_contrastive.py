@@ -37,7 +37,8 @@ def definition(outputs: Outputs, temperature: float, cells: int, across: bool) -
   for a, b in itertools.combinations(sorted(outputs.present), 2):
     both = outputs.present[a] & outputs.present[b]
     one, other = (
-      outputs.descriptors["layout"][s][both].reshape(both.sum(), cells, -1) for s in (a, b)
+      np.stack([outputs.descriptors["layout"][s][both][:, c::cells] for c in range(cells)], 1)
+      for s in (a, b)
     )
     if across:
       one, other = (side.reshape(-1, side.shape[-1]) for side in (one, other))

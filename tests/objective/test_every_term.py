@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from tests.compiling import known
 from xjepa_jax.model.outputs import Outputs
 from xjepa_jax.objective.table import TERMS, build
 
@@ -49,7 +50,7 @@ def losses(floats: dict[str, Any], rest: Outputs) -> tuple[jax.Array, dict[str, 
 @pytest.fixture(scope="module")
 def evaluate() -> Callable[[Outputs], Losses]:
   """Metrics and gradients; one compilation a sharding for all tests."""
-  quickly = {"xla_backend_optimization_level": 0}
+  quickly = known({"xla_backend_optimization_level": 0})
   compiled = jax.jit(jax.grad(losses, has_aux=True), compiler_options=quickly)
   params = OBJECTIVE.init(jax.random.key(0))
 

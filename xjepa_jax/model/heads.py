@@ -16,7 +16,9 @@ class Head(nnx.Module):
   """A descriptor of K numbers.
 
   "mean" and "attention" describe what is in a scene; "grid" also where: the scene is cut into
-  cells, each is described by K / cells numbers, and these are put in a row.
+  cells, each is described by K / cells numbers. These are put in a row as the first number of every
+  cell, the second of every cell, and so on: its first j * cells numbers have j of each cell, so
+  that a descriptor cut there still knows the whole layout.
 
   Args:
     settings: pooling and sizes.
@@ -51,7 +53,27 @@ class Head(nnx.Module):
     if self.has_hidden:
       pooled = jax.nn.gelu(self.hidden(pooled))
     projected = self.project(pooled)
+    if self.pooling == "grid":
+      projected = projected.swapaxes(1, 2)
     return projected.reshape(tokens.shape[0], -1).astype(jnp.float32)
+
+  def patches(self, tokens: Array, centre: Array) -> Array:
+    """What each token says for itself, as the cell that it lies in would.
+
+    Args:
+      tokens: (B, N, D) of a whole grid, in order.
+      centre: (K,) taken from descriptors.
+
+    Returns:
+      (B, N, d) float32, d = K, or K over the cells for the pooling "grid".
+    """
+    if self.has_hidden:
+      tokens = jax.nn.gelu(self.hidden(tokens))
+    projected = self.project(tokens).astype(jnp.float32)
+    if self.pooling != "grid":
+      return projected - centre
+    cell = cell_of_token(self.grid, self.cells)
+    return projected - centre.reshape(-1, self.cells**2).T[cell]
 
   def _pool(self, tokens: Array, indices: Array | None) -> Array:
     if self.pooling == "mean":

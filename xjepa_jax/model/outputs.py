@@ -13,7 +13,7 @@ from flax.core import FrozenDict
 @functools.partial(
   jax.tree_util.register_dataclass,
   data_fields=["predicted", "target", "tokens", "positions", "descriptors", "present"],
-  meta_fields=["grid"],
+  meta_fields=["grid", "prefixes"],
 )
 @dataclasses.dataclass(frozen=True)
 class Outputs:
@@ -30,6 +30,8 @@ class Outputs:
     descriptors: head -> sensor -> (B, K) raw projections, not normalised.
     present: sensor -> (B,) bool, whether the sample has that sensor and is a real row.
     grid: sensor -> (rows, columns) of tokens. Static: a part of the pytree's structure.
+    prefixes: head -> (size, weight) of each beginning of its descriptor that is one of its own;
+      a head without any may be absent. Static.
   """
 
   predicted: dict[str, jax.Array]
@@ -39,7 +41,9 @@ class Outputs:
   descriptors: dict[str, dict[str, jax.Array]]
   present: dict[str, jax.Array]
   grid: Mapping[str, tuple[int, int]]
+  prefixes: Mapping[str, tuple[tuple[int, float], ...]] = dataclasses.field(default_factory=dict)
 
   def __post_init__(self) -> None:
     # The structure of a pytree is a key of jit's cache, and a dict has no hash.
     object.__setattr__(self, "grid", FrozenDict(self.grid))
+    object.__setattr__(self, "prefixes", FrozenDict(self.prefixes))

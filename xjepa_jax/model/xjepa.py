@@ -108,6 +108,10 @@ class XJepa:
       descriptors=encoder.descriptors(tokens, context),
       present=dict(present),
       grid={key: given.grid for key, given in self.inputs.items()},
+      prefixes={
+        name: tuple((size, head.prefix_weight) for size in head.prefixes)
+        for name, head in self.config.heads.items()
+      },
     )
 
   def encode(

@@ -48,7 +48,8 @@ def contrastive(
     learn_temperature: learn log(1 / temperature). The value used is clipped to at most 100 while
       the gradient passes the clip, so that the parameter can come back.
     cells: parts of equal size in which a descriptor is split, each with a length of its own, in
-      the order of memory: (B, cells * d) is (B, cells, d); 0 or 1 compares whole descriptors.
+      the order of a grid head: number j of cell c stands at j * cells + c, so (B, d * cells) is
+      (B, d, cells); 0 or 1 compares whole descriptors.
     across_cells: False contrasts cell c of a sample with cell c of the others, and takes the mean
       over cells; True contrasts it with all cells of all samples, its own others included, so
       that layout counts and there are B * cells candidates.
@@ -77,7 +78,7 @@ def contrastive(
     rows, size = values.shape
     if size % cells:
       raise ConfigError(f"cells is {cells}, which does not divide descriptors of size {size}.")
-    return unit(values.reshape(rows, cells, size // cells))
+    return unit(values.reshape(rows, size // cells, cells).swapaxes(1, 2))
 
   def between(one: jax.Array, other: jax.Array, both: jax.Array, scale: jax.Array) -> jax.Array:
     if across_cells:

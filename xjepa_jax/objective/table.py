@@ -12,6 +12,7 @@ from xjepa_jax.objective import options
 from xjepa_jax.objective.contrastive import contrastive
 from xjepa_jax.objective.cosine import cosine
 from xjepa_jax.objective.latent import latent
+from xjepa_jax.objective.nested import nested
 from xjepa_jax.objective.psa import psa
 from xjepa_jax.objective.sigreg import sigreg
 from xjepa_jax.objective.term import Term
@@ -64,6 +65,8 @@ def _weighted(label: str, entry: Any) -> Weighted:
       raise ConfigError(f"{where}.{key} is missing; the term {name!r} needs it.")
   try:
     term = TERMS[name](**{key: entry[key] for key in parameters if key in entry})
+    if "on" in parameters:
+      term = nested(term, str(entry.get("on", parameters["on"].default)))
     weighted = Weighted(
       term,
       weight=options.number("weight", entry.get("weight", 1.0), least=0),

@@ -1,0 +1,234 @@
+"""An exported encoder in use: images of any of its sensors to descriptors and tokens."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
+
+from xjepa_jax.errors import ExportError
+from xjepa_jax.model import images, xjepa
+from xjepa_jax.model.crossing import predicted_descriptors
+from xjepa_jax.model.inputs import SensorInput
+
+
+class LoadedEncoder:
+  """An encoder ready for use.
+
+    encoder = xjepa_jax.load_encoder("runs/optical_sar/encoder")
+    found = encoder.describe({"sensor": images})     # (B, H, W, C) as stored
+
+  Attributes:
+    head: the one that `describe` uses if none is named.
+    description: what `encoder.json` says.
+  """
+
+  def __init__(
+    self,
+    model: xjepa.XJepa,
+    encoder: Any,
+    centre: Any,
+    head: str,
+    description: Any,
+    predictor: Any = None,
+  ):
+    self.head = head
+    self.description = description
+    self._model = model
+    # Every device has the parameters, and its share of a batch.
+    mesh = jax.sharding.Mesh(np.asarray(jax.local_devices()), ("batch",))
+    self._batch = NamedSharding(mesh, PartitionSpec("batch"))
+    whole = NamedSharding(mesh, PartitionSpec())
+    self._encoder, self._centre = jax.device_put((encoder, centre), whole)
+    self._run = jax.jit(self._encode, static_argnames=("sensor", "head"))
+    self._run_patches = jax.jit(self._patches, static_argnames=("sensor", "head"))
+    self._crossing = None if predictor is None else jax.device_put(predictor, whole)
+    self._run_crossing = jax.jit(self._cross, static_argnames=("sensor", "head", "to"))
+
+  @property
+  def inputs(self) -> Mapping[str, SensorInput]:
+    """sensor -> the images that the encoder takes of it."""
+    return self._model.inputs
+
+  @property
+  def heads(self) -> dict[str, int]:
+    """head -> the size of its descriptors."""
+    return {name: head.size for name, head in self._model.config.heads.items()}
+
+  @property
+  def predicts(self) -> tuple[tuple[str, str], ...]:
+    """(a, b): sensors of which a's images can be described as b's; none without a predictor."""
+    if self._crossing is None:
+      return ()
+    return tuple((a, b) for a, b in self._model.routes if a != b)
+
+  def prefixes(self, head: str | None = None) -> tuple[int, ...]:
+    """Sizes to which a head's descriptors were trained to be cut, besides the whole."""
+    return self._model.config.heads[self._known_head(head)].prefixes
+
+  def describe(
+    self, values: Mapping[str, Any], head: str | None = None, to: str | None = None
+  ) -> np.ndarray:
+    """Descriptors of images.
+
+    Args:
+      values: one sensor -> (B, H, W, C) values as its product stores them, bands in the order of
+        `inputs[sensor].sensor`. Images larger than the encoder's are cut in the middle.
+      head: by name; None is `self.head`.
+      to: another sensor: predict its tokens from the images' first, and describe those; to be
+        compared with plain descriptors of that sensor. Only what is in `predicts`.
+
+    Returns:
+      (B, K) float32 of length 1; scalar products of two sensors' descriptors rank scenes.
+
+    Raises:
+      ExportError: the encoder does not know the sensor or the head, cannot predict, or the images
+        do not fit.
+    """
+    if to is not None:
+      return self._on_devices(values, self._known_head(head), to)
+    return self._on_devices(values, self._known_head(head))
+
+  def start(self, values: Mapping[str, Any], head: str | None = None) -> jax.Array:
+    """As `describe`, but returns while the devices still compute.
+
+    Args:
+      values: as `describe` takes them; B is a multiple of the number of local devices. The array
+        must not be changed before the result is there: on a CPU it is not copied.
+      head: by name; None is `self.head`.
+
+    Returns:
+      (B, K) float32; `numpy.asarray` waits for it. Each device computes B / devices rows, so a
+      row's value depends on that number alone, not on how many devices there are.
+
+    Raises:
+      ExportError: as `describe`, or B does not go evenly onto the devices.
+    """
+    head = self._known_head(head)
+    sensor, stored = _one(values, self.inputs)
+    devices = len(jax.local_devices())
+    if len(stored) == 0 or len(stored) % devices:
+      raise ExportError(f"{len(stored)} images: give a multiple of the {devices} devices here.")
+    return self._run(
+      self._encoder, self._centre, jax.device_put(stored, self._batch), sensor=sensor, head=head
+    )
+
+  def tokens(self, values: Mapping[str, Any]) -> np.ndarray:
+    """(B, N, D) float32 patch tokens of images, N in row-major order; else as `describe`."""
+    return self._on_devices(values, None)
+
+  def patches(self, values: Mapping[str, Any], head: str | None = None) -> np.ndarray:
+    """What each patch of an image says for itself, centred: to see which patches of two match.
+
+    Args:
+      values: as `describe` takes them.
+      head: by name; None is `self.head`.
+
+    Returns:
+      (B, N, d) float32, N in row-major order; d is the descriptor's size, or its share of a cell.
+
+    Raises:
+      ExportError: as `describe`.
+    """
+    head = self._known_head(head)
+    sensor, stored = _one(values, self.inputs)
+    return np.asarray(
+      self._run_patches(self._encoder, self._centre, jnp.asarray(stored), sensor=sensor, head=head)
+    )
+
+  def _known_head(self, head: str | None) -> str:
+    head = self.head if head is None else head
+    if head not in self.heads:
+      raise ExportError(f"no head {head!r}; this encoder has {', '.join(self.heads)}.")
+    return head
+
+  def _on_devices(
+    self, values: Mapping[str, Any], head: str | None, to: str | None = None
+  ) -> np.ndarray:
+    sensor, stored = _one(values, self.inputs)
+    if to is not None and (sensor, to) not in self.predicts:
+      ways = ", ".join(f"{a} to {b}" for a, b in self.predicts) or "nothing"
+      raise ExportError(
+        f"{sensor} to {to} cannot be predicted; this encoder predicts {ways}. Load it with "
+        "predictor=True."
+      )
+    count = len(stored)
+    devices = len(jax.local_devices())
+    rows = max(math.ceil(count / devices), 1) * devices
+    padded = np.zeros((rows, *stored.shape[1:]), stored.dtype)
+    padded[:count] = stored
+    placed = jax.device_put(padded, self._batch)
+    if to is None:
+      found = self._run(self._encoder, self._centre, placed, sensor=sensor, head=head)
+    else:
+      found = self._run_crossing(
+        self._encoder, self._crossing, placed, sensor=sensor, head=head, to=to
+      )
+    return np.asarray(found)[:count]
+
+  def _encode(
+    self, encoder: Any, centre: Any, stored: jax.Array, sensor: str, head: str | None
+  ) -> jax.Array:
+    module, tokens = self._tokens(encoder, stored, sensor)
+    if head is None:
+      return tokens[sensor].astype(jnp.float32)
+    return _unit(module.descriptors(tokens, heads=(head,))[head][sensor] - centre[head][sensor])
+
+  def _patches(
+    self, encoder: Any, centre: Any, stored: jax.Array, sensor: str, head: str
+  ) -> jax.Array:
+    module, tokens = self._tokens(encoder, stored, sensor)
+    found: jax.Array = module.heads[head].patches(tokens[sensor], centre[head][sensor])
+    return found
+
+  def _tokens(
+    self, encoder: Any, stored: jax.Array, sensor: str
+  ) -> tuple[Any, dict[str, jax.Array]]:
+    """The encoder as a module, and sensor -> (B, N, D) of whole images."""
+    values, seen = images.scale(self.inputs[sensor].sensor, stored)
+    cut = images.crop({sensor: values}, self.inputs, None)
+    module = xjepa.merge(self._model.encoder, encoder)
+    return module, module.tokens(cut, {sensor: seen})
+
+  def _cross(
+    self, encoder: Any, crossing: Any, stored: jax.Array, sensor: str, head: str, to: str
+  ) -> jax.Array:
+    _, tokens = self._tokens(encoder, stored, sensor)
+    found = predicted_descriptors(
+      self._model, encoder, crossing["predictor"], tokens, heads=(head,)
+    )
+    way = f"{sensor}->{to}"
+    return _unit(found[head][way] - crossing["centre"][head][way])
+
+
+def _one(values: Mapping[str, Any], inputs: Mapping[str, SensorInput]) -> tuple[str, np.ndarray]:
+  """The only sensor of a call, and its images, checked."""
+  if len(values) != 1 or not set(values) <= set(inputs):
+    raise ExportError(
+      f"images of {', '.join(values) or 'no sensor'}: give those of one of {', '.join(inputs)}."
+    )
+  ((sensor, images_),) = values.items()
+  given, stored = inputs[sensor], np.asarray(images_)
+  bands = ", ".join(given.sensor.band_names)
+  fits = stored.ndim == 4 and stored.shape[3] == given.bands
+  if not fits or stored.shape[1] < given.height or stored.shape[2] < given.width:
+    raise ExportError(
+      f"images of {sensor!r} have shape {stored.shape}; expected (B, H, W, {given.bands}) with "
+      f"H >= {given.height}, W >= {given.width} and the bands {bands}."
+    )
+  if stored.dtype != np.dtype(given.sensor.dtype):
+    raise ExportError(
+      f"images of {sensor!r} are {stored.dtype}; this sensor's values are stored as "
+      f"{given.sensor.dtype}, in {given.sensor.units}. Give them as the product has them, unscaled."
+    )
+  return sensor, stored
+
+
+def _unit(found: jax.Array) -> jax.Array:
+  length = jnp.linalg.norm(found, axis=-1, keepdims=True)
+  return found / jnp.maximum(length, jnp.finfo(jnp.float32).tiny)

@@ -1,0 +1,109 @@
+"""Predict, then pool: what one sensor's image says of another's, as that sensor's descriptor.
+
+The predictor was trained to say what the target encoder makes of another sensor's image, at any
+place. Asked for every place of a query, it gives a whole grid of tokens, which a head describes as
+it describes the encoder's own.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from xjepa_jax.model.xjepa import Parameters, XJepa, merge
+
+
+def prediction_blocks(grid: tuple[int, int], share: float) -> np.ndarray:
+  """All places of a grid as equal rectangular blocks.
+
+  Queries of a block attend to each other, so a block should be as large as those that the
+  predictor was trained on.
+
+  Args:
+    grid: rows and columns of tokens.
+    share: of the places that a block should have.
+
+  Returns:
+    (J, m) int32 row-major places, each once; of the blocks that tile the grid, those nearest in
+    size, and of these the squarest.
+  """
+  rows, columns = grid
+  wanted = math.log(max(share * rows * columns, 1))
+
+  def distance(sides: tuple[int, int]) -> tuple[float, float]:
+    return abs(math.log(sides[0] * sides[1]) - wanted), abs(math.log(sides[0] / sides[1]))
+
+  height, width = min(((h, w) for h in _divisors(rows) for w in _divisors(columns)), key=distance)
+  places = np.arange(rows * columns, dtype=np.int32).reshape(rows, columns)
+  tiles = places.reshape(rows // height, height, columns // width, width).swapaxes(1, 2)
+  return tiles.reshape(-1, height * width)
+
+
+def predicted_tokens(
+  predictor: Any, tokens: Array, targets: Sequence[str], blocks: np.ndarray
+) -> dict[str, Array]:
+  """Tokens of other sensors at every place.
+
+  Args:
+    predictor: the module.
+    tokens: (B, N, D) of one sensor's whole images.
+    targets: sensors to predict.
+    blocks: (J, m) places, each of the N once.
+
+  Returns:
+    target -> (B, N, D) in row-major order.
+  """
+  batch, count = tokens.shape[:2]
+  indices = jnp.broadcast_to(jnp.arange(count), (batch, count))
+  asked = jnp.broadcast_to(jnp.asarray(blocks), (batch, *blocks.shape))
+  order = np.argsort(blocks.ravel())
+  found = predictor(tokens, indices, asked, targets)
+  return {key: each[:, order] for key, each in zip(targets, found, strict=True)}
+
+
+def predicted_descriptors(
+  model: XJepa,
+  encoder: Parameters,
+  predictor: Parameters,
+  tokens: Mapping[str, Array],
+  heads: Sequence[str] | None = None,
+) -> dict[str, dict[str, Array]]:
+  """What each sensor's images say of the others', by the routes that were trained.
+
+  The predictor gives tokens as its targets are, normalised without scale. A head without a hidden
+  layer is linear after pooling by mean or grid, so the scale that is missing, one factor and one
+  summand, goes when descriptors are centred and normalised.
+
+  Args:
+    model: the architecture.
+    encoder: parameters, trained or averaged.
+    predictor: parameters.
+    tokens: sensor -> (B, N, D) of whole images; every route across sensors from one of these.
+    heads: by name; all for None.
+
+  Returns:
+    head -> "a->b" -> (B, K) float32, not normalised.
+  """
+  module, asking = merge(model.encoder, encoder), merge(model.predictor, predictor)
+  blocks = prediction_blocks(model.grid, model.config.mask.scale[1])
+  found: dict[str, dict[str, Array]] = {}
+  for key in tokens:
+    targets = [b for a, b in model.routes if a == key and b != key]
+    if not targets:
+      continue
+    described = module.descriptors(
+      predicted_tokens(asking, tokens[key], targets, blocks), heads=heads
+    )
+    for head, by_target in described.items():
+      ways = found.setdefault(head, {})
+      ways.update({f"{key}->{target}": each for target, each in by_target.items()})
+  return found
+
+
+def _divisors(number: int) -> list[int]:
+  return [each for each in range(1, number + 1) if number % each == 0]
