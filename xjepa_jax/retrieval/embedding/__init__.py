@@ -1,0 +1,1 @@
+"""Archives as directories of descriptors in GeoParquet: listing, reading, computing, writing."""

@@ -1,0 +1,124 @@
+"""Which kind of archive a path is, and its images."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+from xjepa_jax.data import storage
+from xjepa_jax.data.description import INFO_FILE, SENSORS_FILE
+from xjepa_jax.errors import ArchiveError, OptionError
+from xjepa_jax.retrieval.embedding.folder import name_folder
+from xjepa_jax.retrieval.embedding.images import ImageOptions, collect_images, known_sensor
+from xjepa_jax.retrieval.embedding.items import Collected
+from xjepa_jax.retrieval.embedding.locating import locating
+from xjepa_jax.retrieval.embedding.pairs import collect_pairs
+from xjepa_jax.retrieval.embedding.stac import is_stac, name_items
+from xjepa_jax.retrieval.embedding.table import name_rows
+from xjepa_jax.sensors import Sensor
+
+
+@dataclasses.dataclass(frozen=True)
+class ArchiveOptions:
+  """How the command line says that an archive is to be taken.
+
+  Attributes:
+    sensors: the encoder's, key -> description.
+    patterns: sensor -> pattern of its files, "*" where only the sensor was named; empty for all
+      sensors.
+    splits: of pairs or of a table; none for all.
+    bands, offset, nodata: see `ImageOptions`.
+    allow_outside: let paths leave the archive's folder.
+    geometry: False embeds without coordinates. True refuses images without; pairs have them or not.
+  """
+
+  sensors: Mapping[str, Sensor]
+  patterns: Mapping[str, str] = dataclasses.field(default_factory=dict)
+  splits: Sequence[str] = ()
+  bands: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
+  offset: Mapping[str, float] = dataclasses.field(default_factory=dict)
+  nodata: Mapping[str, float | None] = dataclasses.field(default_factory=dict)
+  allow_outside: bool = False
+  geometry: bool = True
+
+
+def collect(path: str, options: ArchiveOptions) -> Collected:
+  """Lists the images of an archive: a data set of pairs, a folder, a table, or STAC.
+
+  Raises:
+    DataError: it cannot be read, or nothing in it can be embedded.
+    OptionError: an option does not fit this kind of archive.
+    SensorError: a sensor of the archive is not the encoder's.
+  """
+  wanted = {key: options.sensors[known_sensor(key, options.sensors)] for key in options.patterns}
+  sensors = wanted or dict(options.sensors)
+  for key in (*options.bands, *options.offset, *options.nodata):
+    known_sensor(key, sensors)
+  if _is_pairs(path):
+    _refuse(path, options, "pairs", "bands", "offset", "nodata")
+    return collect_pairs(path, sensors, options.splits, options.geometry)
+  if storage.is_remote(path):
+    raise ArchiveError(
+      f"{path}: only a data set of pairs is read from object storage, and it has no {INFO_FILE}. "
+      "Copy the images to disk."
+    )
+  images = ImageOptions(
+    sensors,
+    options.bands,
+    options.offset,
+    options.nodata,
+    options.allow_outside,
+    options.geometry,
+  )
+  find = locating(path, options.allow_outside)
+  if is_stac(path):
+    _refuse(path, options, "STAC", "splits", "bands")
+    named, left_out, declared = name_items(path, sensors, find)
+    _check_offsets(path, sensors, declared, options.offset)
+    return collect_images("stac", path, named, left_out, find, images)
+  if path.lower().endswith((".csv", ".parquet")):
+    named = name_rows(path, list(sensors), options.splits, find)
+    return collect_images("images", path, named, (), find, images)
+  _refuse(path, options, "a folder of images", "splits")
+  patterns = dict(options.patterns)
+  if not patterns and len(sensors) == 1:
+    patterns = dict.fromkeys(sensors, "*")
+  if not patterns:
+    raise OptionError(
+      f"{path}: images of which sensor? Give --sensor KEY, or --sensor KEY=PATTERN for each; the "
+      f"encoder knows {', '.join(sensors)}."
+    )
+  return collect_images("images", path, name_folder(path, patterns), (), find, images)
+
+
+def _is_pairs(path: str) -> bool:
+  base = path.rstrip("/")
+  return any(storage.exists(f"{base}/{name}") for name in (SENSORS_FILE, INFO_FILE))
+
+
+def _refuse(path: str, options: ArchiveOptions, kind: str, *names: str) -> None:
+  for name in names:
+    if getattr(options, name):
+      option = "--split" if name == "splits" else f"--{name}"
+      raise OptionError(f"{path}: is {kind}, for which {option} means nothing. Leave it out.")
+
+
+def _check_offsets(
+  path: str,
+  sensors: Mapping[str, Sensor],
+  declared: Mapping[str, Sequence[float]],
+  given: Mapping[str, float],
+) -> None:
+  """Refuses offsets that are not the encoder's, unless it was said which is right.
+
+  Catalogues declare Sentinel-2's +1000 where it was taken away already, and the other way round.
+  """
+  for key, offsets in declared.items():
+    used = given.get(key, sensors[key].scaling.offset)
+    other = sorted({offset for offset in offsets if offset != used})
+    if other and key not in given:
+      raise ArchiveError(
+        f"{path}: assets of sensor {key!r} declare an offset of {other[0]:g} stored values, the "
+        f"encoder was trained with {used:g} ({sensors[key].product}). Say which the files have: "
+        f"--offset {key}={other[0]:g}, or --offset {key}={used:g} if the catalogue is wrong."
+      )

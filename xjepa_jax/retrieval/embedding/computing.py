@@ -1,0 +1,230 @@
+"""Descriptors of parts: tiles are read ahead, batches wait for the devices, never these for them.
+
+Batches are cut from one part's tiles, in the order in which they are read, and the last one of a
+part is filled up with zeros. So what a descriptor was computed beside depends on its part alone,
+and a part has the same bytes whoever writes it. A device gets the same number of rows whatever the
+number of devices.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from xjepa_jax.errors import DataError, EmbeddingError
+from xjepa_jax.retrieval.embedding.items import LeftOut, Reader
+from xjepa_jax.retrieval.embedding.listing import Tiles
+from xjepa_jax.retrieval.embedding.reading import PerThread, read_ahead
+
+_CHUNK = 32  # tiles that a thread reads at once: neighbours share blocks of a file, which it keeps
+_IN_FLIGHT = 3  # batches that the devices have: one computing, others waiting
+
+
+class Describer(Protocol):
+  """Starts the computation of a batch; see `LoadedEncoder.start`."""
+
+  def start(self, values: dict[str, np.ndarray], head: str) -> Any:
+    """(B, K), perhaps not computed yet."""
+
+
+@dataclasses.dataclass
+class DescribedPart:
+  """A part whose descriptors are known.
+
+  Attributes:
+    number: of the part.
+    tiles: (n,) numbers of the tiles that have a row, in order.
+    vectors: (n, K) float32.
+    valid_fraction: (n,).
+    left_out: tiles without a row.
+  """
+
+  number: int
+  tiles: np.ndarray
+  vectors: np.ndarray
+  valid_fraction: np.ndarray
+  left_out: tuple[LeftOut, ...]
+
+
+def describe_parts(
+  numbers: Sequence[int],
+  parts: Sequence[tuple[int, int]],
+  tiles: Tiles,
+  readers: PerThread[Reader],
+  describer: Describer,
+  head: str,
+  rows: int,
+  min_valid: float,
+  threads: int,
+) -> Iterator[DescribedPart]:
+  """Describes parts one after another.
+
+  Args:
+    numbers: of the parts, in the order in which they are done.
+    parts: where each begins and ends among the tiles.
+    tiles: of the archive.
+    readers: one a thread.
+    describer: of batches.
+    head: of the encoder.
+    rows: of a batch.
+    min_valid: tiles of which less was seen are left out.
+    threads: that read.
+
+  Raises:
+    EmbeddingError: the encoder gives a descriptor that is not finite.
+    DataError: see `Reader`, but for what concerns one tile alone: that one is left out.
+  """
+
+  def read(task: tuple[int, np.ndarray]) -> tuple[int, list[_Read]]:
+    reader = readers.get()
+    return task[0], [_read(reader, tiles, int(tile), min_valid) for tile in task[1]]
+
+  tasks = (
+    (number, chunk) for number in numbers for chunk in _chunks(reading_order(tiles, *parts[number]))
+  )
+  ahead = threads + max(2 * rows // _CHUNK, 2)
+  batches = _Batches(describer, head, rows, tiles)
+  current: int | None = None
+  for number, found in read_ahead(tasks, read, threads, ahead):
+    if current is not None and number != current:
+      batches.end_part(current)
+      yield from batches.finished()
+    current = number
+    for each in found:
+      batches.add(each)
+    yield from batches.finished()
+  if current is not None:
+    batches.end_part(current)
+  yield from batches.finished(wait=True)
+
+
+def reading_order(tiles: Tiles, start: int, stop: int) -> np.ndarray:
+  """Numbers of a part's tiles, image by image and row by row: as files hold them."""
+  numbers = np.arange(start, stop)
+  windows = tiles.windows[start:stop]
+  return numbers[np.lexsort((windows[:, 0], windows[:, 1], tiles.item[start:stop]))]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Read:
+  """A tile that was read: its values, or why it is left out."""
+
+  tile: int
+  values: np.ndarray | None
+  valid_fraction: float
+  left_out: LeftOut | None
+
+
+def _read(reader: Reader, tiles: Tiles, tile: int, min_valid: float) -> _Read:
+  item, window = tiles.of(tile)
+  try:
+    values, seen = reader.read(item, window)
+    reason = ""
+    if seen == 0 or seen < min_valid:
+      reason = f"{seen:.1%} of its pixels were seen, expected at least {min_valid:.1%}."
+  except DataError as error:
+    values, seen, reason = None, 0.0, str(error)
+  if reason or values is None:
+    return _Read(tile, None, seen, LeftOut(tiles.id(tile), item.sensor, item.source, reason))
+  return _Read(tile, values, seen, None)
+
+
+def _chunks(numbers: np.ndarray) -> Iterator[np.ndarray]:
+  for at in range(0, len(numbers), _CHUNK):
+    yield numbers[at : at + _CHUNK]
+
+
+class _Batches:
+  """Tiles gathered to batches, batches on the devices, and the parts that come of them."""
+
+  def __init__(self, describer: Describer, head: str, rows: int, tiles: Tiles):
+    self._describer, self._head, self._rows, self._tiles = describer, head, rows, tiles
+    self._buffer: np.ndarray | None = None
+    self._filled: list[_Read] = []
+    self._free: dict[tuple[Any, ...], list[np.ndarray]] = collections.defaultdict(list)
+    # (result, its tiles, buffer) in the order in which they were started.
+    self._flying: collections.deque[tuple[Any, list[_Read], np.ndarray]] = collections.deque()
+    self._done: list[tuple[list[_Read], np.ndarray]] = []
+    self._left_out: list[LeftOut] = []
+    # Parts all of whose batches were started, and how many batches were left then.
+    self._ended: collections.deque[tuple[int, int, list[LeftOut]]] = collections.deque()
+    self._started = self._fetched = self._taken = 0
+
+  def add(self, read: _Read) -> None:
+    """Puts a tile into the batch, and starts the batch if it is full."""
+    if read.values is None:
+      assert read.left_out is not None
+      self._left_out.append(read.left_out)
+      return
+    if self._buffer is None:
+      self._buffer = self._new_buffer(read.values)
+    self._buffer[len(self._filled)] = read.values
+    self._filled.append(dataclasses.replace(read, values=None))
+    if len(self._filled) == self._rows:
+      self._start()
+
+  def end_part(self, number: int) -> None:
+    """Starts what is left of a part."""
+    if self._filled:
+      self._start()
+    self._ended.append((number, self._started, self._left_out))
+    self._left_out = []
+
+  def finished(self, wait: bool = False) -> Iterator[DescribedPart]:
+    """Parts that are described; waits for the devices where too many batches are under way."""
+    while len(self._flying) > (0 if wait else _IN_FLIGHT - 1):
+      self._fetch()
+    while self._ended and self._ended[0][1] <= self._fetched:
+      number, batches, left_out = self._ended.popleft()
+      mine, self._done = self._done[: batches - self._taken], self._done[batches - self._taken :]
+      self._taken = batches
+      yield _part(number, mine, left_out)
+
+  def _start(self) -> None:
+    assert self._buffer is not None
+    self._buffer[len(self._filled) :] = 0
+    sensor = self._tiles.of(self._filled[0].tile)[0].sensor
+    result = self._describer.start({sensor: self._buffer}, self._head)
+    self._flying.append((result, self._filled, self._buffer))
+    self._started += 1
+    self._buffer, self._filled = None, []
+
+  def _fetch(self) -> None:
+    result, reads, buffer = self._flying.popleft()
+    found = np.asarray(result)[: len(reads)]
+    wrong = ~np.isfinite(found).all(axis=1)
+    if wrong.any():
+      item, window = self._tiles.of(reads[int(np.flatnonzero(wrong)[0])].tile)
+      raise EmbeddingError(
+        f"{item.source}, {tuple(window)}: the encoder's descriptor is not finite. Its weights, or "
+        "the values there, are not what they should be."
+      )
+    self._done.append((reads, found))
+    self._free[buffer.shape, buffer.dtype].append(buffer)
+    self._fetched += 1
+
+  def _new_buffer(self, values: np.ndarray) -> np.ndarray:
+    """Memory for a batch; on a CPU the devices read from it, so it is used again when they did."""
+    free = self._free[(self._rows, *values.shape), values.dtype]
+    return free.pop() if free else np.zeros((self._rows, *values.shape), values.dtype)
+
+
+def _part(
+  number: int, batches: Sequence[tuple[list[_Read], np.ndarray]], left_out: Sequence[LeftOut]
+) -> DescribedPart:
+  """A part's descriptors in the order of its tiles."""
+  reads = [read for batch, _ in batches for read in batch]
+  tiles = np.array([read.tile for read in reads], np.int64)
+  order = np.argsort(tiles)
+  vectors = np.concatenate([found for _, found in batches]) if batches else np.zeros((0, 0))
+  return DescribedPart(
+    number,
+    tiles[order],
+    vectors[order].astype(np.float32, copy=False),
+    np.array([read.valid_fraction for read in reads])[order],
+    tuple(sorted(left_out, key=lambda each: (each.sensor, each.id, each.source))),
+  )

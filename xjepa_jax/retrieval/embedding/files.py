@@ -1,0 +1,206 @@
+"""Reading a directory of embeddings; nothing is used before its bytes are compared."""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import functools
+import itertools
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from xjepa_jax.errors import EmbeddingError
+from xjepa_jax.retrieval.embedding.description import (
+  DESCRIPTION,
+  EmbeddingDescription,
+  description_from_json,
+)
+from xjepa_jax.retrieval.embedding.manifest import MANIFEST, check_files, file_sha256
+from xjepa_jax.retrieval.embedding.part import open_part
+from xjepa_jax.retrieval.embedding.quantisation import restore
+from xjepa_jax.retrieval.embedding.schema import part_schema
+
+_VECTOR = ("embedding", "embedding_scale")
+_GROUPS_KEPT = 32  # row groups that `take` keeps: hits of one query lie near each other
+
+
+def open_embeddings(directory: str) -> EmbeddingFiles:
+  """Opens a directory that `python -m xjepa_jax.retrieval.embed` wrote.
+
+  Raises:
+    EmbeddingError: it is unfinished, a file is damaged (named), or its parts do not fit its
+      description.
+  """
+  parts = check_files(directory)
+  path = os.path.join(directory, DESCRIPTION)
+  try:
+    with open(path, encoding="utf-8") as file:
+      description = description_from_json(file.read(), path)
+  except OSError as error:
+    raise EmbeddingError(f"{path}: cannot be read ({error.strerror}).") from error
+  fingerprint = file_sha256(os.path.join(directory, MANIFEST))
+  return EmbeddingFiles(directory, description, parts, fingerprint)
+
+
+class EmbeddingFiles:
+  """The rows of a directory of embeddings, by number: in the order of parts, then of rows.
+
+  Attributes:
+    directory: as it was opened.
+    description: what the directory says of itself.
+    fingerprint: SHA-256 of its manifest, and so of all its files.
+  """
+
+  def __init__(
+    self,
+    directory: str,
+    description: EmbeddingDescription,
+    parts: Sequence[str],
+    fingerprint: str,
+  ):
+    self.directory = directory
+    self.description = description
+    self.fingerprint = fingerprint
+    self._paths = [os.path.join(directory, name) for name in parts]
+    # (part, row group) of each group of rows, and where it ends.
+    self._groups: list[tuple[int, int]] = []
+    sizes: list[int] = []
+    expected = part_schema(
+      description.dimensions, description.quantisation, description.georeferenced
+    )
+    for number, path in enumerate(self._paths):
+      with _reading(path), open_part(path) as part:
+        if not part.schema_arrow.equals(expected, check_metadata=False):
+          raise EmbeddingError(f"{path}: its columns are not those that {DESCRIPTION} describes.")
+        groups = range(part.num_row_groups)
+        self._groups += [(number, group) for group in groups]
+        sizes += [part.metadata.row_group(group).num_rows for group in groups]
+    self._ends = list(itertools.accumulate(sizes))
+    self._kept: collections.OrderedDict[int, pa.Table] = collections.OrderedDict()
+    if len(self) != description.count:
+      raise EmbeddingError(
+        f"{directory}: its parts hold {len(self)} rows, {DESCRIPTION} says {description.count}."
+      )
+
+  def __len__(self) -> int:
+    return self._ends[-1] if self._ends else 0
+
+  def tables(self, rows: int = 65536, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+    """All rows in their order, at most `rows` at once; `columns` by name, None for all."""
+    for path in self._paths:
+      with _reading(path), open_part(path) as part:
+        for batch in part.iter_batches(rows, columns=None if columns is None else list(columns)):
+          yield pa.Table.from_batches([batch])
+
+  def vectors(self) -> np.ndarray:
+    """(N, K) float32 of length 1, all of them."""
+    found = np.empty((len(self), self.description.dimensions), np.float32)
+    at = 0
+    for table in self.tables(columns=self._vector_columns()):
+      found[at : at + len(table)] = table_vectors(table)
+      at += len(table)
+    return found
+
+  def vectors_of(self, rows: Sequence[int] | np.ndarray) -> np.ndarray:
+    """(len(rows), K) float32 of length 1, of rows by number, in the order asked for."""
+    found = np.empty((len(rows), self.description.dimensions), np.float32)
+    for group, places, numbers in self._located(rows):
+      table = self._read(group, self._vector_columns())
+      found[places] = table_vectors(table.take(pa.array(numbers)))
+    return found
+
+  def take(self, rows: Sequence[int] | np.ndarray) -> list[dict[str, Any]]:
+    """Whole rows by number but for the embedding, in the order asked for.
+
+    Returns:
+      A dictionary a row, column -> value; geometries are WKB, times are aware datetimes.
+
+    Raises:
+      IndexError: there is no such row.
+    """
+    found: list[dict[str, Any]] = [{}] * len(rows)
+    for group, places, numbers in self._located(rows):
+      for place, row in zip(places, self._described(group).take(pa.array(numbers)).to_pylist(),
+                            strict=True):  # fmt: skip
+        found[place] = {"row": int(rows[place]), **row}
+    return found
+
+  def find(self, id: str, sensor: str | None = None) -> list[int]:
+    """Numbers of the rows of an id, of one sensor or of all; none if there is no such row."""
+    names = self._names
+    found = pc.equal(names["id"], id)
+    if sensor is not None:
+      found = pc.and_(found, pc.equal(names["sensor"], sensor))
+    return [int(row) for row in np.flatnonzero(found.to_numpy(zero_copy_only=False))]
+
+  @functools.cached_property
+  def _names(self) -> pa.Table:
+    tables = list(self.tables(columns=["id", "sensor"]))
+    if tables:
+      return pa.concat_tables(tables).combine_chunks()
+    return pa.table({"id": pa.array([], pa.string()), "sensor": pa.array([], pa.string())})
+
+  def _vector_columns(self) -> list[str]:
+    return list(_VECTOR[: 2 if self.description.quantisation == "int8" else 1])
+
+  def _located(self, rows: Any) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    """Group of rows, places in `rows` of those that lie in it, and their numbers in it."""
+    numbers = np.asarray(rows, np.int64).reshape(-1)
+    outside = numbers[(numbers < 0) | (numbers >= len(self))]
+    if len(outside):
+      raise IndexError(f"row {outside[0]} of {len(self)}")
+    groups = np.searchsorted(self._ends, numbers, side="right")
+    for group in np.unique(groups):
+      places = np.flatnonzero(groups == group)
+      start = self._ends[group - 1] if group else 0
+      yield int(group), places, numbers[places] - start
+
+  def _described(self, group: int) -> pa.Table:
+    """A group of rows without the embedding; the last ones read are kept."""
+    if group not in self._kept:
+      names = part_schema(
+        self.description.dimensions,
+        self.description.quantisation,
+        self.description.georeferenced,
+      ).names
+      self._kept[group] = self._read(group, [name for name in names if name not in _VECTOR])
+      if len(self._kept) > _GROUPS_KEPT:
+        self._kept.popitem(last=False)
+    self._kept.move_to_end(group)
+    return self._kept[group]
+
+  def _read(self, group: int, columns: list[str]) -> pa.Table:
+    number, inner = self._groups[group]
+    path = self._paths[number]
+    with _reading(path), open_part(path) as part:
+      return part.read_row_group(inner, columns=columns)
+
+
+def table_vectors(table: pa.Table) -> np.ndarray:
+  """(n, K) float32 of length 1 from the columns `embedding` and `embedding_scale` of a table."""
+  stored = table.column("embedding").combine_chunks()
+  if isinstance(stored, pa.ChunkedArray):  # of a table without rows
+    stored = pa.array([], stored.type)
+  size = stored.type.list_size
+  values = stored.flatten().to_numpy(zero_copy_only=False).reshape(-1, size)
+  scale = None
+  if "embedding_scale" in table.column_names:
+    scale = table.column("embedding_scale").to_numpy()
+  return restore(values, scale)
+
+
+@contextlib.contextmanager
+def _reading(path: str) -> Iterator[None]:
+  """Names the part in whatever reading it raises."""
+  try:
+    yield
+  except (OSError, pa.ArrowException) as error:
+    raise EmbeddingError(
+      f"{path}: the part cannot be read ({str(error).splitlines()[0]}). Copy it again from its "
+      "source, or embed the archive again."
+    ) from error

@@ -1,0 +1,164 @@
+"""Stored values of an archive as the encoder's sensor stores them, or refused.
+
+What is brought over: float64 to float32, integers of one kind to another that holds them, the value
+that a file declares as nodata to the sensor's, and an offset such as Sentinel-2's +1000. What is
+not: integers to floats and back, for these are other units.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+
+from xjepa_jax.errors import ImageError, SensorError
+from xjepa_jax.sensors import Sensor
+
+
+@dataclasses.dataclass(frozen=True)
+class Fit:
+  """How values of one sensor's files become the encoder's.
+
+  Attributes:
+    key: of the sensor.
+    sensor: as the encoder has it.
+    offset: of the files' stored values, as `Scaling.offset` is; the sensor's own if they agree.
+  """
+
+  key: str
+  sensor: Sensor
+  offset: float
+
+  @property
+  def shift(self) -> float:
+    """What is added to stored values to have the encoder's."""
+    return self.offset - self.sensor.scaling.offset
+
+  def checked_as(self) -> Sensor:
+    """The sensor that describes values before the shift, for the check of units."""
+    scaling = dataclasses.replace(self.sensor.scaling, offset=self.offset)
+    return dataclasses.replace(self.sensor, scaling=scaling)
+
+
+def of_dataset(key: str, ours: Sensor, theirs: Sensor) -> tuple[Fit, tuple[int, ...]]:
+  """How a data set's sensor becomes the encoder's, and which of its bands are taken.
+
+  Raises:
+    SensorError: it lacks a band, or its values are in other units.
+  """
+  missing = [name for name in ours.band_names if name not in theirs.band_names]
+  if missing:
+    raise SensorError(
+      f"sensor {key!r}: the archive's {theirs.product} has no band {', '.join(missing)}, which the "
+      f"encoder takes; its bands are {', '.join(theirs.band_names)}."
+    )
+  for what, found, expected in (
+    ("units", theirs.units, ours.units),
+    ("dtype", theirs.dtype, ours.dtype),
+    ("gain", theirs.scaling.gain, ours.scaling.gain),
+  ):
+    if found != expected:
+      raise SensorError(
+        f"sensor {key!r}: the archive's {theirs.product} has {what} {found!r}, the encoder was "
+        f"trained with {expected!r} ({ours.product}). Embed the product that it was trained with."
+      )
+  return Fit(key, ours, theirs.scaling.offset), theirs.index(ours.band_names)
+
+
+def fit_values(
+  fit: Fit, values: np.ndarray, declared: float | None, where: str
+) -> tuple[np.ndarray, float]:
+  """An image's values as the encoder takes them.
+
+  Args:
+    fit: of its sensor.
+    values: (H, W, C) as the file stores them.
+    declared: what the file declares as nodata, or None.
+    where: the file, for the message of an error.
+
+  Returns:
+    (H, W, C) in the sensor's dtype, and the fraction of pixels that were seen.
+
+  Raises:
+    ImageError: the sensor's type cannot hold the values.
+  """
+  sensor = fit.sensor
+  unseen = _declared(values, declared) if _differs(declared, sensor, values.dtype) else None
+  stored = _typed(values, unseen, sensor, where)
+  marker = sensor.nodata
+  if marker is None and stored.dtype.kind == "f":
+    marker = math.nan
+  if unseen is not None and marker is not None:
+    stored = np.where(unseen, np.asarray(marker, stored.dtype), stored)
+  fraction = _seen(stored, sensor, unseen if marker is None else None)
+  if fit.shift:
+    stored = _shifted(stored, fit.shift, sensor)
+  return stored, fraction
+
+
+def _seen(stored: np.ndarray, sensor: Sensor, unseen: np.ndarray | None) -> float:
+  """The fraction of pixels that were seen; most images are whole, which is told at once."""
+  known = sensor.nodata is not None and math.isfinite(sensor.nodata)
+  marked = known and (stored == stored.dtype.type(sensor.nodata)).any()
+  if unseen is None and not marked and (stored.dtype.kind != "f" or np.isfinite(stored).all()):
+    return 1.0
+  seen = sensor.valid(stored)
+  if unseen is not None:
+    seen &= ~unseen.all(axis=-1)
+  return float(seen.mean(dtype=np.float64))
+
+
+def _declared(values: np.ndarray, declared: float | None) -> np.ndarray | None:
+  """(H, W, C) where values are what the file declares as nodata; None if that marks nothing new."""
+  if declared is None or math.isnan(declared):
+    return None
+  found = values == np.float64(declared).astype(values.dtype)
+  return found if found.any() else None
+
+
+def _differs(declared: float | None, sensor: Sensor, dtype: np.dtype) -> bool:
+  if declared is None:
+    return False
+  if dtype.kind in "iu":
+    limits = np.iinfo(dtype)
+    if not (float(declared).is_integer() and limits.min <= declared <= limits.max):
+      return False  # no pixel can have it
+  return sensor.nodata is None or declared != sensor.nodata
+
+
+def _typed(values: np.ndarray, unseen: np.ndarray | None, sensor: Sensor, where: str) -> np.ndarray:
+  found, wanted = values.dtype, np.dtype(sensor.dtype)
+  if found == wanted:
+    return values
+  if found.kind == "f" and wanted.kind == "f":
+    with np.errstate(over="ignore"):  # beyond float32 lie only markers; infinite, they stay unseen
+      return values.astype(wanted)
+  if found.kind in "iu" and wanted.kind in "iu":
+    kept = values if unseen is None else values[~unseen]
+    limits = np.iinfo(wanted)
+    if not kept.size or (kept.min() >= limits.min and kept.max() <= limits.max):
+      return values.astype(wanted)
+    raise ImageError(
+      f"{where}: holds {found} values from {kept.min()} to {kept.max()}, which {wanted}, the type "
+      f"of the encoder's {sensor.product}, cannot hold. If a fill value is among them, the file "
+      "has to declare it as nodata."
+    )
+  raise ImageError(
+    f"{where}: holds {found}, but the encoder's {sensor.product} is stored as {wanted}, in "
+    f"{sensor.units}. Convert the files to the product that it was trained with."
+  )
+
+
+def _shifted(stored: np.ndarray, shift: float, sensor: Sensor) -> np.ndarray:
+  """Values with an offset added; none becomes nodata by it, and nodata stays what it is."""
+  moved = stored.astype(np.float64) + shift
+  if stored.dtype.kind == "f":
+    return moved.astype(stored.dtype)
+  limits = np.iinfo(stored.dtype)
+  moved = np.clip(np.rint(moved), limits.min, limits.max)
+  if sensor.nodata is None:
+    return moved.astype(stored.dtype)
+  beside = sensor.nodata + (1 if sensor.nodata < limits.max else -1)
+  moved[moved == sensor.nodata] = beside
+  return np.where(stored == stored.dtype.type(sensor.nodata), stored, moved.astype(stored.dtype))

@@ -1,0 +1,55 @@
+"""A folder of images: every file of it, or for each sensor those that match a pattern."""
+
+from __future__ import annotations
+
+import collections
+import fnmatch
+import os
+from collections.abc import Mapping
+
+from xjepa_jax.data.raster import SUFFIXES
+from xjepa_jax.errors import ArchiveError
+from xjepa_jax.retrieval.embedding.images import Named
+
+
+def name_folder(folder: str, patterns: Mapping[str, str]) -> list[Named]:
+  """The images below a folder, in the order of their paths, which without suffix are their ids.
+
+  Args:
+    folder: or one image.
+    patterns: sensor -> what paths relative to the folder have to match, "*" for all.
+
+  Raises:
+    ArchiveError: there is no such folder, no image, or one that two sensors claim.
+  """
+  if os.path.isfile(folder):
+    paths = [os.path.basename(folder)]
+  elif os.path.isdir(folder):
+    paths = sorted(
+      os.path.relpath(os.path.join(above, name), folder)
+      for above, _, names in os.walk(folder)
+      for name in names
+      if name.lower().endswith(SUFFIXES) and not name.startswith(".")
+    )
+  else:
+    raise ArchiveError(f"{folder}: there is no such file or folder.")
+  found = []
+  plain = collections.Counter(os.path.splitext(path)[0] for path in paths)
+  for path in paths:
+    posix = path.replace(os.sep, "/")
+    claimed = [key for key, pattern in patterns.items() if fnmatch.fnmatchcase(posix, pattern)]
+    if len(claimed) > 1:
+      raise ArchiveError(
+        f"{path} is claimed by the sensors {' and '.join(claimed)}; give patterns that tell their "
+        "files apart: --sensor KEY=PATTERN."
+      )
+    if claimed:
+      bare = os.path.splitext(path)[0]
+      name = posix if plain[bare] > 1 else bare.replace(os.sep, "/")
+      found.append(Named(name, claimed[0], (path,)))
+  if not found:
+    raise ArchiveError(
+      f"{folder}: has no image ({', '.join(SUFFIXES)}) that matches "
+      f"{', '.join(f'{key}={pattern}' for key, pattern in patterns.items())}."
+    )
+  return found

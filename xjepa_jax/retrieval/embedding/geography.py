@@ -1,0 +1,72 @@
+"""From an image's grid to degrees in EPSG:4326."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from xjepa_jax.data.raster import GDAL_OPTIONS, import_rasterio
+
+
+def to_degrees(crs: str, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  """Longitude and latitude of points, NaN where there is no way to them.
+
+  Args:
+    crs: as a `Raster` has it.
+    x, y: (n,) float64, map coordinates.
+
+  Returns:
+    Two (n,) float64. Longitudes are as the transformation gives them: for a geographic system that
+    counts from 0 to 360, so do they.
+  """
+  rasterio = import_rasterio()
+  from rasterio.warp import transform
+
+  try:
+    with rasterio.Env(**GDAL_OPTIONS):
+      longitude, latitude = transform(crs, "EPSG:4326", x, y)
+  except Exception:  # an engineering or damaged system: the image is sound, its place unknown
+    return np.full(len(x), np.nan), np.full(len(x), np.nan)
+  found = np.asarray(longitude, np.float64), np.asarray(latitude, np.float64)
+  wrong = ~(np.isfinite(found[0]) & np.isfinite(found[1])) | (np.abs(found[1]) > 90)
+  for values in found:
+    values[wrong] = np.nan
+  return found
+
+
+def map_points(
+  transforms: np.ndarray, columns: np.ndarray, rows: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+  """Map coordinates of places in pixels.
+
+  Args:
+    transforms: (n, 6), (a, b, c, d, e, f) as rasterio.Affine has it.
+    columns, rows: (n,) or (n, P).
+  """
+  a, b, c, d, e, f = (transforms[:, i].reshape(-1, *[1] * (columns.ndim - 1)) for i in range(6))
+  return a * columns + b * rows + c, d * columns + e * rows + f
+
+
+def degrees_of(
+  systems: Sequence[str], x: np.ndarray, y: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+  """As `to_degrees`, each of n rows in a system of its own: one transformation a system.
+
+  Args:
+    systems: n.
+    x, y: (n,) or (n, P).
+  """
+  longitude, latitude = np.full(x.shape, np.nan), np.full(x.shape, np.nan)
+  names, number = np.unique(np.asarray(systems, object).astype(str), return_inverse=True)
+  for place, name in enumerate(names):
+    mine = number == place
+    if name:
+      found = to_degrees(str(name), x[mine].reshape(-1), y[mine].reshape(-1))
+      longitude[mine], latitude[mine] = (values.reshape(x[mine].shape) for values in found)
+  return longitude, latitude
+
+
+def wrapped(longitude: np.ndarray) -> np.ndarray:
+  """Longitudes from -180 up to but not including 180."""
+  return np.where((longitude >= -180) & (longitude < 180), longitude, (longitude + 180) % 360 - 180)

@@ -1,0 +1,188 @@
+"""Images in files as an archive: found in a folder, named by a table, or by STAC items."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from xjepa_jax.data.raster import RasterHeader
+from xjepa_jax.errors import ArchiveError, DataError, OptionError
+from xjepa_jax.retrieval.embedding.bands import bands_of
+from xjepa_jax.retrieval.embedding.fitting import Fit
+from xjepa_jax.retrieval.embedding.items import BandFile, Collected, Item, LeftOut
+from xjepa_jax.retrieval.embedding.windows import WindowReader, header_of, source_of, stack_of
+from xjepa_jax.sensors import Sensor
+
+_THREADS = 8  # opening a file waits for the disk
+
+
+@dataclasses.dataclass(frozen=True)
+class Named:
+  """An image that an archive names, not opened yet.
+
+  Attributes:
+    id, sensor, time, labels: as `Item` has them.
+    paths: one file, or one a band of the sensor in its order.
+    bands: which band of each file, where each is told; else they are found by `bands_of`.
+  """
+
+  id: str
+  sensor: str
+  paths: tuple[str, ...]
+  bands: tuple[int, ...] = ()
+  time: str = ""
+  labels: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageOptions:
+  """How files are taken.
+
+  Attributes:
+    sensors: key -> description, as the encoder has it.
+    bands: key -> names of the bands of its files, in their order.
+    offset: key -> offset of its stored values, where it is not the encoder's.
+    nodata: key -> what marks nodata, whatever the files declare.
+    allow_outside: whether paths may leave the archive's folder.
+    geometry: files without a place are refused.
+  """
+
+  sensors: Mapping[str, Sensor]
+  bands: Mapping[str, Sequence[str]]
+  offset: Mapping[str, float]
+  nodata: Mapping[str, float | None]
+  allow_outside: bool
+  geometry: bool
+
+
+def collect_images(
+  kind: str,
+  path: str,
+  named: Iterable[Named],
+  left_out: Sequence[LeftOut],
+  locate: Callable[[str], str],
+  options: ImageOptions,
+) -> Collected:
+  """Opens the header of every image.
+
+  Args:
+    kind, path: of the archive.
+    named: its images.
+    left_out: what naming them left out.
+    locate: from a path as the archive has it to one that can be opened; refuses others.
+    options: how files are taken.
+
+  Raises:
+    ArchiveError: images have no place although rows are to have one, or nothing can be used.
+  """
+  with ThreadPoolExecutor(_THREADS) as pool:
+    found = list(pool.map(functools.partial(_open, locate=locate, options=options), named))
+  items = [each for each in found if isinstance(each, Item)]
+  unusable = [each for each in found if isinstance(each, LeftOut)]
+  skipped = [*left_out, *unusable]
+  for key in options.sensors:
+    lost = [each for each in unusable if each.sensor == key]
+    if lost and not any(item.sensor == key for item in items):
+      raise ArchiveError(
+        f"{path}: none of the {len(lost)} images of sensor {key!r} can be embedded. The first: "
+        f"{lost[0].reason}"
+      )
+  if not items:
+    reason = f" The first: {skipped[0].id}: {skipped[0].reason}" if skipped else ""
+    raise ArchiveError(f"{path}: has no image that can be embedded.{reason}")
+  nowhere = [item for item in items if not item.georeferenced]
+  if nowhere and options.geometry:
+    raise ArchiveError(
+      f"{path}: {len(nowhere)} of {len(items)} images have no coordinate reference system or no "
+      f"transform, the first {nowhere[0].source}. Give them one, or --no-geometry to embed all "
+      "without coordinates."
+    )
+  if not options.geometry:
+    items = [dataclasses.replace(item, crs="") for item in items]
+  fits = {
+    key: Fit(key, sensor, options.offset.get(key, sensor.scaling.offset))
+    for key, sensor in options.sensors.items()
+  }
+  return Collected(
+    kind=kind,
+    path=os.path.abspath(path),
+    items=items,
+    left_out=skipped,
+    reader=functools.partial(WindowReader, locate, fits, options.nodata),
+    tiled=True,
+    settings={
+      "bands": {key: list(names) for key, names in options.bands.items()},
+      "offset": dict(options.offset),
+      "nodata": {key: str(value) for key, value in options.nodata.items()},
+      "allow_outside": options.allow_outside,
+    },
+    notes=[
+      f"{key}: stored values are shifted by {fit.shift:+g} to the encoder's {fit.sensor.product}."
+      for key, fit in fits.items()
+      if fit.shift
+    ],
+  )
+
+
+def known_sensor(key: str, sensors: Mapping[str, Sensor]) -> str:
+  """The key, if the encoder has that sensor.
+
+  Raises:
+    OptionError: it has not.
+  """
+  if key not in sensors:
+    raise OptionError(f"sensor {key!r}: the encoder knows {', '.join(sensors)}.")
+  return key
+
+
+def _open(image: Named, locate: Callable[[str], str], options: ImageOptions) -> Item | LeftOut:
+  sensor = options.sensors[image.sensor]
+  try:
+    full = {path: locate(path) for path in image.paths}
+    headers = {path: header_of(full[path]) for path in full}
+    files = _files(image, sensor, headers, options.bands.get(image.sensor, ()))
+    stack = stack_of(list(headers.values()))
+    nbytes = sum(os.path.getsize(each) for each in full.values())
+  except (DataError, OSError) as error:
+    return LeftOut(image.id, image.sensor, ";".join(image.paths), str(error))
+  finest = stack.finest
+  return Item(
+    id=image.id,
+    sensor=image.sensor,
+    source=source_of(files),
+    height=finest.shape[0],
+    width=finest.shape[1],
+    crs=finest.crs,
+    transform=finest.transform,
+    time=image.time,
+    labels=image.labels,
+    nbytes=nbytes,
+    files=files,
+  )
+
+
+def _files(
+  image: Named, sensor: Sensor, headers: Mapping[str, RasterHeader], told: Sequence[str]
+) -> tuple[BandFile, ...]:
+  if image.bands:
+    for path, band in zip(image.paths, image.bands, strict=True):
+      if band > headers[path].count:
+        raise ArchiveError(f"{path}: has {headers[path].count} bands, band {band} was named")
+    return tuple(BandFile(*each) for each in zip(image.paths, image.bands, strict=True))
+  if len(image.paths) == 1:
+    (path,) = image.paths
+    return tuple(
+      BandFile(path, band) for band in bands_of(image.sensor, sensor, headers[path], told)
+    )
+  if len(image.paths) != len(sensor.bands):
+    raise ArchiveError(
+      f"{len(image.paths)} files; expected one, or one for each of the {len(sensor.bands)} bands "
+      f"of sensor {image.sensor!r} ({', '.join(sensor.band_names)})"
+    )
+  several = [path for path in image.paths if headers[path].count != 1]
+  if several:
+    raise ArchiveError(f"{several[0]}: has {headers[several[0]].count} bands, expected one a file")
+  return tuple(BandFile(path, 1) for path in image.paths)

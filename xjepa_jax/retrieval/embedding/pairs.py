@@ -1,0 +1,163 @@
+"""A data set of TFRecord pairs as an archive: every sensor of every pair that the encoder knows."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import math
+import os
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from xjepa_jax.data import storage
+from xjepa_jax.data.dataset import PairDataset
+from xjepa_jax.data.description import SENSORS_FILE, describe
+from xjepa_jax.data.example import ExampleView
+from xjepa_jax.data.pairs import NO_TRANSFORM, PairFormat
+from xjepa_jax.errors import OptionError
+from xjepa_jax.retrieval.embedding.fitting import Fit, fit_values, of_dataset
+from xjepa_jax.retrieval.embedding.items import Collected, Item, Window
+from xjepa_jax.sensors import Sensor
+
+
+def collect_pairs(
+  directory: str, sensors: Mapping[str, Sensor], splits: Sequence[str], geometry: bool
+) -> Collected:
+  """Lists the images of a data set's pairs; of each record only the description is looked at.
+
+  Args:
+    directory: of the data set, local or an address.
+    sensors: key -> description, of those that the encoder knows and that are wanted.
+    splits: by name; none for all.
+    geometry: whether pairs' coordinates are taken.
+
+  Raises:
+    DatasetError: there is no complete data set, or no such split.
+    SensorError: a sensor of both the data set and the encoder is not the same product.
+    OptionError: the data set has no sensor that is wanted.
+  """
+  description = describe(directory)
+  known = [key for key in sensors if key in description.format.sensors]
+  if not known:
+    raise OptionError(
+      f"{directory}: has the sensors {', '.join(description.format.sensors)}, none of "
+      f"{', '.join(sensors)}, which the encoder is to describe."
+    )
+  fits = {key: of_dataset(key, sensors[key], description.format.sensors[key]) for key in known}
+  items: list[Item] = []
+  chosen = list(splits) or list(description.splits)
+  for split in chosen:
+    with PairDataset(directory, split, verify=False) as dataset:
+      for number in range(len(dataset)):
+        record = dataset.records[number]
+        with dataset.naming(record, number):
+          items += _items(ExampleView(record), dataset.format, known, f"{split}/{number}", geometry)
+  notes = [
+    f"{key}: stored values are shifted by {fit.shift:+g} to the encoder's {fit.sensor.product}."
+    for key, (fit, _) in fits.items()
+    if fit.shift
+  ]
+  return Collected(
+    kind="pairs",
+    path=directory if storage.is_remote(directory) else os.path.abspath(directory),
+    items=_distinct(items),
+    left_out=(),
+    reader=functools.partial(PairReader, directory, fits),
+    tiled=False,
+    settings={
+      "splits": chosen,
+      # It holds checksums of the other two files, and these the number of records.
+      SENSORS_FILE: hashlib.sha256(
+        storage.read_file(f"{directory.rstrip('/')}/{SENSORS_FILE}")
+      ).hexdigest(),
+    },
+    notes=notes,
+  )
+
+
+class PairReader:
+  """Reads windows of a data set's images; every byte of a record is compared with its CRC."""
+
+  def __init__(self, directory: str, fits: Mapping[str, tuple[Fit, tuple[int, ...]]]):
+    self._directory = directory
+    self._fits = fits
+    self._splits: dict[str, PairDataset] = {}
+
+  def read(self, item: Item, window: Window) -> tuple[np.ndarray, float]:
+    """See `Reader`."""
+    split, _, number = item.source.rpartition("/")
+    if split not in self._splits:
+      self._splits[split] = PairDataset(self._directory, split)
+    dataset = self._splits[split]
+    record = dataset.records[int(number)]
+    fit, bands = self._fits[item.sensor]
+    with dataset.naming(record, int(number)):
+      values = dataset.format.values(ExampleView(record), item.sensor)
+    assert values is not None  # it was there when the data set was listed
+    column, row, width, height = window
+    cut = values[row : row + height, column : column + width]
+    if bands != tuple(range(values.shape[-1])):
+      cut = cut[..., list(bands)]
+    nodata = dataset.format.sensors[item.sensor].nodata
+    return fit_values(fit, cut, nodata, item.source)
+
+  def close(self) -> None:
+    """See `Reader`."""
+    for dataset in self._splits.values():
+      dataset.close()
+
+
+def _items(
+  view: ExampleView, form: PairFormat, keys: Sequence[str], source: str, geometry: bool
+) -> list[Item]:
+  numbers = {
+    name: tuple(float(x) for x in np.frombuffer(view.bytes(name), "<f8"))
+    for name in ("longitude", "latitude", "transform")
+  }
+  crs = view.text("crs") if geometry else ""
+  first = form.shapes[next(iter(form.sensors))]
+  found = []
+  for key in keys:
+    if not view.number(f"sensors/{key}/valid_fraction"):  # 0 where the pair lacks the sensor
+      continue
+    height, width = form.shapes[key]
+    found.append(
+      Item(
+        id=view.text("pair_id"),
+        sensor=key,
+        source=source,
+        height=height,
+        width=width,
+        crs=crs,
+        transform=_scaled(numbers["transform"], first, (height, width)) if crs else NO_TRANSFORM,
+        longitude=numbers["longitude"][0] if geometry else math.nan,
+        latitude=numbers["latitude"][0] if geometry else math.nan,
+        time=view.text(f"sensors/{key}/acquired"),
+        labels=view.texts("labels"),
+      )
+    )
+  return found
+
+
+def _scaled(
+  transform: tuple[float, ...], first: tuple[int, int], shape: tuple[int, int]
+) -> tuple[float, ...]:
+  """The transform of an image that covers what the first sensor's does, in pixels of its own."""
+  a, b, c, d, e, f = transform
+  x, y = first[1] / shape[1], first[0] / shape[0]
+  return a * x, b * y, c, d * x, e * y, f
+
+
+def _distinct(items: Sequence[Item]) -> list[Item]:
+  """Ids that two splits share are told apart by the split."""
+  seen: dict[tuple[str, str], int] = {}
+  for item in items:
+    seen[item.sensor, item.id] = seen.get((item.sensor, item.id), 0) + 1
+  return [
+    item
+    if seen[item.sensor, item.id] == 1
+    else dataclasses.replace(item, id=f"{item.id}_{item.source.replace('/', '_')}")
+    for item in items
+  ]

@@ -1,0 +1,203 @@
+"""What of a directory is finished: a record a part, written after it.
+
+A part counts as finished if its record can be read and its bytes are those that the record names.
+Records stay when the directory is whole, so that a part that was damaged later is computed again,
+and it alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from xjepa_jax.data.storage import writing_failed
+from xjepa_jax.errors import EmbeddingError
+from xjepa_jax.retrieval.embedding.items import LeftOut
+from xjepa_jax.retrieval.embedding.manifest import MANIFEST, PARTS, digest, file_sha256, part_name
+from xjepa_jax.retrieval.embedding.plan import differences
+
+RECORDS = "records"
+_SETTINGS = f"{RECORDS}/settings.json"
+_TRIES = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class PartRecord:
+  """What is known of a finished part.
+
+  Attributes:
+    file: size and SHA-256.
+    rows: in it.
+    bounds: west, south, east, north, or None.
+    times: the first and the last, ISO 8601, or None.
+    left_out: its tiles that have no row.
+  """
+
+  file: Mapping[str, int | str]
+  rows: int
+  bounds: tuple[float, float, float, float] | None
+  times: tuple[str, str] | None
+  left_out: tuple[LeftOut, ...]
+
+
+def record_name(number: int) -> str:
+  """A record's path in the directory."""
+  return f"{RECORDS}/part-{number:05d}.json"
+
+
+class Progress:
+  """The state of a directory that several processes may be writing.
+
+  Args:
+    directory: made if missing.
+    settings: of this command.
+    process: its number, in the names of unfinished files.
+
+  Raises:
+    EmbeddingError: the directory holds something else, or embeddings with other settings.
+    WriteError: it cannot be made.
+  """
+
+  def __init__(self, directory: str, settings: Mapping[str, Any], process: int):
+    self.directory = directory
+    self._process = process
+    try:
+      self._claim(settings)
+    except OSError as error:
+      raise writing_failed(directory, error) from error
+
+  def path(self, name: str) -> str:
+    """Of a file in the directory."""
+    return os.path.join(self.directory, name)
+
+  def write(self, name: str, content: bytes) -> None:
+    """Writes a file whole or not at all; what a killed process left is written over.
+
+    Raises:
+      OSError: it cannot be written.
+    """
+    path = self.path(name)
+    head, tail = os.path.split(path)
+    temporary = os.path.join(head, f".{tail}.{self._process}.tmp")
+    for trial in range(_TRIES):
+      with open(temporary, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+      try:
+        os.replace(temporary, path)
+        return
+      except FileNotFoundError:  # another process, finishing at the same moment, swept it away
+        if trial == _TRIES - 1:
+          raise
+
+  def finish_part(self, number: int, content: bytes, record: PartRecord) -> None:
+    """Writes a part, and then its record."""
+    self.write(part_name(number), content)
+    described = {**dataclasses.asdict(record), "file": digest(content)}
+    self.write(record_name(number), (json.dumps(described, indent=1) + "\n").encode())
+
+  def finished(self, number: int) -> PartRecord | None:
+    """The record of a part whose bytes are what they were; None if there is none."""
+    record = self.record(number)
+    if record is None:
+      return None
+    with contextlib.suppress(OSError):
+      path = self.path(part_name(number))
+      if (
+        os.path.getsize(path) == record.file["bytes"] and file_sha256(path) == record.file["sha256"]
+      ):
+        return record
+    return None
+
+  def record(self, number: int) -> PartRecord | None:
+    """The record of a part, whatever its bytes; None if there is none that can be read."""
+    try:
+      with open(self.path(record_name(number)), encoding="utf-8") as file:
+        content = json.load(file)
+      return PartRecord(
+        file=dict(content["file"]),
+        rows=int(content["rows"]),
+        bounds=tuple(content["bounds"]) if content["bounds"] else None,
+        times=tuple(content["times"]) if content["times"] else None,
+        left_out=tuple(LeftOut(**each) for each in content["left_out"]),
+      )
+    except (OSError, ValueError, KeyError, TypeError):
+      return None
+
+  def sweep(self, parts: int) -> None:
+    """Removes what killed processes left; called when all parts are finished."""
+    expected = {
+      PARTS: {os.path.basename(part_name(number)) for number in range(parts)},
+      RECORDS: {os.path.basename(record_name(number)) for number in range(parts)}
+      | {os.path.basename(_SETTINGS)},
+    }
+    for folder, names in expected.items():
+      for name in set(os.listdir(self.path(folder))) - names:
+        _remove(self.path(f"{folder}/{name}"))
+    for name in os.listdir(self.directory):
+      if name.startswith(".") and name.endswith(".tmp"):
+        _remove(self.path(name))
+
+  def settings_digest(self) -> tuple[str, dict[str, int | str]]:
+    """The name of the file of settings, and its size and SHA-256."""
+    with open(self.path(_SETTINGS), "rb") as file:
+      return _SETTINGS, digest(file.read())
+
+  def records_digest(self, number: int) -> tuple[str, dict[str, int | str]]:
+    """The name of a part's record, and its size and SHA-256."""
+    with open(self.path(record_name(number)), "rb") as file:
+      return record_name(number), digest(file.read())
+
+  def _claim(self, settings: Mapping[str, Any]) -> None:
+    stored = self._settings()
+    if stored is None:
+      held = sorted(os.listdir(self.directory)) if os.path.isdir(self.directory) else []
+      if MANIFEST in held or set(held) - {PARTS, RECORDS}:
+        raise EmbeddingError(
+          f"{self.directory}: holds {held[0]} and no embeddings of this version that could be "
+          "continued. Choose an --out of its own."
+        )
+      for folder in (PARTS, RECORDS):
+        os.makedirs(self.path(folder), exist_ok=True)
+      self.write(_SETTINGS, (json.dumps(settings, indent=1, sort_keys=True) + "\n").encode())
+      return
+    if other := differences(stored, settings):
+      raise EmbeddingError(
+        f"{self.directory}: holds embeddings made with other settings: {'; '.join(other)}. Choose "
+        "another --out, or the settings it was begun with, or delete it."
+      )
+    os.makedirs(self.path(PARTS), exist_ok=True)
+
+  def _settings(self) -> dict[str, Any] | None:
+    try:
+      with open(self.path(_SETTINGS), encoding="utf-8") as file:
+        content = json.load(file)
+    except FileNotFoundError:
+      return None
+    except (OSError, ValueError) as error:
+      raise EmbeddingError(
+        f"{self.path(_SETTINGS)}: cannot be read ({error}). Delete {self.directory} and start "
+        "again."
+      ) from error
+    return content if isinstance(content, dict) else {}
+
+
+def _remove(path: str) -> None:
+  with contextlib.suppress(OSError):
+    os.unlink(path)
+
+
+def bounding(
+  bounds: Sequence[tuple[float, float, float, float] | None],
+) -> tuple[float, float, float, float] | None:
+  """The box around boxes, None if there is none."""
+  known = [each for each in bounds if each is not None]
+  if not known:
+    return None
+  west, south, east, north = zip(*known, strict=True)
+  return min(west), min(south), max(east), max(north)

@@ -1,0 +1,58 @@
+"""Whether an archive's values are in the units that the encoder was trained with: a sample."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from xjepa_jax.data import units
+from xjepa_jax.data.statistics import SensorStatistics
+from xjepa_jax.errors import ArchiveError, DataError
+from xjepa_jax.retrieval.embedding.items import Reader
+from xjepa_jax.retrieval.embedding.listing import Tiles
+from xjepa_jax.sensors import Sensor
+
+_SAMPLE = 48  # tiles of a sensor
+
+
+def contradictions(
+  tiles: Tiles, reader: Reader, sensors: Mapping[str, Sensor], min_valid: float
+) -> list[str]:
+  """What in the values of some tiles speaks against the encoder's sensors, a sentence each.
+
+  Args:
+    tiles: of the archive.
+    reader: of its images; it gives values as the encoder takes them.
+    sensors: key -> description, as the encoder has it.
+    min_valid: tiles of which less was seen do not count.
+
+  Raises:
+    ArchiveError: none of a sensor's tiles can be used.
+  """
+  found = []
+  names = np.array([item.sensor for item in tiles.items], object)
+  of_tile = names[tiles.item] if len(tiles) else names
+  for key, sensor in sensors.items():
+    mine = np.flatnonzero(of_tile == key)
+    if not len(mine):
+      continue
+    counted = SensorStatistics.of(sensor)
+    sampled, errors = 0, []
+    for place in np.unique(np.linspace(0, len(mine) - 1, _SAMPLE).astype(int)):
+      sampled += 1
+      try:
+        values, seen = reader.read(*tiles.of(int(mine[place])))
+      except DataError as error:  # it will be left out, with its reason
+        errors.append(str(error))
+        continue
+      if seen and seen >= min_valid:
+        counted.add(sensor, values)
+    if len(errors) == sampled:
+      raise ArchiveError(
+        f"none of {sampled} tiles of sensor {key!r}, read as a sample, can be used. The first: "
+        f"{errors[0]}"
+      )
+    for sentence in units.contradictions(sensor, counted.to_json(sensor)):
+      found.append(f"sensor {key!r} ({sensor.product}): {sentence}")
+  return found

@@ -1,0 +1,93 @@
+"""A table of images: one row an image or a pair of images, one column of paths a sensor.
+
+Columns: `id` or `pair_id`; for each sensor one of paths, an empty cell meaning that there is none,
+a cell of several paths separated by ";" one file a band in the order of the encoder's bands; and
+where there are any `split`, `labels`, `datetime` or `<sensor>_acquired`. It is the table that
+`python -m xjepa_jax.data.importers manifest` imports.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from xjepa_jax.data.importing.splits import split_name
+from xjepa_jax.data.tables import cell_text, read_columns, read_rows
+from xjepa_jax.errors import ArchiveError, OptionError, TableError
+from xjepa_jax.retrieval.embedding.images import Named
+from xjepa_jax.retrieval.embedding.times import instant
+
+_SHOWN = 10  # rows that cannot be used
+_IDS = ("id", "pair_id")
+
+
+def name_rows(
+  table: str, keys: Sequence[str], splits: Sequence[str], locate: Callable[[str], str]
+) -> list[Named]:
+  """The images that a table names.
+
+  Args:
+    table: .csv or .parquet.
+    keys: of the sensors that are wanted.
+    splits: rows of others are not taken; none takes all.
+    locate: refuses paths that a table may not name.
+
+  Raises:
+    TableError: the table cannot be read, or has rows that cannot be used, some of which are listed.
+    OptionError: the table has no column of a sensor, or no splits.
+  """
+  columns = read_columns(table)
+  id_column = next((name for name in _IDS if name in columns), "")
+  if not id_column:
+    raise TableError(f"{table}: has no column 'id' or 'pair_id'; it has {', '.join(columns)}.")
+  known = [key for key in keys if key in columns]
+  if not known:
+    raise OptionError(
+      f"{table}: has no column of paths {', '.join(keys)}, which are the sensors to be described; "
+      f"it has {', '.join(columns)}."
+    )
+  if splits and "split" not in columns:
+    raise OptionError(f"{table}: has no column 'split', so --split takes nothing.")
+  wanted = {id_column, "split", "labels", "datetime", *known, *(f"{key}_acquired" for key in known)}
+  named: list[Named] = []
+  problems: list[str] = []
+  seen: set[str] = set()
+  for where, row in read_rows(table, columns, wanted):
+    try:
+      name = cell_text(row, id_column)
+      if not name or name in seen:
+        raise ValueError(f"column {id_column!r}: {name!r} is empty or occurred before")
+      seen.add(name)
+      if not splits or split_name(cell_text(row, "split")) in splits:
+        named += _images(name, row, known, locate)
+    except ValueError as problem:  # an ArchiveError of `locate` is one
+      problems.append(f"{where}: {problem}")
+  if problems:
+    raise TableError(
+      f"{table}: {len(problems)} rows cannot be used: {'; '.join(problems[:_SHOWN])}"
+      f"{'; ...' if len(problems) > _SHOWN else '.'}"
+    )
+  if not named:
+    raise ArchiveError(f"{table}: names no image{' of ' + ', '.join(splits) if splits else ''}.")
+  return named
+
+
+def _images(
+  name: str, row: Mapping[str, Any], keys: Sequence[str], locate: Callable[[str], str]
+) -> list[Named]:
+  labels = row.get("labels")
+  if not isinstance(labels, list):
+    labels = [text.strip() for text in cell_text(row, "labels").split(";")]
+  names = tuple(str(label) for label in labels if label)
+  found = []
+  for key in keys:
+    paths = tuple(path.strip() for path in cell_text(row, key).split(";") if path.strip())
+    if not paths:
+      continue
+    for path in paths:
+      locate(path)
+    time = cell_text(row, f"{key}_acquired") or cell_text(row, "datetime")
+    if time and instant(time) is None:
+      raise ValueError(f"{time!r} is no ISO 8601 time")
+    found.append(Named(name, key, paths, time=time, labels=names))
+  return found

@@ -1,0 +1,92 @@
+"""The images behind rows, as they were when the rows were made: for galleries and explanations."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from xjepa_jax.data.description import describe
+from xjepa_jax.errors import DataError, EmbeddingError
+from xjepa_jax.retrieval.embedding.description import EmbeddingDescription
+from xjepa_jax.retrieval.embedding.fitting import Fit, of_dataset
+from xjepa_jax.retrieval.embedding.items import Item, Reader, Window
+from xjepa_jax.retrieval.embedding.locating import locating
+from xjepa_jax.retrieval.embedding.pairs import PairReader
+from xjepa_jax.retrieval.embedding.windows import WindowReader, files_of, header_of
+from xjepa_jax.sensors import Sensor
+
+
+class TileImages:
+  """Reads the tiles of a directory of embeddings; for one thread.
+
+  Args:
+    description: of the directory.
+    sensors: key -> description, as the encoder has it.
+
+  Raises:
+    DataError: the archive of pairs is gone.
+    EmbeddingError: the rows are not of files that this package reads.
+  """
+
+  def __init__(self, description: EmbeddingDescription, sensors: Mapping[str, Sensor]):
+    source = description.source
+    self._sensors = {key: sensors[key] for key in description.sensors if key in sensors}
+    self._pairs = source.get("kind") == "pairs"
+    self._widths: dict[str, int] = {}
+    if self._pairs:
+      theirs = describe(source["path"]).format.sensors
+      fits = {key: of_dataset(key, each, theirs[key]) for key, each in self._sensors.items()}
+      self._reader: Reader = PairReader(source["path"], fits)
+    elif source.get("kind") in ("images", "stac"):
+      self._locate = locating(source["path"], bool(source.get("allow_outside")))
+      offsets = source.get("offset", {})
+      self._reader = WindowReader(
+        self._locate,
+        {
+          key: Fit(key, each, float(offsets.get(key, each.scaling.offset)))
+          for key, each in self._sensors.items()
+        },
+        {key: _nodata(text) for key, text in source.get("nodata", {}).items()},
+      )
+    else:
+      raise EmbeddingError(f"{source!r}: rows of such a source have no images to be shown.")
+
+  def read(self, row: Mapping[str, Any]) -> np.ndarray:
+    """(H, W, C) values of a row's tile, as the encoder's sensor stores them.
+
+    Args:
+      row: as `EmbeddingFiles.take` gives it.
+
+    Raises:
+      EmbeddingError: the image is not there any more, or cannot be read.
+    """
+    key = row["sensor"]
+    if key not in self._sensors:
+      raise EmbeddingError(f"sensor {key!r}: the encoder knows {', '.join(self._sensors)}.")
+    where = row["window"]
+    window = Window(where["column"], where["row"], where["width"], where["height"])
+    try:
+      return self._reader.read(self._item(row, key), window)[0]
+    except (DataError, OSError, IndexError) as error:
+      raise EmbeddingError(f"row {row['id']!r}: its image cannot be read: {error}") from error
+
+  def close(self) -> None:
+    """Closes all files."""
+    self._reader.close()
+
+  def _item(self, row: Mapping[str, Any], key: str) -> Item:
+    source = row["source"]
+    if self._pairs:
+      return Item(row["id"], key, source, 0, 0)
+    files = files_of(source, len(self._sensors[key].bands))
+    if source not in self._widths:
+      paths = {self._locate(file.path) for file in files}
+      self._widths[source] = max(header_of(path).shape[1] for path in paths)
+    return Item(row["id"], key, source, 0, self._widths[source], files=files)
+
+
+def _nodata(text: str) -> float | None:
+  return None if text == "None" else math.nan if text == "nan" else float(text)

@@ -1,0 +1,239 @@
+"""Windows of GeoTIFF, PNG and npy images, one file an image or one a band.
+
+A window of a GeoTIFF is read without the rest of it, so scenes may be larger than memory. Nothing
+but the files that were named is opened: GDAL's GeoTIFF driver only, no sidecar, no VRT, no /vsi.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import os
+import re
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from xjepa_jax.data.band_stack import factor_of
+from xjepa_jax.data.raster import (
+  GDAL_OPTIONS,
+  MAX_PIXELS,
+  Raster,
+  RasterHeader,
+  import_rasterio,
+  read_header,
+  read_raster,
+)
+from xjepa_jax.errors import ImageError
+from xjepa_jax.retrieval.embedding.fitting import Fit, fit_values
+from xjepa_jax.retrieval.embedding.items import BandFile, Item, Window
+
+MAX_SCENE = 2**33  # pixels x bands that a header may declare: 13 bands of 25,000 x 25,000
+_OPEN = 16  # files that a thread keeps open
+_GEOTIFF = (".tif", ".tiff")
+_BANDS = re.compile(r"#(\d+(?:,\d+)*)$")
+
+
+def header_of(path: str) -> RasterHeader:
+  """What an image's file says of itself.
+
+  Raises:
+    ImageError: it cannot be read, or declares more than is ever read: for a GeoTIFF `MAX_SCENE`,
+      for a file that is read whole `MAX_PIXELS`.
+  """
+  large = path.lower().endswith(_GEOTIFF)
+  return read_header(path, MAX_SCENE if large else MAX_PIXELS)
+
+
+@dataclasses.dataclass(frozen=True)
+class Stack:
+  """The files of an image, which has the grid of the finest.
+
+  Attributes:
+    finest: its header.
+    factors: path -> how many of its pixels lie along one of that file's.
+  """
+
+  finest: RasterHeader
+  factors: Mapping[str, int]
+
+
+def stack_of(headers: Sequence[RasterHeader]) -> Stack:
+  """How the files of one image lie on each other.
+
+  Raises:
+    ImageError: they do not cover the same area in whole pixels of the finest.
+  """
+  finest = max(headers, key=lambda header: header.shape[0] * header.shape[1])
+  if len(headers) == 1:
+    return Stack(finest, {finest.path: 1})
+  return Stack(
+    finest,
+    {header.path: factor_of(_one_band(header), _one_band(finest)) for header in headers},
+  )
+
+
+def source_of(files: Sequence[BandFile]) -> str:
+  """Paths and bands as a row's `source` has them: "a.tif", "a.tif#4,3,2", "b02.tif;b03.tif"."""
+  found = []
+  for path, bands in _grouped(files):
+    plain = bands == list(range(1, len(bands) + 1))
+    found.append(path if plain else f"{path}#{','.join(map(str, bands))}")
+  return ";".join(found)
+
+
+def files_of(source: str, count: int) -> tuple[BandFile, ...]:
+  """What `source_of` wrote, for an image of `count` bands."""
+  paths = source.split(";")
+  files: list[BandFile] = []
+  for path in paths:
+    match = _BANDS.search(path)
+    name = path[: match.start()] if match else path
+    plain = range(1, count + 1) if len(paths) == 1 else [1]
+    bands = map(int, match[1].split(",")) if match else plain
+    files += [BandFile(name, band) for band in bands]
+  return tuple(files)
+
+
+class WindowReader:
+  """Reads windows of images; one a thread, for a file of GDAL's belongs to one.
+
+  Args:
+    locate: from a path as the archive has it to one that can be opened.
+    fits: sensor -> how its values become the encoder's.
+    declared: sensor -> the value that marks nodata, whatever the files declare.
+  """
+
+  def __init__(
+    self,
+    locate: Callable[[str], str],
+    fits: Mapping[str, Fit],
+    declared: Mapping[str, float | None],
+  ):
+    self._locate = locate
+    self._fits = fits
+    self._declared = declared
+    self._open: collections.OrderedDict[str, _Opened] = collections.OrderedDict()
+
+  def read(self, item: Item, window: Window) -> tuple[np.ndarray, float]:
+    """See `Reader`."""
+    bands: list[np.ndarray] = []
+    declared: list[float | None] = []
+    for path, numbers in _grouped(item.files):
+      opened = self._opened(path)
+      bands += opened.bands(numbers, window, item.width // opened.width)
+      declared += [opened.nodata] * len(numbers)
+    told = [value for value in declared if value is not None]
+    if len({str(float(value)) for value in told}) > 1:
+      raise ImageError(f"{item.source}: its bands declare unequal nodata: {told}.")
+    nodata = self._declared.get(item.sensor, told[0] if told else None)
+    return fit_values(self._fits[item.sensor], np.stack(bands, axis=-1), nodata, item.source)
+
+  def close(self) -> None:
+    """See `Reader`."""
+    for opened in self._open.values():
+      opened.close()
+    self._open.clear()
+
+  def _opened(self, path: str) -> _Opened:
+    if path not in self._open:
+      full = self._locate(path)
+      large = full.lower().endswith(_GEOTIFF)
+      self._open[path] = _GeoTiff(full) if large else _Whole(full)
+      if len(self._open) > _OPEN:
+        self._open.popitem(last=False)[1].close()
+    self._open.move_to_end(path)
+    return self._open[path]
+
+
+class _GeoTiff:
+  """A GeoTIFF of which windows are read."""
+
+  def __init__(self, path: str):
+    header = header_of(path)
+    rasterio = import_rasterio()
+    self._path = path
+    self.width, self.nodata, self._dtype = header.shape[1], header.nodata, header.dtype
+    try:
+      with warnings.catch_warnings(), rasterio.Env(**GDAL_OPTIONS):
+        warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
+        self._file = rasterio.open(os.path.abspath(path), driver="GTiff")
+    except Exception as error:
+      raise ImageError(f"{path}: cannot be read as GeoTIFF ({error}).") from error
+
+  def bands(self, numbers: Sequence[int], window: Window, factor: int) -> list[np.ndarray]:
+    where, inside = _coarser(window, factor)
+    try:
+      read = self._file.read(
+        list(numbers),
+        window=((where.row, where.row + where.height), (where.column, where.column + where.width)),
+      )
+    except Exception as error:  # rasterio keeps GDAL's reason in the cause
+      raise ImageError(
+        f"{self._path}: {tuple(window)} cannot be read, the file is damaged "
+        f"({error.__cause__ or error})."
+      ) from error
+    expected = (len(numbers), where.height, where.width)
+    if read.shape != expected or read.dtype != self._dtype:
+      raise ImageError(f"{self._path}: gave {read.shape}, expected {expected}; it was changed.")
+    return [_enlarged(band, factor, inside) for band in read]
+
+  def close(self) -> None:
+    self._file.close()
+
+
+class _Whole:
+  """A PNG or npy, which is read whole."""
+
+  def __init__(self, path: str):
+    raster = read_raster(path)
+    self._values = raster.values
+    self.width, self.nodata = self._values.shape[1], raster.nodata
+
+  def bands(self, numbers: Sequence[int], window: Window, factor: int) -> list[np.ndarray]:
+    where, inside = _coarser(window, factor)
+    rows = slice(where.row, where.row + where.height)
+    columns = slice(where.column, where.column + where.width)
+    cut = self._values[rows, columns]
+    return [_enlarged(cut[..., number - 1], factor, inside) for number in numbers]
+
+  def close(self) -> None:
+    """Nothing is open."""
+
+
+_Opened = Any  # _GeoTiff | _Whole, named before they are defined
+
+
+def _coarser(window: Window, factor: int) -> tuple[Window, Window]:
+  """The window in pixels `factor` times as large, and where the finer one lies in it."""
+  column, row = window.column // factor, window.row // factor
+  right = -(-(window.column + window.width) // factor)
+  bottom = -(-(window.row + window.height) // factor)
+  inside = window._replace(column=window.column - column * factor, row=window.row - row * factor)
+  return Window(column, row, right - column, bottom - row), inside
+
+
+def _enlarged(band: np.ndarray, factor: int, inside: Window) -> np.ndarray:
+  """Repeats pixels, and cuts what was asked for."""
+  if factor > 1:
+    band = band.repeat(factor, axis=0).repeat(factor, axis=1)
+  return band[inside.row : inside.row + inside.height, inside.column : inside.column + inside.width]
+
+
+def _grouped(files: Sequence[BandFile]) -> list[tuple[str, list[int]]]:
+  """Path -> bands, of files that follow one another."""
+  found: list[tuple[str, list[int]]] = []
+  for path, band in files:
+    if found and found[-1][0] == path:
+      found[-1][1].append(band)
+    else:
+      found.append((path, [band]))
+  return found
+
+
+def _one_band(header: RasterHeader) -> Raster:
+  """The image as `band_stack` compares it; instead of pixels it has zeros that take no memory."""
+  values = np.broadcast_to(np.zeros((), header.dtype), (*header.shape, 1))
+  return Raster(values, header.path, header.crs, header.transform, header.nodata)

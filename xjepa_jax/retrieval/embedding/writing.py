@@ -1,0 +1,42 @@
+"""Writing vectors that are already known, such as another model's, as a directory of embeddings."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterable, Mapping
+
+import pyarrow as pa
+
+from xjepa_jax.data import storage
+from xjepa_jax.retrieval.embedding.description import DESCRIPTION, EmbeddingDescription
+from xjepa_jax.retrieval.embedding.manifest import (
+  MANIFEST,
+  PARTS,
+  digest,
+  manifest_bytes,
+  part_name,
+)
+from xjepa_jax.retrieval.embedding.part import part_bytes
+
+
+def write_embeddings(
+  directory: str, description: EmbeddingDescription, parts: Iterable[pa.Table]
+) -> None:
+  """Writes tables as a directory of embeddings, such as another model's.
+
+  Args:
+    directory: made if it is missing.
+    description: of the rows.
+    parts: tables as `part_table` makes them, one a part.
+
+  Raises:
+    OSError: it cannot be written.
+  """
+  os.makedirs(os.path.join(directory, PARTS), exist_ok=True)
+  files: dict[str, Mapping[str, int | str]] = {}
+  named = ((part_name(number), part_bytes(table)) for number, table in enumerate(parts))
+  for name, content in itertools.chain(named, [(DESCRIPTION, description.to_json().encode())]):
+    storage.write_file(os.path.join(directory, name), content)
+    files[name] = digest(content)
+  storage.write_file(os.path.join(directory, MANIFEST), manifest_bytes(files))
