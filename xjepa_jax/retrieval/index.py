@@ -1,0 +1,113 @@
+"""Makes embeddings searchable: python -m xjepa_jax.retrieval.index --embeddings DIR --out DIR
+
+The index is derived: this command builds it again at any time, and after an interruption the same
+command ends in the same index. `indexes/directory.py` opens it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from typing import Any
+
+from xjepa_jax.errors import SearchIndexError, XJepaError
+
+# As in indexes/backends.py, which a test compares: importing that here would make --help slow.
+_BACKENDS = ("exact", "faiss", "qdrant", "pgvector")
+
+
+def main(argv: list[str] | None = None) -> int:
+  """Builds an index; returns 1 if that failed, else 0."""
+  args = _arguments(argv)
+  try:
+    _run(args)
+  except XJepaError as error:
+    print(f"error: {error}", file=sys.stderr)
+    return 1
+  except OSError as error:
+    print(f"error: {args.out}: the index cannot be written ({error}).", file=sys.stderr)
+    return 1
+  return 0
+
+
+def _run(args: argparse.Namespace) -> None:
+  from xjepa_jax.retrieval.embedding.files import open_embeddings
+  from xjepa_jax.retrieval.indexes.backends import preset_settings
+  from xjepa_jax.retrieval.indexes.directory import build_index, is_current
+
+  settings = {**preset_settings(args.backend, args.preset), **_settings(args)}
+  files = open_embeddings(args.embeddings)
+  if not len(files):
+    raise SearchIndexError(f"{args.embeddings}: holds no rows, so there is nothing to search.")
+  if not args.rebuild and is_current(args.out, files, args.backend, settings):
+    print(f"{args.out}: is the {args.backend} index of these embeddings already.")
+    return
+  start = time.monotonic()
+  description = build_index(files, args.out, args.backend, settings)
+  size = sum(file["bytes"] for file in description.files.values())
+  print(
+    f"{args.out}: {args.backend} index of {description.count:,} vectors of "
+    f"{description.dimensions} numbers, {size / 1e6:,.1f} MB, in {time.monotonic() - start:.1f} s. "
+    f"Settings: {json.dumps(dict(description.settings))}"
+  )
+
+
+def _settings(args: argparse.Namespace) -> dict[str, Any]:
+  """Those of the config's file, and those given one by one."""
+  found: dict[str, Any] = {}
+  if args.config:
+    try:
+      with open(args.config, encoding="utf-8") as file:
+        found = json.load(file)
+    except (OSError, ValueError) as error:
+      raise SearchIndexError(
+        f"--config {args.config}: cannot be read as JSON ({error}). Expected an object of settings."
+      ) from error
+    if not isinstance(found, dict):
+      raise SearchIndexError(f"--config {args.config}: expected a JSON object of settings.")
+  if args.server:
+    if args.backend not in ("qdrant", "pgvector"):
+      raise SearchIndexError(f"--server: the back end {args.backend} has none; it is a directory.")
+    found["server"] = args.server
+  return found
+
+
+def _arguments(argv: list[str] | None) -> argparse.Namespace:
+  parser = argparse.ArgumentParser(
+    prog="python -m xjepa_jax.retrieval.index",
+    description="Build the index of a directory of embeddings.",
+    epilog="example: python -m xjepa_jax.retrieval.index --embeddings embeddings --out index "
+    "--backend faiss",
+  )
+  parser.add_argument("--embeddings", required=True, help="directory that embed wrote")
+  parser.add_argument("--out", required=True, help="directory of the index, new or to be replaced")
+  parser.add_argument(
+    "--backend",
+    choices=_BACKENDS,
+    default="exact",
+    help="exact: every product, up to about a million vectors; faiss: in this process, beyond; "
+    "qdrant: a server, or a directory without one; pgvector: PostgreSQL (exact)",
+  )
+  parser.add_argument(
+    "--preset",
+    help="exact: exact, approximate; faiss: sq8, rabitq, flat; qdrant: hnsw, int8, exact; "
+    "pgvector: hnsw, exact (the first)",
+  )
+  parser.add_argument(
+    "--config", metavar="JSON", help="file of settings that replace some of the preset's"
+  )
+  parser.add_argument(
+    "--server",
+    help="qdrant: its address, key in QDRANT_API_KEY; pgvector: a connection such as "
+    "postgresql://user@host/name, password in PGPASSWORD",
+  )
+  parser.add_argument(
+    "--rebuild", action="store_true", help="even if the index is there and undamaged"
+  )
+  return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+  sys.exit(main())

@@ -1,0 +1,80 @@
+"""The four back ends by name, and their settings out of JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import importlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from xjepa_jax.errors import SearchIndexError
+from xjepa_jax.retrieval.indexes.base import Index
+
+# name -> module, class of the index, class of its settings. Not imported here: --help is quick, and
+# nobody needs the packages of all four.
+BACKENDS = {
+  "exact": ("exact", "ExactIndex", "ExactSettings"),
+  "faiss": ("faiss_index", "FaissIndex", "FaissSettings"),
+  "qdrant": ("qdrant_index", "QdrantIndex", "QdrantSettings"),
+  "pgvector": ("pgvector_index", "PgvectorIndex", "PgvectorSettings"),
+}
+# name -> presets, the default first; a test compares them with the modules'.
+PRESETS = {
+  "exact": ("exact", "approximate"),
+  "faiss": ("sq8", "rabitq", "flat"),
+  "qdrant": ("hnsw", "int8", "exact"),
+  "pgvector": ("hnsw", "exact"),
+}
+
+
+def make_index(backend: str, settings: Mapping[str, Any]) -> Index:
+  """An empty index.
+
+  Args:
+    backend: a key of `BACKENDS`.
+    settings: all that differ from the class's defaults.
+
+  Raises:
+    SearchIndexError: a setting is unknown or of the wrong type, or a package is missing.
+  """
+  module, index_class, settings_class = _classes(backend)
+  kind = getattr(module, settings_class)
+  fields = {field.name: field for field in dataclasses.fields(kind)}
+  for name, value in settings.items():
+    if name not in fields:
+      near = difflib.get_close_matches(name, fields, 1)
+      hint = f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(fields)}."
+      raise SearchIndexError(f"the back end {backend} has no setting {name!r}{hint}")
+    default = fields[name].default
+    number = isinstance(default, float) and type(value) is int
+    if not number and type(value) is not type(default):
+      raise SearchIndexError(
+        f"setting {name!r} of the back end {backend} is {value!r}; expected a "
+        f"{type(default).__name__} such as {json.dumps(default)}."
+      )
+  index: Index = getattr(module, index_class)(kind(**settings))
+  return index
+
+
+def preset_settings(backend: str, preset: str | None) -> dict[str, Any]:
+  """All settings of a preset; None is the back end's first.
+
+  Raises:
+    SearchIndexError: there is none of that name.
+  """
+  presets = _classes(backend)[0].PRESETS
+  preset = preset or next(iter(presets))
+  if preset not in presets:
+    raise SearchIndexError(
+      f"the back end {backend} has no preset {preset!r}; there are {', '.join(presets)}."
+    )
+  return dataclasses.asdict(presets[preset])
+
+
+def _classes(backend: str) -> tuple[Any, str, str]:
+  if backend not in BACKENDS:
+    raise SearchIndexError(f"no back end {backend!r}; there are {', '.join(BACKENDS)}.")
+  module, index_class, settings_class = BACKENDS[backend]
+  return importlib.import_module(f"{__package__}.{module}"), index_class, settings_class
