@@ -1,0 +1,194 @@
+"""Asks an archive: python -m xjepa_jax.retrieval.search --index DIR --image FILE"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from xjepa_jax.errors import OptionError, WriteError, XJepaError
+
+_FORMATS = ("table", "json", "geojson", "csv")
+
+
+def main(argv: list[str] | None = None) -> int:
+  """Answers queries; returns the exit status."""
+  args = _parser().parse_args(argv)
+  try:
+    search(args)
+  except XJepaError as error:
+    print(f"error: {error}", file=sys.stderr)
+    return 1
+  except KeyboardInterrupt:
+    return 130
+  return 0
+
+
+def search(args: argparse.Namespace) -> None:
+  """Does what the command line says.
+
+  Raises:
+    XJepaError: a query or a file is not what it has to be.
+  """
+  from xjepa_jax.retrieval.searching.formats import FORMATS
+  from xjepa_jax.retrieval.searching.searcher import open_searcher
+
+  wanted = _filter(args)
+  _check_one_way(args)
+  searcher = open_searcher(args.index, args.encoder, args.embeddings)
+  queries = _queries(args, searcher)
+  answers = searcher.answer(queries, args.k, wanted)
+  _put(FORMATS[args.format](answers), args.out)
+  if args.gallery or args.explain:
+    _draw(args, searcher, answers)
+
+
+def _parser() -> argparse.ArgumentParser:
+  parser = argparse.ArgumentParser(
+    prog="python -m xjepa_jax.retrieval.search",
+    description="Find the scenes of an archive that are like a query, in any of its sensors.",
+    epilog="example: python -m xjepa_jax.retrieval.search --index index --id scene-0042 "
+    "--query-sensor radar --sensor optical --gallery hits.png",
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+  )
+  add = parser.add_argument
+  add("--index", required=True, help="what python -m xjepa_jax.retrieval.index wrote")
+  add("--embeddings", help="of which the index is, if they were moved")
+  add("--encoder", help="that made the embeddings; the one they name if not given")
+  asked = parser.add_argument_group("what is asked, one of")
+  asked.add_argument("--image", nargs="+", metavar="FILE", help=".tif, .png or .npy; a query each")
+  asked.add_argument("--id", nargs="+", metavar="ID", help="of a tile of the archive; a query each")
+  asked.add_argument(
+    "--at", nargs=2, type=float, metavar=("LONGITUDE", "LATITUDE"), help="the tile at a place"
+  )
+  asked.add_argument(
+    "--batch",
+    metavar="TABLE",
+    help="a query a row of a .csv or .parquet; columns image or id, and sensor if needed",
+  )
+  asked.add_argument(
+    "--like", nargs="+", metavar="ID", help="tiles that are, all together, one query"
+  )
+  add("--unlike", nargs="+", default=[], metavar="ID", help="with --like: tiles not wanted")
+  add("--query-sensor", metavar="KEY", help="of the query, where it is not clear")
+  add(
+    "--offset", type=float, help="of an image's stored values, such as -1000 for Sentinel-2 from "
+    "baseline 04.00 on, if it is not the encoder's",
+  )  # fmt: skip
+  passed = parser.add_argument_group("what may be found")
+  passed.add_argument("--sensor", nargs="+", default=[], metavar="KEY", help="of these sensors")
+  passed.add_argument(
+    "--bbox", nargs=4, type=float, metavar=("WEST", "SOUTH", "EAST", "NORTH"),
+    help="centre in this box, degrees; west > east crosses the antimeridian",
+  )  # fmt: skip
+  passed.add_argument(
+    "--time",
+    nargs=2,
+    metavar=("FROM", "TO"),
+    help='ISO 8601, UTC if no zone is given; ".." is open',
+  )
+  passed.add_argument("--label", nargs="+", default=[], metavar="NAME", help="any of these labels")
+  add("--k", type=int, default=10, help="hits of a query (10)")
+  add("--format", choices=_FORMATS, default="table")
+  add("--out", metavar="FILE", help="where to write them; printed if not given")
+  add("--gallery", metavar="FILE.png", help="also draw the hits")
+  add(
+    "--explain",
+    metavar="FILE.png",
+    help="also draw which patches of the query and its best hit match",
+  )
+  return parser
+
+
+def _check_one_way(args: argparse.Namespace) -> None:
+  ways = [way for way in ("image", "id", "at", "batch", "like") if getattr(args, way) is not None]
+  if len(ways) != 1:
+    named = " and ".join(f"--{way}" for way in ways) or "none"
+    raise OptionError(f"expected one of --image, --id, --at, --batch and --like, found {named}.")
+  if args.unlike and ways != ["like"]:
+    raise OptionError("--unlike belongs to --like: name what is wanted too.")
+
+
+def _filter(args: argparse.Namespace) -> Any:
+  from xjepa_jax.retrieval.indexes.base import Filter
+
+  return Filter(
+    sensors=tuple(args.sensor),
+    bbox=tuple(args.bbox) if args.bbox else None,
+    time=(_time(args.time[0]), _time(args.time[1])) if args.time else None,
+    labels=tuple(args.label),
+  )
+
+
+def _time(text: str) -> datetime | None:
+  if text == "..":
+    return None
+  try:
+    time = datetime.fromisoformat(text)
+  except ValueError:
+    raise OptionError(f"--time {text}: expected ISO 8601 such as 2025-06-01, or ..") from None
+  return time if time.tzinfo else time.replace(tzinfo=UTC)
+
+
+def _queries(args: argparse.Namespace, searcher: Any) -> list[Any]:
+  sensor = args.query_sensor
+  if args.image:
+    return [searcher.query_of_image(path, sensor, args.offset) for path in args.image]
+  if args.id:
+    return [searcher.query_of_id(each, sensor) for each in args.id]
+  if args.at:
+    return [searcher.query_of_place(*args.at, sensor)]
+  if args.like:
+    like, unlike = (
+      [row for each in ids for row in searcher.query_of_id(each, sensor).rows]
+      for ids in (args.like, args.unlike)
+    )
+    return [searcher.query_of_rows(like, unlike)]
+  return _batch(args, searcher)
+
+
+def _batch(args: argparse.Namespace, searcher: Any) -> list[Any]:
+  """The queries of a table; paths are relative to its folder."""
+  import os
+
+  from xjepa_jax.data.tables import cell_text, read_columns, read_rows
+
+  folder = os.path.dirname(os.path.abspath(args.batch))
+  queries = []
+  for where, row in read_rows(args.batch, read_columns(args.batch), {"image", "id", "sensor"}):
+    image, name, sensor = (cell_text(row, column) for column in ("image", "id", "sensor"))
+    sensor = sensor or args.query_sensor
+    if bool(image) == bool(name):
+      raise OptionError(f"{args.batch}: {where} needs an image or an id, not both.")
+    if image:
+      path = os.path.join(folder, image)
+      queries.append(searcher.query_of_image(path, sensor, args.offset))
+    else:
+      queries.append(searcher.query_of_id(name, sensor))
+  return queries
+
+
+def _put(text: str, path: str | None) -> None:
+  if path is None:
+    print(text, end="" if text.endswith("\n") else "\n")
+    return
+  try:
+    with open(path, "w", encoding="utf-8") as file:
+      file.write(text)
+  except OSError as error:
+    raise WriteError(f"{path}: cannot be written ({error.strerror}).") from error
+
+
+def _draw(args: argparse.Namespace, searcher: Any, answers: Sequence[Any]) -> None:
+  from xjepa_jax.retrieval.searching.drawing import draw_explanation, draw_gallery
+
+  if args.gallery:
+    draw_gallery(args.gallery, searcher, answers)
+  if args.explain:
+    draw_explanation(args.explain, searcher, answers[0])
+
+
+if __name__ == "__main__":
+  sys.exit(main())

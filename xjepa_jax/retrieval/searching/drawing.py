@@ -1,0 +1,74 @@
+"""Answers drawn into PNG files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image
+
+from xjepa_jax.data import sheet
+from xjepa_jax.data.pictures import picture
+from xjepa_jax.errors import SearchError, WriteError
+from xjepa_jax.retrieval.searching.answers import Answer, Query
+from xjepa_jax.retrieval.searching.explain import explanation, similarities
+from xjepa_jax.retrieval.searching.gallery import gallery
+from xjepa_jax.retrieval.searching.searcher import Searcher
+
+
+def draw_gallery(path: str, searcher: Searcher, answers: Sequence[Answer]) -> None:
+  """Writes queries and their hits as a picture.
+
+  Raises:
+    SearchError: there is no encoder that says how sensors are shown.
+    WriteError: the file cannot be written.
+  """
+  pictures = searcher.pictures
+  queries = [_picture(searcher, answer.query) for answer in answers]
+  _write(path, gallery(answers, pictures.picture, queries))
+
+
+def draw_explanation(path: str, searcher: Searcher, answer: Answer) -> None:
+  """Writes which patches of a query and its best hit match.
+
+  Raises:
+    SearchError: there is no hit, no single example that is asked with, or no encoder.
+    XJepaError: the source of a tile is gone.
+    WriteError: the file cannot be written.
+  """
+  query = answer.query
+  if not answer.hits:
+    raise SearchError(f"{query.title}: nothing was found, so there is nothing to explain.")
+  if query.image is None and len(query.rows) != 1:
+    raise SearchError(f"{query.title}: to explain a hit takes one example, not {len(query.rows)}.")
+  pictures, hit = searcher.pictures, answer.hits[0]
+  asked = query.image if query.image is not None else pictures.values(query.rows[0])
+  found = pictures.values(hit.row)
+  encoder = searcher.encoder
+  assert encoder is not None  # or there were no pictures
+  head = searcher.files.description.encoder["head"]
+  patches = [
+    encoder.patches({sensor: values[None]}, head)[0]
+    for sensor, values in ((query.sensor, asked), (hit.sensor, found))
+  ]
+  shown = [
+    picture(encoder.inputs[sensor].sensor, values)
+    for sensor, values in ((query.sensor, asked), (hit.sensor, found))
+  ]
+  title = f"{query.title} ({query.sensor}) and {hit.id} ({hit.sensor}), score {hit.score:.3f}"
+  grids = encoder.inputs[query.sensor].grid, encoder.inputs[hit.sensor].grid
+  _write(path, explanation(shown[0], shown[1], similarities(*patches), grids, title))
+
+
+def _picture(searcher: Searcher, query: Query) -> np.ndarray | None:
+  if query.image is not None and searcher.encoder is not None:
+    return picture(searcher.encoder.inputs[query.sensor].sensor, query.image)
+  return searcher.pictures.picture(query.rows[0]) if len(query.rows) == 1 else None
+
+
+def _write(path: str, image: Image.Image) -> None:
+  try:
+    with open(path, "wb") as file:
+      file.write(sheet.png(image))
+  except OSError as error:
+    raise WriteError(f"{path}: cannot be written ({error.strerror}).") from error

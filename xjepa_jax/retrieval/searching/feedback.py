@@ -1,0 +1,36 @@
+"""Several examples as one query: like these, unlike those."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from xjepa_jax.errors import SearchError
+
+NEGATIVE = 0.5  # weight of what is not wanted; Rocchio's customary value lies between .15 and .75
+
+
+def combine(
+  positive: np.ndarray, negative: np.ndarray | None = None, weight: float = NEGATIVE
+) -> np.ndarray:
+  """The mean of what is wanted, less a part of the mean of what is not (Rocchio, 1971).
+
+  Args:
+    positive: (P, K) descriptors of length 1, at least one.
+    negative: (N, K), or None.
+    weight: of the negative ones' mean.
+
+  Returns:
+    (K,) float32 of length 1.
+
+  Raises:
+    SearchError: there is no positive example, or the negative ones leave nothing of them.
+  """
+  if not len(positive):
+    raise SearchError("a query needs at least one example of what is wanted.")
+  wanted = np.mean(positive, axis=0, dtype=np.float64)
+  if negative is not None and len(negative):
+    wanted = wanted - weight * np.mean(negative, axis=0, dtype=np.float64)
+  length = np.linalg.norm(wanted)
+  if length < 1e-6:
+    raise SearchError("the examples cancel one another: leave some of them out.")
+  return np.asarray(wanted / length, np.float32)

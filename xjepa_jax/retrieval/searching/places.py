@@ -1,0 +1,69 @@
+"""The tile at a place."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from xjepa_jax.errors import SearchError
+from xjepa_jax.retrieval.embedding.files import EmbeddingFiles
+
+_EARTH = 6371.0088  # km, mean radius
+_CANDIDATES = 64
+
+
+def distances(
+  longitude: float, latitude: float, longitudes: np.ndarray, latitudes: np.ndarray
+) -> np.ndarray:
+  """Great-circle distances in km by the haversine formula, degrees given."""
+  x, y = math.radians(longitude), math.radians(latitude)
+  across = np.sin((np.radians(longitudes) - x) / 2) ** 2
+  along = np.sin((np.radians(latitudes) - y) / 2) ** 2
+  inner = along + math.cos(y) * np.cos(np.radians(latitudes)) * across
+  return 2 * _EARTH * np.arcsin(np.sqrt(np.clip(inner, 0, 1)))
+
+
+def row_at(
+  files: EmbeddingFiles,
+  longitude: float,
+  latitude: float,
+  rows: np.ndarray,
+  longitudes: np.ndarray,
+  latitudes: np.ndarray,
+) -> int:
+  """The row whose tile contains a place; of several, the one with the nearest centre.
+
+  Args:
+    files: of the archive.
+    longitude, latitude: degrees in EPSG:4326.
+    rows: (n,) that may be found.
+    longitudes, latitudes: (n,) of their centres, NaN where unknown.
+
+  Raises:
+    SearchError: the place is none, or no tile contains it.
+  """
+  if not (abs(longitude) <= 180 and abs(latitude) <= 90):
+    raise SearchError(
+      f"longitude {longitude:g}, latitude {latitude:g}: expected degrees, -180 to 180 "
+      "and -90 to 90, in this order."
+    )
+  away = distances(longitude, latitude, longitudes, latitudes)
+  known = np.flatnonzero(np.isfinite(away))
+  if not len(known):
+    raise SearchError("no tile has coordinates: ask by image or by id.")
+  nearest = known[np.argsort(away[known], kind="stable")[:_CANDIDATES]]
+  for entry in files.take(rows[nearest]):
+    box = entry.get("bbox")
+    if box and _inside(longitude, latitude, box):
+      return int(entry["row"])
+  raise SearchError(
+    f"no tile contains longitude {longitude:g}, latitude {latitude:g}; the centre of the nearest "
+    f"one is {away[nearest[0]]:.1f} km away."
+  )
+
+
+def _inside(longitude: float, latitude: float, box: dict[str, float]) -> bool:
+  west, east = box["xmin"], box["xmax"]
+  within = west <= longitude <= east if west <= east else longitude >= west or longitude <= east
+  return within and box["ymin"] <= latitude <= box["ymax"]

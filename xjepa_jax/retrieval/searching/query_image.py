@@ -1,0 +1,113 @@
+"""An image file as a query: whose sensor's it is, and what of it the encoder sees."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+import numpy as np
+
+from xjepa_jax.data.raster import RasterHeader
+from xjepa_jax.errors import ImageError, SearchError
+from xjepa_jax.model.inputs import SensorInput
+from xjepa_jax.retrieval.embedding.bands import bands_of
+from xjepa_jax.retrieval.embedding.fitting import Fit
+from xjepa_jax.retrieval.embedding.items import BandFile, Item, Window
+from xjepa_jax.retrieval.embedding.windows import WindowReader, header_of
+
+_LEAST_SEEN = 0.5
+
+
+@dataclasses.dataclass(frozen=True)
+class QueryImage:
+  """What is asked with.
+
+  Attributes:
+    sensor: key, as the encoder has it.
+    values: (H, W, C) as its product stores them, of the size that the encoder takes.
+    notes: what a person should know of how it was read.
+  """
+
+  sensor: str
+  values: np.ndarray
+  notes: tuple[str, ...] = ()
+
+
+def read_query(
+  path: str,
+  inputs: Mapping[str, SensorInput],
+  sensor: str | None = None,
+  offset: float | None = None,
+) -> QueryImage:
+  """Reads a GeoTIFF, PNG or npy file; of a larger image its middle.
+
+  Args:
+    path: of the file.
+    inputs: sensor -> the images that the encoder takes.
+    sensor: whose image it is; None finds it by the file's bands and type of values.
+    offset: of its stored values, where it is not the encoder's (Sentinel-2's -1000).
+
+  Raises:
+    ImageError: the file cannot be read, or does not fit the sensor.
+    SearchError: it fits none or several of the encoder's sensors, or shows too little.
+  """
+  header = header_of(path)
+  key = _sensor(path, header, inputs, sensor)
+  given = inputs[key]
+  bands = bands_of(key, given.sensor, header, ())
+  rows, columns = header.shape
+  if rows < given.height or columns < given.width:
+    raise SearchError(
+      f"{path}: is {rows} x {columns} pixels; the encoder looks at {given.height} x {given.width} "
+      f"of {key!r}. Give a larger cut of the scene at the same resolution."
+    )
+  top, left = (rows - given.height) // 2, (columns - given.width) // 2
+  item = Item(path, key, path, rows, columns, files=tuple(BandFile(path, band) for band in bands))
+  its_own = given.sensor.scaling.offset
+  fit = Fit(key, given.sensor, its_own if offset is None else offset)
+  reader = WindowReader(lambda name: name, {key: fit}, {})
+  try:
+    values, seen = reader.read(item, Window(left, top, given.width, given.height))
+  finally:
+    reader.close()
+  if seen < _LEAST_SEEN:
+    raise SearchError(
+      f"{path}: only {seen:.0%} of the pixels looked at were seen; nodata is the rest."
+    )
+  notes = []
+  if (rows, columns) != (given.height, given.width):
+    notes.append(f"the middle {given.height} x {given.width} of {rows} x {columns} pixels")
+  return QueryImage(key, values, tuple(notes))
+
+
+def _sensor(
+  path: str, header: RasterHeader, inputs: Mapping[str, SensorInput], named: str | None
+) -> str:
+  if named is not None:
+    if named not in inputs:
+      raise SearchError(f"sensor {named!r}: the encoder knows {', '.join(inputs)}.")
+    return named
+  fitting = [key for key, given in inputs.items() if _fits(header, key, given)]
+  if len(fitting) == 1:
+    return fitting[0]
+  what = f"{header.count} bands of {header.dtype}"
+  if not fitting:
+    known = "; ".join(
+      f"{key}: {given.bands} of {given.sensor.dtype} ({', '.join(given.sensor.band_names)})"
+      for key, given in inputs.items()
+    )
+    raise SearchError(
+      f"{path}: holds {what}, which is no sensor of the encoder's. It takes {known}."
+    )
+  raise SearchError(f"{path}: may be of {' or of '.join(fitting)}; name its sensor.")
+
+
+def _fits(header: RasterHeader, key: str, given: SensorInput) -> bool:
+  kinds = {np.dtype(each).kind.replace("u", "i") for each in (header.dtype, given.sensor.dtype)}
+  if len(kinds) > 1:
+    return False
+  try:
+    bands_of(key, given.sensor, header, ())
+  except ImageError:
+    return False
+  return True

@@ -1,0 +1,264 @@
+"""An archive that can be asked: its index, its embeddings, and the encoder that made them."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import shapely
+
+from xjepa_jax.errors import SearchError
+from xjepa_jax.export import LoadedEncoder, load_encoder
+from xjepa_jax.retrieval.confidence import from_json
+from xjepa_jax.retrieval.embedding.files import EmbeddingFiles, open_embeddings
+from xjepa_jax.retrieval.embedding.manifest import MANIFEST, file_sha256
+from xjepa_jax.retrieval.indexes.base import Filter, Index
+from xjepa_jax.retrieval.indexes.description import embeddings_directory, read_description
+from xjepa_jax.retrieval.indexes.directory import open_index
+from xjepa_jax.retrieval.indexes.filters import FilterColumns
+from xjepa_jax.retrieval.searching.answers import Answer, Hit, Query
+from xjepa_jax.retrieval.searching.feedback import combine
+from xjepa_jax.retrieval.searching.pictures import TilePictures
+from xjepa_jax.retrieval.searching.places import row_at
+from xjepa_jax.retrieval.searching.query_image import read_query
+
+
+def open_searcher(
+  index_directory: str,
+  encoder_directory: str | None = None,
+  embeddings: str | None = None,
+) -> Searcher:
+  """Opens an index with the embeddings that it was built from.
+
+  Args:
+    index_directory: what `python -m xjepa_jax.retrieval.index` wrote.
+    encoder_directory: the encoder that made the embeddings, to ask by image and for confidences;
+      None for the one that the embeddings name, if it is still there.
+    embeddings: of which the index is, if they are not where they were.
+
+  Raises:
+    XJepaError: something is damaged, or belongs to something else.
+  """
+  index = open_index(index_directory, embeddings)
+  described = embeddings_directory(index_directory, read_description(index_directory))
+  files = open_embeddings(embeddings or described)
+  return Searcher(index, files, _encoder(files, encoder_directory))
+
+
+class Searcher:
+  """Answers queries.
+
+  Attributes:
+    index: finds rows.
+    files: says what the rows are.
+    encoder: describes images, or None: then only what is in the archive can be asked for.
+  """
+
+  def __init__(self, index: Index, files: EmbeddingFiles, encoder: LoadedEncoder | None):
+    self.index = index
+    self.files = files
+    self.encoder = encoder
+
+  @property
+  def sensors(self) -> tuple[str, ...]:
+    """Of the archive."""
+    return self.files.description.sensors
+
+  def answer(self, queries: Sequence[Query], k: int, filter: Filter | None = None) -> list[Answer]:
+    """The k best of the archive that pass the filter, for every query.
+
+    Args:
+      queries: what is asked; their own rows are no answers.
+      k: at most so many hits each.
+      filter: by sensor, place, time and labels; None lets all pass.
+
+    Raises:
+      SearchError: a query or the filter is not of this archive, or k is not positive.
+    """
+    if k < 1:
+      raise SearchError(f"k is {k}; ask for at least one hit.")
+    if not queries:
+      return []
+    own = max(len(query.rows) for query in queries)
+    found = self.index.search(np.stack([query.vector for query in queries]), k + own, filter)
+    among = self.count(filter)
+    return [
+      self._answer(query, rows, scores, k, filter, among)
+      for query, rows, scores in zip(queries, found.rows, found.scores, strict=True)
+    ]
+
+  def count(self, filter: Filter | None) -> int:
+    """How many rows pass a filter."""
+    mask = self.columns.mask(filter)
+    return len(self.files) if mask is None else int(mask.sum())
+
+  @functools.cached_property
+  def pictures(self) -> TilePictures:
+    """Of the archive's tiles.
+
+    Raises:
+      SearchError: nothing says how the sensors are shown.
+    """
+    if self.encoder is None:
+      raise SearchError("pictures need the encoder that made the embeddings: --encoder.")
+    sensors = {key: given.sensor for key, given in self.encoder.inputs.items()}
+    return TilePictures(self.files, sensors)
+
+  @functools.cached_property
+  def columns(self) -> FilterColumns:
+    """What filters look at, of every row."""
+    return FilterColumns().with_rows_of(self.files)
+
+  def query_of_rows(self, like: Sequence[int], unlike: Sequence[int] = ()) -> Query:
+    """Asks for what is like some rows of the archive and unlike others.
+
+    Raises:
+      SearchError: there is no such row, or the examples cancel one another.
+    """
+    rows = (*like, *unlike)
+    outside = [row for row in rows if not 0 <= row < len(self.files)]
+    if outside:
+      raise SearchError(f"row {outside[0]}: the archive has rows 0 to {len(self.files) - 1}.")
+    vectors = self.files.vectors_of(rows)
+    entries = self.files.take(like)
+    sensors = {entry["sensor"] for entry in entries}
+    title = ", ".join(dict.fromkeys(entry["id"] for entry in entries[:3]))
+    more = f" and {len(like) - 3} more" if len(like) > 3 else ""
+    return Query(
+      title=title + more + (f", unlike {len(unlike)}" if unlike else ""),
+      sensor=sensors.pop() if len(sensors) == 1 else "",
+      vector=combine(vectors[: len(like)], vectors[len(like) :]),
+      rows=tuple(rows),
+    )
+
+  def query_of_id(self, id: str, sensor: str | None = None) -> Query:
+    """Asks with a tile of the archive, by its id.
+
+    Raises:
+      SearchError: no tile has the id, or several sensors' tiles have it and none was named.
+    """
+    rows = self.files.find(id, sensor)
+    of = f" of sensor {sensor!r}" if sensor else ""
+    if not rows:
+      raise SearchError(f"no tile{of} has the id {id!r} in {self.files.directory}.")
+    if len(rows) > 1:
+      found = sorted({str(entry["sensor"]) for entry in self.files.take(rows)})
+      raise SearchError(
+        f"{len(rows)} tiles{of} have the id {id!r}, of {', '.join(found)}: name the query's sensor."
+      )
+    return self.query_of_rows(rows)
+
+  def query_of_place(self, longitude: float, latitude: float, sensor: str | None = None) -> Query:
+    """Asks with the tile at a place, degrees in EPSG:4326.
+
+    Raises:
+      SearchError: the place is none, or no tile contains it.
+    """
+    mask = self.columns.mask(Filter(sensors=(sensor,)) if sensor else None)
+    rows = np.arange(len(self.files)) if mask is None else np.flatnonzero(mask)
+    longitudes, latitudes = self.columns.centres
+    row = row_at(self.files, longitude, latitude, rows, longitudes[rows], latitudes[rows])
+    return self.query_of_rows([row])
+
+  def query_of_image(
+    self, path: str, sensor: str | None = None, offset: float | None = None
+  ) -> Query:
+    """Asks with an image file; see `query_image.read_query`.
+
+    Raises:
+      SearchError: there is no encoder to describe it, or it is of no sensor of the encoder's.
+      ImageError: the file cannot be read.
+    """
+    if self.encoder is None:
+      raise SearchError(
+        f"{path}: to ask with an image, name the encoder that made the embeddings: --encoder."
+      )
+    image = read_query(path, self.encoder.inputs, sensor, offset)
+    head = self.files.description.encoder["head"]
+    (vector,) = self.encoder.describe({image.sensor: image.values[None]}, head)
+    notes = f" ({'; '.join(image.notes)})" if image.notes else ""
+    return Query(os.path.basename(path) + notes, image.sensor, vector, image=image.values)
+
+  def _answer(
+    self,
+    query: Query,
+    rows: np.ndarray,
+    scores: np.ndarray,
+    k: int,
+    filter: Filter | None,
+    among: int,
+  ) -> Answer:
+    kept = (rows >= 0) & ~np.isin(rows, query.rows)
+    rows, scores = rows[kept][:k], scores[kept][:k]
+    entries = self.files.take(rows)
+    worth = self._confidence(query, entries, scores, filter)
+    hits = tuple(
+      _hit(rank, entry, float(score), confidence)
+      for rank, (entry, score, confidence) in enumerate(zip(entries, scores, worth, strict=True), 1)
+    )
+    return Answer(query, hits, among)
+
+  def _confidence(
+    self,
+    query: Query,
+    entries: Sequence[Mapping[str, Any]],
+    scores: np.ndarray,
+    filter: Filter | None,
+  ) -> list[float | None]:
+    """Of hits of other sensors than the query's, where it was fitted for that direction."""
+    found: list[float | None] = [None] * len(entries)
+    if self.encoder is None:
+      return found
+    fitted = self.encoder.description["confidence"].get(self.files.description.encoder["head"], {})
+    for sensor in {entry["sensor"] for entry in entries}:
+      described = fitted.get(f"{query.sensor}->{sensor}")
+      if described is None:
+        continue
+      direction = from_json(described)
+      places = [place for place, entry in enumerate(entries) if entry["sensor"] == sensor]
+      answers = self.count(dataclasses.replace(filter or Filter(), sensors=(sensor,)))
+      for place, value in zip(places, direction.of(scores[places], answers), strict=True):
+        found[place] = float(value)
+    return found
+
+
+def _encoder(files: EmbeddingFiles, directory: str | None) -> LoadedEncoder | None:
+  """The encoder of some embeddings; None if none was named and theirs is not there."""
+  named = files.description.encoder
+  where = directory or named.get("path", "")
+  if directory is None and not os.path.exists(os.path.join(where, MANIFEST)):
+    return None
+  encoder = load_encoder(where)
+  found = file_sha256(os.path.join(where, MANIFEST))
+  if found != named["sha256"]:
+    if directory is None:
+      return None
+    raise SearchError(
+      f"{directory}: is not the encoder that made {files.directory} ({named['name']}, manifest "
+      f"{named['sha256'][:12]}; found {found[:12]}). Name that one, or embed the archive again."
+    )
+  return encoder
+
+
+def _hit(rank: int, entry: Mapping[str, Any], score: float, confidence: float | None) -> Hit:
+  footprint = entry.get("footprint")
+  return Hit(
+    rank=rank,
+    row=int(entry["row"]),
+    id=entry["id"],
+    sensor=entry["sensor"],
+    score=score,
+    confidence=confidence,
+    longitude=entry["centre_lon"],
+    latitude=entry["centre_lat"],
+    footprint=shapely.geometry.mapping(shapely.from_wkb(footprint)) if footprint else None,
+    time=entry["datetime"],
+    source=entry["source"],
+    window=entry["window"],
+    labels=tuple(entry["labels"] or ()),
+    valid_fraction=entry["valid_fraction"],
+  )
