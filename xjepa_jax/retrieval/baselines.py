@@ -3,72 +3,72 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
 from xjepa_jax.config import parse_bands
+from xjepa_jax.data.dataset import PairDataset
 from xjepa_jax.data.pipeline import Pipeline
 from xjepa_jax.retrieval import image_statistics, mutual_information
-from xjepa_jax.retrieval.directions import Row, evaluate_similarity
-from xjepa_jax.retrieval.evaluate import CUTS, Evaluation
+from xjepa_jax.retrieval.bootstrap import RESAMPLES
+from xjepa_jax.retrieval.direction import Direction
+from xjepa_jax.retrieval.directions import Row
+from xjepa_jax.retrieval.protocol_rows import scene_rows
+from xjepa_jax.retrieval.protocols import Protocol
+from xjepa_jax.retrieval.relevance import label_sets
+from xjepa_jax.retrieval.row import Measures, measure
+from xjepa_jax.retrieval.scene_vectors import SceneVectors
+from xjepa_jax.retrieval.statistics_baseline import FITTED_PAIRS, as_vectors
 from xjepa_jax.sensors import Sensor
 from xjepa_jax.training.experiment import Experiment, open_split
 
-_FITTED_PAIRS = 2000  # training pairs that the regression is fitted on
 _MOST_BANDS = (
   3  # of a sensor in mutual information: its time grows with the product of two sensors'
 )
 _BATCH = 64
 
 
-@dataclasses.dataclass(frozen=True)
-class Measured:
-  """Something of every pair's images, each array with a row a pair.
+def baseline_rows(experiment: Experiment, protocol: Protocol) -> list[Row]:
+  """Rows of the baselines under a protocol, on the pairs that a run's end is measured on.
 
-  Attributes:
-    values: sensor -> (P, ...), of absent images of zeros.
-    present: sensor -> (P,) bool.
+  Mutual information compares every image with every other and needs one grid: it is left out for
+  many pairs, for sensors on other grids, and where other pairs ask than are searched.
+
+  Args:
+    experiment: the run.
+    protocol: with the names of the data set's splits.
   """
-
-  values: Mapping[str, np.ndarray]
-  present: Mapping[str, np.ndarray]
-
-
-def baseline_rows(experiment: Experiment, evaluation: Evaluation, split: str) -> list[Row]:
-  """Rows of the baselines for every direction across sensors, on the pairs of an evaluation.
-
-  A direction is measured on the pairs that have both sensors. Mutual information compares every
-  image with every other and needs one grid: it is left out for many pairs, and for others.
-  """
-  sensors = {key: given.sensor for key, given in experiment.inputs.items()}
   settings = experiment.config.evaluation
-  labels = evaluation.described.label_sets()
-  tested = measured(experiment, split, settings.pairs, _statistics(sensors))
-  fitted = measured(experiment, experiment.config.data.train, _FITTED_PAIRS, _statistics(sensors))
-  shared: dict[tuple[str, str], np.ndarray] = {}
-  if len(next(iter(tested.present.values()))) <= settings.mutual_information:
-    shared = _shared_information(experiment, split)
+  splits = dict.fromkeys((protocol.archive, protocol.queries))
+  statistics = _statistics({key: given.sensor for key, given in experiment.inputs.items()})
+  tested = _joined([measured(experiment, split, settings.pairs, statistics) for split in splits])
+  training = measured(experiment, experiment.config.data.train, FITTED_PAIRS, statistics, False)
+  labels = label_sets(tested.labels)
+  methods = (image_statistics.METHOD, image_statistics.METHOD)
+  rows = scene_rows(protocol, as_vectors(tested, training), labels, methods)
+  if len(splits) == 1 and len(tested.ids) <= settings.mutual_information:
+    rows += _information_rows(experiment, protocol, tested, labels)
+  return rows
+
+
+def _information_rows(
+  experiment: Experiment, protocol: Protocol, tested: SceneVectors, labels: np.ndarray | None
+) -> list[Row]:
+  """Of every direction across sensors, on the pairs that have both."""
   rows = []
-  for a, b in itertools.permutations(sensors, 2):
-    both = tested.present[a] & tested.present[b]
-    if both.sum() < 2:
+  for (a, b), similarity in _shared_information(experiment, protocol.archive).items():
+    both = np.flatnonzero(tested.present[a] & tested.present[b])
+    direction = Direction(a, b, both, both, protocol.leave_out)
+    if not direction.located and labels is None:
       continue
-    found = {
-      image_statistics.METHOD: _ridge_similarity(a, b, fitted, tested),
-      mutual_information.METHOD: shared.get((a, b)),
-    }
-    rows += [
-      evaluate_similarity(
-        a, b, similarity, None if labels is None else labels[both], CUTS, method=method
-      )
-      for method, similarity in found.items()
-      if similarity is not None
-    ]
+    measures = Measures(protocol.cuts, protocol.whole, RESAMPLES)
+    blocks = [(slice(0, len(both)), similarity)]
+    method = mutual_information.METHOD
+    rows.append(measure(direction, blocks, labels, measures, method, method))
   return rows
 
 
@@ -80,7 +80,7 @@ def protocol(experiment: Experiment) -> dict[str, str]:
   )
   return {
     image_statistics.METHOD: "mean, deviation and percentiles of every band; one sensor's "
-    f"predicted from the other's by ridge regression on at most {_FITTED_PAIRS:,} training pairs",
+    f"predicted from the other's by ridge regression on at most {FITTED_PAIRS:,} training pairs",
     mutual_information.METHOD: f"of the pixels of at most {_MOST_BANDS} bands a sensor ({bands})",
   }
 
@@ -89,30 +89,50 @@ def measured(
   experiment: Experiment,
   split: str,
   most: int,
-  measure: Callable[[str, np.ndarray], np.ndarray],
-) -> Measured:
+  of: Callable[[str, np.ndarray], np.ndarray],
+  named: bool = True,
+) -> SceneVectors:
   """Measures the first pairs of a split, a batch at a time.
 
   Args:
     experiment: where they are, and which bands of them count.
     split: of the data sets.
     most: pairs.
-    measure: (sensor, (R, H, W, C) as stored) -> (R, ...).
+    of: (sensor, (R, H, W, C) as stored) -> (R, ...).
+    named: read ids and labels, for which every record is read a second time.
+
+  Returns:
+    What was measured as the scenes' vectors, of absent images that of zeros.
   """
+  ids: list[str] = []
+  labels: list[tuple[str, ...]] = []
   parts = []
-  left = most
-  for batch in _batches(experiment, split):
-    rows = np.flatnonzero(batch["valid"])[:left]
-    values = {key: measure(key, each[rows]) for key, each in batch["values"].items()}
+  for dataset, batch in _batches(experiment, split):
+    rows = np.flatnonzero(batch["valid"])[: most - len(ids)]
+    values = {key: of(key, each[rows]) for key, each in batch["values"].items()}
     parts.append((values, {key: each[rows] for key, each in batch["present"].items()}))
-    left -= len(rows)
-    if left <= 0:
+    pairs = [dataset[int(number)] if named else None for number in batch["record"][rows]]
+    ids += ["" if pair is None else pair.pair_id for pair in pairs]
+    labels += [() if pair is None else pair.labels for pair in pairs]
+    if len(ids) >= most:
       break
   values, present = jax.tree.map(lambda *each: np.concatenate(each), *parts)
-  return Measured(values, present)
+  return SceneVectors(tuple(ids), np.full(len(ids), split, object), tuple(labels), present, values)
 
 
-def _batches(experiment: Experiment, split: str) -> Iterator[dict[str, Any]]:
+def _joined(parts: Sequence[SceneVectors]) -> SceneVectors:
+  """Scenes of several splits one after another."""
+  keys = parts[0].vectors
+  return SceneVectors(
+    ids=tuple(each for part in parts for each in part.ids),
+    splits=np.concatenate([part.splits for part in parts]),
+    labels=tuple(each for part in parts for each in part.labels),
+    present={key: np.concatenate([part.present[key] for part in parts]) for key in keys},
+    vectors={key: np.concatenate([part.vectors[key] for part in parts]) for key in keys},
+  )
+
+
+def _batches(experiment: Experiment, split: str) -> Iterator[tuple[PairDataset, dict[str, Any]]]:
   """All pairs of a split on the host, with the bands that the model sees."""
   bands = parse_bands(experiment.config.data.bands)
   for dataset in open_split(experiment.config, split):
@@ -127,33 +147,22 @@ def _batches(experiment: Experiment, split: str) -> Iterator[dict[str, Any]]:
           slot = experiment.slots[key]
           batch["values"][key] = np.zeros((_BATCH, *slot.shape), slot.sensor.dtype)
           batch["present"][key] = np.zeros(_BATCH, bool)
-        yield batch
+        yield dataset, batch
 
 
 def _statistics(sensors: Mapping[str, Sensor]) -> Callable[[str, np.ndarray], np.ndarray]:
   return lambda key, stored: image_statistics.image_statistics(sensors[key], stored)
 
 
-def _ridge_similarity(a: str, b: str, fitted: Measured, tested: Measured) -> np.ndarray | None:
-  """(P, P) of the P pairs with both sensors; None if no training pair has seen pixels of both."""
-  known = fitted.present[a] & fitted.present[b]
-  known &= np.isfinite(fitted.values[a]).all(axis=1) & np.isfinite(fitted.values[b]).all(axis=1)
-  if not known.any():
-    return None
-  both = tested.present[a] & tested.present[b]
-  ridge = image_statistics.fit_ridge(fitted.values[a][known], fitted.values[b][known])
-  return ridge.similarity(tested.values[a][both], tested.values[b][both])
-
-
 def _shared_information(experiment: Experiment, split: str) -> dict[tuple[str, str], np.ndarray]:
   """(a, b) -> (P, P) mutual information of the P pairs with both sensors, if on one grid."""
   sensors = {key: given.sensor for key, given in experiment.inputs.items()}
   most = experiment.config.evaluation.mutual_information
-  stored = measured(experiment, split, most, lambda _, values: values)
+  stored = measured(experiment, split, most, lambda _, values: values, False)
   found: dict[tuple[str, str], np.ndarray] = {}
   for a, b in itertools.combinations(sensors, 2):
     both = stored.present[a] & stored.present[b]
-    one, other = stored.values[a][both], stored.values[b][both]
+    one, other = stored.vectors[a][both], stored.vectors[b][both]
     if both.sum() < 2 or one.shape[1:3] != other.shape[1:3]:
       continue
     found[a, b] = mutual_information.mutual_information(

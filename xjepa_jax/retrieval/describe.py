@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -11,9 +11,15 @@ import numpy as np
 
 from xjepa_jax.data.batch_source import Batch
 from xjepa_jax.data.dataset import PairDataset
+from xjepa_jax.model.crossing import predicted_descriptors
+from xjepa_jax.retrieval.relevance import label_sets
 from xjepa_jax.training.experiment import Experiment
+from xjepa_jax.training.mesh import batch_sharding, replicated
+from xjepa_jax.training.step import plain_images
+from xjepa_jax.training.target import find_target
 
 Descriptors = dict[str, dict[str, np.ndarray]]
+Describe = Callable[[Any, Mapping[str, Any]], Mapping[str, Any]]
 _CENTRE_PAIRS = 512  # of the training split: a mean needs no more
 
 
@@ -26,23 +32,19 @@ class Described:
     labels: the names of each pair's labels; none if they were not asked for.
     present: sensor -> (P,) bool, whether the pair has the sensor.
     descriptors: head -> sensor -> (P, K), as the encoder gives them.
+    predicted: head -> "a->b" -> (P, K), what sensor a's image says of b's, as the predictor gives
+      it; empty if it was not asked for.
   """
 
   pair_ids: tuple[str, ...]
   labels: tuple[tuple[str, ...], ...]
   present: Mapping[str, np.ndarray]
   descriptors: Descriptors
+  predicted: Descriptors = dataclasses.field(default_factory=dict)
 
   def label_sets(self) -> np.ndarray | None:
     """(P, L) bool over all names that occur, or None where no pair has a label."""
-    names = sorted({name for labels in self.labels for name in labels})
-    if not names:
-      return None
-    place = {name: number for number, name in enumerate(names)}
-    sets = np.zeros((len(self.labels), len(names)), bool)
-    for row, labels in enumerate(self.labels):
-      sets[row, [place[name] for name in labels]] = True
-    return sets
+    return label_sets(self.labels)
 
 
 def describe_split(
@@ -52,6 +54,7 @@ def describe_split(
   most: int,
   shuffle: bool = False,
   named: bool = True,
+  describe: Describe | None = None,
 ) -> Described:
   """Describes at most `most` pairs of a split, the first ones or, shuffled, any.
 
@@ -62,11 +65,12 @@ def describe_split(
     most: pairs.
     shuffle: take them in random order, the same for a seed.
     named: read ids and labels, for which every record is read a second time.
+    describe: what describes a batch, see `predicting`; None is the experiment's.
   """
   parts: list[Batch] = []
   names: list[tuple[str, tuple[str, ...]]] = []
   for dataset, batch in _batches(experiment, split, most, shuffle):
-    found = jax.device_get(experiment.describe(encoder, batch))
+    found = jax.device_get((describe or experiment.describe)(encoder, batch))
     part = jax.tree.map(lambda rows, valid=found["valid"]: rows[valid], found)
     parts.append(part)
     if named:
@@ -77,7 +81,57 @@ def describe_split(
     labels=tuple(labels for _, labels in names[:most]),
     present=joined["present"],
     descriptors=joined["descriptors"],
+    predicted=joined.get("predicted", {}),
   )
+
+
+def predicting(experiment: Experiment, predictor: Any) -> Describe:
+  """Describes batches as the experiment does, and predicts each sensor's descriptors from others'.
+
+  Args:
+    experiment: the run.
+    predictor: its parameters.
+
+  Returns:
+    (encoder, batch) -> as `training.step.describe`, and "predicted": head -> "a->b" -> (B, K).
+  """
+  model = experiment.model
+
+  def described(encoder: Any, predictor: Any, batch: Mapping[str, Any]) -> dict[str, Any]:
+    values, seen = plain_images(model, batch["values"])
+    tokens, descriptors = model.encode(encoder, values, seen)
+    valid = batch["valid"]
+    return {
+      "descriptors": descriptors,
+      "predicted": predicted_descriptors(model, encoder, predictor, tokens),
+      "present": {key: present & valid for key, present in batch["present"].items()},
+      "valid": valid,
+      "record": batch["record"],
+    }
+
+  shardings = jax.tree.map(lambda leaf: leaf.sharding, experiment.abstract_state())
+  run = jax.jit(
+    described,
+    in_shardings=(
+      find_target(shardings.opt_state),
+      shardings.params["predictor"],
+      batch_sharding(experiment.mesh),
+    ),
+    out_shardings=replicated(experiment.mesh),
+  )
+  return lambda encoder, batch: run(encoder, predictor, batch)
+
+
+def centres_of(experiment: Experiment, encoder: Any, describe: Describe) -> tuple[Any, Any]:
+  """As `centres`, and those of predicted descriptors, head -> "a->b" -> (K,)."""
+  found = _training_pairs(experiment, encoder, describe)
+  ways = {
+    head: {
+      way: _mean(values[found.present[way.partition("->")[0]]]) for way, values in each.items()
+    }
+    for head, each in found.predicted.items()
+  }
+  return _centres(found), ways
 
 
 def centres(experiment: Experiment, encoder: Any) -> Descriptors:
@@ -87,8 +141,17 @@ def centres(experiment: Experiment, encoder: Any) -> Descriptors:
   of the gap between sensors. It is taken from training pairs, so nothing is learnt from those
   that are searched.
   """
+  return _centres(_training_pairs(experiment, encoder, None))
+
+
+def _training_pairs(experiment: Experiment, encoder: Any, describe: Describe | None) -> Described:
   split = experiment.config.data.train
-  found = describe_split(experiment, encoder, split, _CENTRE_PAIRS, shuffle=True, named=False)
+  return describe_split(
+    experiment, encoder, split, _CENTRE_PAIRS, shuffle=True, named=False, describe=describe
+  )
+
+
+def _centres(found: Described) -> Descriptors:
   return {
     head: {key: _mean(values[found.present[key]]) for key, values in by_sensor.items()}
     for head, by_sensor in found.descriptors.items()

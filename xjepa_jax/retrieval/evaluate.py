@@ -1,205 +1,167 @@
-"""How well scenes of one sensor find those of another, and what the space looks like."""
+"""Measures retrieval by published protocols: python -m xjepa_jax.retrieval.evaluate SOURCE ...
+
+Several encoders, embedding directories and files of other models in one table, each number with
+its bootstrap interval over queries, beside chance and image statistics.
+"""
 
 from __future__ import annotations
 
-import dataclasses
-import math
-from collections.abc import Mapping, Sequence
+import argparse
+import sys
+from collections.abc import Sequence
 from typing import Any
 
-import jax
-import numpy as np
+from xjepa_jax.errors import EvaluationError, OptionError, XJepaError
 
-from xjepa_jax.retrieval.describe import Described, Descriptors, centres, describe_split, normalised
-from xjepa_jax.retrieval.directions import Row, evaluate_directions
-from xjepa_jax.training.collapse import MIN_STEP, Measurement, diagnose
-from xjepa_jax.training.experiment import Experiment, device_batch
-from xjepa_jax.training.geometry import describe_geometry
-from xjepa_jax.training.state import TrainState
-from xjepa_jax.training.target import find_target
+_EXAMPLE = """\
+A source is [NAME=]PATH: an exported encoder, a directory that `embed` wrote, or a Parquet or CSV
+file with one vector a row. Files of one sensor each go together as NAME=radar:a.csv,optical:b.csv.
 
-CUTS = (1, 5, 10)
-_JUDGED = "recall@5"  # the hit rate that a collapse is judged by
+example: python -m xjepa_jax.retrieval.evaluate ours=runs/optical_sar/encoder theirs=other.csv \\
+           --pairs runs/pairs --protocol paired-recall --json evaluation.json
+"""
 
 
-@dataclasses.dataclass(frozen=True)
-class Evaluation:
-  """One split, measured.
+def main(argv: list[str] | None = None) -> int:
+  """Runs the command; returns its exit status."""
+  args = _parser().parse_args(argv)
+  try:
+    evaluate(args)
+  except XJepaError as error:
+    print(f"error: {error}", file=sys.stderr)
+    return 1
+  return 0
 
-  Attributes:
-    described: its pairs.
-    centre: head -> sensor -> (K,), what was taken from the descriptors.
-    descriptors: head -> sensor -> (P, K), centred and of length 1.
-    rows: head -> a row for every direction.
-    geometry: of the head ranked first, see `training.geometry`.
+
+def evaluate(args: argparse.Namespace) -> None:
+  """Reads the sources, carries out the protocols, prints and writes.
+
+  Raises:
+    XJepaError: in one paragraph, what is not as it has to be.
   """
+  from xjepa_jax.retrieval.evaluating.comparison import Comparison
+  from xjepa_jax.retrieval.evaluating.sources import Reading, read_source, splits_of
+  from xjepa_jax.retrieval.evaluating.vector_files import Columns
+  from xjepa_jax.retrieval.protocols import protocol_of
 
-  described: Described
-  centre: Descriptors
-  descriptors: Descriptors
-  rows: Mapping[str, Sequence[Row]]
-  geometry: Mapping[str, float]
-
-
-def chosen_encoder(experiment: Experiment, state: TrainState) -> Any:
-  """The encoder's parameters that the config evaluates: the target's or the trained ones."""
-  if experiment.config.evaluation.encoder == "online":
-    return state.params["encoder"]
-  return find_target(state.opt_state)
-
-
-def evaluate(experiment: Experiment, state: TrainState, split: str) -> Evaluation:
-  """Describes a split and ranks it, in every direction, by every head."""
-  encoder = chosen_encoder(experiment, state)
-  settings = experiment.config.evaluation
-  described = describe_split(experiment, encoder, split, settings.pairs)
-  centre = centres(experiment, encoder)
-  descriptors = normalised(described.descriptors, centre)
-  labels = described.label_sets()
-  return Evaluation(
-    described=described,
-    centre=centre,
-    descriptors=descriptors,
-    rows={
-      head: evaluate_directions(by_sensor, described.present, labels, CUTS)
-      for head, by_sensor in descriptors.items()
-    },
-    geometry=describe_geometry(
-      described.descriptors[settings.head],
-      described.present,
-      _predictions(experiment, state, split),
+  chosen = [
+    protocol_of(name).between(args.queries or args.split, args.archive or args.split)
+    for name in args.protocol or ["paired-recall"]
+  ]
+  reading = Reading(
+    pairs=args.pairs,
+    splits=splits_of([(each.queries, each.archive) for each in chosen]),
+    head=args.head or None,
+    columns=Columns(
+      args.id_column, args.sensor_column, args.vector, args.labels_column, args.split_column
     ),
   )
+  sources = [read_source(given, reading) for given in args.sources]
+  names = [source.name for source in sources]
+  if len(set(names)) < len(names):
+    raise OptionError(f"sources {', '.join(names)}: give each a name of its own, NAME=PATH.")
+  comparison = Comparison(sources, reading, args.train, args.resamples)
+  results: list[dict[str, Any]] = []
+  for number, protocol in enumerate(chosen):
+    found = comparison.by(protocol)
+    print(("\n" if number else "") + found.text)
+    results.append(found.content)
+  if args.quantisation:
+    from xjepa_jax.retrieval.evaluating.sizes import sizes_table, write_plot
+
+    prefixes = _numbers(args.prefixes)
+    found_sizes = [
+      (source.name, comparison.sizes(source, chosen[0], args.quantisation, prefixes))
+      for source in sources
+    ]
+    print("\n" + sizes_table(found_sizes, chosen[0]))
+    results[0]["sizes"] = {name: [size.to_json() for size in each] for name, each in found_sizes}
+    if args.plot:
+      write_plot(args.plot, found_sizes, chosen[0])
+      print(f"Plot: {args.plot}")
+  elif args.plot:
+    raise OptionError("--plot shows sizes of descriptors: give --quantisation all.")
+  if args.json:
+    _write_json(args.json, results)
 
 
-def first_tokens(experiment: Experiment, encoder: Any, split: str) -> dict[str, np.ndarray]:
-  """sensor -> (B, N, D): the tokens of the first batch of a split."""
-  for _, batches in experiment.passes(split):
-    for batch in batches:
-      found: dict[str, np.ndarray] = jax.device_get(experiment.tokens(encoder, device_batch(batch)))
-      return found
-  return {}
+def _write_json(path: str, results: Sequence[dict[str, Any]]) -> None:
+  import json
+
+  from xjepa_jax.versions import versions
+
+  try:
+    with open(path, "w", encoding="utf-8") as file:
+      json.dump({"protocols": results, "versions": versions()}, file, indent=1, allow_nan=False)
+  except OSError as error:
+    raise EvaluationError(f"{path}: cannot be written ({error.strerror}).") from error
 
 
-def scalars(evaluation: Evaluation, head: str) -> dict[str, float]:
-  """An evaluation as numbers for the metric writers.
-
-  Retrieval by the head ranked first is "validation/a->b/recall@1" and the like, by another head
-  "validation/HEAD/a->b/recall@1"; "geometry/rankme/a" and the like; and "validation/score", the
-  mean over directions across sensors of R@1, 5 and 10, by which the best checkpoint is chosen.
-  "chance/a->b/recall@5" and "chance/queries" are what a collapse is judged against.
-  """
-  found = {f"geometry/{name}": value for name, value in evaluation.geometry.items()}
-  for name, rows in evaluation.rows.items():
-    for row in rows:
-      where = "validation/" if name == head else f"validation/{name}/"
-      for metric, value in row.metrics.items():
-        found[f"{where}{row.query}->{row.archive}/{metric}"] = value
-  across = [row for row in evaluation.rows[head] if row.query != row.archive]
-  if across:
-    found["chance/queries"] = float(min(row.co_located for row in across))
-  for row in across:
-    if _JUDGED in row.chance:
-      found[f"chance/{row.query}->{row.archive}/{_JUDGED}"] = row.chance[_JUDGED]
-  recalls = [
-    row.metrics[f"recall@{k}"] for row in across for k in CUTS if f"recall@{k}" in row.metrics
-  ]
-  if recalls:
-    found["validation/score"] = float(np.mean(recalls))
-  return found
+def _numbers(text: str) -> tuple[int, ...]:
+  try:
+    return tuple(int(each) for each in text.split(",") if each.strip())
+  except ValueError as error:
+    raise OptionError(f"--prefixes {text!r}: expected whole numbers, such as 64,128.") from error
 
 
-class Validation:
-  """Evaluates while training, and remembers what it saw, to tell a collapse.
-
-  A run that is continued is judged as one that was not interrupted.
-  """
-
-  def __init__(self, experiment: Experiment, rows: Sequence[Mapping[str, float]] = ()):
-    """Begins with what was measured before.
-
-    Args:
-      experiment: the run.
-      rows: of `metrics.jsonl`, up to the step from which it is continued.
-    """
-    self.experiment = experiment
-    size = experiment.config.heads[experiment.config.evaluation.head].size
-    self.history = [found for row in rows if (found := _remembered(row, size)) is not None]
-
-  @property
-  def verdict(self) -> str:
-    """What is wrong with the space by all that was measured, in words, "" if nothing is."""
-    warmup = self.experiment.config.optimizer.warmup
-    verdict = diagnose(self.history, max(MIN_STEP, warmup))
-    return "" if verdict is None else str(verdict)
-
-  def __call__(self, state: TrainState, step: int) -> tuple[dict[str, float], str]:
-    """Scalars of the validation split, and a verdict in words, "" if all is well."""
-    config = self.experiment.config
-    head = config.evaluation.head
-    evaluation = evaluate(self.experiment, state, config.data.validation)
-    self.history.append(_measurement(evaluation, head, step))
-    return scalars(evaluation, head), self.verdict
-
-
-def _measurement(evaluation: Evaluation, head: str, step: int) -> Measurement:
-  across = [
-    row
-    for row in evaluation.rows[head]
-    if row.query != row.archive and _JUDGED in row.metrics and _JUDGED in row.chance
-  ]
-  return Measurement(
-    step=step,
-    dimensions=next(iter(evaluation.descriptors[head].values())).shape[1],
-    geometry=evaluation.geometry,
-    recall={f"{row.query}->{row.archive}": row.metrics[_JUDGED] for row in across},
-    chance={f"{row.query}->{row.archive}": row.chance[_JUDGED] for row in across},
-    queries=min((row.co_located for row in across), default=0),
+def _parser() -> argparse.ArgumentParser:
+  parser = argparse.ArgumentParser(
+    prog="python -m xjepa_jax.retrieval.evaluate",
+    description="Measure retrieval by published protocols, of several models in one table.",
+    epilog=_EXAMPLE,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
   )
-
-
-def _remembered(row: Mapping[str, float], dimensions: int) -> Measurement | None:
-  """The measurement that `scalars` made a row of; None for a row of something else."""
-  chance = {
-    key.split("/")[1]: value
-    for key, value in row.items()
-    if key.startswith("chance/") and key.endswith(f"/{_JUDGED}")
-  }
-  recall = {each: row.get(f"validation/{each}/{_JUDGED}", math.nan) for each in chance}
-  if not chance or any(map(math.isnan, recall.values())):
-    return None
-  return Measurement(
-    step=int(row["step"]),
-    dimensions=dimensions,
-    geometry={
-      # JSON has no infinity, and nothing else of the geometry is ever not finite.
-      key.removeprefix("geometry/"): math.inf if math.isnan(value) else value
-      for key, value in row.items()
-      if key.startswith("geometry/")
-    },
-    recall=recall,
-    chance=chance,
-    queries=int(row["chance/queries"]),
+  parser.add_argument("sources", nargs="+", metavar="SOURCE", help="what is compared; see below")
+  parser.add_argument(
+    "--protocol",
+    action="append",
+    metavar="NAME",
+    help="paired-recall (the default), ben14k-f1@5, csmae-f1@10, cbrsir-map, dsrsid-map; "
+    "may be given several times",
   )
+  parser.add_argument(
+    "--pairs", default="", metavar="DIR", help="data set: encoders' images, splits, labels"
+  )
+  parser.add_argument(
+    "--split", default="", help="asks and is searched, whatever the protocol says"
+  )
+  parser.add_argument("--queries", default="", metavar="SPLIT", help="split that asks")
+  parser.add_argument("--archive", default="", metavar="SPLIT", help="split that is searched")
+  parser.add_argument(
+    "--train", default="train", metavar="SPLIT", help="that image statistics are fitted on (train)"
+  )
+  parser.add_argument("--head", default="", help="of encoders; their own if not given")
+  parser.add_argument("--json", default="", metavar="FILE", help="write everything measured")
+  parser.add_argument(
+    "--resamples", type=int, default=1000, help="of the bootstrap; 0 for no intervals (1000)"
+  )
+  sizes = parser.add_argument_group("sizes of descriptors")
+  sizes.add_argument(
+    "--quantisation",
+    default="",
+    metavar="KIND",
+    help="also a table of quality against bytes a scene: all, or float32, float16, int8, binary, "
+    "hamming",
+  )
+  sizes.add_argument(
+    "--prefixes", default="", metavar="N,N", help="sizes that vectors are cut to; the head's own"
+  )
+  sizes.add_argument("--plot", default="", metavar="PNG", help="of that table")
+  files = parser.add_argument_group("columns of files")
+  files.add_argument("--id-column", default="id", metavar="NAME", help="scene (id)")
+  files.add_argument("--sensor-column", default="sensor", metavar="NAME", help="(sensor)")
+  files.add_argument(
+    "--vector",
+    default="",
+    metavar="NAME",
+    help="column of lists, or pattern of numeric columns such as 'f*'; found out if not given",
+  )
+  files.add_argument(
+    "--labels-column", default="labels", metavar="NAME", help="lists, or text with ; (labels)"
+  )
+  files.add_argument("--split-column", default="split", metavar="NAME", help="(split)")
+  return parser
 
 
-def _predictions(
-  experiment: Experiment, state: TrainState, split: str
-) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
-  """route -> predicted and target tokens and their places, of one batch under one mask."""
-  for _, batches in experiment.passes(split):
-    for batch in batches:
-      target = find_target(state.opt_state)
-      found = experiment.predict(state.params, target, device_batch(batch))
-      return _seen_predictions(jax.device_get(found))
-  return {}
-
-
-def _seen_predictions(outputs: Any) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
-  """Of the samples that have both sensors of a route; places are alike for all samples."""
-  found = {}
-  for route, predicted in outputs.predicted.items():
-    there = np.all([outputs.present[key] for key in route.split("->")], axis=0)
-    places = np.broadcast_to(np.arange(predicted.shape[1]), predicted.shape[:2])
-    found[route] = (predicted[there], outputs.target[route][there], places[there])
-  return found
+if __name__ == "__main__":
+  sys.exit(main())

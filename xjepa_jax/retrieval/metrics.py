@@ -129,6 +129,11 @@ def f1_csmae(query: np.ndarray, retrieved: np.ndarray) -> float:
   return float(_f1(precision.mean(), recall.mean()))
 
 
+def mean_precision_recall(query: np.ndarray, retrieved: np.ndarray) -> np.ndarray:
+  """(Q, 2) each query's mean precision and mean recall, of whose means `f1_csmae` is the F1."""
+  return np.stack([each.mean(axis=1) for each in _precision_recall(query, retrieved)], axis=1)
+
+
 def f1_query(query: np.ndarray, retrieved: np.ndarray) -> np.ndarray:
   """(Q,) F1 of each query's mean precision and mean recall (DX-JEPA); see `f1_csmae`."""
   precision, recall = _precision_recall(query, retrieved)

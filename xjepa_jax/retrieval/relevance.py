@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -38,6 +39,18 @@ class Relevance:
       mean_gain=self.mean_gain[queries],
       f1=None if self.f1 is None else self.f1[queries],
     )
+
+
+def label_sets(labels: Sequence[Sequence[str]]) -> np.ndarray | None:
+  """(P, L) bool over all names that occur in P scenes' labels, or None if none has any."""
+  names = sorted({name for each in labels for name in each})
+  if not names:
+    return None
+  place = {name: number for number, name in enumerate(names)}
+  sets = np.zeros((len(labels), len(names)), bool)
+  for row, each in enumerate(labels):
+    sets[row, [place[name] for name in each]] = True
+  return sets
 
 
 def relevance_of_labels(

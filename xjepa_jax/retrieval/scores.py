@@ -15,11 +15,19 @@ F1_AT = (5, 10)
 
 
 class Score(NamedTuple):
-  """A metric's name, its mean over queries, and the mean of a ranking by lot, if known."""
+  """One metric of one direction.
+
+  Attributes:
+    name: of the metric.
+    value: its mean over queries.
+    chance: the mean of a ranking by lot, if known.
+    each: (Q,) of each query, or (Q, 2) precision and recall where the F1 is of their means.
+  """
 
   name: str
   value: float
   chance: float | None
+  each: np.ndarray
 
 
 def located_scores(place: np.ndarray, answers: np.ndarray, cuts: Sequence[int]) -> list[Score]:
@@ -88,21 +96,44 @@ def f1_scores(
     if k in cuts:
       retrieved = archive[best[:, :k]]
       scores += [
-        Score(f"f1_csmae@{k}", metrics.f1_csmae(query, retrieved), None),
+        Score(
+          f"f1_csmae@{k}",
+          metrics.f1_csmae(query, retrieved),
+          None,
+          metrics.mean_precision_recall(query, retrieved),
+        ),
         _mean(f"f1_query@{k}", metrics.f1_query(query, retrieved), None),
         _mean(f"f1_item@{k}", metrics.f1_item(query, retrieved), relevance.f1),
       ]
   return scores
 
 
-def protocol(similarity: str, *, across: bool, labelled: bool) -> dict[str, str]:
+def whole_scores(precision: np.ndarray, relevant: np.ndarray, answers: np.ndarray) -> list[Score]:
+  """mAP over the whole ranking (trec_eval map).
+
+  Args:
+    precision: (Q,) average precision of each query.
+    relevant: (Q,) int, how many answers are relevant.
+    answers: (Q,) int, how many there are.
+  """
+  by_lot = np.zeros(len(precision))
+  for count in np.unique(answers):
+    of = answers == count
+    by_lot[of] = chance.chance_average_precision_at(
+      relevant[of], answers[of], int(count), "relevant"
+    )
+  return [_mean("map", precision, by_lot)]
+
+
+def protocol(similarity: str, left_out: str, *, labelled: bool) -> dict[str, str]:
   """What was measured, in words that go with the numbers."""
   words = {
     "similarity": similarity,
     "ties": "the lower archive index first",
-    "left_out": "nothing; the co-located scene is an answer" if across else "the query itself",
+    "left_out": left_out,
     "relevant": "shares at least one label with the query" if labelled else "the co-located scene",
     "gain": "number of shared labels, linear (trec_eval ndcg_cut)" if labelled else "1",
+    "map": "sum of the precisions at all relevant answers / their number (trec_eval map)",
     "map_hits": "sum of the precisions at the hits in the first k / number of these hits",
     "map_relevant": "the same sum / all relevant in the archive (trec_eval map_cut)",
     "map_reachable": "the same sum / all relevant in the archive, at most k",
@@ -117,4 +148,5 @@ def protocol(similarity: str, *, across: bool, labelled: bool) -> dict[str, str]
 
 
 def _mean(name: str, values: np.ndarray, by_lot: np.ndarray | None) -> Score:
-  return Score(name, float(values.mean()), None if by_lot is None else float(by_lot.mean()))
+  expected = None if by_lot is None else float(by_lot.mean())
+  return Score(name, float(values.mean()), expected, np.asarray(values, np.float64))

@@ -1,0 +1,139 @@
+"""Files of other models: whatever they call their columns, the same vectors; or a reason."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from pyarrow import csv, parquet
+
+from xjepa_jax.errors import EvaluationError, TableError
+from xjepa_jax.retrieval.evaluating.vector_files import Columns, read_vectors
+from xjepa_jax.retrieval.scene_vectors import described_by, gather
+
+VECTORS = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
+IDS, SENSORS = ["a", "b", "a", "c"], ["radar", "radar", "optical", "optical"]
+
+
+def written(path: Path, **columns: Any) -> str:
+  table = pa.table(columns)
+  if path.suffix == ".csv":
+    csv.write_csv(table, path)
+  else:
+    parquet.write_table(table, path)
+  return str(path)
+
+
+def lists(kind: pa.DataType) -> pa.Array:
+  return pa.array([[float(x) for x in row] for row in VECTORS], kind)
+
+
+@pytest.mark.parametrize(
+  "kind", [pa.list_(pa.float32()), pa.list_(pa.float64(), 3), pa.large_list(pa.float32())]
+)
+@pytest.mark.parametrize("name", ["embedding", "vector", "mine"])
+def test_a_parquet_column_of_lists_is_read(tmp_path: Path, kind: Any, name: str) -> None:
+  path = written(tmp_path / "x.parquet", id=IDS, sensor=SENSORS, **{name: lists(kind)})
+  found = read_vectors(path, Columns(vector="mine" if name == "mine" else ""))
+  np.testing.assert_allclose(found.vectors, VECTORS, rtol=1e-6)
+  assert (list(found.ids), list(found.sensors)) == (IDS, SENSORS)
+  assert list(found.splits) == [""] * 4 and list(found.labels) == [()] * 4
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_an_id_and_numeric_columns_are_a_vector_in_the_order_of_the_file(
+  tmp_path: Path, suffix: str
+) -> None:
+  columns = {f"f{number}": VECTORS[:, number] for number in (2, 0, 1)}
+  path = written(tmp_path / f"x.{suffix}", id=["07", "8", "9", "10"], **columns)
+  found = read_vectors(path, sensor="radar")
+  np.testing.assert_allclose(found.vectors, VECTORS[:, [2, 0, 1]], rtol=1e-6)
+  assert list(found.ids) == ["07", "8", "9", "10"] and set(found.sensors) == {"radar"}
+
+
+def test_labels_splits_and_chosen_columns_are_read_by_their_names(tmp_path: Path) -> None:
+  path = written(
+    tmp_path / "x.csv",
+    patch=IDS,
+    instrument=SENSORS,
+    part=["test", "train", "test", ""],
+    classes=["water; town", "", "town", "water"],
+    cloud=[0.1, 0.2, 0.3, 0.4],
+    e0=VECTORS[:, 0],
+    e1=VECTORS[:, 1],
+  )
+  columns = Columns("patch", "instrument", "e?", "classes", "part")
+  found = read_vectors(path, columns)
+  np.testing.assert_allclose(found.vectors, VECTORS[:, :2], rtol=1e-6)
+  assert list(found.labels) == [("water", "town"), (), ("town",), ("water",)]
+  assert list(found.splits) == ["test", "train", "test", ""]
+
+
+@pytest.mark.parametrize(
+  ("columns", "said"),
+  [
+    ({"name": IDS, "f": [1.0] * 4}, r"no column 'id' \(--id-column\); it has name, f"),
+    ({"id": IDS, "f": [1.0] * 4}, "name its sensor as SENSOR:"),
+    ({"id": IDS, "sensor": SENSORS}, "has no column of vectors"),
+    (
+      {"id": IDS, "sensor": SENSORS, "f": [1.0, np.inf, 0.0, 1.0]},
+      "the vector of row 2 is not of finite numbers",
+    ),
+    ({"id": IDS, "sensor": SENSORS, "town": list("wxyz")}, "'town' holds string, not numbers"),
+    (
+      {"id": IDS, "sensor": SENSORS, "vector": [[1.0], [1.0, 2.0], [1.0], [1.0]]},
+      "not all of one size: 1, 2",
+    ),
+  ],
+)
+def test_a_file_that_cannot_be_used_says_why(
+  tmp_path: Path, columns: dict[str, Any], said: str
+) -> None:
+  path = written(tmp_path / "x.parquet", **columns)
+  with pytest.raises(TableError, match=said) as caught:
+    read_vectors(path)
+  assert path in str(caught.value)
+
+
+def test_what_is_no_table_is_refused(tmp_path: Path) -> None:
+  (tmp_path / "x.parquet").write_bytes(b"PAR1 and nothing of the kind")
+  (tmp_path / "x.csv").write_text("id,f\na,1,2\n")
+  for path in ("x.parquet", "x.csv"):
+    with pytest.raises(TableError, match=f"{path}: cannot be read"):
+      read_vectors(str(tmp_path / path), sensor="radar")
+  with pytest.raises(TableError, match="expected vectors as .csv or .parquet"):
+    read_vectors("x.npy")
+  with pytest.raises(TableError, match="there is no such file"):
+    read_vectors(f"{tmp_path}/none.csv")
+
+
+def test_rows_of_one_id_are_one_scene_with_vectors_of_length_one(tmp_path: Path) -> None:
+  path = written(
+    tmp_path / "x.parquet", id=IDS, sensor=SENSORS, vector=lists(pa.list_(pa.float32()))
+  )
+  scenes = gather("mine", [read_vectors(path)])
+  assert scenes.ids == ("a", "b", "c")
+  np.testing.assert_array_equal(scenes.present["radar"], [True, True, False])
+  np.testing.assert_array_equal(scenes.present["optical"], [True, False, True])
+  unit = VECTORS / np.linalg.norm(VECTORS, axis=1, keepdims=True)
+  np.testing.assert_allclose(scenes.vectors["optical"][[0, 2]], unit[2:], atol=1e-6)
+  assert not scenes.vectors["optical"][1].any()
+  with pytest.raises(EvaluationError, match="scene 'a' has two vectors of sensor 'radar'"):
+    gather("mine", [read_vectors(path), read_vectors(path)])
+
+
+def test_a_data_set_says_which_scenes_are_of_which_split(tmp_path: Path) -> None:
+  path = written(
+    tmp_path / "x.parquet", id=IDS, sensor=SENSORS, vector=lists(pa.list_(pa.float32()))
+  )
+  scenes = gather("mine", [read_vectors(path)])
+  known = {"c": ("test", ("water",)), "a": ("validation", ()), "z": ("test", ())}
+  found = described_by(scenes, known, "mine")
+  assert found.ids == ("a", "c") and list(found.splits) == ["validation", "test"]
+  assert found.labels == ((), ("water",))
+  np.testing.assert_array_equal(found.vectors["optical"], scenes.vectors["optical"][[0, 2]])
+  with pytest.raises(EvaluationError, match="none of its 3 scenes is in the data set, such as 'a'"):
+    described_by(scenes, {"z": ("test", ())}, "mine")

@@ -1,0 +1,146 @@
+"""The evaluation at the end of a run: by the config's protocol, plain and predicted."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from xjepa_jax.config import DataConfig
+from xjepa_jax.retrieval.confidence import Confidence, fit_directions
+from xjepa_jax.retrieval.describe import (
+  Described,
+  Descriptors,
+  centres_of,
+  describe_split,
+  normalised,
+  predicting,
+)
+from xjepa_jax.retrieval.directions import Row, unit_rows
+from xjepa_jax.retrieval.evaluation import Evaluation, chosen_encoder, geometry_of
+from xjepa_jax.retrieval.protocol_rows import PREDICTED, scene_rows
+from xjepa_jax.retrieval.protocols import Protocol, protocol_of
+from xjepa_jax.retrieval.relevance import label_sets
+from xjepa_jax.retrieval.scene_vectors import SceneVectors
+from xjepa_jax.training.experiment import Experiment, open_split
+from xjepa_jax.training.state import TrainState
+
+
+@dataclasses.dataclass(frozen=True)
+class EndEvaluation:
+  """What a run's end is measured by.
+
+  Attributes:
+    protocol: with the names of the data set's splits.
+    evaluation: of the split that is searched; its rows are the protocol's, and those of
+      predict-then-search are under "HEAD, predict-then-search".
+    predicted_centre: head -> "a->b" -> (K,), what was taken from predicted descriptors.
+    confidence: head -> "a->b" -> what scores are worth, by the validation split.
+  """
+
+  protocol: Protocol
+  evaluation: Evaluation
+  predicted_centre: Descriptors
+  confidence: dict[str, dict[str, Confidence]]
+
+
+def evaluate_at_end(experiment: Experiment, state: TrainState) -> EndEvaluation:
+  """Describes what asks and what is searched, and ranks by every head, plain and predicted."""
+  config = experiment.config
+  protocol = run_protocol(config.evaluation.protocol, config.data)
+  encoder = chosen_encoder(experiment, state)
+  describe = predicting(experiment, state.params["predictor"])
+  centre, predicted_centre = centres_of(experiment, encoder, describe)
+  splits = tuple(dict.fromkeys((protocol.archive, protocol.queries)))
+  found = {
+    split: describe_split(experiment, encoder, split, config.evaluation.pairs, describe=describe)
+    for split in splits
+  }
+  rows: dict[str, list[Row]] = {}
+  for head in config.heads:
+    scenes = joined(found, head, centre, predicted_centre)
+    measured = scene_rows(protocol, scenes, label_sets(scenes.labels))
+    rows[head] = [row for row in measured if row.method != PREDICTED]
+    crossed = [row for row in measured if row.method == PREDICTED]
+    if crossed:
+      rows[f"{head}, {PREDICTED}"] = crossed
+  searched = found[protocol.archive]
+  evaluation = Evaluation(
+    described=searched,
+    centre=centre,
+    descriptors=normalised(searched.descriptors, centre),
+    rows={**{head: rows[head] for head in config.heads}, **rows},
+    geometry=geometry_of(experiment, state, searched, protocol.archive),
+  )
+  confidence = _confidence(experiment, encoder, centre)
+  return EndEvaluation(protocol, evaluation, predicted_centre, confidence)
+
+
+def _confidence(
+  experiment: Experiment, encoder: Any, centre: Descriptors
+) -> dict[str, dict[str, Confidence]]:
+  config = experiment.config
+  seen = describe_split(
+    experiment, encoder, config.data.validation, config.evaluation.pairs, named=False
+  )
+  return {
+    head: fit_directions(by_sensor, seen.present)
+    for head, by_sensor in normalised(seen.descriptors, centre).items()
+  }
+
+
+def check_protocol(experiment: Experiment) -> None:
+  """Refuses a split that the protocol needs and the data sets lack, before anything is trained.
+
+  Raises:
+    DatasetError: there is no such split.
+  """
+  config = experiment.config
+  protocol = run_protocol(config.evaluation.protocol, config.data)
+  for split in dict.fromkeys((protocol.queries, protocol.archive)):
+    for dataset in open_split(config, split):
+      dataset.close()
+
+
+def run_protocol(name: str, data: DataConfig) -> Protocol:
+  """The protocol of a name with the splits that a run's data have.
+
+  Raises:
+    EvaluationError: there is no such protocol.
+  """
+  usual = {"train": data.train, "validation": data.validation, "test": data.test}
+  return protocol_of(name).in_splits(usual)
+
+
+def joined(
+  found: dict[str, Described], head: str, centre: Any, predicted_centre: Any
+) -> SceneVectors:
+  """The scenes of several splits one after another, by one head.
+
+  Args:
+    found: split -> its pairs.
+    head: by name.
+    centre: head -> sensor -> (K,).
+    predicted_centre: head -> "a->b" -> (K,).
+  """
+  parts = list(found.values())
+  present = {key: np.concatenate([part.present[key] for part in parts]) for key in parts[0].present}
+
+  def units(of: str, centres: Any) -> dict[str, np.ndarray]:
+    return {
+      key: unit_rows(
+        np.concatenate([getattr(part, of)[head][key] for part in parts]) - middle,
+        present[key.partition("->")[0]],
+      )
+      for key, middle in centres.get(head, {}).items()
+    }
+
+  return SceneVectors(
+    ids=tuple(each for part in parts for each in part.pair_ids),
+    splits=np.array([split for split, part in found.items() for _ in part.pair_ids], object),
+    labels=tuple(each for part in parts for each in part.labels),
+    present=present,
+    vectors=units("descriptors", centre),
+    predicted=units("predicted", predicted_centre),
+  )

@@ -1,0 +1,1 @@
+"""What `evaluate` does: sources of many kinds, one table, sizes against quality."""

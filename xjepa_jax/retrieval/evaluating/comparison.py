@@ -1,0 +1,127 @@
+"""Several sources under one protocol, with the baselines that belong beside them."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+from xjepa_jax.errors import EvaluationError
+from xjepa_jax.retrieval import image_statistics
+from xjepa_jax.retrieval.evaluating.evaluation_table import evaluation_table
+from xjepa_jax.retrieval.evaluating.sizes import Size, size_rows
+from xjepa_jax.retrieval.evaluating.sources import Reading, Source
+from xjepa_jax.retrieval.evaluating.statistics_source import statistics_vectors
+from xjepa_jax.retrieval.protocol_rows import PREDICTED, duplicate_rate, protocol_rows
+from xjepa_jax.retrieval.protocols import Protocol
+from xjepa_jax.retrieval.row import Row
+from xjepa_jax.retrieval.scene_vectors import SceneVectors
+
+_STATISTICS = (image_statistics.METHOD, image_statistics.METHOD)
+
+
+@dataclasses.dataclass(frozen=True)
+class Compared:
+  """One protocol's result: as text, and as JSON holds it."""
+
+  text: str
+  content: dict[str, Any]
+
+
+class Comparison:
+  """Sources, and the image statistics of the pairs if there are any.
+
+  Args:
+    sources: with names of their own.
+    reading: how they were read.
+    train: split that image statistics are fitted on.
+    resamples: of the bootstrap.
+  """
+
+  def __init__(self, sources: Sequence[Source], reading: Reading, train: str, resamples: int):
+    self._sources = sources
+    self._reading = reading
+    self._train = train
+    self._resamples = resamples
+
+  def by(self, protocol: Protocol) -> Compared:
+    """Carries a protocol out.
+
+    Raises:
+      XJepaError: a source cannot be measured by it, or the pairs cannot be read.
+    """
+    rows: list[tuple[str, Row]] = []
+    doubles: dict[tuple[str, str], float] = {}
+    content = []
+    for source in self._sources:
+      try:
+        found = protocol_rows(protocol, source.scenes, resamples=self._resamples)
+      except EvaluationError as error:
+        raise EvaluationError(f"{source.name}: {error}") from error
+      rates = duplicate_rate(protocol, source.scenes)
+      for row in found:
+        name = f"{source.name}, {PREDICTED}" if row.method == PREDICTED else source.name
+        rows.append((name, row))
+        doubles |= {(name, sensor): rate for sensor, rate in rates.items()}
+      content.append(
+        {
+          "name": source.name,
+          "paths": source.paths,
+          "kind": source.kind,
+          "dimensions": source.scenes.dimensions,
+          "duplicates": rates,
+          "rows": [dataclasses.asdict(row) for row in found],
+        }
+      )
+    baseline, why = self._baseline(protocol)
+    rows += [(row.method, row) for row in baseline]
+    notes = [f"{image_statistics.METHOD}: {why}"] if why else []
+    table = evaluation_table(rows, protocol.headline, doubles, notes)
+    return Compared(
+      f"{self._title(protocol)}\n{table}",
+      {
+        "protocol": dataclasses.asdict(protocol),
+        "splits_known": all(source.scenes.split_known for source in self._sources),
+        "bootstrap": {"resamples": self._resamples, "level": 0.95, "over": "queries"},
+        "duplicates": "share of the archive's vectors with another at a cosine of 1 to five digits",
+        "sources": content,
+        "baselines": [dataclasses.asdict(row) for row in baseline],
+        "image_statistics": why or "measured",
+      },
+    )
+
+  def sizes(
+    self, source: Source, protocol: Protocol, kinds: str, prefixes: Sequence[int]
+  ) -> list[Size]:
+    """Quality against bytes a scene of one source, see `sizes.size_rows`."""
+    return size_rows(protocol, source.scenes, kinds, prefixes or source.prefixes)
+
+  @functools.cached_property
+  def _statistics(self) -> SceneVectors:
+    sensors = {key: None for source in self._sources for key in source.scenes.vectors}
+    return statistics_vectors(
+      self._reading.pairs, self._reading.splits, self._train, tuple(sensors)
+    )
+
+  def _baseline(self, protocol: Protocol) -> tuple[list[Row], str]:
+    """Rows of image statistics, or why there are none."""
+    if not self._reading.pairs:
+      return [], "no pixels (give --pairs)"
+    try:
+      return protocol_rows(protocol, self._statistics, _STATISTICS, self._resamples), ""
+    except EvaluationError as error:
+      return [], str(error)
+
+  def _title(self, protocol: Protocol) -> str:
+    lines = [
+      f"{protocol.name}: {protocol.title}",
+      f"  queries: {protocol.queries}; archive: {protocol.archive}; {protocol.source}",
+    ]
+    if protocol.uncertain:
+      lines.append(f"  uncertain: {protocol.uncertain}")
+    if not all(source.scenes.split_known for source in self._sources):
+      lines.append("  where the split of scenes is not known, all of them ask and are searched")
+    if self._resamples:
+      lines.append(f"  per cent, [95 % bootstrap interval over queries, {self._resamples:,} draws]")
+    return "\n".join(lines)

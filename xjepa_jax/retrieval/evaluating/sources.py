@@ -1,0 +1,133 @@
+"""What an evaluation compares: exported encoders, embedding directories, other models' files."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+import re
+from collections.abc import Sequence
+
+from xjepa_jax.errors import EvaluationError
+from xjepa_jax.retrieval.evaluating.encoder_vectors import encoder_vectors
+from xjepa_jax.retrieval.evaluating.pair_batches import pair_names
+from xjepa_jax.retrieval.evaluating.vector_files import Columns, read_vectors
+from xjepa_jax.retrieval.scene_vectors import SceneVectors, VectorRows, described_by, gather
+
+_FORM = re.compile(r"(?:(?P<name>[^=/,]+)=)?(?P<paths>.+)", re.DOTALL)
+_OF_SENSOR = re.compile(r"(?P<sensor>\w[\w-]*):(?P<path>.+)", re.DOTALL)
+
+
+@dataclasses.dataclass(frozen=True)
+class Reading:
+  """How sources are read.
+
+  Attributes:
+    pairs: directory of the data set that encoders describe, and whose splits and labels count;
+      "" for none.
+    splits: that ask or are searched.
+    head: of encoders; None is their own.
+    columns: of files.
+  """
+
+  pairs: str
+  splits: tuple[str, ...]
+  head: str | None = None
+  columns: Columns = Columns()
+
+  @functools.cached_property
+  def known(self) -> dict[str, tuple[str, tuple[str, ...]]]:
+    """pair id -> split and labels."""
+    return pair_names(self.pairs, self.splits)
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+  """One thing that is evaluated.
+
+  Attributes:
+    name: in the table.
+    paths: as they were given.
+    kind: "encoder", "embeddings" or "file".
+    scenes: its vectors.
+    prefixes: sizes to which its vectors were trained to be cut, besides the whole.
+  """
+
+  name: str
+  paths: tuple[str, ...]
+  kind: str
+  scenes: SceneVectors
+  prefixes: tuple[int, ...] = ()
+
+
+def read_source(given: str, reading: Reading) -> Source:
+  """Reads `[NAME=]PATH[,PATH...]`; a file that has no column of sensors is `SENSOR:PATH`.
+
+  Raises:
+    EvaluationError: the paths do not go together, or a data set is needed.
+    ExportError, EmbeddingError, TableError, DataError: what a path holds cannot be read.
+  """
+  match = _FORM.fullmatch(given)
+  paths = tuple(path.strip() for path in match["paths"].split(",")) if match else ()
+  if match is None or not all(paths):
+    raise EvaluationError(f"source {given!r}: expected [NAME=]PATH[,PATH...].")
+  name = match["name"] or os.path.basename(os.path.normpath(paths[0])) or paths[0]
+  kinds = {_kind(path) for path in paths}
+  if "encoder" in kinds and len(paths) > 1:
+    raise EvaluationError(f"source {given!r}: an encoder stands alone; give each as a source.")
+  if kinds == {"encoder"}:
+    return _of_encoder(name, paths[0], reading)
+  parts = [_rows(path, reading.columns) for path in paths]
+  scenes = gather(name, parts)
+  if reading.pairs:
+    scenes = described_by(scenes, reading.known, name)
+  return Source(name, paths, "embeddings" if kinds == {"embeddings"} else "file", scenes)
+
+
+def _kind(path: str) -> str:
+  if os.path.isfile(os.path.join(path, "encoder.json")):
+    return "encoder"
+  if os.path.isdir(path):
+    return "embeddings"
+  return "file"
+
+
+def _of_encoder(name: str, path: str, reading: Reading) -> Source:
+  from xjepa_jax.export import load_encoder
+
+  if not reading.pairs:
+    raise EvaluationError(f"{path}: an encoder needs pairs to describe; give --pairs DIRECTORY.")
+  encoder = load_encoder(path, predictor=True)
+  head = encoder.head if reading.head is None else reading.head
+  scenes = encoder_vectors(encoder, reading.pairs, reading.splits, head)
+  return Source(name, (path,), "encoder", scenes, encoder.prefixes(head))
+
+
+def _rows(path: str, columns: Columns) -> VectorRows:
+  if _kind(path) == "embeddings":
+    return _of_directory(path)
+  match = None if os.path.exists(path) else _OF_SENSOR.fullmatch(path)
+  if match:
+    return read_vectors(match["path"], columns, match["sensor"])
+  return read_vectors(path, columns)
+
+
+def _of_directory(path: str) -> VectorRows:
+  import numpy as np
+
+  from xjepa_jax.retrieval.embedding.files import open_embeddings
+
+  files = open_embeddings(path)
+  ids: list[str] = []
+  sensors: list[str] = []
+  labels: list[tuple[str, ...]] = []
+  for table in files.tables(columns=["id", "sensor", "labels"]):
+    ids += table.column("id").to_pylist()
+    sensors += table.column("sensor").to_pylist()
+    labels += [tuple(each or ()) for each in table.column("labels").to_pylist()]
+  return VectorRows(ids, sensors, [""] * len(ids), labels, np.asarray(files.vectors()))
+
+
+def splits_of(pairs: Sequence[tuple[str, str]]) -> tuple[str, ...]:
+  """The splits that ask or are searched, each once, of (queries, archive) of several protocols."""
+  return tuple(dict.fromkeys(split for both in pairs for split in both))

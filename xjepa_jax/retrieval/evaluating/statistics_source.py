@@ -1,0 +1,64 @@
+"""Image statistics of a data set's pairs, where the pixels are at hand."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from xjepa_jax.data.dataset import PairDataset
+from xjepa_jax.retrieval.evaluating.pair_batches import pair_batches
+from xjepa_jax.retrieval.image_statistics import image_statistics
+from xjepa_jax.retrieval.scene_vectors import SceneVectors
+from xjepa_jax.retrieval.statistics_baseline import FITTED_PAIRS, as_vectors
+
+
+def statistics_vectors(
+  directory: str, splits: Sequence[str], fitted: str, sensors: Sequence[str] = ()
+) -> SceneVectors:
+  """Statistics of the pairs of a data set as vectors, see `as_vectors`.
+
+  Args:
+    directory: of the data set.
+    splits: whose pairs ask or are searched.
+    fitted: split that means, deviations and regressions are fitted on.
+    sensors: of interest; () is all.
+
+  Raises:
+    DataError: the pairs cannot be read.
+    EvaluationError: no training image of a sensor has a seen pixel.
+  """
+  return as_vectors(
+    _measured(directory, splits, sensors), _measured(directory, [fitted], sensors, FITTED_PAIRS)
+  )
+
+
+def _measured(
+  directory: str, splits: Sequence[str], sensors: Sequence[str], most: int = 0
+) -> SceneVectors:
+  """Statistics as they are, NaN where nothing was seen."""
+  with PairDataset(directory, splits[0]) as pairs:
+    known = {
+      key: each for key, each in pairs.format.sensors.items() if not sensors or key in sensors
+    }
+  bands = {key: sensor.band_names for key, sensor in known.items()}
+  ids: list[str] = []
+  names: list[str] = []
+  labels: list[tuple[str, ...]] = []
+  values: dict[str, list[np.ndarray]] = {key: [] for key in known}
+  present: dict[str, list[np.ndarray]] = {key: [] for key in known}
+  for split in splits:
+    for batch in pair_batches(directory, split, bands, most):
+      ids += batch.ids
+      names += [split] * len(batch.ids)
+      labels += batch.labels
+      for key, sensor in known.items():
+        values[key].append(image_statistics(sensor, batch.values[key]))
+        present[key].append(batch.present[key])
+  return SceneVectors(
+    ids=tuple(ids),
+    splits=np.array(names, object),
+    labels=tuple(labels),
+    present={key: np.concatenate(parts) for key, parts in present.items()},
+    vectors={key: np.concatenate(parts) for key, parts in values.items()},
+  )

@@ -1,0 +1,162 @@
+"""Vectors that other models left in a file: Parquet, or CSV of an id and numeric columns.
+
+Read by Arrow, which runs nothing that a file holds; page checksums are compared where there are
+any.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import fnmatch
+import os
+from typing import Any
+
+import numpy as np
+
+from xjepa_jax.errors import TableError
+from xjepa_jax.retrieval.scene_vectors import VectorRows
+
+_LISTS = ("embedding", "vector", "embeddings", "features")
+_BLOCK = 1 << 24  # bytes; no line of a CSV is longer
+
+
+@dataclasses.dataclass(frozen=True)
+class Columns:
+  """Names of a file's columns.
+
+  Attributes:
+    id: of the scene; views of one scene by several sensors have one id.
+    sensor: column, or "" if there is none.
+    vector: a column of lists, or a pattern such as "f*" of numeric columns; "" finds out: a column
+      of lists named embedding or vector, else all columns that are none of the others.
+    labels: column of lists, or of text parted by semicolons.
+    split: column.
+  """
+
+  id: str = "id"
+  sensor: str = "sensor"
+  vector: str = ""
+  labels: str = "labels"
+  split: str = "split"
+
+
+def read_vectors(path: str, columns: Columns = Columns(), sensor: str = "") -> VectorRows:
+  """Reads a file of vectors.
+
+  Args:
+    path: ends in .parquet or .csv.
+    columns: what they are called.
+    sensor: of all rows, for a file without such a column.
+
+  Raises:
+    TableError: it cannot be read, a column is missing, or a vector is not of finite numbers.
+  """
+  table = _table(path, columns)
+  names = table.column_names
+  if columns.id not in names:
+    _refuse(path, f"has no column {columns.id!r} (--id-column); it has {_some(names)}.")
+  if not sensor and columns.sensor not in names:
+    _refuse(
+      path, f"has no column {columns.sensor!r} (--sensor-column); name its sensor as SENSOR:{path}."
+    )
+  count = len(table)
+  vectors = _vectors(path, table, columns)
+  if not np.isfinite(vectors).all():
+    row = int(np.argmin(np.isfinite(vectors).all(axis=1)))
+    _refuse(path, f"the vector of row {row + 1} is not of finite numbers.")
+  return VectorRows(
+    ids=_texts(table, columns.id),
+    sensors=[sensor] * count if sensor else _texts(table, columns.sensor),
+    splits=_texts(table, columns.split) if columns.split in names else [""] * count,
+    labels=_labels(table, columns.labels) if columns.labels in names else [()] * count,
+    vectors=vectors,
+  )
+
+
+def _table(path: str, columns: Columns) -> Any:
+  import pyarrow as pa
+  from pyarrow import csv, parquet
+
+  suffix = os.path.splitext(path)[1].lower()
+  if suffix not in (".csv", ".parquet"):
+    _refuse(path, f"unknown suffix {suffix!r}; expected vectors as .csv or .parquet.")
+  if not os.path.isfile(path):
+    _refuse(path, "there is no such file.")
+  texts = {name: pa.string() for name in (columns.id, columns.sensor, columns.split)}
+  try:
+    if suffix == ".parquet":
+      return parquet.read_table(path, page_checksum_verification=True)
+    return csv.read_csv(
+      path,
+      read_options=csv.ReadOptions(block_size=_BLOCK),
+      convert_options=csv.ConvertOptions(column_types={**texts, columns.labels: pa.string()}),
+    )
+  except (pa.ArrowException, OSError, ValueError) as error:
+    raise TableError(f"{path}: cannot be read ({str(error).splitlines()[0]}).") from error
+
+
+def _vectors(path: str, table: Any, columns: Columns) -> np.ndarray:
+  """(N, K) float32."""
+  import pyarrow.compute as pc
+
+  names = table.column_names
+  lists = [
+    name
+    for name in ([columns.vector] if columns.vector else _LISTS)
+    if name in names and _is_list(table.schema.field(name).type)
+  ]
+  if lists:
+    column = table.column(lists[0])
+    flat = pc.list_flatten(column)
+    count = pc.unique(pc.list_value_length(column)).to_pylist()
+    if len(count) != 1 or count == [None]:
+      _refuse(path, f"the vectors of column {lists[0]!r} are not all of one size: {_some(count)}.")
+    return _numbers(path, flat, lists[0]).reshape(len(table), -1)
+  others = {columns.id, columns.sensor, columns.labels, columns.split}
+  pattern = columns.vector or "*"
+  chosen = [name for name in names if name not in others and fnmatch.fnmatchcase(name, pattern)]
+  if not chosen:
+    _refuse(path, f"has no column of vectors (--vector {pattern!r}); it has {_some(names)}.")
+  return np.stack([_numbers(path, table.column(name), name) for name in chosen], axis=1)
+
+
+def _numbers(path: str, values: Any, name: str) -> np.ndarray:
+  import pyarrow as pa
+
+  kind = values.type
+  if not (pa.types.is_floating(kind) or pa.types.is_integer(kind)):
+    _refuse(
+      path,
+      f"column {name!r} holds {kind}, not numbers. Name the columns of the vector with --vector, a "
+      "pattern such as 'f*'.",
+    )
+  return np.asarray(values.to_numpy(), np.float32)
+
+
+def _is_list(kind: Any) -> bool:
+  import pyarrow as pa
+
+  return bool(
+    pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+  )
+
+
+def _texts(table: Any, name: str) -> list[str]:
+  return ["" if value is None else str(value) for value in table.column(name).to_pylist()]
+
+
+def _labels(table: Any, name: str) -> list[tuple[str, ...]]:
+  found: list[tuple[str, ...]] = []
+  for value in table.column(name).to_pylist():
+    parts = value.split(";") if isinstance(value, str) else value or ()
+    found.append(tuple(str(part).strip() for part in parts if str(part).strip()))
+  return found
+
+
+def _some(names: Any) -> str:
+  shown = [str(name) for name in names]
+  return ", ".join(shown[:12]) + (f" and {len(shown) - 12} more" if len(shown) > 12 else "")
+
+
+def _refuse(path: str, what: str) -> Any:
+  raise TableError(f"{path}: {what}")

@@ -1,0 +1,75 @@
+"""Descriptors in several sizes: fewer bits a number, fewer numbers.
+
+An archive is stored small; a query is compared as it is, in float32, but for Hamming distances.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from xjepa_jax.errors import EvaluationError
+from xjepa_jax.retrieval.embedding import quantisation
+
+# "binary": the sign of each number, compared with a float32 query; "hamming": with its signs.
+KINDS = (*quantisation.QUANTISATIONS, "binary", "hamming")
+_SCALE_BYTES = 4
+_BYTES = {"float32": 4, "float16": 2, "int8": 1}
+
+
+def bytes_a_vector(size: int, kind: str) -> int:
+  """Bytes in which a vector of `size` numbers is stored, the scale of int8 included.
+
+  Raises:
+    EvaluationError: no such kind.
+  """
+  if kind in ("binary", "hamming"):
+    return -(-size // 8)
+  if kind not in _BYTES:
+    raise EvaluationError(f"no quantisation {kind!r}; there are {', '.join(KINDS)}.")
+  return size * _BYTES[kind] + (_SCALE_BYTES if kind == "int8" else 0)
+
+
+def cut(vectors: np.ndarray, size: int) -> np.ndarray:
+  """The first `size` numbers of vectors (n, K), of length 1 again; zeros stay zeros.
+
+  Raises:
+    EvaluationError: they are shorter.
+  """
+  if not 1 <= size <= vectors.shape[1]:
+    raise EvaluationError(f"vectors of {vectors.shape[1]} numbers cannot be cut to {size}.")
+  return quantisation.restore(vectors[:, :size], None)
+
+
+def signs_packed(vectors: np.ndarray) -> np.ndarray:
+  """(n, ceil(K / 8)) uint8: a bit a number of (n, K), 1 where it is above 0, highest bit first."""
+  return np.packbits(vectors > 0, axis=1)
+
+
+def signs_restored(codes: np.ndarray, size: int) -> np.ndarray:
+  """(n, size) float32 of length 1 from packed signs: +1 or -1, over the root of `size`."""
+  bits = np.unpackbits(codes, axis=1, count=size).astype(np.float32)
+  return (2 * bits - 1) / np.float32(np.sqrt(size))
+
+
+def hamming(queries: np.ndarray, archive: np.ndarray) -> np.ndarray:
+  """(Q, A) int, in how many bits packed codes differ; ranks as the product of their signs does."""
+  differing = queries[:, None] ^ archive[None]
+  return np.bitwise_count(differing).sum(axis=2, dtype=np.int64)
+
+
+def archive_side(vectors: np.ndarray, kind: str) -> np.ndarray:
+  """(n, K) float32 of length 1: what is left of vectors once they were stored as `kind`.
+
+  Raises:
+    EvaluationError: no such kind.
+  """
+  if kind in ("binary", "hamming"):
+    return signs_restored(signs_packed(vectors), vectors.shape[1])
+  if kind not in _BYTES:
+    raise EvaluationError(f"no quantisation {kind!r}; there are {', '.join(KINDS)}.")
+  return quantisation.restore(*quantisation.quantise(vectors, kind))
+
+
+def query_side(vectors: np.ndarray, kind: str) -> np.ndarray:
+  """(n, K) float32 of length 1: what a query's vectors are compared as."""
+  return archive_side(vectors, kind) if kind == "hamming" else vectors

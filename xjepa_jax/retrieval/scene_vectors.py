@@ -1,0 +1,146 @@
+"""Vectors of scenes, wherever they come from, as an evaluation takes them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from xjepa_jax.errors import EvaluationError
+from xjepa_jax.retrieval.directions import unit_rows
+
+
+@dataclasses.dataclass(frozen=True)
+class SceneVectors:
+  """P scenes, each with a vector of some sensors.
+
+  Attributes:
+    ids: of the scenes; views of one scene by several sensors have one id.
+    splits: of each, "" where it is not known.
+    labels: of each.
+    present: sensor -> (P,) bool.
+    vectors: sensor -> (P, K) float32 of length 1, 0 where the sensor is absent.
+    predicted: "a->b" -> (P, K), what sensor a's image says of b's, of length 1; may be empty.
+    asking: sensor -> (P, K) vectors that ask, where they are not those that are searched.
+    one_space: whether vectors of different sensors can be compared as they are.
+  """
+
+  ids: tuple[str, ...]
+  splits: np.ndarray
+  labels: tuple[tuple[str, ...], ...]
+  present: Mapping[str, np.ndarray]
+  vectors: Mapping[str, np.ndarray]
+  predicted: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+  asking: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+  one_space: bool = True
+
+  @property
+  def dimensions(self) -> int:
+    """K."""
+    return next(iter(self.vectors.values())).shape[1]
+
+  @property
+  def split_known(self) -> bool:
+    """Whether the split of any scene is."""
+    return bool(np.any(self.splits != ""))
+
+  def of(self, split: str) -> np.ndarray:
+    """(P,) bool, the scenes of a split; all of them where no scene's split is known."""
+    if not self.split_known:
+      return np.ones(len(self.ids), bool)
+    return self.splits == split
+
+
+@dataclasses.dataclass(frozen=True)
+class VectorRows:
+  """Vectors as a file lists them, one a row.
+
+  Attributes:
+    ids, sensors, splits: (N,) text; "" for an unknown split.
+    labels: of each.
+    vectors: (N, K) float.
+  """
+
+  ids: Sequence[str]
+  sensors: Sequence[str]
+  splits: Sequence[str]
+  labels: Sequence[tuple[str, ...]]
+  vectors: np.ndarray
+
+
+def gather(name: str, parts: Sequence[VectorRows]) -> SceneVectors:
+  """Puts the rows of one scene together.
+
+  Args:
+    name: of what the rows are from, for a message.
+    parts: of one or several files, their vectors of one size.
+
+  Raises:
+    EvaluationError: sizes differ, a scene has two rows of a sensor, or nothing is there.
+  """
+  sizes = sorted({part.vectors.shape[1] for part in parts})
+  if len(sizes) != 1 or not any(len(part.ids) for part in parts):
+    found = " and ".join(map(str, sizes)) or "no"
+    raise EvaluationError(f"{name}: expected vectors of one size, found {found} numbers.")
+  ids: dict[str, int] = {}
+  for part in parts:
+    for each in part.ids:
+      ids.setdefault(each, len(ids))
+  splits = np.full(len(ids), "", object)
+  labels: list[tuple[str, ...]] = [()] * len(ids)
+  present: dict[str, np.ndarray] = {}
+  vectors: dict[str, np.ndarray] = {}
+  for part in parts:
+    rows = np.array([ids[each] for each in part.ids], int)
+    sensors = np.asarray(part.sensors, object)
+    for sensor in dict.fromkeys(part.sensors):
+      of = sensors == sensor
+      there = present.setdefault(sensor, np.zeros(len(ids), bool))
+      counts = np.bincount(rows[of], minlength=len(ids)) + there
+      if counts.max(initial=0) > 1:
+        twice = list(ids)[int(counts.argmax())]
+        raise EvaluationError(f"{name}: scene {twice!r} has two vectors of sensor {sensor!r}.")
+      there[rows[of]] = True
+      held = vectors.setdefault(sensor, np.zeros((len(ids), sizes[0]), np.float32))
+      held[rows[of]] = part.vectors[of]
+    for row, split, named in zip(rows, part.splits, part.labels, strict=True):
+      splits[row] = split or splits[row]
+      labels[row] = named or labels[row]
+  return SceneVectors(
+    ids=tuple(ids),
+    splits=splits,
+    labels=tuple(labels),
+    present=present,
+    vectors={key: unit_rows(values, present[key]) for key, values in vectors.items()},
+  )
+
+
+def described_by(
+  scenes: SceneVectors, known: Mapping[str, tuple[str, tuple[str, ...]]], name: str
+) -> SceneVectors:
+  """The same scenes with the splits and labels that a data set has for them.
+
+  Args:
+    scenes: of a file.
+    known: id -> split and labels.
+    name: of what the vectors are from, for a message.
+
+  Raises:
+    EvaluationError: the data set has none of the scenes.
+  """
+  rows = [row for row, each in enumerate(scenes.ids) if each in known]
+  if not rows:
+    raise EvaluationError(
+      f"{name}: none of its {len(scenes.ids):,} scenes is in the data set, such as "
+      f"{scenes.ids[0]!r}; that has ids such as {next(iter(known), 'none')!r}."
+    )
+  ids = tuple(scenes.ids[row] for row in rows)
+  return SceneVectors(
+    ids=ids,
+    splits=np.array([known[each][0] for each in ids], object),
+    labels=tuple(known[each][1] for each in ids),
+    present={key: values[rows] for key, values in scenes.present.items()},
+    vectors={key: values[rows] for key, values in scenes.vectors.items()},
+    predicted={key: values[rows] for key, values in scenes.predicted.items()},
+  )

@@ -1,0 +1,43 @@
+"""Image statistics as vectors that a protocol can rank: what needs no network."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+
+import numpy as np
+
+from xjepa_jax.errors import EvaluationError
+from xjepa_jax.retrieval.directions import unit_rows
+from xjepa_jax.retrieval.image_statistics import Standard, fit_ridge
+from xjepa_jax.retrieval.scene_vectors import SceneVectors
+
+FITTED_PAIRS = 2000  # training pairs that a regression is fitted on
+
+
+def as_vectors(tested: SceneVectors, training: SceneVectors) -> SceneVectors:
+  """Statistics as vectors that can be ranked: plain within a sensor, predicted across.
+
+  Args:
+    tested: scenes that ask or are searched, their vectors statistics as `image_statistics` gives
+      them.
+    training: scenes that means, deviations and regressions are fitted on, likewise.
+
+  Returns:
+    Vectors of length 1: standardised statistics, and by ridge regression what one sensor's say of
+    another's. A sensor without a seen training image is left out.
+  """
+  vectors, predicted = {}, {}
+  for key, values in tested.vectors.items():
+    known = training.vectors[key][training.present[key]]
+    if np.isfinite(known).all(axis=1).any():
+      vectors[key] = unit_rows(Standard.of(known).apply(values), tested.present[key])
+  for one, other in itertools.permutations(vectors, 2):
+    both = training.present[one] & training.present[other]
+    try:
+      ridge = fit_ridge(training.vectors[one][both], training.vectors[other][both])
+    except EvaluationError:  # no training pair shows both: this direction has no baseline
+      continue
+    raw = ridge.source.apply(tested.vectors[one]) @ ridge.weights
+    predicted[f"{one}->{other}"] = unit_rows(raw, tested.present[one])
+  return dataclasses.replace(tested, vectors=vectors, predicted=predicted, one_space=False)
