@@ -1,5 +1,6 @@
 # make run   makes the virtual environment, installs, and runs the main job
 # make test  the same, and runs formatting, lint, types and tests
+# make page  brings the third-party scripts of the search page's map and plot; needs npm
 #
 # PYTHON chooses the interpreter (3.11 or newer), VENV where the environment goes,
 # CONFIG and WORKDIR what is run and where its results go.
@@ -12,7 +13,9 @@ WORKDIR ?= runs/optical_sar
 BIN := $(VENV)/bin
 CONSTRAINTS := $(shell $(PYTHON) -c 'import sys; print("constraints-py311.txt" if sys.version_info < (3, 12) else "constraints.txt")')
 
-.PHONY: run test check install install-dev clean
+VENDOR := xjepa_jax/serve/page/vendor
+
+.PHONY: run test check page install install-dev clean
 
 run: install
 	$(BIN)/python -m xjepa_jax.main --config=$(CONFIG) --workdir=$(WORKDIR)
@@ -24,6 +27,13 @@ check: install-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+page: $(VENDOR)/LICENSES.txt
+
+# No package's own scripts are run.
+$(VENDOR)/LICENSES.txt: page/package.json page/package-lock.json page/build.mjs
+	npm --prefix page ci --ignore-scripts --no-audit --no-fund --loglevel=error
+	node page/build.mjs
 
 install: $(VENV)/.installed
 install-dev: $(VENV)/.installed-dev
@@ -39,4 +49,4 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	touch $@
 
 clean:
-	rm -rf $(VENV) build *.egg-info
+	rm -rf $(VENV) build *.egg-info page/node_modules $(VENDOR)

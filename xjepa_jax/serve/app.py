@@ -1,0 +1,185 @@
+"""The page's server: the page's files, and the archive as JSON, pictures and GeoJSON."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Annotated, Any
+
+from fastapi import Depends, FastAPI, Query, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, Response
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.middleware.gzip import GZipMiddleware
+
+from xjepa_jax.errors import SearchError, TooLargeError, XJepaError
+from xjepa_jax.retrieval.searching.answers import Answer
+from xjepa_jax.retrieval.searching.formats import as_geojson
+from xjepa_jax.serve import asking
+from xjepa_jax.serve.archive import Archive
+from xjepa_jax.serve.page_files import INDEX, PAGE, TYPES, page_files, vendored
+from xjepa_jax.serve.security import Access, Guard
+from xjepa_jax.serve.tiles import answer_json
+from xjepa_jax.serve.uploads import Limits, Uploads, described, receive, safe_name
+
+_FOREVER = "private, max-age=31536000, immutable"
+_ANEW = "no-store"
+_PLACES = 2000  # of the map at once
+
+
+def create_app(
+  archive: Archive, access: Access, limits: Limits, parts: Mapping[str, bool] | None = None
+) -> FastAPI:
+  """The application.
+
+  Args:
+    archive: that is asked.
+    access: who may ask.
+    limits: of uploads.
+    parts: which of "map" and "scatter" have their scripts; None looks.
+  """
+
+  @asynccontextmanager
+  async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+    yield
+    archive.close()
+
+  # No pages of FastAPI's own: they load scripts from elsewhere.
+  app = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
+  uploads = Uploads()
+  _add_files(app)
+  _add_archive(app, archive, limits, vendored() if parts is None else parts)
+  _add_search(app, archive, uploads)
+  _add_uploads(app, archive, uploads, limits)
+  _add_errors(app)
+  app.add_middleware(GZipMiddleware, minimum_size=1024)
+  app.add_middleware(Guard, access=access)  # the last added is the first to see a request
+  return app
+
+
+def _add_files(app: FastAPI) -> None:
+  known = frozenset(page_files())
+
+  @app.get("/")
+  def index() -> Response:
+    return _file(INDEX)
+
+  @app.get("/page/{path:path}")
+  def page(path: str) -> Response:
+    if path not in known:  # so no path leads out of the folder
+      raise HTTPException(404)
+    return _file(path)
+
+
+def _add_archive(app: FastAPI, archive: Archive, limits: Limits, parts: Mapping[str, bool]) -> None:
+  @app.get("/archive.json")
+  def about() -> Response:
+    live = {"live": True, "vendored": parts, "most_bytes": limits.bytes}
+    return _json({**archive.describe(), **live})
+
+  @app.get("/tiles.json")
+  def tiles(
+    count: Annotated[int, Query(ge=1, le=200)] = 24,
+    sensor: str = "",
+    turn: Annotated[int, Query(ge=0, le=10**6)] = 0,
+  ) -> Response:
+    return _json(archive.start(count, sensor, turn))
+
+  @app.get("/tiles/{row}.json")
+  def views(row: int) -> Response:
+    return _json(archive.views(row))
+
+  @app.get("/places.json")
+  def places(bbox: str = "-180,-90,180,90") -> Response:
+    box = asking.question(like="0", bbox=bbox).bbox
+    assert box is not None
+    view = archive.ground.view(box, _PLACES)
+    found = archive.tiles([row for rows in view.places for row in rows])
+    return _json({"count": view.count, "shown": len(view.places), "tiles": found})
+
+  @app.get("/pictures/{version}/{row}.png")
+  def picture(version: str, row: int) -> Response:
+    if version != archive.version:
+      raise HTTPException(404)
+    return Response(archive.picture(row), media_type="image/png", headers=_cached(_FOREVER))
+
+  @app.get("/plane.json")
+  def plane() -> Response:
+    return _json(archive.plane_json())
+
+
+def _add_search(app: FastAPI, archive: Archive, uploads: Uploads) -> None:
+  def ask(asked: asking.Question) -> Answer:
+    upload = uploads.get(asked.upload).query if asked.upload else None
+    return archive.ask(asked, upload)
+
+  @app.get("/search.json")
+  def search(asked: Annotated[asking.Question, Depends(asking.question)]) -> Response:
+    return _json(answer_json(ask(asked)))
+
+  @app.get("/search.geojson")
+  def geojson(asked: Annotated[asking.Question, Depends(asking.question)]) -> Response:
+    headers = {"content-disposition": 'attachment; filename="hits.geojson"', **_cached(_ANEW)}
+    return Response(as_geojson([ask(asked)]), media_type="application/geo+json", headers=headers)
+
+
+def _add_uploads(app: FastAPI, archive: Archive, uploads: Uploads, limits: Limits) -> None:
+  @app.post("/uploads")
+  async def upload(request: Request, name: str, sensor: str = "") -> Response:
+    name = safe_name(name)
+    if archive.searcher.encoder is None:
+      raise SearchError("nothing can be uploaded: the encoder of this archive is not there.")
+    with tempfile.TemporaryDirectory(prefix="xjepa-upload-") as folder:
+      path = os.path.join(folder, "upload" + os.path.splitext(name)[1].lower())
+      length = request.headers.get("content-length")
+      await receive(request.stream(), length, limits.bytes, path)
+      found = await run_in_threadpool(described, archive, path, name, sensor or None, limits.pixels)
+    key = uploads.add(found)
+    answer = {"upload": key, "title": found.query.title, "sensor": found.query.sensor}
+    return _json(answer)
+
+  @app.get("/uploads/{key}.png")
+  def picture(key: str) -> Response:
+    return Response(uploads.get(key).picture, media_type="image/png", headers=_cached(_FOREVER))
+
+
+def _add_errors(app: FastAPI) -> None:
+  @app.exception_handler(XJepaError)
+  async def refused(_: Request, error: XJepaError) -> Response:
+    status = 413 if isinstance(error, TooLargeError) else 422
+    # The rest of a body that is too large is not read: the connection cannot be used again.
+    headers = {"connection": "close"} if status == 413 else None
+    return JSONResponse({"error": _sentence(str(error))}, status, headers)
+
+  @app.exception_handler(RequestValidationError)
+  async def misspelt(_: Request, error: RequestValidationError) -> Response:
+    first = error.errors()[0]
+    text = f"{first['loc'][-1]}: {first['msg']}."
+    return JSONResponse({"error": _sentence(text)}, 422)
+
+  @app.exception_handler(HTTPException)
+  async def missing(_: Request, error: HTTPException) -> Response:
+    return JSONResponse({"error": f"{error.detail}."}, error.status_code)
+
+
+def _file(path: str) -> Response:
+  with open(os.path.join(PAGE, *path.split("/")), "rb") as file:
+    content = file.read()
+  kind = TYPES[os.path.splitext(path)[1]]
+  # Browsers ask again, so that a new version's scripts never meet an old version's page.
+  return Response(content, media_type=kind, headers=_cached("no-cache"))
+
+
+def _json(content: Any) -> Response:
+  return JSONResponse(content, headers=_cached(_ANEW))
+
+
+def _cached(how: str) -> dict[str, str]:
+  return {"cache-control": how}
+
+
+def _sentence(text: str) -> str:
+  return text[:1].upper() + text[1:]

@@ -1,0 +1,215 @@
+"""The archive as the page sees it: what it holds, its tiles' pictures, and answers."""
+
+from __future__ import annotations
+
+import functools
+import io
+import os
+import threading
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from PIL import Image
+
+from xjepa_jax.data.description import describe
+from xjepa_jax.data.pictures import picture
+from xjepa_jax.errors import SearchError, XJepaError
+from xjepa_jax.retrieval.indexes.base import Filter
+from xjepa_jax.retrieval.searching.answers import Answer, Query
+from xjepa_jax.retrieval.searching.feedback import combine
+from xjepa_jax.retrieval.searching.pictures import TilePictures
+from xjepa_jax.retrieval.searching.query_image import read_query
+from xjepa_jax.retrieval.searching.searcher import Searcher
+from xjepa_jax.sensors import Sensor
+from xjepa_jax.serve.asking import Question
+from xjepa_jax.serve.ground import Ground, spread
+from xjepa_jax.serve.space import Plane, plane
+from xjepa_jax.serve.tiles import Json, tile_json
+
+_SIDE = 256  # pixels of a picture's longer side, at most
+_UNKNOWN = 190  # grey, where nothing says how a sensor is shown
+_PICTURES = 1024  # kept, a few kB each
+
+
+class Archive:
+  """A searcher, and what the page wants of it besides; safe to use from several threads."""
+
+  def __init__(self, searcher: Searcher):
+    self.searcher = searcher
+    self.files = searcher.files
+    self.ground = Ground(searcher.files)
+    self._shown = _shown(searcher)
+    self._pictures = TilePictures(searcher.files, self._shown)
+    self._lock = threading.Lock()  # an index and its files are one query's at a time
+    self.picture = functools.lru_cache(_PICTURES)(self.draw)
+
+  @property
+  def version(self) -> str:
+    """Changes with the archive: addresses with it in them may be kept for ever."""
+    return self.files.fingerprint[:16]
+
+  @property
+  def sensors(self) -> tuple[str, ...]:
+    """Of the archive."""
+    return self.searcher.sensors
+
+  def summary(self) -> str:
+    """A line for the terminal."""
+    placed = "" if self.ground.bounds else ", without coordinates"
+    upload = "" if self.searcher.encoder else "; no encoder, so nothing can be uploaded"
+    return f"{len(self.files):,} tiles of {', '.join(self.sensors)}{placed}{upload}"
+
+  def describe(self) -> Json:
+    """What the page has to know before it shows anything."""
+    description = self.files.description
+    encoder = self.searcher.encoder
+    return {
+      "count": len(self.files),
+      "sensors": list(self.sensors),
+      "bounds": self.ground.bounds,
+      "dated": self._dated,
+      "dimensions": description.dimensions,
+      "encoder": description.encoder.get("name", ""),
+      "head": description.encoder.get("head", ""),
+      "name": os.path.basename(str(description.source.get("path", "")).rstrip("/")),
+      "version": self.version,
+      "uploads": list(encoder.inputs) if encoder else [],
+    }
+
+  def tiles(self, rows: Sequence[int] | np.ndarray) -> list[Json]:
+    """Tiles by row number.
+
+    Raises:
+      SearchError: there is no such row.
+    """
+    try:
+      with self._lock:
+        entries = self.files.take(rows)
+    except IndexError as error:
+      raise SearchError(f"there is no such tile ({error}).") from error
+    return [tile_json(entry) for entry in entries]
+
+  def views(self, row: int) -> list[Json]:
+    """All tiles with a tile's id, itself first.
+
+    Raises:
+      SearchError: there is no such row.
+    """
+    (tile,) = self.tiles([row])
+    others = [other for other in self.ground.rows_of_place(row) if other != row]
+    return [tile, *self.tiles(others[:32])]
+
+  def start(self, count: int, sensor: str = "", turn: int = 0) -> list[Json]:
+    """Tiles to start from, spread over the archive; other ones with every turn."""
+    mask = self.searcher.columns.mask(Filter(sensors=(sensor,)) if sensor else None)
+    rows = np.arange(len(self.files)) if mask is None else np.flatnonzero(mask)
+    return self.tiles(rows[spread(len(rows), count, turn)])
+
+  def ask(self, question: Question, upload: Query | None = None) -> Answer:
+    """The answer to a question; `upload` is what it names as such.
+
+    Raises:
+      SearchError: it cannot be answered.
+    """
+    with self._lock:
+      query = self._query(question, upload)
+      filter = question.filter(self.sensors, query.sensor)
+      return self.searcher.answer([query], question.k, filter)[0]
+
+  def query_of_upload(self, path: str, sensor: str | None = None) -> tuple[Query, bytes]:
+    """What an image file asks for, and its picture as PNG.
+
+    Raises:
+      XJepaError: it cannot be read, or does not fit the encoder; or there is none.
+    """
+    encoder = self.searcher.encoder
+    if encoder is None:
+      raise SearchError("nothing can be uploaded: the encoder of this archive is not there.")
+    with self._lock:
+      query = self.searcher.query_of_image(path, sensor)
+      image = read_query(path, encoder.inputs, query.sensor)
+    return query, _png(picture(encoder.inputs[query.sensor].sensor, image.values))
+
+  @functools.cached_property
+  def plane(self) -> Plane:
+    """The descriptor space on a plane."""
+    with self._lock:
+      return plane(self.files, self.ground.places())
+
+  def plane_json(self) -> Json:
+    """The plane as the page gets it: a point a row, with its id and the number of its sensor."""
+    shown = self.plane
+    tiles = self.tiles(shown.rows)
+    numbers = {sensor: number for number, sensor in enumerate(self.sensors)}
+    return {
+      "share": round(shown.share, 4),
+      "points": [
+        [tile["row"], round(float(x), 4), round(float(y), 4), numbers[tile["sensor"]], tile["id"]]
+        for tile, (x, y) in zip(tiles, shown.points, strict=True)
+      ],
+    }
+
+  def warm(self) -> None:
+    """Asks once, so that the first person does not wait for compilation."""
+    if len(self.files):
+      self.ask(Question(like=(0,)))
+
+  def close(self) -> None:
+    """Lets go of files."""
+    self._pictures.close()
+    self.searcher.index.close()
+
+  def draw(self, row: int) -> bytes:
+    """A tile as PNG; `picture` is the same and remembers.
+
+    Raises:
+      SearchError: there is no such row.
+    """
+    if not 0 <= row < len(self.files):
+      raise SearchError(f"there is no tile {row}; the archive has {len(self.files):,}.")
+    with self._lock:
+      (entry,) = self.files.take([row])
+      if entry["sensor"] not in self._shown:
+        return _png(np.full((64, 64, 3), _UNKNOWN, np.uint8))
+      return _png(self._pictures.picture(row))
+
+  def _query(self, question: Question, upload: Query | None) -> Query:
+    if upload is None:
+      return self.searcher.query_of_rows(question.like, question.unlike)
+    if not (question.like or question.unlike):
+      return upload
+    unlike = self.files.vectors_of(question.unlike) if question.unlike else None
+    positive = np.stack([upload.vector, *self.searcher.files.vectors_of(question.like)])
+    entries = self.files.take(question.like)
+    same = all(entry["sensor"] == upload.sensor for entry in entries)
+    rows = (*question.like, *question.unlike)
+    return Query(upload.title, upload.sensor if same else "", combine(positive, unlike), rows)
+
+  @functools.cached_property
+  def _dated(self) -> bool:
+    for table in self.files.tables(columns=["datetime"]):
+      if table["datetime"].null_count < len(table):
+        return True
+    return False
+
+
+def _shown(searcher: Searcher) -> Mapping[str, Sensor]:
+  """How each sensor is shown: as the encoder has it, or, without one, the data set of pairs."""
+  if searcher.encoder is not None:
+    return {key: given.sensor for key, given in searcher.encoder.inputs.items()}
+  source = searcher.files.description.source
+  if source.get("kind") != "pairs":
+    return {}
+  try:
+    return dict(describe(source["path"]).format.sensors)
+  except XJepaError:
+    return {}
+
+
+def _png(values: np.ndarray) -> bytes:
+  image = Image.fromarray(np.ascontiguousarray(values, np.uint8))
+  if max(image.size) > _SIDE:
+    image.thumbnail((_SIDE, _SIDE), Image.Resampling.LANCZOS)
+  file = io.BytesIO()
+  image.save(file, "PNG")
+  return file.getvalue()

@@ -1,0 +1,59 @@
+"""Tiles and hits as the page gets them: JSON's types, and nothing of the server's folders."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+import shapely
+
+from xjepa_jax.retrieval.searching.answers import Answer, Hit
+
+Json = dict[str, Any]
+
+
+def tile_json(entry: Mapping[str, Any]) -> Json:
+  """A row of `EmbeddingFiles.take`."""
+  footprint = entry.get("footprint")
+  return {
+    "row": int(entry["row"]),
+    "id": entry["id"],
+    "sensor": entry["sensor"],
+    "longitude": entry["centre_lon"],
+    "latitude": entry["centre_lat"],
+    "footprint": shapely.geometry.mapping(shapely.from_wkb(footprint)) if footprint else None,
+    "time": _text(entry["datetime"]),
+    "labels": list(entry["labels"] or ()),
+  }
+
+
+def hit_json(hit: Hit) -> Json:
+  """A hit: a tile, and how good it is."""
+  return {
+    "row": hit.row,
+    "id": hit.id,
+    "sensor": hit.sensor,
+    "longitude": hit.longitude,
+    "latitude": hit.latitude,
+    "footprint": hit.footprint,
+    "time": _text(hit.time),
+    "labels": list(hit.labels),
+    "rank": hit.rank,
+    "score": round(hit.score, 6),
+    "confidence": None if hit.confidence is None else round(hit.confidence, 4),
+  }
+
+
+def answer_json(answer: Answer) -> Json:
+  """An answer, its query's title and sensor beside it."""
+  return {
+    "title": answer.query.title,
+    "sensor": answer.query.sensor,
+    "among": answer.among,
+    "hits": [hit_json(hit) for hit in answer.hits],
+  }
+
+
+def _text(time: datetime | None) -> str | None:
+  return None if time is None else time.isoformat()
