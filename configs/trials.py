@@ -21,6 +21,8 @@ VARIANTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
   "layout only": ({"latent": _LATENT, "vicreg": _VICREG}, {}),
   "bare": ({"latent": _LATENT}, {}),
   "without latent": ({"latent": {**_LATENT, "weight": 0.0}, "vicreg": _VICREG}, {}),
+  "latent x 10": ({"latent": {**_LATENT, "weight": 10.0}, "vicreg": _VICREG}, {}),
+  "latent x 100": ({"latent": {**_LATENT, "weight": 100.0}, "vicreg": _VICREG}, {}),
   "vicreg of both": (
     {"latent": _LATENT, "vicreg": _VICREG, "tokens": {**_VICREG, "on": "tokens"}},
     {},

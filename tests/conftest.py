@@ -87,7 +87,7 @@ def finished_run(
   """One run from its config to its report, uninterrupted."""
   from tests.debug_config import get_config
   from xjepa_jax.config import resolve
-  from xjepa_jax.main import run
+  from xjepa_jax.run import run
 
   config = resolve(get_config(simulated))
   workdir = str(tmp_path_factory.mktemp("finished") / "run")

@@ -31,8 +31,8 @@ from xjepa_jax.data.pairs import Pair
 from xjepa_jax.data.simulate import simulated_archive
 from xjepa_jax.data.writer import write_dataset
 from xjepa_jax.errors import CheckpointError, ConfigError, DatasetError, XJepaError
-from xjepa_jax.main import run
-from xjepa_jax.retrieval import evaluate as evaluation
+from xjepa_jax.retrieval import evaluation
+from xjepa_jax.run import run
 from xjepa_jax.training.checkpoint import Checkpoints
 from xjepa_jax.training.collapse import Measurement, Verdict
 from xjepa_jax.training.experiment import open_experiment
@@ -100,7 +100,11 @@ def copy(finished_run: FinishedRun, tmp_path: Path) -> str:
 def test_a_run_leaves_checkpoints_metrics_report_and_encoder(finished_run: FinishedRun) -> None:
   workdir = finished_run.workdir
   assert (Path(workdir) / "checkpoints" / str(STEPS)).is_dir()
-  assert glob.glob(f"{workdir}/tensorboard/*tfevents*")
+  (events,) = glob.glob(f"{workdir}/tensorboard/*tfevents*")
+  shown = Path(events).read_bytes()
+  assert shown.count(b"validation/retrieval") == 3  # at steps 4, 8 and 12
+  for tag in (b"report/retrieval", b"report/tokens", b"report/curves"):
+    assert shown.count(tag) == 1
   for name in ("index.html", "metrics.json", "retrieval.png", "tokens.png", "curves.png"):
     assert os.path.getsize(f"{workdir}/report/{name}") > 1000
   for name in ("encoder.json", "encoder.safetensors", "README.md", "manifest.json"):
@@ -124,6 +128,8 @@ def test_the_table_has_every_head_and_baseline_in_both_directions(
   names = (
     "X-JEPA, layout",
     "X-JEPA, semantic",
+    "X-JEPA, layout, predict-then-search",
+    "X-JEPA, semantic, predict-then-search",
     "image statistics",
     "mutual information",
     "chance",
@@ -202,6 +208,25 @@ def test_a_checkpoint_cut_short_is_set_aside_and_the_one_before_continued(
   before = re.search(r"Continuing \S+ after step (\d+)", capsys.readouterr().err)
   assert before is not None and int(before[1]) < STEPS
   assert losses(copy) == losses(finished_run.workdir)
+
+
+def test_a_disk_that_takes_no_more_ends_the_run_with_one_paragraph(
+  finished_run: FinishedRun, simulated: str, compiled: str, tmp_path: Path
+) -> None:
+  workdir = str(tmp_path / "full")
+  line, options = command(
+    f"--config={CONFIG}:{simulated}", f"--workdir={workdir}", compiled=compiled
+  )
+  limited = ["sh", "-c", 'ulimit -f 100 && exec "$@"', "sh", *line]
+  ended = subprocess.run(limited, capture_output=True, text=True, timeout=600, **options)
+  assert ended.returncode == 1 and not ended.stdout
+  *_, paragraph = ended.stderr.strip().splitlines()
+  assert re.fullmatch(
+    rf"error: {workdir}/checkpoints: the checkpoint of step \d+ could not be written "
+    r"\(File too large\)\. .* same command\.",
+    paragraph,
+  )
+  assert "Traceback" not in ended.stderr and "orbax" not in ended.stderr.lower()
 
 
 def test_a_directory_of_another_config_is_refused_by_the_keys_that_differ(
@@ -306,6 +331,11 @@ REFUSED: tuple[tuple[dict[str, Any], type[XJepaError], str], ...] = (
   ({"data__directories": ("nowhere",)}, DatasetError, r"nowhere"),
   ({"routes": ("s1->s3",)}, ConfigError, r"'routes' has 's1->s3'.*s1, s2"),
   ({"data__bands": ("s2=B99",)}, XJepaError, r"B99"),
+  (
+    {"heads__layout__cells": 8, "heads__layout__size": 64},
+    ConfigError,
+    r"'heads.layout.cells' is 8; the grid has 4 x 4 tokens.*at most 4",
+  ),
   ({"optimizer__warmup": 40}, ConfigError, r"'optimizer.warmup' is 40 and training.steps is 12"),
 )
 
@@ -388,8 +418,8 @@ def test_data_sets_are_mixed_though_sensors_lack_in_pairs_and_in_a_whole_data_se
   assert losses(workdir)[4].keys() >= {"loss/total", "loss/latent"}
 
 
-def test_one_sensor_without_labels_is_trained_and_exported_though_nothing_can_be_ranked(
-  compiled: str, tmp_path: Path
+def test_one_sensor_without_labels_is_trained_and_its_last_step_exported(
+  compiled: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
   directory = write(poorer(40, ("s2",), seed=3), tmp_path)
   config = changed(
@@ -402,8 +432,12 @@ def test_one_sensor_without_labels_is_trained_and_exported_though_nothing_can_be
     evaluation__every=2,
   )
   run(config, str(tmp_path / "run"))
+  said = capsys.readouterr().err
+  assert "No step has a score on the validation split; the last, 2, is" in said
   report = json.loads(Path(tmp_path, "run", "report", "metrics.json").read_text())
   assert report["summary"] == [] and "rankme/s2" in report["geometry"]
+  (events,) = glob.glob(f"{tmp_path}/run/tensorboard/*tfevents*")
+  assert b"validation/tokens" in Path(events).read_bytes()
   assert (tmp_path / "run" / "encoder" / "encoder.json").exists()
 
 

@@ -1,15 +1,11 @@
-"""Rules that keep the house in order: imports run one way, a --help is quick, no sensor named."""
+"""Rules that keep the house in order: imports run one way, no sensor named, all is explained."""
 
 from __future__ import annotations
 
 import ast
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
-
-import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "xjepa_jax"
@@ -24,19 +20,15 @@ ORDER = (
   "model",
   "objective",
   "training",
+  "loaded_encoder",
   "export",
   "retrieval",
   "report",
+  "serve",
+  "run",
   "command_line",
   "main",
 )
-COMMANDS = (
-  "xjepa_jax.main",
-  "xjepa_jax.data.importers",
-  "xjepa_jax.data.simulate",
-  "xjepa_jax.data.inspect",
-)
-HEAVY = ("jax", "grain", "tensorflow", "tensorflow_datasets", "rasterio", "scipy", "pyarrow")
 
 
 def modules() -> Iterator[tuple[Path, ast.Module]]:
@@ -97,20 +89,3 @@ def test_every_public_function_and_class_says_what_it_does() -> None:
     for node in tree.body:
       if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
         assert ast.get_docstring(node), f"{path}: {node.name}"
-
-
-@pytest.mark.parametrize("command", COMMANDS)
-def test_help_is_quick_because_it_imports_nothing_heavy(command: str) -> None:
-  code = (
-    "import runpy, sys\n"
-    f"sys.argv = [{command!r}, '--help']\n"
-    "try:\n"
-    f"  runpy.run_module({command!r}, run_name='__main__', alter_sys=True)\n"
-    "except SystemExit:\n"
-    f"  print([name for name in {HEAVY!r} if name in sys.modules])\n"
-  )
-  said = subprocess.run(
-    [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
-  ).stdout
-  assert said.splitlines()[-1] == "[]"
-  assert "example: python -m" in said

@@ -75,3 +75,19 @@ class CheckpointError(XJepaError, RuntimeError):
 
 class ExportError(XJepaError, ValueError):
   """An exported encoder cannot be written or read, or does not fit what it is asked for."""
+
+
+class EmbeddingError(XJepaError, ValueError):
+  """A directory of embeddings is damaged, unfinished, or belongs to another encoder or archive."""
+
+
+class SearchError(XJepaError, ValueError):
+  """A query cannot be asked: no such scene, an image that does not fit, examples that cancel."""
+
+
+class SearchIndexError(XJepaError, ValueError):
+  """An index is damaged or out of date, or its back end is missing or was set up wrongly."""
+
+
+class TooLargeError(XJepaError, ValueError):
+  """Something that was sent here has more bytes than it may have."""

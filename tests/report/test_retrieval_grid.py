@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from xjepa_jax.data.sheet import TRUE
 from xjepa_jax.report.findings import Findings
 from xjepa_jax.report.retrieval_grid import FRAME, SIDE, examples_of, place, retrieval_grid
-from xjepa_jax.report.sheet import TRUE
 
 
 def blank(sensor: str, number: int) -> np.ndarray:
@@ -56,7 +56,7 @@ def test_a_grid_of_nothing_is_refused() -> None:
 
 
 def test_pictures_of_any_shape_keep_theirs(findings: Findings) -> None:
-  from xjepa_jax.report.sheet import tile
+  from xjepa_jax.data.sheet import tile
 
   wide = np.zeros((10, 20, 3), np.uint8)
   wide[:, 10:] = 255

@@ -44,6 +44,13 @@ def test_rows_without_a_headline_measure_are_shown_whole() -> None:
   assert cells(rows).header == ("", "Direction", "nDCG@7", "own")
 
 
+def test_graded_gain_is_shown_of_one_sensor_where_no_scene_is_looked_for() -> None:
+  within = {"direction": "a->a", "ndcg@10": 0.7, "map_reachable@10": 1.0}
+  assert cells([within]).header[2:] == ("nDCG@10", "mAP@10 (reachable)")
+  across = {"direction": "a->b", "recall@1": 0.5}
+  assert cells([within, across]).header[2:] == ("R@1", "mAP@10 (reachable)")
+
+
 def test_a_tie_is_the_best_twice() -> None:
   rows = [{"direction": "a->b", "mrr": 0.5}, {"direction": "a->b", "mrr": 0.5}]
   assert cells(rows).best == {(0, 2), (1, 2)}

@@ -14,10 +14,12 @@ from tests.training.conftest import Small
 from tests.training.parameters import paths
 from xjepa_jax.training.experiment import Experiment, device_batch
 from xjepa_jax.training.plan import (
+  Memory,
   abstract_batch,
   config_lines,
   describe_plan,
   memory,
+  memory_lines,
   parameter_lines,
   peak_rate,
   step_flops,
@@ -53,6 +55,39 @@ def test_the_memory_of_a_state_is_what_its_arrays_take_on_a_device(
   assert found.batch == 2 * (16 * 16 * (2 * 4 + 12 * 2) + 3)
   assert found.temporary >= TEMPORARY
   assert found.peak == found.state + found.batch + found.temporary
+
+
+def test_the_memory_of_the_process_is_the_most_of_compiling_and_running() -> None:
+  needed = Memory(
+    state=100,
+    batch=10,
+    temporary=1000,
+    compiling=9000,
+    process=3000,
+    ahead=40,
+    devices=2,
+    shared=True,
+  )
+  besides = needed.kept - 40 - 2 * 100  # what is read ahead, and the state of two devices
+  assert besides > 0
+  assert needed.process_peak == 9000 + besides + 40 + 200
+  larger = dataclasses.replace(needed, temporary=10_000)
+  saved, step = 2 * 100, 2 * (10 + 10_000)
+  assert larger.process_peak == 3000 + besides + 40 + 200 + saved + step
+  of_a_gpu = dataclasses.replace(larger, shared=False)
+  assert of_a_gpu.process_peak == 9000 + besides + 40
+
+
+def test_the_process_was_measured_and_batches_ahead_are_counted(sharded: Experiment) -> None:
+  found = memory(sharded)
+  assert 100e6 < found.process <= found.compiling
+  assert found.devices == 8 and found.shared
+  local = 8 * (16 * 16 * (2 * 4 + 12 * 2))
+  assert found.ahead >= 3 * local  # two at least, and the one that is on its way
+  lines = list(memory_lines(found))
+  assert f"at most: {found.process_peak / 1e6:,.1f} MB, the devices' included" in lines[1]
+  assert len(lines) == 5
+  assert len(list(memory_lines(dataclasses.replace(found, process=0)))) == 1
 
 
 def test_a_batch_is_described_as_the_pipeline_gives_it(sharded: Experiment) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import resource
 import subprocess
 import sys
 import types
@@ -130,6 +131,34 @@ def test_tensorboard_files_hold_what_was_written(tmp_path: Path) -> None:
   assert (encoded.height, encoded.width) == (5, 7)
   decoded = np.asarray(Image.open(io.BytesIO(encoded.encoded_image_string)))
   np.testing.assert_array_equal(decoded, picture)
+
+
+def test_two_starts_of_one_second_have_files_of_their_own(tmp_path: Path) -> None:
+  for step in (1, 2):
+    writer = TensorBoard(str(tmp_path), first=step)
+    writer.scalars(step, {"loss": step})
+    writer.close()
+  assert len(list(tmp_path.iterdir())) == 2
+  values = [(e.step, v.simple_value) for e in events(tmp_path) for v in e.summary.value]
+  assert values == [(1, 1), (2, 2)]
+
+
+def test_a_full_disk_is_an_error_that_names_the_file_and_nothing_waits(tmp_path: Path) -> None:
+  path = tmp_path / "metrics.jsonl"
+  lines, board = JsonLines(str(path)), TensorBoard(str(tmp_path / "tensorboard"))
+  limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+  resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limit[1]))
+  try:
+    for writer, name in ((lines, r"metrics\.jsonl"), (board, r"tensorboard/events\.out\S+")):
+      with pytest.raises(TrainingError, match=rf"{name}: cannot be written \(.*same command"):
+        for step in range(1000):
+          writer.scalars(step, {"loss": 1.0})
+      writer.close()
+  finally:
+    resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+  assert path.stat().st_size == 1000
+  steps = [row["step"] for row in read_history(str(path))]  # the last line is cut short
+  assert steps == list(range(len(steps))) and len(steps) > 10
 
 
 def test_nothing_imports_tensorflow_or_torch(tmp_path: Path) -> None:

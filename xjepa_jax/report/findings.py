@@ -14,6 +14,8 @@ DEFINITIONS = {
   "denominator: queries with a co-located scene in the archive",
   "mrr": "MRR: mean of 1 / rank of the co-located scene; denominator: the same queries",
   "precision@": "P@k: share of the first k that are relevant, mean over queries; denominator: k",
+  "map": "mAP: precisions at the relevant answers of the whole ranking; denominator: all that is "
+  "relevant in the archive",
   "map_hits@": "mAP@k (hits): precisions at the hits among the first k; denominator: these hits",
   "map_relevant@": "mAP@k (relevant): precisions at the hits among the first k; denominator: all "
   "that is relevant in the archive",
@@ -31,6 +33,7 @@ _LABELS = {
   "precision": "P",
   "mrr": "MRR",
   "ndcg": "nDCG",
+  "map": "mAP",
   "map_hits": "mAP (hits)",
   "map_relevant": "mAP (relevant)",
   "map_reachable": "mAP (reachable)",

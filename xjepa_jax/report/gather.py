@@ -17,7 +17,7 @@ from xjepa_jax.report.retrieval_grid import examples_of
 from xjepa_jax.retrieval.baselines import protocol
 from xjepa_jax.retrieval.describe import Described
 from xjepa_jax.retrieval.directions import Row
-from xjepa_jax.retrieval.evaluate import Evaluation
+from xjepa_jax.retrieval.evaluation import Evaluation
 from xjepa_jax.sensors import Sensor
 from xjepa_jax.training.experiment import Experiment, open_split
 from xjepa_jax.versions import versions
@@ -64,8 +64,8 @@ def gather(
   device = experiment.mesh.devices.ravel()[0].device_kind
   rows = [row for found in evaluation.rows.values() for row in found]
   with Pictures(experiment, split) as pictures:
-    examples = _examples(experiment, evaluation, pictures)
-    token_maps = _token_maps(experiment, tokens, pictures, evaluation.described)
+    found = examples(experiment, evaluation, pictures, _QUERIES)
+    maps = token_maps(experiment, evaluation.described, tokens, pictures, _TOKEN_PAIRS)
   return Findings(
     title=title,
     summary=summary(evaluation, baselines),
@@ -83,8 +83,8 @@ def gather(
     geometry=evaluation.geometry,
     collapse=verdict or None,
     history=history,
-    examples=examples,
-    token_maps=token_maps,
+    examples=found,
+    token_maps=maps,
     config=to_dict(experiment.config),
     versions={**versions(), "device": f"{experiment.mesh.devices.size} x {device}"},
     timing=timing,
@@ -123,10 +123,16 @@ class Pictures:
     raise IndexError(number)
 
 
-def _examples(
-  experiment: Experiment, evaluation: Evaluation, pictures: Pictures
+def examples(
+  experiment: Experiment, evaluation: Evaluation, pictures: Pictures, count: int
 ) -> tuple[Example, ...]:
-  """Evenly chosen queries of every direction across sensors, by the head ranked first."""
+  """Evenly chosen queries of every direction across sensors, by the head ranked first.
+
+  Args:
+    experiment: the run.
+    evaluation, pictures: of one split.
+    count: queries of a direction, at most.
+  """
   descriptors = evaluation.descriptors[experiment.config.evaluation.head]
   present = evaluation.described.present
   found: list[Example] = []
@@ -134,7 +140,7 @@ def _examples(
     both = np.flatnonzero(present[a] & present[b])
     if len(both) < 2:
       continue
-    chosen = np.unique(np.linspace(0, len(both) - 1, _QUERIES).astype(int))
+    chosen = np.unique(np.linspace(0, len(both) - 1, count).astype(int))
     scores = descriptors[a][both[chosen]] @ descriptors[b][both].T
     ids = [evaluation.described.pair_ids[number] for number in both]
 
@@ -145,18 +151,28 @@ def _examples(
   return tuple(found)
 
 
-def _token_maps(
-  experiment: Experiment, tokens: Mapping[str, np.ndarray], pictures: Pictures, found: Described
+def token_maps(
+  experiment: Experiment,
+  described: Described,
+  tokens: Mapping[str, np.ndarray],
+  pictures: Pictures,
+  count: int,
 ) -> tuple[TokenMap, ...]:
-  """The tokens of the first pairs, with their pictures."""
+  """The tokens of the first pairs, with their pictures.
+
+  Args:
+    experiment: the run.
+    described, pictures: of one split.
+    tokens: sensor -> (B, N, D) of its first pairs.
+    count: pairs, at most.
+  """
   grids = {key: given.grid for key, given in experiment.inputs.items()}
-  count = min([_TOKEN_PAIRS, len(found.pair_ids), *map(len, tokens.values())])
   maps = []
-  for row in range(count):
-    keys = [key for key in experiment.inputs if found.present[key][row]]
+  for row in range(min([count, len(described.pair_ids), *map(len, tokens.values())])):
+    keys = [key for key in experiment.inputs if described.present[key][row]]
     maps.append(
       TokenMap(
-        found.pair_ids[row],
+        described.pair_ids[row],
         {key: pictures(key, row) for key in keys},
         {key: tokens[key][row] for key in keys},
         grids,

@@ -14,8 +14,8 @@ import os
 from collections.abc import Mapping
 from html import escape
 
-from xjepa_jax.data import storage
-from xjepa_jax.report import curves, metrics_file, sections, sheet
+from xjepa_jax.data import sheet, storage
+from xjepa_jax.report import curves, metrics_file, sections
 from xjepa_jax.report.findings import Findings
 from xjepa_jax.report.page_style import CSS
 from xjepa_jax.report.retrieval_grid import retrieval_grid
@@ -27,12 +27,15 @@ RETRIEVAL, TOKENS, CURVES = "retrieval.png", "tokens.png", "curves.png"
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
-def write_report(directory: str, findings: Findings) -> str:
+def write_report(
+  directory: str, findings: Findings, pictures: Mapping[str, bytes] | None = None
+) -> str:
   """Writes a report; a picture that there is nothing for is left out, and its section with it.
 
   Args:
     directory: of the report, local or an address such as gs://...; made if it is not there.
     findings: what to show.
+    pictures: of the findings, as `draw` makes them; None has them drawn.
 
   Returns:
     The path of the page, written last.
@@ -41,7 +44,7 @@ def write_report(directory: str, findings: Findings) -> str:
     ValueError: tokens do not fill their grid.
     OSError: a file cannot be written.
   """
-  pictures = draw(findings)
+  pictures = draw(findings) if pictures is None else pictures
   if not storage.is_remote(directory):
     os.makedirs(directory, exist_ok=True)
   metrics_file.write_metrics(f"{directory}/{METRICS}", findings)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw
 
-from xjepa_jax.report import sheet
+from xjepa_jax.data import sheet
 from xjepa_jax.report.findings import Answer, Example
 from xjepa_jax.report.table import arrow
 

@@ -15,11 +15,13 @@ HEADLINE = (
   "recall@5",
   "recall@10",
   "mrr",
+  "ndcg@10",
   "map_reachable@10",
   "f1_item@5",
   "queries",
   "archive_size",
 )
+_WITHIN = ("ndcg@10",)  # only where no co-located scene was asked for, as of one sensor alone
 _COUNTS = {"queries": "Queries", "archive_size": "Archive"}
 _NOTHING = "–"
 
@@ -48,7 +50,10 @@ def cells(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = Non
       if there are none.
   """
   if columns is None:
-    columns = [key for key in HEADLINE if any(key in row for row in rows)]
+    known = {key for row in rows for key in row}
+    columns = [key for key in HEADLINE if key in known]
+    if "recall@1" in known:
+      columns = [key for key in columns if key not in _WITHIN]
     if all(key in _COUNTS for key in columns):
       columns = list(dict.fromkeys(key for row in rows for key in row))
       columns = [key for key in columns if key not in ("name", "direction")]

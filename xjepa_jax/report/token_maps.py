@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw
 
-from xjepa_jax.report import sheet
+from xjepa_jax.data import sheet
 from xjepa_jax.report.findings import TokenMap
 
 COMPONENTS = 3

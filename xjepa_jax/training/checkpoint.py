@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -258,12 +259,19 @@ class Checkpoints:
     except XJepaError:
       raise
     except Exception as error:  # an OSError, or what Orbax and TensorStore make of one
-      first_line = (str(error).splitlines() or [""])[0]
       raise CheckpointError(
-        f"{self.directory}: {what} ({type(error).__name__}: {first_line[:300]}). The checkpoints "
-        "that were finished before are intact. Make room or check the rights to the directory, "
-        "and start again with the same command."
+        f"{self.directory}: {what} ({_reason(error)}). The checkpoints that were finished before "
+        "are intact. Make room or check the rights to the directory, and start again with the "
+        "same command."
       ) from error
+
+
+def _reason(error: Exception) -> str:
+  """What the system said, where it can be found among what TensorStore says; else the beginning."""
+  if said := re.search(r"([^:]+) \[os_error_code", str(error)):
+    return said[1].strip()
+  first_line = (str(error).splitlines() or [""])[0]
+  return f"{type(error).__name__}: {first_line[:300]}"
 
 
 class _Info:

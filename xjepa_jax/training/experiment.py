@@ -13,19 +13,21 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from xjepa_jax.config import Config, Route, parse_bands, parse_routes
+from xjepa_jax.config import Config, parse_bands, parse_routes
 from xjepa_jax.data.batch_source import Batch, SensorSlot
 from xjepa_jax.data.dataset import PairDataset
 from xjepa_jax.data.pipeline import Pipeline, Reading
-from xjepa_jax.errors import ConfigError, DatasetError
+from xjepa_jax.errors import ConfigError
 from xjepa_jax.model import xjepa
 from xjepa_jax.model.inputs import SensorInput, sensor_inputs
 from xjepa_jax.model.masking import MaskPlan, plan_masks
 from xjepa_jax.model.presets import size_of
 from xjepa_jax.objective import table
+from xjepa_jax.training import checks
 from xjepa_jax.training import mesh as meshes
 from xjepa_jax.training import step as steps
 from xjepa_jax.training.optimizer import Schedules, optimizer, schedules
+from xjepa_jax.training.splits import open_split
 from xjepa_jax.training.state import TrainState, abstract_state, create_state
 from xjepa_jax.training.target import find_target, momentum_schedule
 
@@ -141,11 +143,12 @@ def open_experiment(config: Config, devices: Sequence[Any] | None = None) -> Exp
     DatasetError, SensorError: a data set is not as the config says.
   """
   mesh = meshes.make_mesh(config.mesh.replica, config.mesh.fsdp, config.mesh.tensor, devices)
-  _check_batches(config, mesh)
-  _check_splits(config)
+  checks.check_batches(config, mesh)
+  checks.check_splits(config)
   slots = _slots(config)
   inputs = _inputs(config, slots)
-  routes = _routes(config, tuple(inputs))
+  checks.check_heads(config, inputs)
+  routes = parse_routes(config.routes, tuple(inputs))
   model = xjepa.build(config, inputs, routes, compute_dtype(config))
   objective = table.build(_terms(config))
   plan = plan_masks(model.grid, **dataclasses.asdict(config.mask))
@@ -194,21 +197,6 @@ def _jitted(experiment: Experiment) -> Experiment:
   )
 
 
-def open_split(config: Config, split: str) -> list[PairDataset]:
-  """The pairs of a split, of each data set.
-
-  Raises:
-    ConfigError: no data set is named.
-    DatasetError: one cannot be opened, or has no such split.
-  """
-  if not config.data.directories:
-    raise ConfigError(
-      "config key 'data.directories' is empty; name a data set. "
-      "`python -m xjepa_jax.data.importers --help` says how one is made of an archive."
-    )
-  return [PairDataset(each, split, config.data.verify) for each in config.data.directories]
-
-
 def compute_dtype(config: Config) -> Any:
   """In which products are computed."""
   precision = config.training.precision
@@ -246,10 +234,6 @@ def _inputs(config: Config, slots: Mapping[str, SensorSlot]) -> dict[str, Sensor
   return sensor_inputs(sensors, sizes, config.model.patch)
 
 
-def _routes(config: Config, sensors: tuple[str, ...]) -> tuple[Route, ...]:
-  return parse_routes(config.routes, sensors)
-
-
 def _terms(config: Config) -> dict[str, Mapping[str, Any]]:
   """Settings of the objective's terms; the metric of "psa" is of the encoder's width."""
   width = size_of(config.model.preset, config.model.width).width
@@ -257,60 +241,6 @@ def _terms(config: Config) -> dict[str, Mapping[str, Any]]:
     label: {"width": width, **entry} if entry.get("term", label) == "psa" else entry
     for label, entry in config.objective.items()
   }
-
-
-def _check_batches(config: Config, mesh: Mesh) -> None:
-  """A batch, and each part of it whose gradients are added up, divides over the devices."""
-  rows = mesh.shape["replica"] * mesh.shape["fsdp"]
-  parts = config.training.accumulate
-  for key, batch in (
-    ("training.batch", config.training.batch),
-    ("evaluation.batch", config.evaluation.batch),
-  ):
-    if batch % (rows * (parts if key == "training.batch" else 1)):
-      raise ConfigError(
-        f"config key {key!r} is {batch}; it must be a multiple of {rows}, the devices along "
-        "mesh.replica and mesh.fsdp"
-        + (f", times training.accumulate = {parts}." if parts > 1 else ".")
-      )
-  if config.model.attention == "cudnn" and jax.default_backend() != "gpu":
-    raise ConfigError(
-      f"config key 'model.attention' is 'cudnn' and the devices are {jax.default_backend()}; "
-      "use 'xla'."
-    )
-
-
-def _check_splits(config: Config) -> None:
-  """Every split that will be read is there now, rather than missed when training is done."""
-  splits = {"data.train": config.data.train, "data.test": config.data.test}
-  if config.evaluation.every:
-    splits["data.validation"] = config.data.validation
-  for key, split in splits.items():
-    try:
-      datasets = open_split(config, split)
-    except DatasetError as error:
-      if f"split {split!r}" not in str(error):
-        raise
-      raise DatasetError(f"config key {key!r} is {split!r}: {error}") from error
-    _check_sensors(config.data.sensors, datasets)
-    for dataset in datasets:
-      dataset.close()
-
-
-def _check_sensors(wanted: tuple[str, ...], datasets: Sequence[PairDataset]) -> None:
-  """Every sensor named is in a data set, and every data set has one of them."""
-  known = {key: None for dataset in datasets for key in dataset.format.sensors}
-  for key in wanted:
-    if key not in known:
-      raise ConfigError(
-        f"config key 'data.sensors' has {key!r}; the data sets have {', '.join(known)}."
-      )
-  for dataset in datasets:
-    if wanted and not set(wanted) & set(dataset.format.sensors):
-      raise ConfigError(
-        f"config key 'data.sensors' is {wanted}; {dataset.directory} has none of them, but "
-        f"{', '.join(dataset.format.sensors)}."
-      )
 
 
 def _schedules(config: Config) -> Schedules:

@@ -17,6 +17,7 @@ import numpy as np
 
 from xjepa_jax.data import storage
 from xjepa_jax.errors import TrainingError
+from xjepa_jax.training.appending import append, open_to_append
 
 _REMOTE_SECONDS = 30.0  # objects cannot be appended to: the whole is written, now and then
 
@@ -49,15 +50,14 @@ class JsonLines:
     self._content = bytearray(whole if self._remote else b"")
     self._pending = False
     self._written = time.monotonic()
-    self._file = None if self._remote else open(path, "ab")  # noqa: SIM115, closed by `close`
+    self._file = None if self._remote else open_to_append(path)
 
   def scalars(self, step: int, values: Mapping[str, SupportsFloat]) -> None:
     """One line of all values."""
     row = {"step": int(step)} | {key: _finite(float(value)) for key, value in values.items()}
     line = json.dumps(row, allow_nan=False, ensure_ascii=False).encode() + b"\n"
     if self._file is not None:
-      self._file.write(line)
-      self._file.flush()
+      append(self._file, line)
       return
     self._content += line
     self._pending = True

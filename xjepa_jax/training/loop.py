@@ -10,12 +10,15 @@ from typing import Any
 import jax
 import numpy as np
 
+from xjepa_jax.data.batch_source import Batch
 from xjepa_jax.errors import TrainingError
 from xjepa_jax.training.checkpoint import Checkpoints
 from xjepa_jax.training.experiment import Experiment, device_batch, name_pairs
+from xjepa_jax.training.process_memory import give_back
 from xjepa_jax.training.profiling import Profile
 from xjepa_jax.training.progress import Progress
 from xjepa_jax.training.state import TrainState
+from xjepa_jax.training.step import Step
 from xjepa_jax.training.writers import Writers
 
 # Scalars of an evaluation, and a verdict in words if the space has collapsed.
@@ -31,7 +34,7 @@ class Outcome:
     verdict: of the last evaluation, "" if all is well.
     stopped: whether the run ended early, because of that verdict.
     seconds: of this start's steps but the first; evaluations and saves are not counted.
-    compile_seconds: of the first step, which traces and compiles.
+    compile_seconds: until the first step ran: its batch read, traced and compiled.
   """
 
   state: TrainState
@@ -56,7 +59,7 @@ def train(
   Args:
     experiment, state: what is trained, and from where.
     checkpoints, writers, progress: where to.
-    evaluate: measures the state, see `retrieval.evaluate.Validation`.
+    evaluate: measures the state, see `retrieval.evaluation.Validation`.
     workdir: of profiles.
     verdict: of the last evaluation of an earlier start.
 
@@ -68,7 +71,7 @@ def train(
   total = config.training.steps
   first = int(state.step)
   outcome = Outcome(state, verdict)
-  metrics: Mapping[str, Any] = {}
+  step, metrics = experiment.step, dict[str, Any]()
   profile = Profile(config.telemetry.profile, f"{workdir}/profile")
   with experiment.training_pipeline() as pipeline, profile:
     batches = pipeline.batches(first)
@@ -84,6 +87,7 @@ def train(
       if due:
         with progress.paused():
           measured, outcome.verdict = evaluate(state, done)
+          give_back()
         writers.scalars(done, measured)
         progress.note(measured)
         if outcome.verdict:
@@ -97,12 +101,11 @@ def train(
       lap = time.monotonic()
       profile.before(done + 1)
       _, batch = next(batches)
-      started = time.monotonic()
-      with jax.profiler.StepTraceAnnotation("train", step_num=done):
-        state, metrics = experiment.step(state, device_batch(batch))
       if done == first:
-        jax.block_until_ready(metrics)
-        outcome.compile_seconds = time.monotonic() - started
+        step = _compiled(experiment, state, batch)
+        outcome.compile_seconds = time.monotonic() - lap
+      with jax.profiler.StepTraceAnnotation("train", step_num=done):
+        state, metrics = step(state, device_batch(batch))
       told = (done + 1) % config.telemetry.every == 0 or done in (first, total - 1)
       scalars = _scalars(experiment, metrics, done) if told else None
       progress.update(done + 1, scalars)
@@ -114,6 +117,14 @@ def train(
     batches.close()
   outcome.state = state
   return outcome
+
+
+def _compiled(experiment: Experiment, state: TrainState, batch: Batch) -> Step:
+  """The step, compiled before its first run: what compiling leaves is given back in between, or it
+  would be added to the activations of the largest moment of the run."""
+  step: Step = experiment.step.lower(state, device_batch(batch)).compile()  # type: ignore[attr-defined]
+  give_back()
+  return step
 
 
 def _scalars(experiment: Experiment, metrics: Mapping[str, Any], step: int) -> dict[str, float]:

@@ -13,34 +13,59 @@ import numpy as np
 from xjepa_jax.config import describe_keys, to_dict
 from xjepa_jax.model.encoder import layer_spec
 from xjepa_jax.model.predictor import predictor_spec
-from xjepa_jax.training import flops
+from xjepa_jax.training import flops, process_memory
 from xjepa_jax.training.device_peaks import peak_flops
 from xjepa_jax.training.experiment import Experiment
 from xjepa_jax.training.mesh import batch_sharding
 from xjepa_jax.training.step import BATCH_KEYS
 
-# Measured on a CPU, JAX 0.10: 0.45 GB before the first step, and 0.2 GB that XLA's products need.
-_PROCESS = 650_000_000
+# Measured on a CPU, JAX 0.10: what a run loads that a plan does not, Grain and Orbax's writer, and
+# its other programs, which draw a state and measure it.
+_BESIDES = 80_000_000
 
 
 @dataclasses.dataclass(frozen=True)
 class Memory:
-  """Bytes of one device.
+  """Bytes: of one device, and of this process.
 
   Attributes:
-    state: parameters, moments, target encoder.
-    batch: of one step, as stored.
-    temporary: what the compiled step needs besides: activations, gradients.
+    state: of one device: parameters, moments, target encoder.
+    batch: of one device and one step, as stored.
+    temporary: of one device: what the compiled step needs besides: activations, gradients.
+    compiling: the most that the process had while it compiled the step, as measured.
+    process: of the process when the step was compiled, as measured: Python, JAX, libraries and the
+      step itself.
+    ahead: batches that are read ahead of the step, all of this process.
+    devices: of this process.
+    shared: whether the devices' memory is the process's, as on a CPU.
   """
 
   state: int
   batch: int
   temporary: int
+  compiling: int
+  process: int
+  ahead: int
+  devices: int
+  shared: bool
 
   @property
   def peak(self) -> int:
-    """All of them: the state is updated in place."""
+    """Of one device: the state is updated in place."""
     return self.state + self.batch + self.temporary
+
+  @property
+  def kept(self) -> int:
+    """Of the process, all the time: its state on a CPU, batches read ahead, libraries."""
+    return self.ahead + _BESIDES + (self.state * self.devices if self.shared else 0)
+
+  @property
+  def process_peak(self) -> int:
+    """Of the process, on its first start: while it compiles, or while a step runs and the copy of
+    the state before it is being saved."""
+    step = (self.batch + self.temporary) * self.devices if self.shared else 0
+    running = self.process + self.kept + self.state * self.devices + step
+    return max(self.compiling + self.kept, running)
 
 
 def step_flops(experiment: Experiment) -> float:
@@ -80,10 +105,27 @@ def peak_rate(experiment: Experiment) -> float | None:
 
 
 def memory(experiment: Experiment) -> Memory:
-  """Compiles the step and reads what a device will need. Takes as long as a run's first step."""
+  """Compiles the step and reads what a device will need. Takes as long as a run's first step.
+
+  The measurements of the process are those of a process that has done nothing else before.
+  """
   state, batch = experiment.abstract_state(), abstract_batch(experiment)
-  analysis = experiment.step.lower(state, batch).compile().memory_analysis()  # type: ignore[attr-defined]
-  return Memory(_bytes(state), _bytes(batch), int(analysis.temp_size_in_bytes))
+  compiled = experiment.step.lower(state, batch).compile()  # type: ignore[attr-defined]
+  compiling = process_memory.peak_resident()
+  process_memory.give_back()
+  devices = experiment.mesh.local_devices
+  with experiment.training_pipeline() as pipeline:
+    ahead = (pipeline.reading.prefetch + 1) * pipeline.source.nbytes()
+  return Memory(
+    state=_bytes(state),
+    batch=_bytes(batch),
+    temporary=int(compiled.memory_analysis().temp_size_in_bytes),
+    compiling=compiling,
+    process=process_memory.resident(),
+    ahead=ahead,
+    devices=len(devices),
+    shared=devices[0].platform == "cpu",
+  )
 
 
 def abstract_batch(experiment: Experiment) -> dict[str, Any]:
@@ -126,16 +168,33 @@ def describe_plan(experiment: Experiment) -> Iterator[str]:
   yield f"Operations: {operations / 1e9:,.2f} GFLOP a step"
   if peak:
     yield f"  at the devices' peak of {peak / 1e12:,.0f} TFLOP/s: {operations / peak * 1e3:,.2f} ms"
-  yield (
-    f"Memory of a device: {needed.peak / 1e6:,.1f} MB: state {needed.state / 1e6:,.1f}, batch "
-    f"{needed.batch / 1e6:,.1f}, activations and gradients {needed.temporary / 1e6:,.1f}"
-  )
+  yield from memory_lines(needed)
   devices = experiment.mesh.devices
-  if devices.ravel()[0].platform == "cpu":
-    yield f"  and about {_PROCESS / 1e9:.1f} GB for the process: Python, JAX, compiled programs"
   sizes = ", ".join(f"{axis} {size}" for axis, size in experiment.mesh.shape.items())
   yield f"Mesh: {devices.size} x {devices.ravel()[0].device_kind}: {sizes}"
   yield f"Arithmetic: {experiment.model.dtype}"
+
+
+def memory_lines(needed: Memory) -> Iterator[str]:
+  """What a device needs and what the process needs, each with its parts, in MB."""
+  yield (
+    f"Memory of a device: {_mb(needed.peak)}: state {_mb(needed.state)}, batch "
+    f"{_mb(needed.batch)}, activations and gradients {_mb(needed.temporary)}"
+  )
+  if not needed.process:
+    return  # the system does not tell
+  yield (
+    f"Memory of the process, at most: {_mb(needed.process_peak)}"
+    + (", the devices' included" if needed.shared else "")
+  )
+  yield f"  {_mb(needed.compiling)} while the step compiles, as measured now"
+  yield (
+    f"  {_mb(needed.process)} after it, as measured now: Python, JAX, libraries, the compiled step"
+  )
+  yield (
+    f"  {_mb(needed.ahead)} of batches read ahead, {_mb(needed.state * needed.devices)} of a state "
+    f"that is being saved, {_mb(_BESIDES)} of what a run loads besides"
+  )
 
 
 def config_lines(experiment: Experiment) -> Iterator[str]:
@@ -167,6 +226,10 @@ def _flat(tree: Any, where: str = "") -> dict[str, Any]:
   for key, value in tree.items():
     found |= _flat(value, f"{where}.{key}" if where else str(key))
   return found
+
+
+def _mb(size: int) -> str:
+  return f"{size / 1e6:,.1f} MB"
 
 
 def _bytes(tree: Any) -> int:

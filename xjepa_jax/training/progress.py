@@ -179,6 +179,11 @@ class Progress:
     yield from _recalls(self._known)
 
 
+def say(line: str) -> None:
+  """Tells a person something, where no `Progress` is shown."""
+  print(line, file=sys.stderr, flush=True)
+
+
 def duration(seconds: float) -> str:
   """Seconds for people: "0:07", "12:30", "3:05:00", "2 d 04:00"."""
   minutes, rest = divmod(round(seconds), 60)

@@ -34,6 +34,10 @@ class Writers:
   def __init__(self, writers: Sequence[Writer]):
     self._writers = tuple(writers)
 
+  def __bool__(self) -> bool:
+    """Whether anything is written; pictures need not be made for nobody."""
+    return bool(self._writers)
+
   def scalars(self, step: int, values: Mapping[str, SupportsFloat]) -> None:
     """Numbers of one step, brought to the host once for all writers."""
     numbers = {key: float(value) for key, value in values.items()}

@@ -1,0 +1,110 @@
+"""The end of a run: its best state evaluated on the test split, exported, and reported."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Mapping, Sequence
+
+import jax
+
+from xjepa_jax.export import export_encoder
+from xjepa_jax.report.card import model_card
+from xjepa_jax.report.findings import Findings
+from xjepa_jax.report.gather import gather
+from xjepa_jax.report.glance import report_pictures
+from xjepa_jax.report.page import draw, write_report
+from xjepa_jax.report.table import HEADLINE, text_table
+from xjepa_jax.retrieval.baselines import baseline_rows
+from xjepa_jax.retrieval.confidence import to_json
+from xjepa_jax.retrieval.end_evaluation import evaluate_at_end
+from xjepa_jax.retrieval.evaluation import chosen_encoder, first_tokens
+from xjepa_jax.training.experiment import Experiment
+from xjepa_jax.training.json_lines import read_history
+from xjepa_jax.training.mesh import on_every_device
+from xjepa_jax.training.progress import say
+from xjepa_jax.training.state import TrainState
+from xjepa_jax.training.writers import Writers
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+  """What training leaves.
+
+  Attributes:
+    state: the one that is evaluated and exported.
+    last: the last step of the run, which is not that state's if an earlier one was better.
+    verdict: what is wrong with the space, or "".
+    timing: seconds and rates, by name.
+  """
+
+  state: TrainState
+  last: int
+  verdict: str
+  timing: Mapping[str, float]
+
+
+def conclude(experiment: Experiment, trained: Trained, writers: Writers, workdir: str) -> str:
+  """Evaluates, reports, exports, and prints the table. Every process has to call it.
+
+  Returns:
+    The path of the report's page; "" on all processes but the first.
+  """
+  say(f"Evaluating by the protocol {experiment.config.evaluation.protocol!r}")
+  started = time.monotonic()
+  measured = evaluate_at_end(experiment, trained.state)
+  evaluation, split = measured.evaluation, measured.protocol.archive
+  encoder = chosen_encoder(experiment, trained.state)
+  tokens = first_tokens(experiment, encoder, split)
+  encoder = on_every_device(experiment.mesh, encoder)
+  predictor = on_every_device(experiment.mesh, trained.state.params["predictor"])
+  if jax.process_index():
+    return ""
+  findings = gather(
+    experiment,
+    evaluation,
+    baseline_rows(experiment, measured.protocol),
+    tokens,
+    split,
+    title=f"X-JEPA: {', '.join(experiment.inputs)}",
+    history=read_history(f"{workdir}/metrics.jsonl"),
+    verdict=trained.verdict,
+    timing={**trained.timing, "evaluation_seconds": time.monotonic() - started},
+  )
+  findings = dataclasses.replace(
+    findings, protocol={**measured.protocol.words(), **findings.protocol}
+  )
+  page = _report(findings, f"{workdir}/report", writers, trained.last)
+  steps = int(trained.state.step)
+  export_encoder(
+    f"{workdir}/encoder",
+    experiment.model,
+    encoder,
+    evaluation.centre,
+    experiment.config.evaluation.head,
+    {"steps": steps, "results": findings.summary, "geometry": findings.geometry},
+    model_card(experiment.model, findings),
+    {"predictor": predictor, "centre": measured.predicted_centre},
+    {
+      head: {way: to_json(fitted) for way, fitted in ways.items()}
+      for head, ways in measured.confidence.items()
+    },
+  )
+  _tell(findings, measured.protocol.headline, f"{workdir}/encoder", page)
+  return page
+
+
+def _report(findings: Findings, directory: str, writers: Writers, step: int) -> str:
+  pictures = draw(findings)
+  writers.images(step, report_pictures(pictures))
+  return write_report(directory, findings, pictures)
+
+
+def _tell(findings: Findings, headline: Sequence[str], encoder: str, page: str) -> None:
+  """What a person reads at the end, on stdout; a protocol that the table lacks gets its own."""
+  if findings.summary:
+    columns = (*headline, "queries", "archive_size")
+    print(text_table(findings.summary, None if set(headline) <= set(HEADLINE) else columns))
+  if findings.collapse:
+    print(findings.collapse)
+  print(f"Encoder: {encoder}\nReport:  {page}")

@@ -1,0 +1,160 @@
+"""One run, from its config to its report."""
+
+from __future__ import annotations
+
+import os
+
+import jax
+
+from xjepa_jax.config import Config, to_dict
+from xjepa_jax.report.conclusion import Trained, conclude
+from xjepa_jax.report.glance import glance
+from xjepa_jax.retrieval.end_evaluation import check_protocol
+from xjepa_jax.retrieval.evaluation import Validation
+from xjepa_jax.training.checkpoint import Checkpoints
+from xjepa_jax.training.experiment import Experiment, open_experiment
+from xjepa_jax.training.json_lines import read_history
+from xjepa_jax.training.loop import Outcome, train
+from xjepa_jax.training.plan import peak_rate, step_flops
+from xjepa_jax.training.preparation import (
+  check_workdir,
+  simulate_if_asked,
+  use_compilation_cache,
+)
+from xjepa_jax.training.process_memory import give_back
+from xjepa_jax.training.progress import Progress, say
+from xjepa_jax.training.state import TrainState
+from xjepa_jax.training.writers import Writers, open_writers
+
+
+def run(config: Config, workdir: str) -> str:
+  """Trains or continues, evaluates, exports and reports.
+
+  Args:
+    config: resolved.
+    workdir: of the run; it may hold what an earlier start of the same config left.
+
+  Returns:
+    The path of the report's page.
+
+  Raises:
+    XJepaError: in one paragraph, what is not as it has to be.
+  """
+  check_workdir(workdir)
+  use_compilation_cache(workdir)
+  simulate_if_asked(config)
+  experiment = open_experiment(config)
+  check_protocol(experiment)
+  with _checkpoints(config, workdir) as checkpoints:
+    state = _first_state(experiment, checkpoints, workdir)
+    with _writers(config, workdir, int(state.step)) as writers:
+      trained = _train(experiment, state, checkpoints, writers, workdir)
+      return conclude(experiment, trained, writers, workdir)
+
+
+def _checkpoints(config: Config, workdir: str) -> Checkpoints:
+  return Checkpoints(
+    workdir,
+    to_dict(config),
+    every=config.checkpoint.every,
+    keep=config.checkpoint.keep,
+    keep_every=config.checkpoint.keep_every,
+    best="validation/score",
+  )
+
+
+def _first_state(experiment: Experiment, checkpoints: Checkpoints, workdir: str) -> TrainState:
+  """A new state, or that of the last sound checkpoint."""
+  if checkpoints.latest is None:
+    state = experiment.new_state()
+    give_back()  # of what compiling it took
+    return state
+  state = checkpoints.restore(experiment.abstract_state())
+  say(f"Continuing {workdir} after step {int(state.step):,}")
+  return state
+
+
+def _writers(config: Config, workdir: str, done: int) -> Writers:
+  """Of the first process alone."""
+  if jax.process_index():
+    return Writers(())
+  settings = config.telemetry
+  return open_writers(
+    workdir,
+    first=done + 1,
+    tensorboard=settings.tensorboard,
+    wandb=settings.wandb,
+    config=to_dict(config),
+  )
+
+
+def _train(
+  experiment: Experiment,
+  state: TrainState,
+  checkpoints: Checkpoints,
+  writers: Writers,
+  workdir: str,
+) -> Trained:
+  """To the last step, or to a collapse; what is left is the best state."""
+  first = int(state.step)
+  validation = Validation(experiment, _history(workdir, first))
+
+  def evaluate(state: TrainState, step: int) -> tuple[dict[str, float], str]:
+    measured = validation(state, step)
+    if validation.latest is not None and writers:
+      writers.images(step, glance(experiment, state, validation.latest))
+    return measured
+
+  with _progress(experiment, first) as progress:
+    outcome = train(
+      experiment, state, checkpoints, writers, progress, evaluate, workdir, validation.verdict
+    )
+    rate = progress.rate or 0.0
+  if outcome.stopped:
+    say(
+      f"Stopped after step {int(outcome.state.step):,}, for the space has collapsed "
+      "(telemetry.stop_on_collapse)"
+    )
+  return Trained(
+    state=_best_state(experiment, outcome, checkpoints),
+    last=int(outcome.state.step),
+    verdict=outcome.verdict,
+    timing={
+      "pairs_per_second": rate,
+      "training_seconds": outcome.seconds,
+      "compile_seconds": outcome.compile_seconds,
+    },
+  )
+
+
+def _progress(experiment: Experiment, first: int) -> Progress:
+  settings = experiment.config.training
+  return Progress(
+    settings.steps,
+    settings.batch,
+    first=first,
+    flops=step_flops(experiment),
+    peak=peak_rate(experiment),
+  )
+
+
+def _best_state(experiment: Experiment, outcome: Outcome, checkpoints: Checkpoints) -> TrainState:
+  """The best by its score on the validation split; the last where none has a score."""
+  last, best = int(outcome.state.step), checkpoints.best
+  if best is None:
+    say(
+      f"No step has a score on the validation split; the last, {last:,}, is evaluated and exported"
+    )
+    return outcome.state
+  if best == last:
+    return outcome.state
+  say(f"Step {best:,} was the best on the validation split; it is evaluated and exported")
+  state: TrainState = checkpoints.restore(experiment.abstract_state(), best)
+  return state
+
+
+def _history(workdir: str, last: int) -> list[dict[str, float]]:
+  """What was measured up to a step, by an earlier start."""
+  path = f"{workdir}/metrics.jsonl"
+  rows = read_history(path) if os.path.exists(path) else []
+  return [row for row in rows if row["step"] <= last]

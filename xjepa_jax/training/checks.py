@@ -1,0 +1,93 @@
+"""Values of a config against what they are used with: devices, data sets, the grid of tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import jax
+from jax.sharding import Mesh
+
+from xjepa_jax.config import Config
+from xjepa_jax.data.dataset import PairDataset
+from xjepa_jax.errors import ConfigError, DatasetError
+from xjepa_jax.model.inputs import SensorInput
+from xjepa_jax.training.splits import open_split
+
+
+def check_batches(config: Config, mesh: Mesh) -> None:
+  """A batch, and each part of it whose gradients are added up, divides over the devices.
+
+  Raises:
+    ConfigError: one does not, or the devices have no such attention.
+  """
+  rows = mesh.shape["replica"] * mesh.shape["fsdp"]
+  parts = config.training.accumulate
+  for key, batch in (
+    ("training.batch", config.training.batch),
+    ("evaluation.batch", config.evaluation.batch),
+  ):
+    if batch % (rows * (parts if key == "training.batch" else 1)):
+      raise ConfigError(
+        f"config key {key!r} is {batch}; it must be a multiple of {rows}, the devices along "
+        "mesh.replica and mesh.fsdp"
+        + (f", times training.accumulate = {parts}." if parts > 1 else ".")
+      )
+  if config.model.attention == "cudnn" and jax.default_backend() != "gpu":
+    raise ConfigError(
+      f"config key 'model.attention' is 'cudnn' and the devices are {jax.default_backend()}; "
+      "use 'xla'."
+    )
+
+
+def check_splits(config: Config) -> None:
+  """Every split that will be read is there now, rather than missed when training is done.
+
+  Raises:
+    ConfigError, DatasetError: a split or a sensor is not there.
+  """
+  splits = {"data.train": config.data.train, "data.test": config.data.test}
+  if config.evaluation.every:
+    splits["data.validation"] = config.data.validation
+  for key, split in splits.items():
+    try:
+      datasets = open_split(config, split)
+    except DatasetError as error:
+      if f"split {split!r}" not in str(error):
+        raise
+      raise DatasetError(f"config key {key!r} is {split!r}: {error}") from error
+    _check_sensors(config.data.sensors, datasets)
+    for dataset in datasets:
+      dataset.close()
+
+
+def check_heads(config: Config, inputs: Mapping[str, SensorInput]) -> None:
+  """Every cell of a grid head has a token.
+
+  Raises:
+    ConfigError: a head has more cells along a side than there are tokens.
+  """
+  given = next(iter(inputs.values()))  # all sensors' tokens lie on one grid
+  rows, columns = given.grid
+  for name, head in config.heads.items():
+    if head.pooling == "grid" and head.cells > min(rows, columns):
+      raise ConfigError(
+        f"config key 'heads.{name}.cells' is {head.cells}; the grid has {rows} x {columns} tokens "
+        f"(images of {given.height} x {given.width} pixels, model.patch {given.patch}), so at most "
+        f"{min(rows, columns)}. Give fewer cells, or a smaller patch."
+      )
+
+
+def _check_sensors(wanted: tuple[str, ...], datasets: Sequence[PairDataset]) -> None:
+  """Every sensor named is in a data set, and every data set has one of them."""
+  known = {key: None for dataset in datasets for key in dataset.format.sensors}
+  for key in wanted:
+    if key not in known:
+      raise ConfigError(
+        f"config key 'data.sensors' has {key!r}; the data sets have {', '.join(known)}."
+      )
+  for dataset in datasets:
+    if wanted and not set(wanted) & set(dataset.format.sensors):
+      raise ConfigError(
+        f"config key 'data.sensors' is {wanted}; {dataset.directory} has none of them, but "
+        f"{', '.join(dataset.format.sensors)}."
+      )

@@ -1,0 +1,70 @@
+"""What has to be there before a run is opened: its directory, a cache, pairs to be simulated."""
+
+from __future__ import annotations
+
+import os
+
+import jax
+
+from xjepa_jax.config import Config
+from xjepa_jax.data import storage
+from xjepa_jax.data.description import INFO_FILE
+from xjepa_jax.data.import_plan import plan_import
+from xjepa_jax.data.simulate import simulated_archive
+from xjepa_jax.data.writer import write_dataset
+from xjepa_jax.errors import CheckpointError, ConfigError
+from xjepa_jax.training.progress import say
+
+_SHARD_BYTES = 128_000_000
+
+
+def check_workdir(workdir: str) -> None:
+  """Refuses at once what would be refused when the first checkpoint is written.
+
+  Raises:
+    ConfigError: it is in object storage.
+    CheckpointError: it cannot be made or written.
+  """
+  if storage.is_remote(workdir):
+    raise ConfigError(
+      f"--workdir={workdir}: a run writes into a directory of this machine or a mounted disk. Copy "
+      "it to object storage when it is done."
+    )
+  place = os.path.abspath(workdir)
+  while not os.path.lexists(place):
+    place = os.path.dirname(place)
+  if not os.path.isdir(place) or not os.access(place, os.W_OK | os.X_OK):
+    what = "may not be written" if os.path.isdir(place) else "is a file"
+    raise CheckpointError(
+      f"{workdir}: cannot be used as a working directory, for {place} {what}. Name one that can be "
+      "made and written."
+    )
+
+
+def use_compilation_cache(workdir: str) -> None:
+  """A run that is continued does not compile again; a cache that is set otherwise is kept."""
+  if not jax.config.values["jax_compilation_cache_dir"]:
+    jax.config.update("jax_compilation_cache_dir", os.path.abspath(f"{workdir}/compiled"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
+
+
+def simulate_if_asked(config: Config) -> None:
+  """Writes the simulated data set, where the config asks for one that is not there yet.
+
+  Raises:
+    ConfigError: more than one data set is named.
+    DataError: it cannot be written.
+  """
+  if not config.data.simulate or not config.data.directories:
+    return
+  (directory, *others) = config.data.directories
+  if others:
+    raise ConfigError(
+      "config key 'data.simulate' is for a single data set, and data.directories names "
+      f"{len(others) + 1}; set it to 0."
+    )
+  if storage.exists(f"{directory}/{INFO_FILE}"):
+    return
+  say(f"Simulating {config.data.simulate:,} pairs into {directory}")
+  plan = plan_import(simulated_archive(config.data.simulate), _SHARD_BYTES, "bytes")
+  write_dataset(plan, directory, os.cpu_count() or 1, resume=os.path.isdir(directory))

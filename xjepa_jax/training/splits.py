@@ -1,0 +1,22 @@
+"""The splits that a config names, opened."""
+
+from __future__ import annotations
+
+from xjepa_jax.config import Config
+from xjepa_jax.data.dataset import PairDataset
+from xjepa_jax.errors import ConfigError
+
+
+def open_split(config: Config, split: str) -> list[PairDataset]:
+  """The pairs of a split, of each data set.
+
+  Raises:
+    ConfigError: no data set is named.
+    DatasetError: one cannot be opened, or has no such split.
+  """
+  if not config.data.directories:
+    raise ConfigError(
+      "config key 'data.directories' is empty; name a data set. "
+      "`python -m xjepa_jax.data.importers --help` says how one is made of an archive."
+    )
+  return [PairDataset(each, split, config.data.verify) for each in config.data.directories]
