@@ -2,7 +2,9 @@
 
 python -m xjepa_jax.main --config=configs/rejepa.py     # of s2; configs/rejepa.py:s1 of s1
 
-400 steps of simulated pairs, minutes on two cores. What it reaches has not been measured yet.
+The best step is that with the highest nDCG@10 by labels on the validation split. 400 steps of 64
+have not been measured yet. 60 steps of 16 of 400 simulated pairs, 54 seconds of steps on two busy
+cores, are too few: nDCG@10 69.0 % among 40 test pairs, chance 68.0 %; RankMe 15.
 """
 
 from __future__ import annotations

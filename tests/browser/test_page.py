@@ -104,7 +104,11 @@ def test_a_phone_shows_all_of_it_without_scrolling_sideways(
   watch: Watch, site: str, scheme: str, scripts: None
 ) -> None:
   size = {"width": 400, "height": 850}
-  page = watch(viewport=size, color_scheme=scheme, has_touch=True).open(site)
+  watched = watch(viewport=size, color_scheme=scheme, has_touch=True)
+  watched.page.add_init_script(
+    "addEventListener('message', (e) => { if (e.data.kind === 'drawn') window.drawn = e.data })"
+  )
+  page = watched.open(site)
   page.locator("button.picture").first.click()
   wait_for_hits(page)
   page.locator("summary").first.click()
@@ -117,7 +121,8 @@ def test_a_phone_shows_all_of_it_without_scrolling_sideways(
     .filter(([, box]) => Math.min(box.width, box.height) < 18).map(([text]) => text)""")
   assert small == []
   until(page, "document.querySelector('#map-note').textContent.includes('places')")
-  page.wait_for_timeout(500)
+  page.locator("#scatter").scroll_into_view_if_needed()  # out of sight, it has nothing to draw
+  until(page, "window.drawn")
   photograph(page, f"phone-{scheme}")
 
 
@@ -153,8 +158,7 @@ def test_an_upload_asks(watch: Watch, plain_site: str, tmp_path: Path) -> None:
   page.get_by_role("button", name="Upload and search").click()
   wait_for_hits(page)
   assert page.locator("#query .id").inner_text() == "mine.npy"
-  picture = page.locator("#query img")
-  assert picture.evaluate("(image) => image.complete && image.naturalWidth") == 16
+  until(page, "document.querySelector('#query img').naturalWidth === 16")
   page.select_option("#sensor", "")  # all sensors: the tile itself comes first
   until(page, "document.querySelector('.card .id').textContent.endsWith('0000009')")
   page.reload()
@@ -216,7 +220,7 @@ def test_with_a_token_the_page_works_and_its_address_keeps_none(
     assert TOKEN not in page.url and TOKEN not in page.evaluate("document.cookie")
     page.locator("button.picture").first.click()
     wait_for_hits(page)
-    assert page.locator(".card img").first.evaluate("(image) => image.naturalWidth") == 16
+    until(page, "document.querySelector('.card img').naturalWidth === 16")
     until(page, "document.querySelector('#map-note').textContent.includes('places')")
     until(page, "document.querySelector('#scatter-note').textContent.includes('tiles')")
     page.wait_for_load_state("networkidle")

@@ -52,11 +52,11 @@ def test_the_map_is_asked_by_a_click_on_a_tile_and_by_keys(
 ) -> None:
   page = watch().open(site)
   until(page, "document.querySelector('#map-note').textContent.includes('places here')")
-  page.wait_for_timeout(500)
   box = page.locator("#map canvas").bounding_box()
-  for share in (0.5, 0.47, 0.53, 0.44):  # one of these is no gap between tiles
+  for turn in range(60):  # until it is drawn; one of these places is no gap between tiles
+    share = (0.5, 0.47, 0.53, 0.44)[turn % 4]
     page.mouse.click(box["x"] + share * box["width"], box["y"] + share * box["height"])
-    page.wait_for_timeout(300)
+    page.wait_for_timeout(400)
     if "like=" in page.url:
       break
   wait_for_hits(page)

@@ -12,7 +12,15 @@
 
   const size = () => ({ width: window.innerWidth, height: window.innerHeight });
 
+  // A frame that was never in sight may have no size yet.
+  async function sized() {
+    while (!window.innerWidth || !window.innerHeight) {
+      await new Promise((resolve) => window.addEventListener("resize", resolve, { once: true }));
+    }
+  }
+
   async function draw(message) {
+    await sized();
     if (plot === null) {
       plot = window.reglScatterplot.createScatterplot({
         canvas,
@@ -31,7 +39,9 @@
       plot.subscribe("select", ({ points: [index] }) => say({ kind: "chosen", index }));
       plot.subscribe("pointover", (index) => say({ kind: "over", index }));
       plot.subscribe("pointout", () => say({ kind: "over", index: null }));
-      window.addEventListener("resize", () => plot.set(size()));
+      window.addEventListener("resize", () => {
+        if (window.innerWidth && window.innerHeight) plot.set(size());
+      });
     }
     points = message.points;
     document.body.style.backgroundColor = message.background;
