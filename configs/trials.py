@@ -50,6 +50,15 @@ VARIANTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     },
     {},
   ),
+  "covariance x 10": ({"latent": _LATENT, "vicreg": {**_VICREG, "covariance": 10.0}}, {}),
+  "vicreg and sigreg": (
+    {
+      "latent": _LATENT,
+      "vicreg": {**_VICREG, "weight": 0.1},
+      "sigreg": {"term": "sigreg", "weight": 0.2, "on": "layout"},
+    },
+    {},
+  ),
   "psa": ({"latent": _LATENT, "psa": {"term": "psa", "weight": 1.0}, "vicreg": _VICREG}, {}),
 }
 

@@ -213,7 +213,9 @@ class Searcher:
     found: list[float | None] = [None] * len(entries)
     if self.encoder is None:
       return found
-    fitted = self.encoder.description["confidence"].get(self.files.description.encoder["head"], {})
+    fitted = self.encoder.description.get("confidence", {}).get(
+      self.files.description.encoder["head"], {}
+    )
     for sensor in {entry["sensor"] for entry in entries}:
       described = fitted.get(f"{query.sensor}->{sensor}")
       if described is None:
