@@ -9,15 +9,13 @@ Takes about six minutes on two cores, and 7 GB of disk. Pairs are 12 x uint16 an
 from __future__ import annotations
 
 import argparse
-import contextlib
 import dataclasses
 import json
 import os
-import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from benchmarks.peers import index_only, launch, machine, pair_files, report
+from benchmarks.peers import index_only, launch, machine, pair_files, report, working
 from benchmarks.peers.launch import Competitor
 from benchmarks.peers.pair_format import SENSORS, pair_bytes
 
@@ -30,7 +28,7 @@ _TIMES = 3  # how many times the data set is repeated for the measurement of mem
 def main(argv: list[str] | None = None) -> None:
   """Runs everything and writes the results."""
   args = _arguments(argv)
-  with _directory(args.work) as work:
+  with working.directory(args.work, "input_pipeline") as work:
     results = run(args, work)
   os.makedirs(os.path.dirname(os.path.abspath(args.out)), exist_ok=True)
   page = report.markdown(results)
@@ -65,7 +63,7 @@ def run(args: argparse.Namespace, work: str) -> dict[str, Any]:
 
 def write(work: str, pairs: int) -> None:
   """Writes the data sets that are timed, reads them once, and waits until all is on disk."""
-  _say(f"writing {pairs} pairs")
+  working.say(f"writing {pairs} pairs")
   pair_files.write_npy(f"{work}/npy", pairs, 120)
   pair_files.write_pairs(f"{work}/pairs", pairs, 120)
   pair_files.write_pairs(f"{work}/small", pairs, _SMALL)
@@ -130,7 +128,7 @@ def check_agreement(work: str, chosen: Sequence[Competitor]) -> None:
       found = launch.digests(each)
       if len(set(found)) < 32 or not set(found) <= written:
         raise AssertionError(f"{each.title} delivers other pixels than were written")
-      _say(f"{each.title}: delivers the pixels that were written")
+      working.say(f"{each.title}: delivers the pixels that were written")
 
 
 def section(
@@ -143,7 +141,7 @@ def section(
       result = launch.measure(each, seconds)
       found[each.title].append(result)
       rate = result["pairs"] / result["seconds"]
-      _say(f"round {number + 1} of {rounds}, {each.title}: {rate:,.0f} pairs/s")
+      working.say(f"round {number + 1} of {rounds}, {each.title}: {rate:,.0f} pairs/s")
   rows = [
     {
       "title": each.title,
@@ -171,7 +169,7 @@ def measure_memory(work: str, seconds: float) -> list[dict[str, Any]]:
   }
   rows = []
   for title, competitor in ways.items():
-    _say(f"memory: {title}")
+    working.say(f"memory: {title}")
     found = launch.measure(competitor, seconds / 2, least)
     rows.append({"title": title, "dataset_bytes": dataset_bytes, **found})
   return rows
@@ -179,7 +177,7 @@ def measure_memory(work: str, seconds: float) -> list[dict[str, Any]]:
 
 def measure_opening(work: str) -> dict[str, Any]:
   """Time and memory to open ten million records."""
-  _say("opening ten million records")
+  working.say("opening ten million records")
   index_only.write_index_only(f"{work}/ten_million")
   return launch.run_module("benchmarks.peers.opening", f"{work}/ten_million")
 
@@ -200,7 +198,7 @@ def _with_best_workers(competitor: Competitor) -> Competitor:
   for each in tried:
     found = launch.measure(each, _TRIAL_SECONDS)
     rates.append(found["pairs"] / found["seconds"])
-    _say(f"trial, {each.title}: {rates[-1]:,.0f} pairs/s")
+    working.say(f"trial, {each.title}: {rates[-1]:,.0f} pairs/s")
   return tried[rates.index(max(rates))]
 
 
@@ -209,19 +207,8 @@ def _installed(chosen: Sequence[Competitor]) -> tuple[list[Competitor], list[str
   missing = {each.title: each.missing() for each in chosen}
   lines = [line for line in missing.values() if line]
   for line in lines:
-    _say(line)
+    working.say(line)
   return [each for each in chosen if not missing[each.title]], lines
-
-
-@contextlib.contextmanager
-def _directory(work: str | None) -> Iterator[str]:
-  """The directory given, which is kept and used again, or one that is removed at the end."""
-  if work:
-    os.makedirs(work, exist_ok=True)
-    yield os.path.abspath(work)
-  else:
-    with tempfile.TemporaryDirectory(prefix="input_pipeline-") as directory:
-      yield directory
 
 
 def _command(args: argparse.Namespace) -> str:
@@ -229,10 +216,6 @@ def _command(args: argparse.Namespace) -> str:
   words += [f"--rounds {args.rounds}", f"--small-rounds {args.small_rounds}"]
   words += [f"--seconds {args.seconds:g}"]
   return " ".join(words + ["--readings"] * args.readings)
-
-
-def _say(line: str) -> None:
-  print(line, flush=True)
 
 
 def _arguments(argv: list[str] | None) -> argparse.Namespace:

@@ -17,7 +17,7 @@ import tempfile
 from collections.abc import Iterator
 from typing import Any
 
-from benchmarks.peers import launch, machine, search_report
+from benchmarks.peers import launch, machine, search_report, working
 from benchmarks.peers.search_archive import DIMENSIONS
 from benchmarks.peers.search_engines import ENGINES
 
@@ -35,7 +35,7 @@ _NEEDS = {
 def main(argv: list[str] | None = None) -> None:
   """Runs everything and writes the results; a section on embedding that is there is kept."""
   args = _arguments(argv)
-  with _directory(args.work) as work:
+  with working.directory(args.work, "search") as work:
     results = run(args, work)
   if os.path.exists(args.out + ".json"):
     with open(args.out + ".json", encoding="utf-8") as file:
@@ -77,19 +77,19 @@ def measure_archive(
   postmaster: int,
 ) -> dict[str, Any]:
   """Builds all indexes of an archive, then rounds in which all take turns."""
-  _say(f"{count:,} descriptors: writing them, finding true neighbours")
+  working.say(f"{count:,} descriptors: writing them, finding true neighbours")
   launch.run_module(f"{_PEERS}.search_archive", directory, str(count))
   module = f"{_PEERS}.search_measure"
   built, found = {}, {title: [] for title in titles}  # type: ignore[var-annotated]
   for title in titles:
     built[title] = launch.run_module(module, "build", title, directory, "--server", server)
-    _say(f"{title}: built in {built[title]['seconds']:,.1f} s")
+    working.say(f"{title}: built in {built[title]['seconds']:,.1f} s")
   options = ("--seconds", str(args.seconds), "--postmaster", str(postmaster))
   for number in range(args.rounds):
     for title in titles:
       found[title].append(launch.run_module(module, "search", title, directory, *options))
       told = search_report.summarise(found[title][-1:])
-      _say(
+      working.say(
         f"round {number + 1} of {args.rounds}, {title}: {told['single_p50']:.2f} ms, "
         f"{told['many_p50']:.1f} ms at 64, recall {told['recall']:.3f}"
       )
@@ -125,25 +125,10 @@ def _postgres(work: str, wanted: bool) -> Iterator[tuple[str, int]]:
       server.cleanup()
 
 
-@contextlib.contextmanager
-def _directory(work: str | None) -> Iterator[str]:
-  """The directory given, whose archives are kept and used again, or one that is removed."""
-  if work:
-    os.makedirs(work, exist_ok=True)
-    yield os.path.abspath(work)
-  else:
-    with tempfile.TemporaryDirectory(prefix="search-") as directory:
-      yield directory
-
-
 def _command(args: argparse.Namespace) -> str:
   words = ["python -m benchmarks.search", "--counts", *map(str, args.counts)]
   words += [f"--rounds {args.rounds}", f"--seconds {args.seconds:g}"]
   return " ".join(words + (["--skip", *(f'"{each}"' for each in args.skip)] if args.skip else []))
-
-
-def _say(line: str) -> None:
-  print(line, flush=True)
 
 
 def _arguments(argv: list[str] | None) -> argparse.Namespace:

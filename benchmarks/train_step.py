@@ -9,15 +9,13 @@ how. `--sizes tiny --skip unroll parts` takes about four.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import importlib.util
 import json
 import os
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from benchmarks.peers import launch, machine, step_report
+from benchmarks.peers import launch, machine, step_report, working
 from benchmarks.peers.step_shapes import SHAPES, StepShape
 
 _RESULTS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "results", "train_step")
@@ -31,7 +29,7 @@ _PEERS = "benchmarks.peers"
 def main(argv: list[str] | None = None) -> None:
   """Runs everything and writes the results."""
   args = _arguments(argv)
-  with _directory(args.work) as work:
+  with working.directory(args.work, "train_step") as work:
     results = run(args, work)
   os.makedirs(os.path.dirname(os.path.abspath(args.out)), exist_ok=True)
   page = step_report.markdown(results)
@@ -45,7 +43,7 @@ def run(args: argparse.Namespace, work: str) -> dict[str, Any]:
   """Measures all sizes; returns what the JSON holds."""
   described = machine.describe(_command(args))
   for size in args.sizes:
-    _say(f"{size}: writing pairs and masks")
+    working.say(f"{size}: writing pairs and masks")
     launch.run_module(f"{_PEERS}.step_inputs", size, f"{work}/{size}")
   sizes = [measure_size(size, work, args.rounds, args.seconds) for size in args.sizes]
   size = args.sizes[0]
@@ -68,7 +66,7 @@ def measure_size(size: str, work: str, rounds: int, seconds: float) -> dict[str,
     competitors.insert(0, ("ours", best))
   agreement: dict[str, float] = {}
   if importlib.util.find_spec("torch") is None:
-    _say(f"PyTorch: skipped, torch is not installed ({launch.INSTALL})")
+    working.say(f"PyTorch: skipped, torch is not installed ({launch.INSTALL})")
   else:
     agreement = check_agreement(size, work)
     threads = sorted({1, os.cpu_count() or 1})
@@ -80,7 +78,9 @@ def measure_size(size: str, work: str, rounds: int, seconds: float) -> dict[str,
     for (name, options), results in zip(competitors, found, strict=True):
       results.append(measure(size, work, name, options, seconds))
       rate = results[-1]["pairs"] / results[-1]["seconds"]
-      _say(f"{size}, round {number + 1} of {rounds}, {_named(name, options)}: {rate:.2f} pairs/s")
+      working.say(
+        f"{size}, round {number + 1} of {rounds}, {_named(name, options)}: {rate:.2f} pairs/s"
+      )
   return {
     "title": f"{size}: {shape.pixels} px, patch {shape.patch}",
     "description": _described(shape, flops),
@@ -103,7 +103,7 @@ def check_agreement(size: str, work: str) -> dict[str, float]:
   found = launch.run_module(f"{_PEERS}.step_agreement", size, f"{work}/{size}")
   if not abs(found["torch"] - found["ours"]) <= _TOLERANCE * abs(found["ours"]):
     raise AssertionError(f"{size}: PyTorch computes another loss than ours: {found}")
-  _say(f"{size}: both compute the loss {found['ours']:.6f}")
+  working.say(f"{size}: both compute the loss {found['ours']:.6f}")
   return found
 
 
@@ -116,7 +116,7 @@ def best_options(
     result = measure(size, work, competitor, options, least=2)
     times.append(result["fastest"])
     rate = SHAPES[size].batch / times[-1]
-    _say(f"{size}, trial, {_named(competitor, options)}: {rate:.2f} pairs/s")
+    working.say(f"{size}, trial, {_named(competitor, options)}: {rate:.2f} pairs/s")
   return tried[times.index(min(times))]
 
 
@@ -131,7 +131,7 @@ def measure_first(size: str, work: str) -> list[dict[str, Any]]:
   ):
     found = measure(size, work, "ours", options, least=0, shape=changes)
     rows.append({"title": title, **found})
-    _say(f"{size}, {title}: {found['trace'] + found['compile']:.1f} s to trace and compile")
+    working.say(f"{size}, {title}: {found['trace'] + found['compile']:.1f} s to trace and compile")
   return rows
 
 
@@ -144,7 +144,7 @@ def measure_unroll(
     options = {**best, "unroll": unroll, "cache": False}
     found = measure(size, work, "ours", options, seconds)
     rows.append({"unroll": unroll, "batch": SHAPES[size].batch, **found})
-    _say(f"{size}, unroll {unroll}: {found['pairs'] / found['seconds']:.2f} pairs/s")
+    working.say(f"{size}, unroll {unroll}: {found['pairs'] / found['seconds']:.2f} pairs/s")
   return rows
 
 
@@ -152,7 +152,7 @@ def measure_parts(sizes: Sequence[str], work: str) -> dict[str, Any]:
   """The parts of the step by size, each compiled by itself."""
   found = {}
   for size in sizes:
-    _say(f"{size}: parts")
+    working.say(f"{size}: parts")
     found[size] = launch.run_module(f"{_PEERS}.step_parts", size, f"{work}/{size}")["output"]
   return found
 
@@ -190,25 +190,10 @@ def _named(competitor: str, options: Mapping[str, Any]) -> str:
   return title if parts == 1 else f"{title}, batch in {parts} parts"
 
 
-@contextlib.contextmanager
-def _directory(work: str | None) -> Iterator[str]:
-  """The directory given, which is kept, or one that is removed at the end."""
-  if work:
-    os.makedirs(work, exist_ok=True)
-    yield os.path.abspath(work)
-  else:
-    with tempfile.TemporaryDirectory(prefix="train_step-") as directory:
-      yield directory
-
-
 def _command(args: argparse.Namespace) -> str:
   words = ["python -m benchmarks.train_step", f"--sizes {' '.join(args.sizes)}"]
   words += [f"--rounds {args.rounds}", f"--seconds {args.seconds:g}"]
   return " ".join(words + [f"--skip {' '.join(args.skip)}"] * bool(args.skip))
-
-
-def _say(line: str) -> None:
-  print(line, flush=True)
 
 
 def _arguments(argv: list[str] | None) -> argparse.Namespace:

@@ -67,7 +67,9 @@ def import_rasterio() -> Any:
   try:
     import rasterio  # GDAL takes half a second: not for a --help
   except ImportError as error:
-    raise ImageError("GeoTIFF needs rasterio: pip install xjepa_jax[geo]") from error
+    raise ImageError(
+      "GeoTIFF and map coordinates need rasterio: pip install xjepa_jax[geo]"
+    ) from error
   return rasterio
 
 

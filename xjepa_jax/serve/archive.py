@@ -6,21 +6,18 @@ import functools
 import io
 import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image
 
-from xjepa_jax.data.description import describe
 from xjepa_jax.data.pictures import picture
-from xjepa_jax.errors import SearchError, XJepaError
+from xjepa_jax.errors import SearchError
 from xjepa_jax.retrieval.indexes.base import Filter
 from xjepa_jax.retrieval.searching.answers import Answer, Query
 from xjepa_jax.retrieval.searching.feedback import combine
-from xjepa_jax.retrieval.searching.pictures import TilePictures
 from xjepa_jax.retrieval.searching.query_image import read_query
 from xjepa_jax.retrieval.searching.searcher import Searcher
-from xjepa_jax.sensors import Sensor
 from xjepa_jax.serve.asking import Question
 from xjepa_jax.serve.ground import Ground, spread
 from xjepa_jax.serve.space import Plane, plane
@@ -38,8 +35,7 @@ class Archive:
     self.searcher = searcher
     self.files = searcher.files
     self.ground = Ground(searcher.files)
-    self._shown = _shown(searcher)
-    self._pictures = TilePictures(searcher.files, self._shown)
+    self._pictures = searcher.pictures
     self._lock = threading.Lock()  # an index and its files are one query's at a time
     self.picture = functools.lru_cache(_PICTURES)(self.draw)
 
@@ -169,7 +165,7 @@ class Archive:
       raise SearchError(f"there is no tile {row}; the archive has {len(self.files):,}.")
     with self._lock:
       (entry,) = self.files.take([row])
-      if entry["sensor"] not in self._shown:
+      if entry["sensor"] not in self.searcher.shown:
         return _png(np.full((64, 64, 3), _UNKNOWN, np.uint8))
       return _png(self._pictures.picture(row))
 
@@ -191,19 +187,6 @@ class Archive:
       if table["datetime"].null_count < len(table):
         return True
     return False
-
-
-def _shown(searcher: Searcher) -> Mapping[str, Sensor]:
-  """How each sensor is shown: as the encoder has it, or, without one, the data set of pairs."""
-  if searcher.encoder is not None:
-    return {key: given.sensor for key, given in searcher.encoder.inputs.items()}
-  source = searcher.files.description.source
-  if source.get("kind") != "pairs":
-    return {}
-  try:
-    return dict(describe(source["path"]).format.sensors)
-  except XJepaError:
-    return {}
 
 
 def _png(values: np.ndarray) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from xjepa_jax.errors import ImageError
 from xjepa_jax.retrieval.embedding import wkb
 from xjepa_jax.retrieval.embedding.footprints import cut, footprints
+from xjepa_jax.retrieval.embedding.geography import to_degrees
 from xjepa_jax.retrieval.embedding.hilbert import hilbert
 from xjepa_jax.retrieval.embedding.tiling import corners, starts
 
@@ -163,3 +166,14 @@ def test_cutting_keeps_the_area(west: float, south: float, width: float, height:
   parts = [shapely.Polygon(part) for part in cut(ring)]
   assert sum(part.area for part in parts) == pytest.approx(width * height, rel=1e-6)
   assert all(part.bounds[0] >= -180 and part.bounds[2] <= 180 for part in parts)
+
+
+def test_degrees_need_no_rasterio(monkeypatch: pytest.MonkeyPatch) -> None:
+  monkeypatch.setitem(sys.modules, "rasterio", None)
+  x, y = np.array([0.25, 179.5]), np.array([-0.5, 91.0])
+  longitude, latitude = to_degrees("EPSG:4326", x, y)
+  np.testing.assert_array_equal(longitude, [0.25, np.nan])  # 91 degrees north is no place
+  np.testing.assert_array_equal(latitude, [-0.5, np.nan])
+  np.testing.assert_array_equal(y, [-0.5, 91.0])
+  with pytest.raises(ImageError, match="need rasterio"):
+    to_degrees("EPSG:32634", x, y)

@@ -8,6 +8,8 @@ import numpy as np
 
 from xjepa_jax.data.raster import GDAL_OPTIONS, import_rasterio
 
+_DEGREES = "EPSG:4326"  # what is in it already needs no rasterio
+
 
 def to_degrees(crs: str, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
   """Longitude and latitude of points, NaN where there is no way to them.
@@ -20,19 +22,25 @@ def to_degrees(crs: str, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.n
     Two (n,) float64. Longitudes are as the transformation gives them: for a geographic system that
     counts from 0 to 360, so do they.
   """
+  found = (
+    (np.array(x, np.float64), np.array(y, np.float64)) if crs == _DEGREES else _warped(crs, x, y)
+  )
+  wrong = ~(np.isfinite(found[0]) & np.isfinite(found[1])) | (np.abs(found[1]) > 90)
+  for values in found:
+    values[wrong] = np.nan
+  return found
+
+
+def _warped(crs: str, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
   rasterio = import_rasterio()
   from rasterio.warp import transform
 
   try:
     with rasterio.Env(**GDAL_OPTIONS):
-      longitude, latitude = transform(crs, "EPSG:4326", x, y)
+      longitude, latitude = transform(crs, _DEGREES, x, y)
   except Exception:  # an engineering or damaged system: the image is sound, its place unknown
     return np.full(len(x), np.nan), np.full(len(x), np.nan)
-  found = np.asarray(longitude, np.float64), np.asarray(latitude, np.float64)
-  wrong = ~(np.isfinite(found[0]) & np.isfinite(found[1])) | (np.abs(found[1]) > 90)
-  for values in found:
-    values[wrong] = np.nan
-  return found
+  return np.array(longitude, np.float64), np.array(latitude, np.float64)
 
 
 def map_points(

@@ -20,7 +20,6 @@ def draw_gallery(path: str, searcher: Searcher, answers: Sequence[Answer]) -> No
   """Writes queries and their hits as a picture.
 
   Raises:
-    SearchError: there is no encoder that says how sensors are shown.
     WriteError: the file cannot be written.
   """
   pictures = searcher.pictures
@@ -39,13 +38,13 @@ def draw_explanation(path: str, searcher: Searcher, answer: Answer) -> None:
   query = answer.query
   if not answer.hits:
     raise SearchError(f"{query.title}: nothing was found, so there is nothing to explain.")
+  if searcher.encoder is None:
+    raise SearchError("to explain a hit takes the encoder that made the embeddings: --encoder.")
   if query.image is None and len(query.rows) != 1:
     raise SearchError(f"{query.title}: to explain a hit takes one example, not {len(query.rows)}.")
-  pictures, hit = searcher.pictures, answer.hits[0]
+  encoder, pictures, hit = searcher.encoder, searcher.pictures, answer.hits[0]
   asked = query.image if query.image is not None else pictures.values(query.rows[0])
   found = pictures.values(hit.row)
-  encoder = searcher.encoder
-  assert encoder is not None  # or there were no pictures
   head = searcher.files.description.encoder["head"]
   patches = [
     encoder.patches({sensor: values[None]}, head)[0]

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import shapely
 
-from xjepa_jax.errors import SearchError
+from xjepa_jax.data.description import describe
+from xjepa_jax.errors import SearchError, XJepaError
 from xjepa_jax.export import LoadedEncoder, load_encoder
 from xjepa_jax.retrieval.confidence import from_json
 from xjepa_jax.retrieval.embedding.files import EmbeddingFiles, open_embeddings
@@ -25,6 +26,7 @@ from xjepa_jax.retrieval.searching.feedback import combine
 from xjepa_jax.retrieval.searching.pictures import TilePictures
 from xjepa_jax.retrieval.searching.places import row_at
 from xjepa_jax.retrieval.searching.query_image import read_query
+from xjepa_jax.sensors import Sensor
 
 
 def open_searcher(
@@ -97,16 +99,22 @@ class Searcher:
     return len(self.files) if mask is None else int(mask.sum())
 
   @functools.cached_property
-  def pictures(self) -> TilePictures:
-    """Of the archive's tiles.
+  def shown(self) -> Mapping[str, Sensor]:
+    """How each sensor is shown: as the encoder has it, or, without one, the data set of pairs."""
+    if self.encoder is not None:
+      return {key: given.sensor for key, given in self.encoder.inputs.items()}
+    source = self.files.description.source
+    if source.get("kind") != "pairs":
+      return {}
+    try:
+      return dict(describe(source["path"]).format.sensors)
+    except XJepaError:
+      return {}
 
-    Raises:
-      SearchError: nothing says how the sensors are shown.
-    """
-    if self.encoder is None:
-      raise SearchError("pictures need the encoder that made the embeddings: --encoder.")
-    sensors = {key: given.sensor for key, given in self.encoder.inputs.items()}
-    return TilePictures(self.files, sensors)
+  @functools.cached_property
+  def pictures(self) -> TilePictures:
+    """Of the archive's tiles; crossed out where nothing says how they are shown."""
+    return TilePictures(self.files, self.shown)
 
   @functools.cached_property
   def columns(self) -> FilterColumns:
