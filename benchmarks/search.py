@@ -33,13 +33,10 @@ _NEEDS = {
 
 
 def main(argv: list[str] | None = None) -> None:
-  """Runs everything and writes the results; a section on embedding that is there is kept."""
+  """Runs everything and writes the results."""
   args = _arguments(argv)
   with working.directory(args.work, "search") as work:
     results = run(args, work)
-  if os.path.exists(args.out + ".json"):
-    with open(args.out + ".json", encoding="utf-8") as file:
-      results["embedding"] = json.load(file).get("embedding")
   os.makedirs(os.path.dirname(os.path.abspath(args.out)), exist_ok=True)
   page = search_report.markdown(results)
   for suffix, content in ((".json", json.dumps(results, indent=1) + "\n"), (".md", page)):
@@ -64,7 +61,6 @@ def run(args: argparse.Namespace, work: str) -> dict[str, Any]:
     "machine": described,
     "archives": archives,
     "skipped": [f"{title}: skipped, {name} is not installed" for title, name in missing.items()],
-    "embedding": None,
   }
 
 

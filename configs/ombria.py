@@ -12,8 +12,8 @@ pair, SAR -> optical and optical -> SAR, by 512 numbers (1 KiB as float16, with 
   seed 2   R@1 75.7 and 74.3 %, R@10 78.6 and 80.7 %
   mean     R@1 73.8 and 73.3 %, R@10 80.2 and 80.7 %
 
-Chance 0.7 and 7.1 %, image statistics 0.7 and
-1.4 %, 9.3 and 13.6 %; mutual information, which compares all pixels, 95.7 and 93.6 %.
+R@1 and R@10 of chance are 0.7 and 7.1 %. R@1 of image statistics is 0.7 and 1.4 %, their R@10 9.3
+and 13.6 %; R@1 of mutual information, which compares all pixels of all pairs, 95.7 and 93.6 %.
 """
 
 from __future__ import annotations

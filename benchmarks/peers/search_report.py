@@ -40,8 +40,6 @@ def markdown(results: Mapping[str, Any]) -> str:
     lines += ["", f"## {archive['count']:,} x {archive['dimensions']}", "", *_table(archive)]
     lines += ["", *_goals(archive)]
   lines += ["", *results["skipped"]] if results["skipped"] else []
-  if results.get("embedding"):
-    lines += ["", "## Embedding throughput", "", *results["embedding"]["lines"]]
   return "\n".join(lines) + "\n"
 
 

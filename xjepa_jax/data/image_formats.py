@@ -12,7 +12,7 @@ import math
 import os
 import struct
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -42,6 +42,7 @@ class RasterHeader:
     count: of bands.
     dtype: NumPy name of the stored type, one of `sensors.DTYPES`.
     crs, transform, nodata, descriptions: as a `Raster` has them.
+    tags: what else a GeoTIFF says of itself, name -> text, such as TIFFTAG_DATETIME.
   """
 
   path: str
@@ -52,6 +53,7 @@ class RasterHeader:
   transform: tuple[float, ...] = NO_TRANSFORM
   nodata: float | None = None
   descriptions: tuple[str, ...] = ()
+  tags: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 # A file's header, and what loads its values: (H, W, C), or (H, W) of one band.
@@ -89,7 +91,7 @@ def open_geotiff(path: str, max_pixels: int) -> Iterator[Opened]:
       _check_dtype(path, file.dtypes[0])
       header = RasterHeader(
         path, file.shape, file.count, file.dtypes[0], _crs(file), _transform(path, file),
-        file.nodata, tuple(text or "" for text in file.descriptions),
+        file.nodata, tuple(text or "" for text in file.descriptions), file.tags(),
       )  # fmt: skip
       yield header, lambda: np.moveaxis(file.read(), 0, -1)
 

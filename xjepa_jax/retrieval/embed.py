@@ -133,6 +133,13 @@ def _parser() -> argparse.ArgumentParser:
     **repeated,
   )
   add("--nodata", metavar="KEY=VALUE", help="the stored value for not seen, or none", **repeated)
+  add(
+    "--time",
+    metavar="tag:NAME|REGEX",
+    default="",
+    help="where files tell their time of acquisition: tag:TIFFTAG_DATETIME, or a regular "
+    r"expression for their paths with one group, such as '_(\d{8}T\d{6})'",
+  )
   add("--stride", type=int, help="pixels from tile to tile; the encoder's image size if not given")
   add(
     "--min-valid",
@@ -180,6 +187,7 @@ def _archive_options(args: argparse.Namespace, sensors: Any) -> Any:
     offset=_numbers(key_values(args.offset, "--offset", sensors)),
     nodata=nodata_values(args, sensors),
     allow_outside=args.allow_outside,
+    time=args.time,
     geometry=not args.no_geometry,
   )
 

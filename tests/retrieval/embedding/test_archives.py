@@ -70,6 +70,45 @@ def test_what_cannot_be_read_is_listed_and_no_usable_image_is_an_error(
     collect(str(tmp_path), options(patterns={"optical": "good*", "radar": "wide*"}))
 
 
+def test_an_image_and_its_pair_in_another_folder_have_one_id(
+  write_tif: WriteTif, tmp_path: Path
+) -> None:
+  for name in ("s2/tile/a.tif", "s2/b.tif"):
+    write_tif(name, optical())
+  for name in ("s1/tile/a.tif", "s1/b_vv.tif"):
+    write_tif(name, radar())
+  patterns = {"optical": "s2/*.tif", "radar": "s1/*.tif"}
+  found = collect(str(tmp_path), options(patterns=patterns)).items
+  assert sorted((item.id, item.sensor) for item in found) == [
+    ("b", "optical"), ("b_vv", "radar"), ("tile/a", "optical"), ("tile/a", "radar"),
+  ]  # fmt: skip
+  found = collect(str(tmp_path), options(patterns={"optical": "s2*"})).items
+  assert sorted(item.id for item in found) == ["s2/b", "s2/tile/a"]
+
+
+def test_times_are_believed_where_it_is_said_where_they_are(
+  write_tif: WriteTif, tmp_path: Path
+) -> None:
+  import rasterio
+
+  for name in ("S2_20210701T102030_T33.tif", "S2_undated.tif"):
+    with rasterio.open(write_tif(name, optical()), "r+") as file:
+      file.update_tags(TIFFTAG_DATETIME="2022:03:04 05:06:07")
+
+  def times(**chosen: str) -> list[str]:
+    found = collect(str(tmp_path), options(patterns={"optical": "*"}, **chosen))
+    return [item.time for item in found.items]
+
+  assert times() == ["", ""]
+  assert times(time="tag:TIFFTAG_DATETIME") == ["2022-03-04 05:06:07"] * 2
+  assert times(time=r"_(\d{8}T\d{6})_") == ["20210701T102030", ""]
+  with pytest.raises(ArchiveError, match="tag:OTHER tells the time of none of 2 images"):
+    times(time="tag:OTHER")
+  for wrong in ("S2_.*", "("):
+    with pytest.raises(OptionError, match="regular expression"):
+      times(time=wrong)
+
+
 def test_an_image_without_a_crs_is_refused_unless_no_place_is_wanted(
   write_tif: WriteTif, tmp_path: Path
 ) -> None:

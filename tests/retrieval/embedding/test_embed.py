@@ -308,44 +308,14 @@ def test_options_that_cannot_be_are_refused(
   assert said in capsys.readouterr().err
 
 
-def both(optical: str, radar: str) -> tuple[str, ...]:
-  return ("--sensor", f"optical={optical}", "--sensor", f"radar={radar}")
-
-
 @pytest.mark.shared
-def test_real_geotiffs_of_four_archives_are_embedded(
-  shared_data: Path, compiled: str, tmp_path: Path
-) -> None:
-  from tests.retrieval.embedding.random_encoder import export_random_encoder
-  from xjepa_jax.sensor_presets import preset
-
-  encoder = str(tmp_path / "encoder")
-  optical = preset("sentinel2_l2a").select(["B04", "B03", "B02"])
-  export_random_encoder(encoder, {"optical": optical, "radar": preset("sentinel1_grd")}, 112)
-  geotiff = shared_data / "geotiff"
-  ben = geotiff / "bigearthnet_v1_example" / "BigEarthNet-S2-Example"
-  lines = [
-    f"{patch.name},{';'.join(f'{patch}/{patch.name}_{band}.tif' for band in optical.band_names)}"
-    for patch in sorted(ben.iterdir())
-  ]
-  table = tmp_path / "ben.csv"
-  table.write_text("\n".join(["id,optical", *lines]) + "\n")
-  s2 = list(preset("sentinel2_l2a").band_names)
-  with_b10 = [*s2[:10], "B10", *s2[10:]]
-  told, told_b10 = f"optical={','.join(s2)}", f"optical={','.join(with_b10)}"
-  archives: list[tuple[str, tuple[str, ...], int]] = [
-    (str(table), ("--sensor", "optical", "--allow-outside"), 6),
-    (str(geotiff / "terramesh"), (*both("S2L2A/*", "S1RTC/*"), "--bands", told), 6 * 4),
-    (str(geotiff / "sen12mscr"), (*both("s2_*", "s1/*"), "--bands", told_b10), 4 * 9),
-    (str(geotiff / "sen1floods11_sample"), both("S2/*", "S1/*"), 50),
-  ]
-  for number, (archive, more, count) in enumerate(archives):
-    out = tmp_path / f"out{number}"
-    assert main(command(encoder, archive, out, "--batch", "2", "--part-rows", "64", *more)) == 0
-    files = open_embeddings(str(out))
+def test_real_geotiffs_of_four_archives_are_embedded(real_embeddings: dict[str, str]) -> None:
+  counts = {"bigearthnet": 6, "terramesh": 6 * 4, "sen12mscr": 4 * 9, "sen1floods11": 50}
+  for name, count in counts.items():
+    files = open_embeddings(real_embeddings[name])
     rows = files.take(np.arange(len(files)))
-    assert len(rows) == count, archive
+    assert len(rows) == count, name
     assert all(row["geometry"] and row["valid_fraction"] > 0.5 for row in rows)
-    if number == 1:  # the two sensors' scenes have one grid
-      place = {(r["sensor"], r["id"].split("/")[1]): r["footprint"] for r in rows}
+    if name == "terramesh":  # the two sensors' scenes have one grid
+      place = {(row["sensor"], row["id"]): row["footprint"] for row in rows}
       assert all(place["optical", id] == place["radar", id] for _, id in place)

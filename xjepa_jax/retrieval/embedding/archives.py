@@ -9,6 +9,7 @@ from xjepa_jax.data import storage
 from xjepa_jax.data.description import INFO_FILE, SENSORS_FILE
 from xjepa_jax.errors import ArchiveError, OptionError
 from xjepa_jax.retrieval.embedding.folder import name_folder
+from xjepa_jax.retrieval.embedding.image_times import TimeSource
 from xjepa_jax.retrieval.embedding.images import ImageOptions, collect_images, known_sensor
 from xjepa_jax.retrieval.embedding.items import Collected
 from xjepa_jax.retrieval.embedding.locating import locating
@@ -29,6 +30,7 @@ class ArchiveOptions:
     splits: of pairs or of a table; none for all.
     bands, offset, nodata: see `ImageOptions`.
     allow_outside: let paths leave the archive's folder.
+    time: where times of acquisition are, "" for nowhere; see `TimeSource`.
     geometry: False embeds without coordinates. True refuses images without; pairs have them or not.
   """
 
@@ -39,6 +41,7 @@ class ArchiveOptions:
   offset: Mapping[str, float] = dataclasses.field(default_factory=dict)
   nodata: Mapping[str, float | None] = dataclasses.field(default_factory=dict)
   allow_outside: bool = False
+  time: str = ""
   geometry: bool = True
 
 
@@ -55,7 +58,7 @@ def collect(path: str, options: ArchiveOptions) -> Collected:
   for key in (*options.bands, *options.offset, *options.nodata):
     known_sensor(key, sensors)
   if _is_pairs(path):
-    _refuse(path, options, "pairs", "bands", "offset", "nodata")
+    _refuse(path, options, "pairs", "bands", "offset", "nodata", "time")
     return collect_pairs(path, sensors, options.splits, options.geometry)
   if storage.is_remote(path):
     raise ArchiveError(
@@ -69,6 +72,7 @@ def collect(path: str, options: ArchiveOptions) -> Collected:
     options.nodata,
     options.allow_outside,
     options.geometry,
+    TimeSource(options.time) if options.time else None,
   )
   find = locating(path, options.allow_outside)
   if is_stac(path):

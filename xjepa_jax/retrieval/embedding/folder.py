@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import fnmatch
 import os
+import re
 from collections.abc import Mapping
 
 from xjepa_jax.data.raster import SUFFIXES
@@ -13,7 +14,10 @@ from xjepa_jax.retrieval.embedding.images import Named
 
 
 def name_folder(folder: str, patterns: Mapping[str, str]) -> list[Named]:
-  """The images below a folder, in the order of their paths, which without suffix are their ids.
+  """The images below a folder, in the order of their paths.
+
+  An image's id is its path without suffix, below the folder that its sensor's pattern begins with:
+  of "s1/*.tif" and "s2/*.tif" the images s1/a.tif and s2/a.tif have one id, as a pair has.
 
   Args:
     folder: or one image.
@@ -44,12 +48,17 @@ def name_folder(folder: str, patterns: Mapping[str, str]) -> list[Named]:
         "files apart: --sensor KEY=PATTERN."
       )
     if claimed:
-      bare = os.path.splitext(path)[0]
-      name = posix if plain[bare] > 1 else bare.replace(os.sep, "/")
-      found.append(Named(name, claimed[0], (path,)))
+      name = posix if plain[os.path.splitext(path)[0]] > 1 else os.path.splitext(posix)[0]
+      found.append(Named(name[len(_fixed(patterns[claimed[0]])) :], claimed[0], (path,)))
   if not found:
     raise ArchiveError(
       f"{folder}: has no image ({', '.join(SUFFIXES)}) that matches "
       f"{', '.join(f'{key}={pattern}' for key, pattern in patterns.items())}."
     )
   return found
+
+
+def _fixed(pattern: str) -> str:
+  """The folders that a pattern begins with, before its first wildcard: "s1/" of "s1/*.tif"."""
+  plain = re.split(r"[*?[]", pattern, maxsplit=1)[0]
+  return plain[: plain.rfind("/") + 1]

@@ -12,6 +12,7 @@ from xjepa_jax.data.raster import RasterHeader
 from xjepa_jax.errors import ArchiveError, DataError, OptionError
 from xjepa_jax.retrieval.embedding.bands import bands_of
 from xjepa_jax.retrieval.embedding.fitting import Fit
+from xjepa_jax.retrieval.embedding.image_times import TimeSource
 from xjepa_jax.retrieval.embedding.items import BandFile, Collected, Item, LeftOut
 from xjepa_jax.retrieval.embedding.windows import WindowReader, header_of, source_of, stack_of
 from xjepa_jax.sensors import Sensor
@@ -48,6 +49,7 @@ class ImageOptions:
     nodata: key -> what marks nodata, whatever the files declare.
     allow_outside: whether paths may leave the archive's folder.
     geometry: files without a place are refused.
+    time: where times of acquisition are, that the archive itself does not tell.
   """
 
   sensors: Mapping[str, Sensor]
@@ -56,6 +58,7 @@ class ImageOptions:
   nodata: Mapping[str, float | None]
   allow_outside: bool
   geometry: bool
+  time: TimeSource | None = None
 
 
 def collect_images(
@@ -76,7 +79,8 @@ def collect_images(
     options: how files are taken.
 
   Raises:
-    ArchiveError: images have no place although rows are to have one, or nothing can be used.
+    ArchiveError: images have no place although rows are to have one, no time where one was said to
+      be, or nothing can be used.
   """
   with ThreadPoolExecutor(_THREADS) as pool:
     found = list(pool.map(functools.partial(_open, locate=locate, options=options), named))
@@ -99,6 +103,12 @@ def collect_images(
       f"{path}: {len(nowhere)} of {len(items)} images have no coordinate reference system or no "
       f"transform, the first {nowhere[0].source}. Give them one, or --no-geometry to embed all "
       "without coordinates."
+    )
+  timeless = [item for item in items if not item.time]
+  if options.time and len(timeless) == len(items):
+    raise ArchiveError(
+      f"{path}: --time {options.time.told} tells the time of none of {len(items)} images, the "
+      f"first {items[0].source}."
     )
   if not options.geometry:
     items = [dataclasses.replace(item, crs="") for item in items]
@@ -123,7 +133,8 @@ def collect_images(
       f"{key}: stored values are shifted by {fit.shift:+g} to the encoder's {fit.sensor.product}."
       for key, fit in fits.items()
       if fit.shift
-    ],
+    ]
+    + [f"{len(timeless):,} images have no time of acquisition"] * bool(options.time and timeless),
   )
 
 
@@ -157,11 +168,16 @@ def _open(image: Named, locate: Callable[[str], str], options: ImageOptions) -> 
     width=finest.shape[1],
     crs=finest.crs,
     transform=finest.transform,
-    time=image.time,
+    time=image.time or _time(image, headers, options.time),
     labels=image.labels,
     nbytes=nbytes,
     files=files,
   )
+
+
+def _time(image: Named, headers: Mapping[str, RasterHeader], source: TimeSource | None) -> str:
+  path = image.paths[0]
+  return source.time(path.replace(os.sep, "/"), headers[path]) if source else ""
 
 
 def _files(

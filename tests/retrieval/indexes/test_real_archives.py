@@ -1,0 +1,34 @@
+"""Real archives give the same hits from all back ends, with the settings they have by default."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tests.retrieval.indexes.conftest import built, make
+from xjepa_jax.retrieval.embedding.files import open_embeddings
+from xjepa_jax.retrieval.indexes.base import Filter
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize("backend", ["faiss", "qdrant", "pgvector"])
+@pytest.mark.parametrize(
+  "name", ["ombria", "bigearthnet", "terramesh", "sen12mscr", "sen1floods11"]
+)
+def test_every_back_end_finds_what_exact_search_finds_in_all_directions(
+  name: str, backend: str, real_embeddings: dict[str, str], request: pytest.FixtureRequest
+) -> None:
+  files = open_embeddings(real_embeddings[name])
+  queries = files.vectors_of(np.arange(len(files)))
+  with (
+    built(make("exact", request.getfixturevalue), files) as exact,
+    built(make(backend, request.getfixturevalue), files) as index,
+  ):
+    for sensor in files.description.sensors:
+      passing = Filter(sensors=(sensor,))
+      truth, found = exact.search(queries, 10, passing), index.search(queries, 10, passing)
+      asked = truth.rows >= 0
+      np.testing.assert_array_equal(found.rows >= 0, asked)
+      hits = sum(len(set(a[a >= 0]) & set(b)) for a, b in zip(truth.rows, found.rows, strict=True))
+      assert hits >= 0.98 * asked.sum()
+      np.testing.assert_allclose(found.scores[asked], truth.scores[asked], atol=1e-3)
