@@ -2,9 +2,10 @@
 
 python -m xjepa_jax.main --config=configs/rejepa.py     # of s2; configs/rejepa.py:s1 of s1
 
-The best step is that with the highest nDCG@10 by labels on the validation split. 400 steps of 64
-have not been measured yet. 60 steps of 16 of 400 simulated pairs, 54 seconds of steps on two busy
-cores, are too few: nDCG@10 69.0 % among 40 test pairs, chance 68.0 %; RankMe 15.
+The best step is that with the highest nDCG@10 by labels on the validation split. 400 steps take
+less than five minutes on two cores, simulation and report included. Of 200 unseen simulated pairs'
+optical images it reaches nDCG@10 62.6 % (semantic head; layout 58.3 %), image statistics 62.6 %,
+chance 56.5 %: labels of simulated scenes show in their colours. Step 100 of the 400 was the best.
 """
 
 from __future__ import annotations
