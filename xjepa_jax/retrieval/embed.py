@@ -89,8 +89,16 @@ def embed(args: argparse.Namespace) -> None:
   description = finish(plan, progress, args.licence)
   if todo:
     print(f"{count:,} tiles in {seconds:,.1f} s ({count / max(seconds, 1e-9):,.0f} tiles/s)")
+  if description is None and processes == 1:
+    raise EmbeddingError(
+      f"{args.out}: a part is not what was written a moment ago. See whether the disk is sound and "
+      "no other program writes there; the same command makes that part again."
+    )
   if description is None:
-    print(f"{args.out}: this process has finished; whoever finishes last describes the directory.")
+    print(
+      f"{args.out}: this process has finished, parts of others are missing or damaged. Whoever "
+      "finishes last describes the directory; if none did, the same command continues."
+    )
     return
   _print_left_out(args.out)
   print(f"{description.count:,} rows of {', '.join(description.sensors)} in {args.out}")
@@ -243,7 +251,7 @@ def _plan(args: argparse.Namespace, encoder: Any, archive: Any) -> Any:
   }
   found = {name: version for name, version in versions().items() if name in _VERSIONS}
   found["pyarrow"] = importlib.metadata.version("pyarrow")
-  settings = settings_of(archive, tiles, described, options, stride, found)
+  settings = settings_of(archive, tiles, described, options, stride, jax.default_backend(), found)
   return Plan(
     archive, tiles, parts_of(tiles, args.part_rows), described, encoder.heads[head], options,
     {**settings, "licence": args.licence}, found,

@@ -121,6 +121,8 @@ def described_by(
 ) -> SceneVectors:
   """The same scenes with the splits and labels that a data set has for them.
 
+  Scenes that it has not are left out; a line that is printed says how many.
+
   Args:
     scenes: of a file.
     known: id -> split and labels.
@@ -134,6 +136,11 @@ def described_by(
     raise EvaluationError(
       f"{name}: none of its {len(scenes.ids):,} scenes is in the data set, such as "
       f"{scenes.ids[0]!r}; that has ids such as {next(iter(known), 'none')!r}."
+    )
+  if lost := len(scenes.ids) - len(rows):
+    print(
+      f"{name}: {lost:,} of {len(scenes.ids):,} scenes {'is' if lost == 1 else 'are'} left out, "
+      "which the data set does not have in the splits that ask or are searched."
     )
   ids = tuple(scenes.ids[row] for row in rows)
   return SceneVectors(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ import pytest
 from tests.retrieval.embedding.conftest import WriteTif
 from xjepa_jax.errors import ArchiveError, DataError, OptionError, TableError
 from xjepa_jax.retrieval.embedding.archives import ArchiveOptions, collect
-from xjepa_jax.retrieval.embedding.items import Window
+from xjepa_jax.retrieval.embedding.items import Item, Window
 from xjepa_jax.retrieval.embedding.listing import list_tiles, parts_of
+from xjepa_jax.retrieval.embedding.pairs import _distinct
 from xjepa_jax.sensor_presets import preset
 
 SENSORS = {
@@ -323,3 +325,82 @@ def test_an_image_smaller_than_a_tile_is_left_out(write_tif: WriteTif, tmp_path:
   assert not len(tiles) and "is 15 x 15 pixels, smaller than the encoder's 16 x 16" in (
     tiles.left_out[0].reason
   )
+
+
+def test_tiles_that_are_not_square_leave_nothing_out_between_them() -> None:
+  for size in ((64, 32), (32, 64)):
+    tiles = list_tiles([Item("a", "optical", "a.tif", 128, 192)], {"optical": size}, None, False)
+    covered = np.zeros((128, 192), int)
+    for column, row, width, height in tiles.windows:
+      covered[row : row + height, column : column + width] += 1
+    assert (covered == 1).all()
+
+
+def test_two_tiles_of_one_id_are_refused_with_both_files() -> None:
+  whole = Item("a", "optical", "a.tif", 64, 128)
+  sizes = {"optical": (64, 64), "radar": (64, 64)}
+  for cut in (
+    Item("a_0_64", "optical", "a_0_64.tif", 64, 64),
+    Item("a", "optical", "a.png", 64, 64),
+  ):
+    with pytest.raises(ArchiveError) as caught:
+      list_tiles([cut, whole], sizes, None, False)
+    for said in ("a.tif", cut.source, f"'{cut.id}'", "rename", "--sensor optical=PATTERN"):
+      assert said in str(caught.value)
+  others = [
+    Item("a_0_64", "radar", "a_0_64.tif", 64, 64),  # of another sensor
+    Item("a_0_32", "optical", "a_0_32.tif", 64, 64),  # no tile begins there
+    Item("a_00_64", "optical", "a_00_64.tif", 64, 64),
+    Item("a_0_64", "optical", "long.tif", 64, 640),  # its tiles are a_0_64_0_0 and so on
+    Item("b_0_64", "optical", "b_0_64.tif", 64, 64),
+    Item("b", "optical", "b.tif", 64, 64),
+  ]
+  tiles = list_tiles([whole, *others], sizes, None, False)
+  names = [(tiles.of(number)[0].sensor, tiles.id(number)) for number in range(len(tiles))]
+  assert len(set(names)) == len(names) == 2 + 5 + 10
+
+
+def test_pairs_of_one_id_are_told_apart_in_all_sensors_alike() -> None:
+  def pair(name: str, source: str, *sensors: str) -> list[Item]:
+    return [Item(name, sensor, source, 8, 8) for sensor in sensors]
+
+  items = [
+    *pair("p", "train/0", "radar"),
+    *pair("p", "test/3", "radar", "optical"),
+    *pair("p_test_3", "train/1", "radar"),
+    *pair("q", "train/2", "radar", "optical"),
+    *pair("r", "a_b/1", "radar"),
+    *pair("r", "c/1", "radar"),
+    *pair("r_a", "b/1", "radar"),
+    *pair("r_a", "c/2", "radar"),
+  ]
+  found = _distinct(items)
+  ids: dict[str, set[str]] = {}
+  for item in found:
+    ids.setdefault(item.source, set()).add(item.id)
+  assert all(len(each) == 1 for each in ids.values())  # a pair's images share theirs
+  assert len({name for each in ids.values() for name in each}) == len(ids)
+  assert ids["train/0"] == {"p_train_0"} and ids["train/1"] == {"p_test_3"}
+  assert ids["train/2"] == {"q"}
+
+
+def test_listing_takes_little_memory_a_tile_whatever_the_systems_name() -> None:
+  import rasterio
+
+  crs = rasterio.CRS.from_epsg(32633).to_wkt()
+  assert len(crs) > 500
+  grid = (10, 0, 5e5, 0, -10, 5e6)
+  short, long = (
+    [Item(str(n), "optical", f"{n}.tif", 600, 600, crs=crs, transform=grid) for n in range(2)]
+    for crs in ("EPSG:32633", crs)
+  )
+  expected = list_tiles(short, {"optical": (16, 16)}, 4, True)
+  tracemalloc.start()
+  try:
+    tiles = list_tiles(long, {"optical": (16, 16)}, 4, True)
+    peak = tracemalloc.get_traced_memory()[1]
+  finally:
+    tracemalloc.stop()
+  assert len(tiles) > 40_000 and peak < 1000 * len(tiles)
+  np.testing.assert_array_equal(tiles.windows, expected.windows)
+  np.testing.assert_allclose(tiles.longitude, expected.longitude, atol=1e-9)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import xjepa_jax
 from xjepa_jax.data.dataset import PairDataset
 from xjepa_jax.retrieval.embed import main
 from xjepa_jax.retrieval.embedding.files import open_embeddings
+from xjepa_jax.retrieval.embedding.progress import Progress
 from xjepa_jax.retrieval.embedding.tile_images import TileImages
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -243,6 +245,22 @@ def write_scene(folder: Path, values: np.ndarray) -> None:
     transform=rasterio.Affine(10, 0, 5e5, 0, -10, 5e6),
   ) as file:  # fmt: skip
     file.write(np.moveaxis(values, -1, 0))
+
+
+def test_parts_that_do_not_stay_as_they_were_written_are_an_error(
+  tile_encoder: str, compiled: str, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+  monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+  write_scene(tmp_path / "in", LAND)
+  arguments = command(tile_encoder, str(tmp_path / "in"), tmp_path / "out", "--sensor", "optical")
+  with monkeypatch.context() as patch:
+    patch.setattr(Progress, "finished", lambda self, number: None)
+    assert main(arguments) == 1
+  assert "the same command" in capsys.readouterr().err
+  assert not (tmp_path / "out" / "manifest.json").exists()
+  assert main(arguments) == 0
+  settings = json.loads((tmp_path / "out" / "records" / "settings.json").read_text())
+  assert settings["platform"] == "cpu"
 
 
 LAND = np.random.default_rng(0).integers(100, 2500, (16, 16, 3)).astype(np.uint16)

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.retrieval.embedding.conftest import WriteTif
 from xjepa_jax.data.band_stack import read_bands
@@ -95,6 +97,19 @@ def test_an_offset_is_brought_to_the_encoders_and_never_makes_nodata() -> None:
   assert found[0, :, 0].tolist() == [0, 1001, 2000, 2001, 6000, 65535]
 
 
+@pytest.mark.parametrize(("nodata", "shift"), [(-9999.0, -3.0), (-15.0, -3.0), (0.0, 12.0)])
+def test_an_offset_never_makes_or_moves_a_float_nodata(nodata: float, shift: float) -> None:
+  sensor = dataclasses.replace(RADAR, nodata=nodata)
+  values = np.array([[nodata, -12, nodata - shift, np.nan, -np.inf]], np.float32)[..., None]
+  values = values.repeat(2, -1)
+  found, seen = fit_values(Fit("radar", sensor, sensor.scaling.offset + shift), values, nodata, "x")
+  assert found.dtype == np.float32 and seen == pytest.approx(2 / 5)
+  assert sensor.valid(found)[0].tolist() == [False, True, True, False, False]
+  expected = [nodata, -12 + shift, nodata]
+  np.testing.assert_allclose(found[0, :3, 0], expected, rtol=1e-6, atol=1e-6)
+  assert found[0, 0, 0] == nodata
+
+
 def test_a_data_sets_sensor_is_matched_by_the_names_of_its_bands() -> None:
   fit, bands = of_dataset("optical", OPTICAL, preset("sentinel2_l2a_n0400"))
   assert bands == (3, 2, 1) and fit.shift == -1000
@@ -126,18 +141,36 @@ def test_bands_that_are_not_there_are_refused(write_tif: WriteTif) -> None:
     bands_of("optical", OPTICAL, four, ("B02", "B03", "B05", "B06"))
 
 
+PATHS = st.text("a./;#%,123B5\n", min_size=1, max_size=8)
+
+
+@given(st.lists(st.tuples(PATHS, st.integers(1, 4)), min_size=1, max_size=5))
+def test_a_source_names_the_files_that_it_was_made_of(files: list[tuple[str, int]]) -> None:
+  given_files = tuple(BandFile(*each) for each in files)
+  assert files_of(source_of(given_files), len(given_files)) == given_files
+
+
+def test_a_source_of_before_paths_were_encoded_is_read_as_it_was() -> None:
+  assert files_of("a%20b.tif", 1) == (BandFile("a%20b.tif", 1),)
+  assert files_of("a#1.tif", 1) == (BandFile("a#1.tif", 1),)
+
+
 @pytest.mark.parametrize(
   ("source", "files"),
   [
     ("a.tif", (("a.tif", 1), ("a.tif", 2), ("a.tif", 3))),
     ("a.tif#3,2,1", (("a.tif", 3), ("a.tif", 2), ("a.tif", 1))),
     ("r.tif;g.tif;b.tif", (("r.tif", 1), ("g.tif", 1), ("b.tif", 1))),
-    ("a#1.tif;g.tif#4;b.tif", (("a#1.tif", 1), ("g.tif", 4), ("b.tif", 1))),
+    ("a%231.tif;g.tif#4;b.tif", (("a#1.tif", 1), ("g.tif", 4), ("b.tif", 1))),
+    ("a.tif#1,2;b.tif", (("a.tif", 1), ("a.tif", 2), ("b.tif", 1))),
+    ("a.tif;b.tif#1,2", (("a.tif", 1), ("b.tif", 1), ("b.tif", 2))),
+    ("a%3Bb.tif", (("a;b.tif", 1), ("a;b.tif", 2), ("a;b.tif", 3))),
+    ("100%25 clear%252.tif", (("100% clear%2.tif", 1), ("100% clear%2.tif", 2))),
   ],
 )
 def test_a_source_names_files_and_bands(source: str, files: tuple[tuple[str, int], ...]) -> None:
   assert source_of([BandFile(*each) for each in files]) == source
-  assert files_of(source, 3) == tuple(BandFile(*each) for each in files)
+  assert files_of(source, len(files)) == tuple(BandFile(*each) for each in files)
 
 
 # Windows

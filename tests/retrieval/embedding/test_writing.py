@@ -60,7 +60,7 @@ class Describer:
     return np.stack([found, found**2, np.ones_like(found) + self.fill], axis=1)
 
 
-def plan_of(tmp_path: Path, **changed: Any) -> Plan:
+def plan_of(tmp_path: Path, platform: str = "cpu", **changed: Any) -> Plan:
   items = [
     Item(str(number), "radar" if number % 4 else "optical", f"{number}.tif", SIZE, SIZE,
          crs="EPSG:32633", transform=(10, 0, 5e5 + 1e4 * (number % 7), 0, -10, 5e6 + 1e4 * number),
@@ -72,7 +72,7 @@ def plan_of(tmp_path: Path, **changed: Any) -> Plan:
   options = Options("layout", "float32", 0.5, 7, 4, True)
   options = dataclasses.replace(options, **changed)
   encoder = {"name": "e", "path": "/e", "sha256": "0", "head": "layout"}
-  settings = settings_of(archive, tiles, encoder, options, None, {})
+  settings = settings_of(archive, tiles, encoder, options, None, platform, {})
   return Plan(archive, tiles, parts_of(tiles, options.part_rows), encoder, 3, options, settings, {})
 
 
@@ -199,6 +199,51 @@ def test_a_damaged_part_of_a_finished_directory_alone_is_computed_again(tmp_path
     open_embeddings(str(out))
   assert write(plan, out).started == 2  # its seven tiles, four a batch
   assert digests(out) == whole
+
+
+@pytest.mark.parametrize(
+  ("old", "new"),
+  [
+    ('"rows": 7', '"rows": 6'),
+    ("pixels were seen", "pixels are seen"),
+  ],
+)
+def test_a_changed_record_counts_as_unfinished(tmp_path: Path, old: str, new: str) -> None:
+  plan, out = plan_of(tmp_path), tmp_path / "out"
+  write(plan, out)
+  whole = digests(out)
+  number, record = next(
+    (number, path)
+    for number, path in enumerate(sorted((out / "records").glob("part-*.json")))
+    if old in path.read_text()
+  )
+  record.write_text(record.read_text().replace(old, new, 1))
+  assert Progress(str(out), plan.settings, 0).finished(number) is None
+  assert write(plan, out).started == 2  # its seven tiles, four a batch
+  assert digests(out) == whole
+
+
+def test_a_part_that_another_process_wrote_is_compared_before_all_is_called_whole(
+  tmp_path: Path,
+) -> None:
+  plan, out = plan_of(tmp_path), tmp_path / "out"
+  progress = Progress(str(out), plan.settings, 0)
+  every = range(len(plan.parts))
+  write_parts(plan, progress, Describer(), every, plan.options.batch, 3, lambda count: None)
+  part = out / "parts" / "part-00004.parquet"
+  content = part.read_bytes()
+  part.write_bytes(content[:100] + bytes([content[100] ^ 1]) + content[101:])
+  assert finish(plan, progress, "other") is None
+  assert not (out / "manifest.json").exists()
+  write(plan, out)
+  assert part.read_bytes() == content and len(open_embeddings(str(out)))
+
+
+def test_a_directory_begun_on_another_kind_of_device_is_refused(tmp_path: Path) -> None:
+  out = tmp_path / "out"
+  write(plan_of(tmp_path), out)
+  with pytest.raises(EmbeddingError, match="platform is 'cpu' there and 'gpu' now"):
+    write(plan_of(tmp_path, platform="gpu"), out)
 
 
 def test_a_directory_of_other_settings_is_refused_with_the_difference(tmp_path: Path) -> None:

@@ -63,7 +63,7 @@ def test_a_directory_of_embeddings_is_read_with_its_labels(
 
 
 def test_a_data_set_gives_them_splits_and_leaves_out_scenes_of_others(
-  tmp_path: Path, simulated: str
+  tmp_path: Path, simulated: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
   with PairDataset(simulated, "test") as pairs:
     known = [pairs[number].pair_id for number in range(3)]
@@ -72,6 +72,10 @@ def test_a_data_set_gives_them_splits_and_leaves_out_scenes_of_others(
   assert source.name == "named" and source.scenes.ids == tuple(known)
   assert set(source.scenes.splits) == {"test"}
   np.testing.assert_allclose(source.scenes.vectors["s2"], vectors[1:, 1], atol=1e-6)
+  assert "named: 1 of 4 scenes is left out" in capsys.readouterr().out
+  embedded(tmp_path / "all", known, "float32")
+  read_source(f"{tmp_path}/all", Reading(simulated, ("test",)))
+  assert not capsys.readouterr().out
 
 
 def test_a_damaged_directory_is_refused_before_it_is_used(tmp_path: Path) -> None:

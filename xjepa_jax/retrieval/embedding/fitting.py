@@ -154,11 +154,17 @@ def _shifted(stored: np.ndarray, shift: float, sensor: Sensor) -> np.ndarray:
   """Values with an offset added; none becomes nodata by it, and nodata stays what it is."""
   moved = stored.astype(np.float64) + shift
   if stored.dtype.kind == "f":
-    return moved.astype(stored.dtype)
-  limits = np.iinfo(stored.dtype)
-  moved = np.clip(np.rint(moved), limits.min, limits.max)
-  if sensor.nodata is None:
-    return moved.astype(stored.dtype)
-  beside = sensor.nodata + (1 if sensor.nodata < limits.max else -1)
-  moved[moved == sensor.nodata] = beside
-  return np.where(stored == stored.dtype.type(sensor.nodata), stored, moved.astype(stored.dtype))
+    moved = moved.astype(stored.dtype)
+    if sensor.nodata is None or not math.isfinite(sensor.nodata):
+      return moved
+    marker = stored.dtype.type(sensor.nodata)
+    beside = np.nextafter(marker, stored.dtype.type(0 if marker else 1))
+  else:
+    limits = np.iinfo(stored.dtype)
+    moved = np.clip(np.rint(moved), limits.min, limits.max).astype(stored.dtype)
+    if sensor.nodata is None:
+      return moved
+    marker = stored.dtype.type(sensor.nodata)
+    beside = marker + stored.dtype.type(1) if marker < limits.max else marker - stored.dtype.type(1)
+  moved[moved == marker] = beside
+  return np.where(stored == marker, stored, moved)

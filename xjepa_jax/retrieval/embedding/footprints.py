@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from xjepa_jax.retrieval.embedding import wkb
-from xjepa_jax.retrieval.embedding.geography import degrees_of, map_points, wrapped
+from xjepa_jax.retrieval.embedding.geography import degrees_of, map_points, numbered, wrapped
 
 _BENT = 0.5  # pixels, from an edge's middle to the straight line between its ends
 _POINTS = 16  # of a bent edge
@@ -38,8 +38,9 @@ def footprints(
   count = len(windows)
   if not count:
     return pa.array([], pa.binary()), np.zeros((0, 4))
-  ends = _rings(systems, transforms, windows, 1)
-  middles = _rings(systems, transforms, windows, 2)[:, 1::2]
+  names, number = numbered(systems)
+  ends = _rings(names, number, transforms, windows, 1)
+  middles = _rings(names, number, transforms, windows, 2)[:, 1::2]
   straight = ~_bent(ends, middles, windows)
   plain = straight & _simple(ends)
   closed = _counterclockwise(np.concatenate([ends, ends[:, :1]], axis=1))
@@ -52,7 +53,7 @@ def footprints(
     ring = ends[row]
     if not straight[row]:
       one = slice(row, row + 1)
-      dense = _rings([systems[int(row)]], transforms[one], windows[one], _POINTS)[0]
+      dense = _rings(names, number[one], transforms[one], windows[one], _POINTS)[0]
       ring = dense if np.isfinite(dense).all() else ring
     parts = cut(ring)
     written[row] = wkb.polygon(parts)
@@ -133,7 +134,11 @@ def _counterclockwise(closed: np.ndarray) -> np.ndarray:
 
 
 def _rings(
-  systems: Sequence[str], transforms: np.ndarray, windows: np.ndarray, points: int
+  systems: Sequence[str],
+  number: np.ndarray,
+  transforms: np.ndarray,
+  windows: np.ndarray,
+  points: int,
 ) -> np.ndarray:
   """(n, 4 * points, 2) longitude and latitude along the edges of n windows."""
   share = np.arange(points)[:, None] / points
@@ -142,7 +147,7 @@ def _rings(
   unit = np.concatenate(along)
   columns = windows[:, :1] + unit[:, 0] * windows[:, 2:3]
   rows = windows[:, 1:2] + unit[:, 1] * windows[:, 3:4]
-  return np.stack(degrees_of(systems, *map_points(transforms, columns, rows)), axis=-1)
+  return np.stack(degrees_of(systems, number, *map_points(transforms, columns, rows)), axis=-1)
 
 
 def _simple(ends: np.ndarray) -> np.ndarray:

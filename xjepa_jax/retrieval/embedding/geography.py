@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -56,21 +56,28 @@ def map_points(
   return a * columns + b * rows + c, d * columns + e * rows + f
 
 
+def numbered(systems: Iterable[str]) -> tuple[list[str], np.ndarray]:
+  """Each system once, and for each of n which of them it is, (n,) int: WKT is long, tiles many."""
+  names: dict[str, int] = {}
+  number = [names.setdefault(each, len(names)) for each in systems]
+  return list(names), np.array(number, np.int32)
+
+
 def degrees_of(
-  systems: Sequence[str], x: np.ndarray, y: np.ndarray
+  systems: Sequence[str], number: np.ndarray, x: np.ndarray, y: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
   """As `to_degrees`, each of n rows in a system of its own: one transformation a system.
 
   Args:
-    systems: n.
+    systems: each once, see `numbered`; "" for none.
+    number: (n,) which of them a row is in.
     x, y: (n,) or (n, P).
   """
   longitude, latitude = np.full(x.shape, np.nan), np.full(x.shape, np.nan)
-  names, number = np.unique(np.asarray(systems, object).astype(str), return_inverse=True)
-  for place, name in enumerate(names):
+  for place, name in enumerate(systems):
     mine = number == place
-    if name:
-      found = to_degrees(str(name), x[mine].reshape(-1), y[mine].reshape(-1))
+    if name and mine.any():
+      found = to_degrees(name, x[mine].reshape(-1), y[mine].reshape(-1))
       longitude[mine], latitude[mine] = (values.reshape(x[mine].shape) for values in found)
   return longitude, latitude
 

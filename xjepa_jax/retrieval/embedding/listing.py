@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from xjepa_jax.retrieval.embedding.geography import degrees_of, map_points, wrapped
+from xjepa_jax.errors import ArchiveError
+from xjepa_jax.retrieval.embedding.geography import degrees_of, map_points, numbered, wrapped
 from xjepa_jax.retrieval.embedding.hilbert import hilbert
 from xjepa_jax.retrieval.embedding.items import Item, LeftOut, Window
 from xjepa_jax.retrieval.embedding.tiling import corners
@@ -22,6 +24,8 @@ _NO_WAY = (
   "its coordinate reference system has no way to EPSG:4326 at one of its tiles or more, which are "
   "left out."
 )
+# An id, as `Tiles.id` makes it.
+_CUT = re.compile(r"(.+)_(0|[1-9]\d{,9})_(0|[1-9]\d{,9})", re.DOTALL)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,6 +83,9 @@ def list_tiles(
     sizes: sensor -> height and width of a tile.
     stride: from tile to tile in pixels; None is the tile's own size, 0 one tile an image.
     geometry: whether tiles have a place; an image whose place cannot be told is left out then.
+
+  Raises:
+    ArchiveError: two tiles of a sensor have one id.
   """
   items = sorted(items, key=lambda item: (item.sensor, item.id))
   left_out: list[LeftOut] = []
@@ -87,8 +94,7 @@ def list_tiles(
   windows: list[np.ndarray] = []
   for item in items:
     size = sizes[item.sensor]
-    step = max(size) if stride is None else stride
-    columns, rows = corners(item.height, item.width, size, step)
+    columns, rows = corners(item.height, item.width, size, stride)
     if not len(rows):
       reason = f"is {item.height} x {item.width} pixels, smaller than the encoder's "
       left_out.append(_left_out(item, f"{reason}{size[0]} x {size[1]}."))
@@ -97,6 +103,7 @@ def list_tiles(
     counts.append(len(rows))
     extent = np.broadcast_to([size[1], size[0]], (len(rows), 2))
     windows.append(np.concatenate([np.stack([columns, rows], axis=1), extent], axis=1))
+  _refuse_equal_ids(kept, windows)
   number = np.repeat(np.arange(len(kept)), counts)
   single = np.repeat(np.asarray(counts, np.int64) == 1, counts)
   where = np.concatenate(windows) if windows else np.zeros((0, 4), np.int64)
@@ -122,14 +129,44 @@ def parts_of(tiles: Tiles, rows: int) -> list[tuple[int, int]]:
   return found
 
 
+def _refuse_equal_ids(items: Sequence[Item], windows: Sequence[np.ndarray]) -> None:
+  """Refuses a file that is called as a tile of another is, such as a_0_64.tif beside a wide a.tif.
+
+  Tiles of two images that have several have unequal ids if the images have, so only images of one
+  tile are looked at, and no id of a tile is made.
+  """
+  known: dict[tuple[str, str], int] = {}
+  for place, item in enumerate(items):
+    other = known.setdefault((item.sensor, item.id), place)
+    if other != place:
+      raise _equal_ids(items[other], item)
+  for item, mine in zip(items, windows, strict=True):
+    match = _CUT.fullmatch(item.id) if len(mine) == 1 else None
+    whole = known.get((item.sensor, match[1])) if match else None
+    if match is None or whole is None or len(windows[whole]) == 1:
+      continue
+    corner = int(match[3]), int(match[2])
+    if (windows[whole][:, :2] == corner).all(axis=1).any():
+      raise _equal_ids(items[whole], item)
+
+
+def _equal_ids(one: Item, other: Item) -> ArchiveError:
+  return ArchiveError(
+    f"{one.source} and {other.source} both give sensor {one.sensor!r} a tile of id {other.id!r}. "
+    "Give one of the images another id (rename its file), or, if one was cut from the other, a "
+    f"pattern that leaves the cuts out: --sensor {one.sensor}=PATTERN."
+  )
+
+
 def _centres(
   items: Sequence[Item], number: np.ndarray, windows: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
   """Degrees of the middle of each window; of the image where it has a place and no grid."""
   transforms = np.array([item.transform for item in items]).reshape(-1, 6)[number]
-  systems = np.array([item.crs if item.georeferenced else "" for item in items], object)[number]
+  systems, system = numbered(item.crs if item.georeferenced else "" for item in items)
   middle = windows[:, :2] + windows[:, 2:] / 2
-  longitude, latitude = degrees_of(systems, *map_points(transforms, middle[:, 0], middle[:, 1]))
+  points = map_points(transforms, middle[:, 0], middle[:, 1])
+  longitude, latitude = degrees_of(systems, system[number], *points)
   told = np.array([(item.longitude, item.latitude) for item in items]).reshape(-1, 2)[number]
   known = np.isfinite(longitude)
   return (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import functools
 import hashlib
@@ -151,13 +152,20 @@ def _scaled(
 
 
 def _distinct(items: Sequence[Item]) -> list[Item]:
-  """Ids that two splits share are told apart by the split."""
-  seen: dict[tuple[str, str], int] = {}
+  """Ids that two records share are told apart by the split; images of one record share theirs."""
+  records = {(item.id, item.source) for item in items}
+  count = collections.Counter(name for name, _ in records)
+  taken = set(count)
+  names: dict[tuple[str, str], str] = {}
   for item in items:
-    seen[item.sensor, item.id] = seen.get((item.sensor, item.id), 0) + 1
+    key = item.id, item.source
+    if count[item.id] == 1 or key in names:
+      continue
+    name = item.id
+    while name in taken:  # once, unless another record is called so already
+      name = f"{name}_{item.source.replace('/', '_')}"
+    taken.add(name)
+    names[key] = name
   return [
-    item
-    if seen[item.sensor, item.id] == 1
-    else dataclasses.replace(item, id=f"{item.id}_{item.source.replace('/', '_')}")
-    for item in items
+    dataclasses.replace(item, id=names.get((item.id, item.source), item.id)) for item in items
   ]

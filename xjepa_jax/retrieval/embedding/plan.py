@@ -77,9 +77,13 @@ def settings_of(
   encoder: Mapping[str, str],
   options: Options,
   stride: int | None,
+  platform: str,
   versions: Mapping[str, str],
 ) -> dict[str, Any]:
-  """Everything that the bytes of a directory depend on."""
+  """Everything that the bytes of a directory depend on.
+
+  The platform is JAX's name of the devices, such as "cpu" or "gpu": they round differently.
+  """
   return {
     "encoder": encoder["sha256"],
     "head": options.head,
@@ -91,6 +95,7 @@ def settings_of(
     "part_rows": options.part_rows,
     "batch": options.batch,
     "geometry": options.geometry,
+    "platform": platform,
     "versions": dict(versions),
   }
 

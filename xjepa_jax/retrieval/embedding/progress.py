@@ -1,6 +1,7 @@
 """What of a directory is finished: a record a part, written after it.
 
-A part counts as finished if its record can be read and its bytes are those that the record names.
+A part counts as finished if its record can be read, is what was written (it holds a SHA-256 of the
+rest of it), and the part's bytes are those that it names.
 Records stay when the directory is whole, so that a part that was damaged later is computed again,
 and it alone.
 """
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -99,6 +101,7 @@ class Progress:
     """Writes a part, and then its record."""
     self.write(part_name(number), content)
     described = {**dataclasses.asdict(record), "file": digest(content)}
+    described["sha256"] = _checksum(described)
     self.write(record_name(number), (json.dumps(described, indent=1) + "\n").encode())
 
   def finished(self, number: int) -> PartRecord | None:
@@ -115,10 +118,12 @@ class Progress:
     return None
 
   def record(self, number: int) -> PartRecord | None:
-    """The record of a part, whatever its bytes; None if there is none that can be read."""
+    """The record of a part, whatever its bytes; None if there is none as it was written."""
     try:
       with open(self.path(record_name(number)), encoding="utf-8") as file:
         content = json.load(file)
+      if content.pop("sha256") != _checksum(content):
+        return None
       return PartRecord(
         file=dict(content["file"]),
         rows=int(content["rows"]),
@@ -126,7 +131,7 @@ class Progress:
         times=tuple(content["times"]) if content["times"] else None,
         left_out=tuple(LeftOut(**each) for each in content["left_out"]),
       )
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
       return None
 
   def sweep(self, parts: int) -> None:
@@ -185,6 +190,11 @@ class Progress:
         "again."
       ) from error
     return content if isinstance(content, dict) else {}
+
+
+def _checksum(record: Mapping[str, Any]) -> str:
+  """SHA-256 of a record's content, however JSON lays it out."""
+  return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
 
 
 def _remove(path: str) -> None:

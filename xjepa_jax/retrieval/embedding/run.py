@@ -88,16 +88,24 @@ def write_parts(
 
 
 def finish(plan: Plan, progress: Progress, licence: str) -> EmbeddingDescription | None:
-  """Describes the directory if all parts are there; None if other processes still write some.
+  """Describes the directory if all parts are there and whole; None if others still write some.
+
+  The parts of all processes are compared with their records, so what is described was not damaged
+  since it was written.
 
   Raises:
     EmbeddingError: no tile has a row.
     WriteError: a file cannot be written.
   """
-  records = [progress.record(number) for number in range(len(plan.parts))]
-  known = [record for record in records if record is not None]
-  if len(known) < len(records):
+  every = range(len(plan.parts))
+  if any(progress.record(number) is None for number in every):  # known without reading the parts
     return None
+  known = []
+  for number in every:
+    record = progress.finished(number)
+    if record is None:
+      return None
+    known.append(record)
   count = sum(record.rows for record in known)
   skipped = [*plan.archive.left_out, *plan.tiles.left_out]
   skipped += [each for record in known for each in record.left_out]

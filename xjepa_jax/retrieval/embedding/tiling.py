@@ -34,14 +34,15 @@ def starts(length: int, size: int, stride: int) -> np.ndarray:
 
 
 def corners(
-  height: int, width: int, size: tuple[int, int], stride: int
+  height: int, width: int, size: tuple[int, int], stride: int | None
 ) -> tuple[np.ndarray, np.ndarray]:
   """Columns and rows at which the tiles of an image begin, row by row.
 
   Args:
     height, width: of the image.
     size: height and width of a tile.
-    stride: as `starts` takes it.
+    stride: as `starts` takes it; None is the tile's own height and width.
   """
-  rows, columns = starts(height, size[0], stride), starts(width, size[1], stride)
+  down, right = size if stride is None else (stride, stride)
+  rows, columns = starts(height, size[0], down), starts(width, size[1], right)
   return np.tile(columns, len(rows)), np.repeat(rows, len(columns))

@@ -33,7 +33,9 @@ from xjepa_jax.retrieval.embedding.items import BandFile, Item, Window
 MAX_SCENE = 2**33  # pixels x bands that a header may declare: 13 bands of 25,000 x 25,000
 _OPEN = 16  # files that a thread keeps open
 _GEOTIFF = (".tif", ".tiff")
-_BANDS = re.compile(r"#(\d+(?:,\d+)*)$")
+_BANDS = re.compile(r"#(\d+(?:,\d+)*)\Z")
+_SPECIAL = re.compile("[%;#]")  # in a path that `source_of` writes
+_ENCODED = re.compile("%(25|3B|23)")  # and no other: what was written before has "%20" as it is
 
 
 def header_of(path: str) -> RasterHeader:
@@ -76,11 +78,17 @@ def stack_of(headers: Sequence[RasterHeader]) -> Stack:
 
 
 def source_of(files: Sequence[BandFile]) -> str:
-  """Paths and bands as a row's `source` has them: "a.tif", "a.tif#4,3,2", "b02.tif;b03.tif"."""
+  """Paths and bands as a row's `source` has them: "a.tif", "a.tif#4,3,2", "b02.tif;b03.tif".
+
+  Without bands one file has them all in order, and each of several its first. In paths "%", ";" and
+  "#" are percent-encoded.
+  """
+  groups = _grouped(files)
   found = []
-  for path, bands in _grouped(files):
-    plain = bands == list(range(1, len(bands) + 1))
-    found.append(path if plain else f"{path}#{','.join(map(str, bands))}")
+  for path, bands in groups:
+    plain = list(range(1, len(bands) + 1)) if len(groups) == 1 else [1]
+    name = _SPECIAL.sub(lambda match: f"%{ord(match[0]):02X}", path)
+    found.append(name if bands == plain else f"{name}#{','.join(map(str, bands))}")
   return ";".join(found)
 
 
@@ -93,6 +101,7 @@ def files_of(source: str, count: int) -> tuple[BandFile, ...]:
     name = path[: match.start()] if match else path
     plain = range(1, count + 1) if len(paths) == 1 else [1]
     bands = map(int, match[1].split(",")) if match else plain
+    name = _ENCODED.sub(lambda match: chr(int(match[1], 16)), name)
     files += [BandFile(name, band) for band in bands]
   return tuple(files)
 
