@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import http.server
+import re
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 
 from tests.browser.conftest import TOKEN, Watched, photograph, served, until
 from tests.browser.test_searching import titles, wait_for_hits
-from tests.serve.archives import Made, sar
+from tests.serve.archives import Made, optical, sar
 from xjepa_jax.serve import command
 
 Watch = Callable[..., Watched]
@@ -166,6 +167,38 @@ def test_an_upload_asks(watch: Watch, plain_site: str, tmp_path: Path) -> None:
   assert page.locator("#query .id").inner_text() == "mine.npy"
 
 
+def test_an_upload_in_other_units_says_so_and_asks_if_they_are_trusted(
+  watch: Watch, plain_site: str, tmp_path: Path
+) -> None:
+  path = tmp_path / "linear.npy"
+  np.save(path, (10 ** (sar(9) / 10)).astype(np.float32))
+  page = watch(expected=r"the server responded with a status of 422").open(plain_site)
+  page.set_input_files("#file", str(path))
+  upload = page.get_by_role("button", name="Upload and search")
+  upload.click()
+  page.wait_for_selector("#error:not([hidden])")
+  assert "linear power" in page.locator("#error").inner_text()
+  page.get_by_label("Trust its units").check()
+  upload.click()
+  wait_for_hits(page)
+  assert page.locator("#query .id").inner_text() == "linear.npy"
+  assert not page.locator("#error").is_visible()
+
+
+def test_the_offset_of_an_upload_is_taken_into_account(
+  watch: Watch, plain_site: str, tmp_path: Path
+) -> None:
+  path = tmp_path / "late.npy"
+  np.save(path, optical(9) + np.uint16(1000))
+  page = watch().open(plain_site)
+  page.set_input_files("#file", str(path))
+  page.get_by_label("Offset of its values").fill("-1000")
+  page.get_by_role("button", name="Upload and search").click()
+  wait_for_hits(page)
+  page.select_option("#sensor", "")  # all sensors: the tile itself comes first
+  until(page, "document.querySelector('.card .id').textContent.endsWith('0000009')")
+
+
 def test_a_hostile_upload_is_told_and_does_nothing(
   watch: Watch, plain_site: str, tmp_path: Path
 ) -> None:
@@ -250,7 +283,17 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
 def test_the_static_copy_searches_filters_and_exports(
   watch: Watch, exported: str, scripts: None
 ) -> None:
-  page = watch().open(exported)
+  watched = watch()
+  watched.page.add_init_script(
+    "addEventListener('message', (e) => { if (e.data.kind === 'drawn') window.drawn = e.data })"
+  )
+  page = watched.open(exported)
+  until(page, "window.drawn")
+  frame = page.frame(url=re.compile("scatter.html"))
+  refused = "fetch('../archive.json').then(() => 'read', () => 'refused')"
+  assert frame.evaluate(refused) == "refused"  # by the policy in it: no server sent one
+  assert any("connect-src" in problem for problem in watched.problems)
+  watched.problems.clear()
   assert "static copy" in page.locator("#about").inner_text()
   assert not page.locator("#upload-part").is_visible()
   page.locator("button.picture").first.click()

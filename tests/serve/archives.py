@@ -5,9 +5,12 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import shapely
 
 from tests.conftest import compiling_quickly
 from tests.retrieval.embedding.random_encoder import export_random_encoder
@@ -19,6 +22,11 @@ from xjepa_jax.data.scenes import scene
 from xjepa_jax.data.simulate import simulated_archive
 from xjepa_jax.data.writer import write_dataset
 from xjepa_jax.retrieval import embed, index
+from xjepa_jax.retrieval.embedding.description import EmbeddingDescription
+from xjepa_jax.retrieval.embedding.files import EmbeddingFiles, open_embeddings
+from xjepa_jax.retrieval.embedding.footprints import cut
+from xjepa_jax.retrieval.embedding.rows import Rows, part_table
+from xjepa_jax.retrieval.embedding.writing import write_embeddings
 
 SIZE = 16
 PAIRS = 60
@@ -53,6 +61,47 @@ def _embed(made: Made) -> None:
   argv = ["--encoder", made.encoder, "--archive", made.pairs, "--out", made.embeddings]
   assert embed.main(argv) == 0
   assert index.main(["--embeddings", made.embeddings, "--out", made.index]) == 0
+
+
+def embeddings_at(
+  outlines: Mapping[str, Sequence[tuple[float, float]]], directory: str
+) -> EmbeddingFiles:
+  """Embeddings of one tile an id, with random descriptors; outlines are corners in degrees."""
+  count = len(outlines)
+  footprints, boxes, centres = [], np.zeros((count, 4)), np.zeros((count, 2))
+  for row, corners in enumerate(outlines.values()):
+    ring = np.array(corners)
+    parts = cut(ring)
+    footprints.append(shapely.to_wkb(shapely.MultiPolygon([shapely.Polygon(p) for p in parts])))
+    points = np.concatenate(parts)
+    boxes[row] = *points.min(axis=0), *points.max(axis=0)
+    turned = np.where(ring[:, 0] < 0, ring[:, 0] + 360 * (np.ptp(ring[:, 0]) > 180), ring[:, 0])
+    centres[row] = (turned.mean() + 180) % 360 - 180, ring[:, 1].mean()
+  rows = Rows(
+    ids=list(outlines),
+    sensors=["optical"] * count,
+    sources=["source"] * count,
+    vectors=np.random.default_rng(0).standard_normal((count, 8), np.float32),
+    longitude=centres[:, 0],
+    latitude=centres[:, 1],
+    footprints=pa.array(footprints, pa.binary()),
+    boxes=boxes,
+    windows=np.zeros((count, 4), np.int32),
+    valid_fraction=np.ones(count),
+    times=[None] * count,
+    labels=[[]] * count,
+  )
+  description = EmbeddingDescription(
+    encoder={"name": "none", "sha256": "", "head": "layout"},
+    dimensions=8,
+    quantisation="float32",
+    sensors=("optical",),
+    source={"kind": "test"},
+    count=count,
+    georeferenced=True,
+  )
+  write_embeddings(directory, description, [part_table(rows, "float32", True, {})])
+  return open_embeddings(directory)
 
 
 def optical(number: int) -> np.ndarray:

@@ -76,6 +76,7 @@ def test_geojson_has_the_hits_footprints(client: TestClient) -> None:
   assert [f["properties"]["id"] for f in features] == [hit["id"] for hit in hits]
   footprints = [json.loads(json.dumps(hit["footprint"])) for hit in hits]
   assert [f["geometry"] for f in features] == footprints
+  assert not any({"source", "window"} & set(f["properties"]) for f in features)
 
 
 def test_a_picture_is_the_tiles_and_may_be_kept(client: TestClient, archive: Archive) -> None:
@@ -112,6 +113,7 @@ def test_tiles_to_start_from_are_others_at_every_turn(client: TestClient) -> Non
     ("/places.json?bbox=0,9,1,-9", "south"),
     ("/tiles/-1.json", "no such tile"),
     ("/tiles/99999.json", "no such tile"),
+    ("/tiles/99999999999999999999999.json", "no such tile"),
   ],
 )
 def test_what_cannot_be_meant_is_said_in_a_sentence(

@@ -7,8 +7,12 @@ import re
 import pytest
 from fastapi.testclient import TestClient
 
+from tests.serve.conftest import LIMITS
+from xjepa_jax.errors import EmbeddingError, SearchIndexError, XJepaError
+from xjepa_jax.serve.app import create_app
+from xjepa_jax.serve.archive import Archive
 from xjepa_jax.serve.page_files import PAGE, page_files
-from xjepa_jax.serve.security import FRAME, POLICY, Access, is_loopback
+from xjepa_jax.serve.security import FRAME, FRAME_POLICY, POLICY, Access, is_loopback
 
 
 def test_only_other_machines_addresses_ask_for_a_token() -> None:
@@ -28,6 +32,55 @@ def test_every_answer_has_the_policy(client: TestClient) -> None:
     assert headers["x-frame-options"] == "DENY"
   directives = dict(part.strip().split(" ", 1) for part in POLICY.split(";"))
   assert directives["default-src"] == "'self'" and "unsafe" not in POLICY
+
+
+@pytest.mark.parametrize(
+  "error",
+  [
+    SearchIndexError("postgresql://me@10.0.0.7/db: PostgreSQL did not answer"),
+    EmbeddingError("/srv/secret/part-0.parquet: the part cannot be read"),
+  ],
+)
+def test_what_is_wrong_with_the_server_is_told_on_its_terminal_only(
+  error: XJepaError,
+  archive: Archive,
+  client: TestClient,
+  monkeypatch: pytest.MonkeyPatch,
+  caplog: pytest.LogCaptureFixture,
+) -> None:
+  def failing(*_: object) -> None:
+    raise error
+
+  monkeypatch.setattr(archive, "ask", failing)
+  answer = client.get("/search.json?like=1")
+  assert answer.status_code == 503
+  assert answer.json() == {"error": "The archive cannot be read; see the server's terminal."}
+  assert str(error) in caplog.text
+
+
+def test_a_failure_tells_nothing_and_keeps_the_policy(
+  archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+  def failing(*_: object) -> None:
+    raise RuntimeError("/srv/secret")
+
+  monkeypatch.setattr(archive, "ask", failing)
+  app = create_app(archive, Access("127.0.0.1", 8080), LIMITS)
+  client = TestClient(app, base_url="http://127.0.0.1:8080", raise_server_exceptions=False)
+  answer = client.get("/search.json?like=1")
+  assert answer.status_code == 500 and "secret" not in answer.text
+  assert "terminal" in answer.json()["error"]
+  assert answer.headers["content-security-policy"] == POLICY
+  assert answer.headers["x-content-type-options"] == "nosniff"
+
+
+def test_the_frame_holds_its_policy_where_no_server_sends_it() -> None:
+  with open(f"{PAGE}/scatter.html", encoding="utf-8") as file:
+    found = re.search(r'http-equiv="Content-Security-Policy" content="([^"]+)"', file.read())
+  # A meta element can neither make a sandbox nor name who may frame it; the page's frame does.
+  others = ("sandbox", "frame-ancestors")
+  kept = [part for part in FRAME_POLICY.split("; ") if not part.startswith(others)]
+  assert found and found[1].split("; ") == kept
 
 
 def test_the_frame_may_compile_but_has_no_origin_and_no_network(client: TestClient) -> None:

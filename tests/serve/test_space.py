@@ -26,9 +26,10 @@ def test_one_vector_and_vectors_of_one_number_have_a_plane_too() -> None:
 
 
 def test_a_sample_takes_places_whole(archive: Archive) -> None:
-  places = archive.ground.places()
+  places = archive.ground.places
   found = plane(archive.files, places, most=40)
   assert 36 <= len(found.rows) <= 44
-  for rows in places:
+  for number in range(len(places)):
+    rows = places.rows_of(np.array([number]))
     assert len(np.intersect1d(rows, found.rows)) in (0, len(rows))
   assert np.abs(found.points).max() == 1

@@ -90,6 +90,34 @@ def test_an_upload_goes_with_examples(client: TestClient, archive: Archive) -> N
   assert unlike not in [hit["row"] for hit in turned]
 
 
+def test_an_upload_in_other_units_is_refused_unless_they_are_trusted(client: TestClient) -> None:
+  linear = npy((10 ** (sar(3) / 10)).astype(np.float32))
+  answer = client.post("/uploads?name=linear.npy", content=linear)
+  assert answer.status_code == 422
+  said = answer.json()["error"]
+  assert "linear power" in said and "trust its units" in said and said.startswith("Linear.npy:")
+  trusted = client.post("/uploads?name=linear.npy&trust_units=true", content=linear)
+  assert trusted.status_code == 200, trusted.text
+
+
+def test_an_upload_with_an_offset_asks_as_the_tile_without(client: TestClient) -> None:
+  values = npy(optical(17) + np.uint16(1000))
+  answer = client.post("/uploads?name=late.npy", content=values)
+  assert answer.status_code == 200 and "+1000" in answer.json()["title"]  # said, not refused
+  found = client.post("/uploads?name=late.npy&offset=-1000", content=values).json()
+  asked = {"upload": found["upload"], "sensor": found["sensor"], "k": 1}
+  (best,) = client.get("/search.json", params=asked).json()["hits"]
+  assert best["id"].endswith("-0000017") and best["score"] > 0.999
+  for offset in ("nan", "inf", "x"):
+    assert client.post(f"/uploads?name=a.npy&offset={offset}", content=values).status_code == 422
+
+
+def test_an_upload_and_examples_that_are_not_there_are_refused(client: TestClient) -> None:
+  found = client.post("/uploads?name=a.npy", content=npy(sar(3))).json()
+  answer = client.get("/search.json", params={"upload": found["upload"], "like": 99999})
+  assert answer.status_code == 422 and "row 99999" in answer.json()["error"]
+
+
 def test_a_geotiff_is_taken(client: TestClient, tmp_path: Path) -> None:
   import rasterio
 

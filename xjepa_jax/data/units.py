@@ -18,12 +18,16 @@ _OFFSET = 1000
 _NEAR_OFFSET = 950
 
 
-def contradictions(sensor: Sensor, statistics: dict[str, Any]) -> list[str]:
+def contradictions(
+  sensor: Sensor, statistics: dict[str, Any], one_image: bool = False
+) -> list[str]:
   """What in a sensor's values speaks against its description.
 
   Args:
     sensor: the description.
     statistics: of stored values, as `SensorStatistics.to_json` gives them.
+    one_image: they are of a single one, which may be bright all over, a desert or a cloud: what it
+      seems to say of an offset is left out, see `offset_suspected`.
 
   Returns:
     Sentences: what was found, what was expected, what to do. Empty if nothing speaks against it.
@@ -37,8 +41,16 @@ def contradictions(sensor: Sensor, statistics: dict[str, Any]) -> list[str]:
     means = {name: band["mean"] for name, band in bands.items()}
     return _decibels(lowest, highest) or _polarisations(sensor, means)
   if sensor.units.startswith("reflectance x"):
-    return _reflectance(sensor, highest, {name: band["p01"] for name, band in bands.items()})
+    first = {name: band["p01"] for name, band in bands.items()}
+    return _reflectance(sensor, highest) or ([] if one_image else _offset(sensor, first))
   return []
+
+
+def offset_suspected(sensor: Sensor, statistics: dict[str, Any]) -> list[str]:
+  """What in the values of reflectances speaks against the sensor's offset, see `contradictions`."""
+  first = {name: band["p01"] for name, band in statistics["bands"].items()}
+  of_reflectance = sensor.units.startswith("reflectance x")
+  return _offset(sensor, first) if of_reflectance and first else []
 
 
 def _decibels(lowest: float, highest: float) -> list[str]:
@@ -72,7 +84,7 @@ def _polarisations(sensor: Sensor, means: dict[str, float]) -> list[str]:
   ]
 
 
-def _reflectance(sensor: Sensor, highest: float, first: dict[str, float]) -> list[str]:
+def _reflectance(sensor: Sensor, highest: float) -> list[str]:
   if sensor.dtype in ("uint8", "int8"):
     return [
       f"values are stored as {sensor.dtype}: levels of a picture, expected {sensor.units}, which "
@@ -80,6 +92,10 @@ def _reflectance(sensor: Sensor, highest: float, first: dict[str, float]) -> lis
     ]
   if highest <= 2:
     return [f"no value is above {highest:g}: reflectance from 0 to 1, expected {sensor.units}."]
+  return []
+
+
+def _offset(sensor: Sensor, first: dict[str, float]) -> list[str]:
   darkest = min(first, key=lambda name: first[name])
   found = f"99 % of the pixels of {darkest}, the darkest band, are above {first[darkest]:g}"
   if sensor.scaling.offset == 0 and first[darkest] >= _NEAR_OFFSET:

@@ -12,6 +12,7 @@ import numpy as np
 from xjepa_jax.data.batch_source import Batch
 from xjepa_jax.data.dataset import PairDataset
 from xjepa_jax.model.crossing import predicted_descriptors
+from xjepa_jax.processes import watchdog
 from xjepa_jax.retrieval.relevance import label_sets
 from xjepa_jax.training.experiment import Experiment
 from xjepa_jax.training.mesh import batch_sharding, replicated
@@ -188,6 +189,7 @@ def _batches(
     if left <= 0:
       break
     for batch in batches:
+      watchdog.advanced()
       yield dataset, batch
       left -= len(batch["valid"])
       if left <= 0:

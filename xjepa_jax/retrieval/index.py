@@ -7,6 +7,7 @@ command ends in the same index. `indexes/directory.py` opens it.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import sys
 import time
@@ -16,6 +17,8 @@ from xjepa_jax.errors import SearchIndexError, XJepaError
 
 # As in indexes/backends.py, which a test compares: importing that here would make --help slow.
 _BACKENDS = ("exact", "faiss", "qdrant", "pgvector")
+_EXACT_UP_TO = 1_000_000  # vectors of which every product is quickly computed
+_STRAY = 0.003  # by which a measured recall is none too little
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -37,24 +40,48 @@ def _run(args: argparse.Namespace) -> None:
   from xjepa_jax.retrieval.indexes.backends import preset_settings
   from xjepa_jax.retrieval.indexes.directory import build_index, is_current
 
-  settings = {**preset_settings(args.backend, args.preset), **_settings(args)}
   files = open_embeddings(args.embeddings)
   if not len(files):
     raise SearchIndexError(f"{args.embeddings}: holds no rows, so there is nothing to search.")
-  if not args.rebuild and is_current(args.out, files, args.backend, settings):
-    print(f"{args.out}: is the {args.backend} index of these embeddings already.")
+  backend = args.backend or _chosen(len(files))
+  settings = {**preset_settings(backend, args.preset), **_settings(args, backend)}
+  if not args.rebuild and is_current(args.out, files, backend, settings):
+    print(f"{args.out}: is the {backend} index of these embeddings already.")
     return
   start = time.monotonic()
-  description = build_index(files, args.out, args.backend, settings)
+  description = build_index(files, args.out, backend, settings)
   size = sum(file["bytes"] for file in description.files.values())
   print(
-    f"{args.out}: {args.backend} index of {description.count:,} vectors of "
+    f"{args.out}: {backend} index of {description.count:,} vectors of "
     f"{description.dimensions} numbers, {size / 1e6:,.1f} MB, in {time.monotonic() - start:.1f} s. "
     f"Settings: {json.dumps(dict(description.settings))}"
   )
+  for direction, recall in description.settings.get("recalls", {}).items():
+    wanted = description.settings["recall"]
+    if recall < wanted - _STRAY:
+      print(
+        f"Warning: of the true ten best, {recall:.1%} are found ({direction}) where {wanted:.0%} "
+        "were asked for, however many lists are looked at. Another preset stores vectors more "
+        "finely; rabitq can rank more of them again (refine)."
+      )
 
 
-def _settings(args: argparse.Namespace) -> dict[str, Any]:
+def _chosen(count: int) -> str:
+  """The back end for so many vectors, where none was named; says which and why."""
+  if count <= _EXACT_UP_TO:
+    print(f"Back end exact, for {count:,} vectors are no more than {_EXACT_UP_TO:,}.")
+    return "exact"
+  if importlib.util.find_spec("faiss"):
+    print(f"Back end faiss, for {count:,} vectors are more than {_EXACT_UP_TO:,}.")
+    return "faiss"
+  print(
+    f"Back end exact, for faiss is not installed. With {count:,} vectors it would answer in a "
+    "fraction of the time: pip install 'xjepa-jax[search]', and the same command again."
+  )
+  return "exact"
+
+
+def _settings(args: argparse.Namespace, backend: str) -> dict[str, Any]:
   """Those of the config's file, and those given one by one."""
   found: dict[str, Any] = {}
   if args.config:
@@ -68,8 +95,8 @@ def _settings(args: argparse.Namespace) -> dict[str, Any]:
     if not isinstance(found, dict):
       raise SearchIndexError(f"--config {args.config}: expected a JSON object of settings.")
   if args.server:
-    if args.backend not in ("qdrant", "pgvector"):
-      raise SearchIndexError(f"--server: the back end {args.backend} has none; it is a directory.")
+    if backend not in ("qdrant", "pgvector"):
+      raise SearchIndexError(f"--server: the back end {backend} has none; it is a directory.")
     found["server"] = args.server
   return found
 
@@ -86,9 +113,8 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
   parser.add_argument(
     "--backend",
     choices=_BACKENDS,
-    default="exact",
-    help="exact: every product, up to about a million vectors; faiss: in this process, beyond; "
-    "qdrant: a server, or a directory without one; pgvector: PostgreSQL (exact)",
+    help="exact: every product; faiss: in this process, most of the best; qdrant: a server, or a "
+    "directory without one; pgvector: PostgreSQL (exact up to a million vectors, faiss beyond)",
   )
   parser.add_argument(
     "--preset",

@@ -77,6 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     "--offset", type=float, help="of an image's stored values, such as -1000 for Sentinel-2 from "
     "baseline 04.00 on, if it is not the encoder's",
   )  # fmt: skip
+  add("--trust-units", action="store_true", help="ask with values that contradict the units")
   passed = parser.add_argument_group("what may be found")
   passed.add_argument("--sensor", nargs="+", default=[], metavar="KEY", help="of these sensors")
   passed.add_argument(
@@ -135,7 +136,9 @@ def _time(text: str) -> datetime | None:
 def _queries(args: argparse.Namespace, searcher: Any) -> list[Any]:
   sensor = args.query_sensor
   if args.image:
-    return [searcher.query_of_image(path, sensor, args.offset) for path in args.image]
+    return [
+      searcher.query_of_image(path, sensor, args.offset, args.trust_units) for path in args.image
+    ]
   if args.id:
     return [searcher.query_of_id(each, sensor) for each in args.id]
   if args.at:
@@ -164,7 +167,7 @@ def _batch(args: argparse.Namespace, searcher: Any) -> list[Any]:
       raise OptionError(f"{args.batch}: {where} needs an image or an id, not both.")
     if image:
       path = os.path.join(folder, image)
-      queries.append(searcher.query_of_image(path, sensor, args.offset))
+      queries.append(searcher.query_of_image(path, sensor, args.offset, args.trust_units))
     else:
       queries.append(searcher.query_of_id(name, sensor))
   return queries

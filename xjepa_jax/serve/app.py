@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import tempfile
 from collections.abc import AsyncIterator, Mapping
@@ -15,7 +16,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.middleware.gzip import GZipMiddleware
 
-from xjepa_jax.errors import SearchError, TooLargeError, XJepaError
+from xjepa_jax.errors import ImageError, SearchError, TooLargeError, XJepaError
 from xjepa_jax.retrieval.searching.answers import Answer
 from xjepa_jax.retrieval.searching.formats import as_geojson
 from xjepa_jax.serve import asking
@@ -23,8 +24,10 @@ from xjepa_jax.serve.archive import Archive
 from xjepa_jax.serve.page_files import INDEX, PAGE, TYPES, page_files, vendored
 from xjepa_jax.serve.security import Access, Guard
 from xjepa_jax.serve.tiles import answer_json
-from xjepa_jax.serve.uploads import Limits, Uploads, described, receive, safe_name
+from xjepa_jax.serve.uploads import Limits, Told, Uploads, described, receive, safe_name
 
+_LOG = logging.getLogger(__name__)
+_OURS = "see the server's terminal."  # what is wrong here is for whoever runs it
 _FOREVER = "private, max-age=31536000, immutable"
 _ANEW = "no-store"
 _PLACES = 2000  # of the map at once
@@ -32,8 +35,8 @@ _PLACES = 2000  # of the map at once
 
 def create_app(
   archive: Archive, access: Access, limits: Limits, parts: Mapping[str, bool] | None = None
-) -> FastAPI:
-  """The application.
+) -> Guard:
+  """The application, an ASGI one.
 
   Args:
     archive: that is asked.
@@ -56,8 +59,8 @@ def create_app(
   _add_uploads(app, archive, uploads, limits)
   _add_errors(app)
   app.add_middleware(GZipMiddleware, minimum_size=1024)
-  app.add_middleware(Guard, access=access)  # the last added is the first to see a request
-  return app
+  # Around all of it, and no middleware of its own: what fails within leaves with its headers too.
+  return Guard(app, access)
 
 
 def _add_files(app: FastAPI) -> None:
@@ -123,20 +126,27 @@ def _add_search(app: FastAPI, archive: Archive, uploads: Uploads) -> None:
   @app.get("/search.geojson")
   def geojson(asked: Annotated[asking.Question, Depends(asking.question)]) -> Response:
     headers = {"content-disposition": 'attachment; filename="hits.geojson"', **_cached(_ANEW)}
-    return Response(as_geojson([ask(asked)]), media_type="application/geo+json", headers=headers)
+    found = as_geojson([ask(asked)], sources=False)
+    return Response(found, media_type="application/geo+json", headers=headers)
 
 
 def _add_uploads(app: FastAPI, archive: Archive, uploads: Uploads, limits: Limits) -> None:
   @app.post("/uploads")
-  async def upload(request: Request, name: str, sensor: str = "") -> Response:
-    name = safe_name(name)
+  async def upload(
+    request: Request,
+    name: str,
+    sensor: str = "",
+    offset: float | None = None,
+    trust_units: bool = False,
+  ) -> Response:
+    name, told = safe_name(name), Told(sensor or None, offset, trust_units)
     if archive.searcher.encoder is None:
       raise SearchError("nothing can be uploaded: the encoder of this archive is not there.")
     with tempfile.TemporaryDirectory(prefix="xjepa-upload-") as folder:
       path = os.path.join(folder, "upload" + os.path.splitext(name)[1].lower())
       length = request.headers.get("content-length")
       await receive(request.stream(), length, limits.bytes, path)
-      found = await run_in_threadpool(described, archive, path, name, sensor or None, limits.pixels)
+      found = await run_in_threadpool(described, archive, path, name, told, limits.pixels)
     key = uploads.add(found)
     answer = {"upload": key, "title": found.query.title, "sensor": found.query.sensor}
     return _json(answer)
@@ -147,12 +157,24 @@ def _add_uploads(app: FastAPI, archive: Archive, uploads: Uploads, limits: Limit
 
 
 def _add_errors(app: FastAPI) -> None:
-  @app.exception_handler(XJepaError)
+  @app.exception_handler(SearchError)
+  @app.exception_handler(ImageError)
+  @app.exception_handler(TooLargeError)
   async def refused(_: Request, error: XJepaError) -> Response:
     status = 413 if isinstance(error, TooLargeError) else 422
     # The rest of a body that is too large is not read: the connection cannot be used again.
     headers = {"connection": "close"} if status == 413 else None
     return JSONResponse({"error": _sentence(str(error))}, status, headers)
+
+  @app.exception_handler(XJepaError)
+  async def broken(request: Request, error: XJepaError) -> Response:
+    # It names files and servers of whoever runs this.
+    _LOG.error("%s: %s", request.url.path, error)
+    return JSONResponse({"error": f"The archive cannot be read; {_OURS}"}, 503)
+
+  @app.exception_handler(Exception)
+  async def failed(_: Request, error: Exception) -> Response:
+    return JSONResponse({"error": f"Something went wrong; {_OURS}"}, 500)  # and is raised again
 
   @app.exception_handler(RequestValidationError)
   async def misspelt(_: Request, error: RequestValidationError) -> Response:

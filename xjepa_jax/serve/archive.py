@@ -16,7 +16,6 @@ from xjepa_jax.errors import SearchError
 from xjepa_jax.retrieval.indexes.base import Filter
 from xjepa_jax.retrieval.searching.answers import Answer, Query
 from xjepa_jax.retrieval.searching.feedback import combine
-from xjepa_jax.retrieval.searching.query_image import read_query
 from xjepa_jax.retrieval.searching.searcher import Searcher
 from xjepa_jax.serve.asking import Question
 from xjepa_jax.serve.ground import Ground, spread
@@ -78,11 +77,10 @@ class Archive:
     Raises:
       SearchError: there is no such row.
     """
-    try:
-      with self._lock:
-        entries = self.files.take(rows)
-    except IndexError as error:
-      raise SearchError(f"there is no such tile ({error}).") from error
+    for row in rows:
+      self._check(row)
+    with self._lock:
+      entries = self.files.take(rows)
     return [tile_json(entry) for entry in entries]
 
   def views(self, row: int) -> list[Json]:
@@ -112,8 +110,14 @@ class Archive:
       filter = question.filter(self.sensors, query.sensor)
       return self.searcher.answer([query], question.k, filter)[0]
 
-  def query_of_upload(self, path: str, sensor: str | None = None) -> tuple[Query, bytes]:
-    """What an image file asks for, and its picture as PNG.
+  def query_of_upload(
+    self,
+    path: str,
+    sensor: str | None = None,
+    offset: float | None = None,
+    trust_units: bool = False,
+  ) -> tuple[Query, bytes]:
+    """What an image file asks for, and its picture as PNG; arguments as `read_query` has them.
 
     Raises:
       XJepaError: it cannot be read, or does not fit the encoder; or there is none.
@@ -122,15 +126,15 @@ class Archive:
     if encoder is None:
       raise SearchError("nothing can be uploaded: the encoder of this archive is not there.")
     with self._lock:
-      query = self.searcher.query_of_image(path, sensor)
-      image = read_query(path, encoder.inputs, query.sensor)
-    return query, _png(picture(encoder.inputs[query.sensor].sensor, image.values))
+      query = self.searcher.query_of_image(path, sensor, offset, trust_units)
+    assert query.image is not None
+    return query, _png(picture(encoder.inputs[query.sensor].sensor, query.image))
 
   @functools.cached_property
   def plane(self) -> Plane:
     """The descriptor space on a plane."""
     with self._lock:
-      return plane(self.files, self.ground.places())
+      return plane(self.files, self.ground.places)
 
   def plane_json(self) -> Json:
     """The plane as the page gets it: a point a row, with its id and the number of its sensor."""
@@ -161,25 +165,32 @@ class Archive:
     Raises:
       SearchError: there is no such row.
     """
-    if not 0 <= row < len(self.files):
-      raise SearchError(f"there is no tile {row}; the archive has {len(self.files):,}.")
+    self._check(row)
     with self._lock:
       (entry,) = self.files.take([row])
       if entry["sensor"] not in self.searcher.shown:
         return _png(np.full((64, 64, 3), _UNKNOWN, np.uint8))
       return _png(self._pictures.picture(row))
 
+  def _check(self, row: int) -> None:
+    """Before it becomes a number of 64 bits, which not every row that is asked for fits."""
+    if not 0 <= row < len(self.files):
+      raise SearchError(f"there is no such tile: row {row} of {len(self.files):,}.")
+
   def _query(self, question: Question, upload: Query | None) -> Query:
     if upload is None:
       return self.searcher.query_of_rows(question.like, question.unlike)
     if not (question.like or question.unlike):
       return upload
+    rows = (*question.like, *question.unlike)
+    for row in rows:
+      self._check(row)
     unlike = self.files.vectors_of(question.unlike) if question.unlike else None
     positive = np.stack([upload.vector, *self.searcher.files.vectors_of(question.like)])
     entries = self.files.take(question.like)
     same = all(entry["sensor"] == upload.sensor for entry in entries)
-    rows = (*question.like, *question.unlike)
-    return Query(upload.title, upload.sensor if same else "", combine(positive, unlike), rows)
+    vector = combine(positive, unlike)
+    return Query(upload.title, upload.sensor if same else "", vector, rows, mixed=True)
 
   @functools.cached_property
   def _dated(self) -> bool:

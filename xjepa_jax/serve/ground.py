@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import shapely
 
 from xjepa_jax.retrieval.embedding.files import EmbeddingFiles
 from xjepa_jax.retrieval.indexes.base import Box, Filter
@@ -29,6 +31,28 @@ class View:
   count: int
 
 
+@dataclasses.dataclass(frozen=True)
+class Places:
+  """The rows of every place, in the order of its first row.
+
+  Attributes:
+    rows: (N,) of the archive, place by place, each place's in their order.
+    starts: (P + 1,) where each place's begin; the last is N.
+  """
+
+  rows: np.ndarray
+  starts: np.ndarray
+
+  def __len__(self) -> int:
+    return len(self.starts) - 1
+
+  def rows_of(self, places: np.ndarray) -> np.ndarray:
+    """All rows of some places, by the places' numbers, rising."""
+    chosen = np.zeros(len(self), bool)
+    chosen[places] = True
+    return np.sort(self.rows[np.repeat(chosen, np.diff(self.starts))])
+
+
 class Ground:
   """Outlines of all tiles as boxes, and the tiles of each place.
 
@@ -39,11 +63,10 @@ class Ground:
   def __init__(self, files: EmbeddingFiles):
     columns = ["id", "bbox"] if files.description.georeferenced else ["id"]
     tables = list(files.tables(columns=columns))
-    ids = pa.chunked_array([chunk for table in tables for chunk in table["id"].chunks], pa.string())
-    encoded = ids.combine_chunks().dictionary_encode()
-    self._place = encoded.indices.to_numpy()
+    self._place = place_numbers([table["id"] for table in tables])
     boxes = [_boxes(table) for table in tables if "bbox" in table.column_names]
-    self._boxes = np.concatenate(boxes) if boxes else np.full((len(ids), 4), np.nan)
+    self._boxes = np.concatenate(boxes) if boxes else np.full((len(self._place), 4), np.nan)
+    self._round = _across(files, self._boxes)
 
   @functools.cached_property
   def bounds(self) -> Box | None:
@@ -52,13 +75,14 @@ class Ground:
       return None
     west, south = np.nanmin(self._boxes[:, :2], axis=0)
     east, north = np.nanmax(self._boxes[:, 2:], axis=0)
+    if self._round.any():
+      west, east = -180.0, 180.0
     return float(west), float(south), float(east), float(north)
 
   def rows_of_place(self, row: int) -> tuple[int, ...]:
     """All rows with the id of a row, itself among them."""
-    place = self._place[row]
-    first, last = np.searchsorted(self._sorted, (place, place + 1))
-    return tuple(sorted(int(found) for found in self._order[first:last]))
+    places, place = self.places, self._place[row]
+    return tuple(places.rows[places.starts[place] : places.starts[place + 1]].tolist())
 
   def view(self, box: Box, most: int) -> View:
     """The places in a part of the map.
@@ -72,12 +96,9 @@ class Ground:
     """
     inside = np.zeros(len(self._boxes), bool)
     for west, south, east, north in Filter(bbox=box).boxes():  # comparisons with NaN are false
-      inside |= (
-        (self._boxes[:, 0] <= east)
-        & (self._boxes[:, 2] >= west)
-        & (self._boxes[:, 1] <= north)
-        & (self._boxes[:, 3] >= south)
-      )
+      begins, ends = self._boxes[:, 0] <= east, self._boxes[:, 2] >= west
+      along = np.where(self._round, begins | ends, begins & ends)
+      inside |= along & (self._boxes[:, 1] <= north) & (self._boxes[:, 3] >= south)
     rows = np.flatnonzero(inside)
     _, first = np.unique(self._place[rows], return_index=True)
     firsts = rows[np.sort(first)]
@@ -85,18 +106,12 @@ class Ground:
     return View(tuple(self.rows_of_place(int(row)) for row in shown), len(firsts))
 
   @functools.cached_property
-  def _order(self) -> np.ndarray:
-    return np.argsort(self._place, kind="stable")
-
-  @functools.cached_property
-  def _sorted(self) -> np.ndarray:
-    return self._place[self._order]
-
-  def places(self) -> list[np.ndarray]:
-    """The rows of every place, in the order of its first row."""
-    _, first = np.unique(self._sorted, return_index=True)
-    groups = np.split(self._order, first[1:])
-    return sorted(groups, key=lambda rows: int(rows[0]))
+  def places(self) -> Places:
+    """All of them."""
+    # Places are numbered by their first rows, so sorted by number they are in that order.
+    counts = np.bincount(self._place)
+    starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
+    return Places(np.argsort(self._place, kind="stable"), starts)
 
 
 def spread(count: int, most: int, turn: int = 0) -> np.ndarray:
@@ -106,6 +121,35 @@ def spread(count: int, most: int, turn: int = 0) -> np.ndarray:
   step = count / most
   offset = turn * step * 0.381966 % step  # the golden section: turns fall between earlier ones
   return (np.arange(most) * step + offset).astype(np.int64)
+
+
+def place_numbers(ids: Sequence[pa.ChunkedArray]) -> np.ndarray:
+  """(N,) int64 number of the place of each row, numbered as they come; ids are strings."""
+  # Of large strings, for the ids of an archive may have more than 2 GiB, and never copied together.
+  chunks = [chunk.cast(pa.large_string()) for column in ids for chunk in column.chunks]
+  encoded = pa.chunked_array(chunks, pa.large_string()).dictionary_encode()
+  numbers = [chunk.indices.to_numpy() for chunk in encoded.chunks]
+  return np.concatenate(numbers).astype(np.int64) if numbers else np.zeros(0, np.int64)
+
+
+def _across(files: EmbeddingFiles, boxes: np.ndarray) -> np.ndarray:
+  """(N,) bool: boxes that cross the antimeridian, their west east of their east.
+
+  A tile across it has an outline of two parts, one at either end of the map, and so a box all
+  around the globe, which is narrowed here. A tile around a pole has one part, and keeps its box.
+
+  Args:
+    files: of the archive.
+    boxes: (N, 4) west, south, east, north; narrowed in place.
+  """
+  wide = np.flatnonzero((boxes[:, 0] <= -180) & (boxes[:, 2] >= 180))
+  for row, entry in zip(wide, files.take(wide), strict=True):
+    if entry.get("footprint"):
+      parts = shapely.bounds(shapely.get_parts(shapely.from_wkb(entry["footprint"])))
+      at_west, at_east = parts[:, 0] <= -180, parts[:, 2] >= 180
+      if not (at_west & at_east).any():
+        boxes[row, 0], boxes[row, 2] = parts[at_east, 0].min(), parts[at_west, 2].max()
+  return boxes[:, 0] > boxes[:, 2]
 
 
 def _boxes(table: pa.Table) -> np.ndarray:

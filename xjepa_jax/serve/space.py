@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 
 import numpy as np
 
 from xjepa_jax.retrieval.embedding.files import EmbeddingFiles
-from xjepa_jax.serve.ground import spread
+from xjepa_jax.serve.ground import Places, spread
 
 _ROWS = 4000
 
@@ -28,19 +27,19 @@ class Plane:
   share: float
 
 
-def plane(files: EmbeddingFiles, places: Sequence[np.ndarray], most: int = _ROWS) -> Plane:
+def plane(files: EmbeddingFiles, places: Places, most: int = _ROWS) -> Plane:
   """The two principal components of a sample.
 
   Args:
     files: of the archive.
-    places: rows of each place; a place is taken with all its rows or left out.
+    places: of the archive; one is taken with all its rows or left out.
     most: rows, about.
   """
-  total = sum(len(rows) for rows in places)
+  total = len(places.rows)
   if not total:
     return Plane(np.zeros(0, np.int64), np.zeros((0, 2)), 0.0)
   taken = spread(len(places), max(round(len(places) * min(most / total, 1.0)), 1))
-  rows = np.sort(np.concatenate([places[number] for number in taken]))
+  rows = places.rows_of(taken)
   vectors = np.asarray(files.vectors_of(rows), np.float64)
   points, share = principal_components(vectors)
   return Plane(rows, points / max(float(np.abs(points).max()), 1e-12), share)

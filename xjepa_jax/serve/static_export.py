@@ -15,8 +15,6 @@ import json
 import os
 from typing import Any
 
-import numpy as np
-
 from xjepa_jax.errors import WriteError
 from xjepa_jax.serve.archive import Archive
 from xjepa_jax.serve.asking import Question
@@ -72,12 +70,13 @@ def export_page(archive: Archive, directory: str, queries: int | None, k: int) -
 
 def _asked(archive: Archive, most: int | None) -> list[int]:
   """Whole places, so that a scene can be asked for from each of its sensors."""
-  places = archive.ground.places()
+  places = archive.ground.places
   count = len(archive.files)
   if most is None or most >= count:
     return list(range(count))
   taken = spread(len(places), max(round(len(places) * most / count), 1))
-  return sorted(int(row) for row in np.concatenate([places[number] for number in taken]))
+  found: list[int] = places.rows_of(taken).tolist()
+  return found
 
 
 def _hits(archive: Archive, row: int, sensor: str, k: int) -> list[list[Any]]:

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
 from xjepa_jax.data.raster import SUFFIXES, read_header
-from xjepa_jax.errors import SearchError, TooLargeError, XJepaError
+from xjepa_jax.errors import ImageError, SearchError, TooLargeError
 from xjepa_jax.retrieval.searching.answers import Query
 
 if TYPE_CHECKING:
@@ -34,6 +34,15 @@ class Limits:
 
   bytes: int = 2**26
   pixels: int = 2**24
+
+
+@dataclasses.dataclass(frozen=True)
+class Told:
+  """What a person says of an image, as `query_image.read_query` takes it."""
+
+  sensor: str | None = None
+  offset: float | None = None
+  trust_units: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,27 +123,28 @@ async def receive(body: AsyncIterator[bytes], declared: str | None, most: int, p
     raise SearchError("the uploaded file is empty.")
 
 
-def described(archive: Archive, path: str, name: str, sensor: str | None, most: int) -> Upload:
+def described(archive: Archive, path: str, name: str, told: Told, most: int) -> Upload:
   """What an uploaded file asks for.
 
   Args:
     archive: that is asked; it has an encoder.
     path: of the file, its suffix that of `name`.
     name: what its owner calls it: `safe_name`'s.
-    sensor: whose image it is; None finds it by its bands.
+    told: of its sensor and its values.
     most: pixels x bands that its header may declare.
 
   Raises:
-    XJepaError: the file cannot be read, or does not fit the encoder; its message has `name` for
+    SearchError: the file cannot be read, or does not fit the encoder; its message has `name` for
       the path.
+    XJepaError: something else is wrong, and is no concern of whoever asked.
   """
   try:
     read_header(path, most)
-    query, picture = archive.query_of_upload(path, sensor)
-  except XJepaError as error:
+    query, picture = archive.query_of_upload(path, told.sensor, told.offset, told.trust_units)
+  except (ImageError, SearchError) as error:
     raise SearchError(str(error).replace(path, name)) from error
   title = query.title.replace(os.path.basename(path), name)
-  return Upload(dataclasses.replace(query, title=title), picture)
+  return Upload(dataclasses.replace(query, title=title, image=None), picture)
 
 
 def _too_large(most: int) -> str:

@@ -54,12 +54,21 @@ BACKENDS = (
   "exact",
   "faiss",
   "faiss ivf",
+  "faiss rabitq",
   "qdrant",
   "qdrant graph",
   "qdrant client",
   "pgvector",
   "pgvector exact",
 )
+
+
+# Approximate whatever the size: archives of tests are small enough to be searched exactly.
+APPROXIMATE: dict[str, tuple[str, dict[str, Any]]] = {
+  "qdrant graph": ("qdrant", {"full_scan_below": 1}),
+  "faiss probing": ("faiss", {"flat_below": 0, "lists": 16}),
+  "faiss rabitq probing": ("faiss", {"kind": "rabitq", "flat_below": 0, "lists": 16}),
+}
 
 
 @pytest.fixture(scope="session", params=BACKENDS)
@@ -79,9 +88,17 @@ def make(name: str, fixture: Any) -> Index:
   if name == "faiss ivf":  # all lists: nothing is lost but to rounding
     pytest.importorskip("faiss")
     return make_index("faiss", {"flat_below": 0, "lists": 8, "recall": 1.0})
-  if name in ("qdrant", "qdrant graph"):
+  if name == "faiss rabitq":  # the same; a bit of each of 16 numbers is little to go by
+    pytest.importorskip("faiss")
+    settings = {"kind": "rabitq", "flat_below": 0, "lists": 8, "recall": 1.0, "refine": 100}
+    return make_index("faiss", settings)
+  if name in APPROXIMATE:
+    backend, settings = APPROXIMATE[name]
+    pytest.importorskip({"faiss": "faiss", "qdrant": "qdrant_edge"}[backend])
+    return make_index(backend, settings)
+  if name == "qdrant":
     pytest.importorskip("qdrant_edge")
-    return make_index("qdrant", {"full_scan_below": 100} if name == "qdrant graph" else {})
+    return make_index("qdrant", {})
   if name == "qdrant client":
     client = pytest.importorskip("qdrant_client").QdrantClient(":memory:")
     from xjepa_jax.retrieval.indexes.qdrant_index import QdrantIndex

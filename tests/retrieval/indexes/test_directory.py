@@ -166,6 +166,53 @@ def test_settings_come_from_preset_config_and_options(
   assert "it is a directory" in capsys.readouterr().err
 
 
+def test_without_a_back_end_named_the_size_decides_and_is_said(
+  movable: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+  pytest.importorskip("faiss")
+  command = ["--embeddings", str(movable / "embeddings"), "--out", str(movable / "made")]
+  assert main(command) == 0
+  assert "Back end exact, for 1,500 vectors are no more than 1,000,000" in capsys.readouterr().out
+  monkeypatch.setattr("xjepa_jax.retrieval.index._EXACT_UP_TO", 1499)
+  assert main(command) == 0
+  assert "Back end faiss, for 1,500 vectors are more than 1,499" in capsys.readouterr().out
+  assert read_description(str(movable / "made")).backend == "faiss"
+  monkeypatch.setattr("xjepa_jax.retrieval.index.importlib.util.find_spec", lambda name: None)
+  assert main(command) == 0
+  assert "Back end exact, for faiss is not installed" in capsys.readouterr().out
+  assert read_description(str(movable / "made")).backend == "exact"
+  assert main([*command, "--backend", "faiss"]) == 0  # whatever the size, as it is named
+  assert "Back end" not in capsys.readouterr().out
+
+
+def test_a_recall_that_is_not_reached_is_told(
+  movable: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+  pytest.importorskip("faiss")
+  config = movable / "settings.json"
+  config.write_text('{"flat_below": 100, "lists": 16, "refine": 1}')
+  command = ["--embeddings", str(movable / "embeddings"), "--out", str(movable / "made")]
+  command += ["--backend", "faiss", "--config", str(config)]
+  assert main([*command, "--preset", "rabitq"]) == 0
+  assert "Warning: of the true ten best, " in capsys.readouterr().out
+  assert main([*command, "--preset", "flat"]) == 0
+  assert "Warning" not in capsys.readouterr().out
+
+
+def test_an_exact_index_is_written_a_part_at_a_time(
+  files: EmbeddingFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+  def all_at_once(self: EmbeddingFiles) -> np.ndarray:
+    raise MemoryError
+
+  expected = files.vectors()
+  monkeypatch.setattr(EmbeddingFiles, "vectors", all_at_once)
+  directories.build_index(files, str(tmp_path / "index"), "exact", {})
+  found = np.load(tmp_path / "index" / "vectors.npy")
+  assert found.dtype == np.float32
+  np.testing.assert_array_equal(found, expected)
+
+
 def test_an_index_is_described_in_json_that_anyone_can_read(movable: Path) -> None:
   content = json.loads((movable / "index" / "index.json").read_text())
   assert content["format"] == "xjepa_jax index 1"

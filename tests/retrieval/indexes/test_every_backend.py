@@ -65,7 +65,7 @@ def test_a_filtered_search_finds_what_a_loop_over_all_rows_finds(
   rows, scores = archives.answers(archive, queries, 10, FILTERS[name])
   hits = index.search(queries, 10, FILTERS[name])
   assert hits.rows.dtype == np.int64 and hits.scores.dtype == np.float32
-  coarse = index.settings().get("kind") == "sq8"  # ranks by 8-bit numbers
+  coarse = index.settings().get("kind") in ("sq8", "rabitq")  # ranks by 8-bit numbers
   graph = "ef" in index.settings() and not index.settings()["exact"]
   if coarse or graph:
     assert np.array_equal(hits.rows < 0, rows < 0)

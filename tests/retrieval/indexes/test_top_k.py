@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import numpy as np
 import pytest
 from jax.sharding import Mesh
 
+from tests.retrieval.indexes import archive as archives
 from xjepa_jax.retrieval import ranking
+from xjepa_jax.retrieval.embedding.files import EmbeddingFiles
 from xjepa_jax.retrieval.indexes import top_k
+from xjepa_jax.retrieval.indexes.exact import ExactIndex
 from xjepa_jax.training.mesh import make_mesh
 
 
@@ -61,3 +66,23 @@ def test_one_device_and_eight_answer_alike() -> None:
     _, rows = top_k.searcher(mesh, 3, 1.0)(placed, all_rows, jax.numpy.asarray(archive[:2]))
     answers.append(np.asarray(rows))
   np.testing.assert_array_equal(answers[0], answers[1])
+
+
+def test_programs_are_compiled_for_a_few_numbers_of_hits_only(
+  archive: archives.Archive, files: EmbeddingFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+  asked, searcher = [], top_k.searcher
+
+  def counted(mesh: Mesh, k: int, recall: float) -> Any:
+    asked.append(k)
+    return searcher(mesh, k, recall)
+
+  monkeypatch.setattr(top_k, "searcher", counted)
+  index = ExactIndex()
+  index.build(files)
+  for k in (5, 6, 7, 8, 1400, 1500, 2000):
+    hits = index.search(archive.vectors[:2], k)
+    rows, scores = archives.answers(archive, archive.vectors[:2], k, archives.Filter())
+    np.testing.assert_array_equal(hits.rows, rows)
+    np.testing.assert_allclose(hits.scores, scores, atol=1e-5)
+  assert asked == [8, 8, 8, 8, 1500, 1500, 1500]

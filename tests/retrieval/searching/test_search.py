@@ -221,6 +221,26 @@ def test_queries_that_cannot_be_asked_say_why(
   assert "belongs to --like" in refused(made, capsys, *known, "--unlike", "x")
 
 
+def test_values_in_other_units_are_refused_unless_they_are_trusted(
+  made: Made, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+  linear, late = str(tmp_path / "linear.npy"), str(tmp_path / "late.npy")
+  np.save(linear, (10 ** (sar(11) / 10)).astype(np.float32))
+  np.save(late, optical(4) + np.uint16(1000))
+  said = refused(made, capsys, "--image", linear)
+  assert "linear power or scaled bytes, expected dB" in said and "trust its units" in said
+  # A single image may be bright by nature, so that one is not refused.
+  assert "+1000 of processing baseline 04.00" in ask(made, capsys, "--image", late)["query"]
+  assert ask(made, capsys, "--image", linear, "--trust-units")["hits"]
+  answer = ask(made, capsys, "--image", late, "--offset", "-1000", "--k", "1")
+  assert answer["hits"][0]["id"] == "simulated-0-0000004"
+  table = tmp_path / "queries.csv"
+  table.write_text("image\nlinear.npy\n")
+  assert "linear power" in refused(made, capsys, "--batch", str(table))
+  assert ask(made, capsys, "--batch", str(table), "--trust-units")["hits"]
+  assert "expected a number" in refused(made, capsys, "--image", late, "--offset", "nan")
+
+
 def test_another_encoder_than_the_one_that_embedded_is_refused(
   made: Made, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -47,7 +47,9 @@ def make_index(backend: str, settings: Mapping[str, Any]) -> Index:
       near = difflib.get_close_matches(name, fields, 1)
       hint = f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(fields)}."
       raise SearchIndexError(f"the back end {backend} has no setting {name!r}{hint}")
-    default = fields[name].default
+    field = fields[name]
+    factory = field.default_factory
+    default = field.default if factory is dataclasses.MISSING else factory()
     number = isinstance(default, float) and type(value) is int
     if not number and type(value) is not type(default):
       raise SearchIndexError(

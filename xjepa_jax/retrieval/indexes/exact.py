@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from xjepa_jax.retrieval.embedding.files import EmbeddingFiles
+from xjepa_jax.retrieval.embedding.files import EmbeddingFiles, table_vectors
 from xjepa_jax.retrieval.indexes.base import Filter, Hits, check_query
 from xjepa_jax.retrieval.indexes.filters import FilterColumns
 
@@ -40,6 +40,9 @@ PRESETS = {"exact": ExactSettings(), "approximate": ExactSettings(recall=0.99)}
 class ExactIndex:
   """Vectors as they are, sharded over the mesh at the first search.
 
+  Attributes:
+    columns: what filters look at, of every row.
+
   Args:
     settings: of the index.
     mesh: its devices share the rows; None takes all devices. With several processes, all search
@@ -57,11 +60,11 @@ class ExactIndex:
     self.dimensions = 0
     self.sensors: tuple[str, ...] = ()
     self._vectors = np.zeros((0, 0), np.float32)
-    self._columns = FilterColumns()
+    self.columns = FilterColumns()
     self.__dict__.pop("_archive", None)
 
   def __len__(self) -> int:
-    return len(self._columns)
+    return len(self.columns)
 
   def settings(self) -> Mapping[str, Any]:
     """As JSON holds them."""
@@ -70,15 +73,31 @@ class ExactIndex:
   def build(self, files: EmbeddingFiles, directory: str | None = None) -> None:
     """Makes it hold the rows of `files` and nothing else; see `Index.build`."""
     self._clear()
-    self.add(files)
+    if directory is None or not len(files):
+      self.add(files)
+      return
+    # Into the file that `save` leaves there: an archive may be larger than the memory.
+    shape = len(files), files.description.dimensions
+    path = os.path.join(directory, _VECTORS)
+    vectors = np.lib.format.open_memmap(path, "w+", np.float32, shape)
+    at = 0
+    for table in files.tables(columns=["embedding"]):
+      vectors[at : at + len(table)] = table_vectors(table)
+      at += len(table)
+    vectors.flush()
+    self._take(vectors, files)
 
   def add(self, files: EmbeddingFiles) -> None:
     """Appends the rows of `files`, numbered on from `len(self)`."""
     vectors = files.vectors()
     if len(self):
       vectors = np.concatenate([self._vectors, vectors])
+    self._take(vectors, files)
+
+  def _take(self, vectors: np.ndarray, files: EmbeddingFiles) -> None:
+    """Holds these vectors, the last of them of the rows of `files`."""
     self._vectors = vectors
-    self._columns = self._columns.with_rows_of(files)
+    self.columns = self.columns.with_rows_of(files)
     self.dimensions = vectors.shape[1]
     self.sensors = tuple(sorted({*self.sensors, *files.description.sensors}))
     self.__dict__.pop("_archive", None)
@@ -94,16 +113,18 @@ class ExactIndex:
     among = min(k, len(self))
     if not among or not len(vectors):
       return hits
-    mask = self._columns.mask(filter)
+    mask = self.columns.mask(filter)
     archive, everything = self._archive
     allowed = everything if mask is None else top_k.place(mask, self._mesh)
-    run = top_k.searcher(self._mesh, among, self._settings.recall)
+    # A program is compiled for every number of hits: few numbers, for any k.
+    found_at_once = min(1 << (among - 1).bit_length(), len(self))
+    run = top_k.searcher(self._mesh, found_at_once, self._settings.recall)
     for start in range(0, len(vectors), _QUERIES):
       some = vectors[start : start + _QUERIES]
       padded = np.zeros((1 << (len(some) - 1).bit_length(), self.dimensions), np.float32)
       padded[: len(some)] = some
       answers = run(archive, allowed, jnp.asarray(padded))
-      scores, rows = (np.asarray(each)[: len(some)] for each in answers)
+      scores, rows = (np.asarray(each)[: len(some), :among] for each in answers)
       found = slice(start, start + len(some))
       hits.scores[found, :among] = scores
       hits.rows[found, :among] = np.where(scores > -np.inf, rows, -1)
@@ -111,16 +132,19 @@ class ExactIndex:
 
   def save(self, directory: str) -> None:
     """Writes vectors and the columns of filters."""
-    np.save(os.path.join(directory, _VECTORS), self._vectors)
-    self._columns.write(os.path.join(directory, _ROWS))
+    path = os.path.join(directory, _VECTORS)
+    written = isinstance(self._vectors, np.memmap) and self._vectors.filename
+    if not (written and os.path.exists(path) and os.path.samefile(written, path)):
+      np.save(path, self._vectors)
+    self.columns.write(os.path.join(directory, _ROWS))
 
   def load(self, directory: str) -> None:
     """Reads what `save` wrote; the vectors stay on the disk until the first search."""
     self._clear()
     self._vectors = np.load(os.path.join(directory, _VECTORS), mmap_mode="r", allow_pickle=False)
-    self._columns = FilterColumns.read(os.path.join(directory, _ROWS))
+    self.columns = FilterColumns.read(os.path.join(directory, _ROWS))
     self.dimensions = self._vectors.shape[1]
-    self.sensors = self._columns.sensors()
+    self.sensors = self.columns.sensors()
 
   def close(self) -> None:
     """Forgets its vectors."""

@@ -2,7 +2,8 @@
 
 Vectors are put into lists by their nearest centroid, and a query looks at the lists of its nearest
 centroids (an inverted file: Jegou et al., 2011), `nprobe` of them. How many are needed for a recall
-depends on the archive, so it is measured on it. Small archives are searched exactly.
+depends on the archive, so it is measured on it, within and across sensors. Small archives are
+searched exactly.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from xjepa_jax.errors import SearchIndexError
 from xjepa_jax.retrieval.embedding.files import EmbeddingFiles, table_vectors
 from xjepa_jax.retrieval.indexes.base import Filter, Hits, check_query
 from xjepa_jax.retrieval.indexes.filters import FilterColumns
-from xjepa_jax.retrieval.indexes.probing import fewest_probes
+from xjepa_jax.retrieval.indexes.probing import fewest_probes, lists_looked_at
 
 _INDEX = "vectors.faiss"
 _ROWS = "rows.parquet"
@@ -37,9 +38,12 @@ class FaissSettings:
     kind: "sq8": lists of vectors in 8 bits a number; "rabitq": one bit a number (Gao and Long,
       2024), the best of them ranked again in 8 bits: more bytes, less time; "flat": all, exactly.
     recall: the share of the true ten best that is to be found, of rows of the archive as queries.
-    found: what of it was found when the index was built; set by the index.
+    found: what of it was found when the index was built, in the worst direction; set by the index.
+    recalls: what was found in each direction: "all" without a filter, "a->b" of rows of sensor a
+      with a filter to b; set by the index.
     lists: of the inverted file; 0: the power of two next to four times the square root of the rows.
-    nprobe: lists that a query looks at; 0: as few as reach `recall`.
+    nprobe: lists that a query looks at without a filter, and the more the fewer rows pass one; 0:
+      as few as reach `recall` in all directions.
     refine: of "rabitq": how many times k are ranked again.
     flat_below: with fewer rows the kind is "flat".
     seed: of the centroids and of the rows that recall is measured with.
@@ -48,6 +52,7 @@ class FaissSettings:
   kind: str = "sq8"
   recall: float = 0.98
   found: float = 0.0
+  recalls: Mapping[str, float] = dataclasses.field(default_factory=dict)
   lists: int = 0
   nprobe: int = 0
   refine: int = 20
@@ -64,6 +69,9 @@ PRESETS = {
 
 class FaissIndex:
   """Vectors in a faiss index, and beside them the columns of filters.
+
+  Attributes:
+    columns: what filters look at, of every row.
 
   Args:
     settings: of the index.
@@ -88,10 +96,10 @@ class FaissIndex:
     self.dimensions = 0
     self.sensors: tuple[str, ...] = ()
     self._index: Any = None
-    self._columns = FilterColumns()
+    self.columns = FilterColumns()
 
   def __len__(self) -> int:
-    return len(self._columns)
+    return len(self.columns)
 
   def settings(self) -> Mapping[str, Any]:
     """As JSON holds them; what was chosen by measuring is in them once built."""
@@ -110,24 +118,22 @@ class FaissIndex:
       self._prepare(files)
     for table in files.tables(_ADD, columns=["embedding"]):
       self._index.add(table_vectors(table))
-    self._columns = self._columns.with_rows_of(files)
+    self.columns = self.columns.with_rows_of(files)
     self.sensors = tuple(sorted({*self.sensors, *files.description.sensors}))
     if first and self._settings.kind != "flat" and not self._settings.nprobe:
-      nprobe, found = fewest_probes(files, self._probe, self._settings)
-      self._settings = dataclasses.replace(self._settings, nprobe=nprobe, found=round(found, 4))
+      self._measure(files)
 
   def search(self, vectors: np.ndarray, k: int, filter: Filter | None = None) -> Hits:
     """The k best rows that pass the filter; see `Index.search`."""
     vectors = check_query(self, vectors, k, filter)
     hits = Hits.none(len(vectors), k)
-    mask = self._columns.mask(filter)
+    mask = self.columns.mask(filter)
     passing = len(self) if mask is None else int(np.count_nonzero(mask))
     among = min(k, passing)
     if not among or not len(vectors):
       return hits
-    # Rows that pass lie thinner in the lists: as many of them are looked at as without a filter.
-    lists, share = self._settings.lists, passing / len(self)
-    nprobe = min(lists, int(np.ceil(self._settings.nprobe / share)))
+    lists = self._settings.lists
+    nprobe = lists_looked_at(self._settings.nprobe, lists, passing / len(self))
     scores, rows = self._probe(vectors, among, nprobe, mask)
     short = np.flatnonzero(rows[:, -1] < 0)
     if len(short) and nprobe < lists:
@@ -139,14 +145,14 @@ class FaissIndex:
   def save(self, directory: str) -> None:
     """Writes faiss's file and the columns of filters."""
     self._faiss.write_index(self._index, os.path.join(directory, _INDEX))
-    self._columns.write(os.path.join(directory, _ROWS))
+    self.columns.write(os.path.join(directory, _ROWS))
 
   def load(self, directory: str) -> None:
     """Reads what `save` wrote."""
     self._index = self._faiss.read_index(os.path.join(directory, _INDEX))
-    self._columns = FilterColumns.read(os.path.join(directory, _ROWS))
+    self.columns = FilterColumns.read(os.path.join(directory, _ROWS))
     self.dimensions = self._index.d
-    self.sensors = self._columns.sensors()
+    self.sensors = self.columns.sensors()
 
   def close(self) -> None:
     """Forgets its vectors."""
@@ -176,6 +182,15 @@ class FaissIndex:
     some = min(count, max(_TRAIN * lists, _TRAIN_ALL))
     chosen = np.sort(rng.choice(count, some, replace=False))
     self._index.train(files.vectors_of(chosen))
+
+  def _measure(self, files: EmbeddingFiles) -> None:
+    """Decides how many lists a query looks at."""
+    of = self.columns.by_sensor()
+    nprobe, recalls = fewest_probes(files, of, self._probe, self._settings)
+    recalls = {name: round(recall, 4) for name, recall in recalls.items()}
+    self._settings = dataclasses.replace(
+      self._settings, nprobe=nprobe, found=min(recalls.values()), recalls=recalls
+    )
 
   def _probe(
     self, vectors: np.ndarray, k: int, nprobe: int, mask: np.ndarray | None = None

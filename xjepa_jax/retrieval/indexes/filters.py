@@ -62,6 +62,10 @@ class FilterColumns:
     """These rows and then those of `files`."""
     return FilterColumns(pa.concat_tables([self._table, *filter_tables(files)]).combine_chunks())
 
+  def by_sensor(self) -> dict[str, np.ndarray]:
+    """Sensor -> (N,) bool: which rows are of it."""
+    return {key: self._mask(Filter(sensors=(key,))) for key in self.sensors()}
+
   def mask(self, filter: Filter | None) -> np.ndarray | None:
     """(N,) bool, not to be written to: which rows pass; None if all do."""
     if filter is None or filter.passes_all():

@@ -1,13 +1,22 @@
-"""How many lists a query has to look at, measured on the archive itself."""
+"""How many lists a query has to look at, measured on the archive itself.
+
+Descriptors of two sensors differ by more than noise, so a query of one sensor lies far from the
+lists that hold the other's rows. What its own neighbours need says nothing of what those need: the
+recall is measured without a filter, and from each sensor to each other one.
+"""
 
 from __future__ import annotations
 
+import itertools
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 
 from xjepa_jax.retrieval.embedding.files import EmbeddingFiles, table_vectors
 
+EVERYTHING = "all"  # the direction without a filter
 _K = 10
 _QUERIES = 1000
 # The measured recall of 1,000 queries strays by about this much: asked for above the goal, and
@@ -17,67 +26,153 @@ _BLOCK = 1 << 15
 
 
 class Probe(Protocol):
-  """A search that looks at some lists."""
+  """A search that looks at some lists; `mask` (N,) bool tells which rows may be hits."""
 
-  def __call__(self, vectors: np.ndarray, k: int, nprobe: int) -> tuple[np.ndarray, np.ndarray]:
+  def __call__(
+    self, vectors: np.ndarray, k: int, nprobe: int, mask: np.ndarray | None = None
+  ) -> tuple[np.ndarray, np.ndarray]:
     """(Q, k) scores and rows."""
 
 
-def fewest_probes(files: EmbeddingFiles, probe: Probe, settings: Any) -> tuple[int, float]:
+def lists_looked_at(nprobe: int, lists: int, share: float) -> int:
+  """Lists that a filter asks for which a `share` of the rows passes.
+
+  They lie thinner in the lists: as many of them are looked at as without a filter.
+  """
+  return min(lists, math.ceil(nprobe / share))
+
+
+def fewest_probes(
+  files: EmbeddingFiles, of: Mapping[str, np.ndarray], probe: Probe, settings: Any
+) -> tuple[int, dict[str, float]]:
   """The fewest lists with which the ten nearest neighbours of some rows are found.
 
   Args:
     files: the rows of the index; some are taken as queries, each without itself as a hit.
+    of: sensor -> (N,) bool: which rows are of it.
     probe: the search.
     settings: `FaissSettings` with "recall", "lists" and "seed".
 
   Returns:
-    A number of lists, and the recall with it. Where stored vectors are too coarse for the recall
-    that is asked for, almost the best that they can do.
+    A number of lists, to be given to `lists_looked_at`, and the recall with it: of all rows without
+    a filter ("all"), and of rows of a with a filter to b ("a->b"). Where stored vectors are too
+    coarse for the recall that is asked for, almost the best that they can do.
   """
-  rng = np.random.default_rng(settings.seed)
-  own = np.sort(rng.choice(len(files), min(len(files), _QUERIES), replace=False))
+  own = _sample(of, np.random.default_rng(settings.seed))
   queries = files.vectors_of(own)
-  truth = neighbours(files, queries, own)
-
-  def recall(nprobe: int) -> float:
-    _, rows = probe(queries, _K + 1, nprobe)
-    found = [
-      len(np.intersect1d(true, row[row != itself][:_K]))
-      for true, row, itself in zip(truth, rows, own, strict=True)
-    ]
-    return sum(found) / truth.size
-
-  least, most = 1, settings.lists
-  best = recall(most)
-  goal = settings.recall + _MARGIN
-  if goal > best:
-    goal = best if settings.recall == 1 else best - _MARGIN
+  truths = neighbours(files, queries, own, of)
+  lists = settings.lists
+  recalls = {EVERYTHING: _recall(probe, queries, own, _merged(truths), lists)}
+  for a, b in itertools.permutations(of, 2):
+    mine = of[a][own]
+    if mine.any() and of[b].any():
+      truth = truths[b][1][mine]
+      recalls[f"{a}->{b}"] = _recall(probe, queries[mine], own[mine], truth, lists, of[b])
+  found = {name: recall(lists) for name, recall in recalls.items()}
+  goals = {name: _goal(best, settings.recall) for name, best in found.items()}
+  least, most = 1, lists
   while least < most:  # recall grows with the lists looked at
     middle = (least + most) // 2
-    found = recall(middle)
-    if found >= goal:
-      most, best = middle, found
+    reached = _reached(recalls, goals, middle)
+    if reached is not None:
+      most, found = middle, reached
     else:
       least = middle + 1
-  return least, best
+  return least, found
 
 
-def neighbours(files: EmbeddingFiles, queries: np.ndarray, own: np.ndarray) -> np.ndarray:
-  """(Q, 10) rows with the largest inner products with queries (Q, K), but for their `own` (Q,)."""
-  scores = np.full((len(queries), 0), -np.inf, np.float32)
-  rows = np.zeros((len(queries), 0), np.int64)
+def neighbours(
+  files: EmbeddingFiles, queries: np.ndarray, own: np.ndarray, of: Mapping[str, np.ndarray]
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+  """The ten largest inner products of queries with each sensor's rows, in one pass over the files.
+
+  Args:
+    files: of the archive.
+    queries: (Q, K).
+    own: (Q,) the row of each, which is no neighbour.
+    of: sensor -> (N,) bool.
+
+  Returns:
+    sensor -> (Q, 10) scores and rows, best first; -inf and -1 where the sensor has fewer rows.
+  """
+  size = len(queries), _K
+  best = {key: (np.full(size, -np.inf, np.float32), np.full(size, -1, np.int64)) for key in of}
   start = 0
   for table in files.tables(_BLOCK, columns=["embedding"]):
-    some = queries @ table_vectors(table).T
-    here = (own >= start) & (own < start + len(table))
-    some[here, own[here] - start] = -np.inf
-    keep = min(_K, some.shape[1])
-    at = np.argpartition(-some, keep - 1, axis=1)[:, :keep]
-    scores = np.concatenate([scores, np.take_along_axis(some, at, axis=1)], axis=1)
-    rows = np.concatenate([rows, at + start], axis=1)
-    best = np.argsort(-scores, axis=1)[:, :_K]
-    scores = np.take_along_axis(scores, best, axis=1)
-    rows = np.take_along_axis(rows, best, axis=1)
-    start += len(table)
-  return rows
+    vectors = table_vectors(table)
+    for key, rows in of.items():
+      here = np.flatnonzero(rows[start : start + len(vectors)])
+      if not len(here):
+        continue
+      some = queries @ vectors[here].T
+      here += start
+      itself = np.searchsorted(here, own)
+      among = np.flatnonzero(here[np.minimum(itself, len(here) - 1)] == own)
+      some[among, itself[among]] = -np.inf
+      keep = min(_K, len(here))
+      at = np.argpartition(-some, keep - 1, axis=1)[:, :keep]
+      best[key] = _best([best[key], (np.take_along_axis(some, at, axis=1), here[at])])
+    start += len(vectors)
+  return best
+
+
+def _sample(of: Mapping[str, np.ndarray], rng: np.random.Generator) -> np.ndarray:
+  """Rows to ask with, rising, as many of each sensor where there are so many."""
+  each = -(-_QUERIES // max(len(of), 1))
+  rows = [np.flatnonzero(mask) for mask in of.values()]
+  chosen = [rng.choice(some, min(len(some), each), replace=False) for some in rows]
+  return np.sort(np.concatenate(chosen))
+
+
+def _best(found: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+  """The ten best of several lists of scores and rows, (Q, 10) each."""
+  scores, rows = (np.concatenate(each, axis=1) for each in zip(*found, strict=True))
+  order = np.argsort(-scores, axis=1, kind="stable")[:, :_K]
+  scores, rows = (np.take_along_axis(each, order, axis=1) for each in (scores, rows))
+  return scores, np.where(scores > -np.inf, rows, -1)
+
+
+def _merged(truths: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
+  """(Q, 10) the nearest rows of any sensor."""
+  return _best(list(truths.values()))[1]
+
+
+def _recall(
+  probe: Probe,
+  queries: np.ndarray,
+  own: np.ndarray,
+  truth: np.ndarray,
+  lists: int,
+  mask: np.ndarray | None = None,
+) -> Callable[[int], float]:
+  """The share of `truth` (Q, 10) that is found, of a number of lists."""
+  share = 1.0 if mask is None else float(mask.mean())
+  wanted = int((truth >= 0).sum())
+
+  def recall(nprobe: int) -> float:
+    _, rows = probe(queries, _K + 1, lists_looked_at(nprobe, lists, share), mask)
+    found = [
+      len(np.intersect1d(true[true >= 0], row[row != itself][:_K]))
+      for true, row, itself in zip(truth, rows, own, strict=True)
+    ]
+    return sum(found) / max(wanted, 1)
+
+  return recall
+
+
+def _goal(best: float, wanted: float) -> float:
+  if wanted + _MARGIN <= best:
+    return wanted + _MARGIN
+  return best if wanted == 1 else best - _MARGIN
+
+
+def _reached(
+  recalls: Mapping[str, Callable[[int], float]], goals: Mapping[str, float], nprobe: int
+) -> dict[str, float] | None:
+  """The recall of every direction, or None as soon as one stays below its goal."""
+  found = {}
+  for name, recall in recalls.items():
+    found[name] = recall(nprobe)
+    if found[name] < goals[name]:
+      return None
+  return found

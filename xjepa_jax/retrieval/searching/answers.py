@@ -19,6 +19,7 @@ class Query:
     vector: (K,) float32 of length 1.
     rows: of the archive that are the examples themselves, and no answers.
     image: (H, W, C) of the file that is asked with, as stored, or None.
+    mixed: whether the vector is of several examples, which no confidence was fitted for.
   """
 
   title: str
@@ -26,6 +27,7 @@ class Query:
   vector: np.ndarray
   rows: tuple[int, ...] = ()
   image: np.ndarray | None = None
+  mixed: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +39,8 @@ class Hit:
     row: its number in the archive's embeddings.
     id, sensor, source, window, labels, valid_fraction: as the embeddings have them.
     score: inner product with the query's descriptor, at most 1.
-    confidence: the probability that it is the query's scene, or None where none was fitted.
+    confidence: the probability that it is the query's scene, or None where none was fitted: within
+      a sensor, and for several examples together.
     longitude, latitude: of its centre, degrees in EPSG:4326, or None.
     footprint: its outline as a GeoJSON geometry, or None.
     time: of acquisition, or None.

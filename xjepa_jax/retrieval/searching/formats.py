@@ -35,14 +35,23 @@ def as_json(answers: Sequence[Answer]) -> str:
   return json.dumps(entries, indent=1, allow_nan=False, ensure_ascii=False)
 
 
-def as_geojson(answers: Sequence[Answer]) -> str:
-  """A FeatureCollection (RFC 7946): the footprint of every hit, null where it has none."""
+def as_geojson(answers: Sequence[Answer], sources: bool = True) -> str:
+  """A FeatureCollection (RFC 7946): the footprint of every hit, null where it has none.
+
+  Args:
+    answers: of queries.
+    sources: say which part of which file each hit is; False for those who have no such files.
+  """
+  hidden = () if sources else ("source", "window")
   features = [
     {
       "type": "Feature",
       "id": f"{number}-{hit.rank}",
       "geometry": hit.footprint or _point(hit),
-      "properties": {"query": answer.query.title, **_fields(hit)},
+      "properties": {
+        "query": answer.query.title,
+        **{name: value for name, value in _fields(hit).items() if name not in hidden},
+      },
     }
     for number, answer in enumerate(answers)
     for hit in answer.hits

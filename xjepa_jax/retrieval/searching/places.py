@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
+import shapely
 
 from xjepa_jax.errors import SearchError
 from xjepa_jax.retrieval.embedding.files import EmbeddingFiles
 
 _EARTH = 6371.0088  # km, mean radius
 _CANDIDATES = 64
+_ROUNDING = 1e-9  # degrees, a tenth of a millimetre: neighbours' common edges have no gap
 
 
 def distances(
@@ -54,13 +58,27 @@ def row_at(
     raise SearchError("no tile has coordinates: ask by image or by id.")
   nearest = known[np.argsort(away[known], kind="stable")[:_CANDIDATES]]
   for entry in files.take(rows[nearest]):
-    box = entry.get("bbox")
-    if box and _inside(longitude, latitude, box):
+    if _contains(entry, longitude, latitude):
       return int(entry["row"])
   raise SearchError(
     f"no tile contains longitude {longitude:g}, latitude {latitude:g}; the centre of the nearest "
     f"one is {away[nearest[0]]:.1f} km away."
   )
+
+
+def _contains(entry: Mapping[str, Any], longitude: float, latitude: float) -> bool:
+  """Whether a row's tile contains a place.
+
+  By its outline, for a box is wider than a tile, and that of a tile across the antimeridian may
+  reach all around the globe.
+  """
+  box, footprint = entry.get("bbox"), entry.get("footprint")
+  if footprint is None:
+    return box is not None and _inside(longitude, latitude, box)
+  outline = shapely.from_wkb(footprint)
+  # The antimeridian is -180 as well as 180.
+  turns = (longitude, -longitude) if abs(longitude) == 180 else (longitude,)
+  return any(outline.distance(shapely.Point(x, latitude)) <= _ROUNDING for x in turns)
 
 
 def _inside(longitude: float, latitude: float, box: dict[str, float]) -> bool:

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
+from xjepa_jax.data import units
 from xjepa_jax.data.raster import RasterHeader
+from xjepa_jax.data.statistics import SensorStatistics
 from xjepa_jax.errors import ImageError, SearchError
 from xjepa_jax.model.inputs import SensorInput
 from xjepa_jax.retrieval.embedding.bands import bands_of
 from xjepa_jax.retrieval.embedding.fitting import Fit
 from xjepa_jax.retrieval.embedding.items import BandFile, Item, Window
 from xjepa_jax.retrieval.embedding.windows import WindowReader, header_of
+from xjepa_jax.sensors import Sensor
 
 _LEAST_SEEN = 0.5
 
@@ -38,6 +43,7 @@ def read_query(
   inputs: Mapping[str, SensorInput],
   sensor: str | None = None,
   offset: float | None = None,
+  trust_units: bool = False,
 ) -> QueryImage:
   """Reads a GeoTIFF, PNG or npy file; of a larger image its middle.
 
@@ -46,11 +52,15 @@ def read_query(
     inputs: sensor -> the images that the encoder takes.
     sensor: whose image it is; None finds it by the file's bands and type of values.
     offset: of its stored values, where it is not the encoder's (Sentinel-2's -1000).
+    trust_units: take values that contradict the sensor's units.
 
   Raises:
     ImageError: the file cannot be read, or does not fit the sensor.
-    SearchError: it fits none or several of the encoder's sensors, or shows too little.
+    SearchError: it fits none or several of the encoder's sensors, shows too little, or its values
+      are in other units than the sensor's.
   """
+  if offset is not None and not math.isfinite(offset):
+    raise SearchError(f"offset {offset}: expected a number such as -1000.")
   header = header_of(path)
   key = _sensor(path, header, inputs, sensor)
   given = inputs[key]
@@ -74,10 +84,25 @@ def read_query(
     raise SearchError(
       f"{path}: only {seen:.0%} of the pixels looked at were seen; nodata is the rest."
     )
-  notes = []
+  statistics = _statistics(given.sensor, values)
+  wrong = [] if trust_units else units.contradictions(given.sensor, statistics, one_image=True)
+  if wrong:
+    raise SearchError(
+      f"{path}: contradicts the units of the encoder's {key!r} ({given.sensor.product}): "
+      f"{' '.join(wrong)} Ask with that product; name the offset if only an offset differs; or "
+      "trust its units, if the values are right all the same."
+    )
+  notes = [] if trust_units else units.offset_suspected(given.sensor, statistics)
   if (rows, columns) != (given.height, given.width):
     notes.append(f"the middle {given.height} x {given.width} of {rows} x {columns} pixels")
   return QueryImage(key, values, tuple(notes))
+
+
+def _statistics(sensor: Sensor, values: np.ndarray) -> dict[str, Any]:
+  """Of an image, as they are made of an archive."""
+  counted = SensorStatistics.of(sensor)
+  counted.add(sensor, values)
+  return counted.to_json(sensor)
 
 
 def _sensor(

@@ -95,6 +95,8 @@ class Searcher:
 
   def count(self, filter: Filter | None) -> int:
     """How many rows pass a filter."""
+    if filter is None or filter.passes_all():
+      return len(self.files)
     mask = self.columns.mask(filter)
     return len(self.files) if mask is None else int(mask.sum())
 
@@ -116,9 +118,14 @@ class Searcher:
     """Of the archive's tiles; crossed out where nothing says how they are shown."""
     return TilePictures(self.files, self.shown)
 
-  @functools.cached_property
+  @property
   def columns(self) -> FilterColumns:
-    """What filters look at, of every row."""
+    """What filters look at, of every row: the index's where it has them, with its masks."""
+    held = getattr(self.index, "columns", None)
+    return held if isinstance(held, FilterColumns) else self._own_columns
+
+  @functools.cached_property
+  def _own_columns(self) -> FilterColumns:
     return FilterColumns().with_rows_of(self.files)
 
   def query_of_rows(self, like: Sequence[int], unlike: Sequence[int] = ()) -> Query:
@@ -141,6 +148,7 @@ class Searcher:
       sensor=sensors.pop() if len(sensors) == 1 else "",
       vector=combine(vectors[: len(like)], vectors[len(like) :]),
       rows=tuple(rows),
+      mixed=len(rows) > 1,
     )
 
   def query_of_id(self, id: str, sensor: str | None = None) -> Query:
@@ -173,19 +181,24 @@ class Searcher:
     return self.query_of_rows([row])
 
   def query_of_image(
-    self, path: str, sensor: str | None = None, offset: float | None = None
+    self,
+    path: str,
+    sensor: str | None = None,
+    offset: float | None = None,
+    trust_units: bool = False,
   ) -> Query:
     """Asks with an image file; see `query_image.read_query`.
 
     Raises:
-      SearchError: there is no encoder to describe it, or it is of no sensor of the encoder's.
+      SearchError: there is no encoder to describe it, or it is of no sensor of the encoder's,
+        or in other units.
       ImageError: the file cannot be read.
     """
     if self.encoder is None:
       raise SearchError(
         f"{path}: to ask with an image, name the encoder that made the embeddings: --encoder."
       )
-    image = read_query(path, self.encoder.inputs, sensor, offset)
+    image = read_query(path, self.encoder.inputs, sensor, offset, trust_units)
     head = self.files.description.encoder["head"]
     (vector,) = self.encoder.describe({image.sensor: image.values[None]}, head)
     notes = f" ({'; '.join(image.notes)})" if image.notes else ""
@@ -217,9 +230,12 @@ class Searcher:
     scores: np.ndarray,
     filter: Filter | None,
   ) -> list[float | None]:
-    """Of hits of other sensors than the query's, where it was fitted for that direction."""
+    """Of hits of other sensors than the query's, where it was fitted for that direction.
+
+    It was fitted with one image as a query: scores of several examples together mean another thing.
+    """
     found: list[float | None] = [None] * len(entries)
-    if self.encoder is None:
+    if self.encoder is None or query.mixed:
       return found
     fitted = self.encoder.description.get("confidence", {}).get(
       self.files.description.encoder["head"], {}

@@ -60,9 +60,10 @@ export class Live {
     return `search.geojson?${parameters(state, bbox)}`;
   }
 
-  upload(file, sensor) {
+  /** `told` of the image: sensor, offset, trust_units; what is empty is not said. */
+  upload(file, told) {
     const where = new URLSearchParams({ name: file.name });
-    if (sensor) where.set("sensor", sensor);
+    for (const [name, value] of Object.entries(told)) if (value) where.set(name, value);
     const headers = { "content-type": "application/octet-stream" };
     return json(`uploads?${where}`, { method: "POST", body: file, headers });
   }

@@ -1,4 +1,5 @@
-// Upload of an image to ask with; what would be refused anyway is not sent.
+// Upload of an image to ask with, and what is said of its sensor and its values; what would be
+// refused anyway is not sent.
 
 import { byId, element } from "./element.js";
 
@@ -21,7 +22,11 @@ export function uploadForm(page) {
     }
     page.busy(true);
     try {
-      const found = await page.source.upload(file, byId("file-sensor").value);
+      const found = await page.source.upload(file, {
+        sensor: byId("file-sensor").value,
+        offset: byId("file-offset").value,
+        trust_units: byId("file-trust").checked ? "true" : "",
+      });
       page.askUpload(found.upload);
     } catch (error) {
       page.fail(error.message);
