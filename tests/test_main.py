@@ -31,6 +31,7 @@ from xjepa_jax.data.pairs import Pair
 from xjepa_jax.data.simulate import simulated_archive
 from xjepa_jax.data.writer import write_dataset
 from xjepa_jax.errors import CheckpointError, ConfigError, DatasetError, XJepaError
+from xjepa_jax.processes import stopping
 from xjepa_jax.retrieval import evaluation
 from xjepa_jax.run import run
 from xjepa_jax.training.checkpoint import Checkpoints
@@ -183,6 +184,29 @@ def test_a_killed_run_continues_with_the_same_losses_bit_for_bit(
   ]
   assert scores[0] == scores[1]
   assert ended.stdout.splitlines()[:-2] == finished_run.printed.splitlines()[:-2]
+
+
+def test_a_run_stopped_where_an_evaluation_is_due_makes_up_for_it(
+  finished_run: FinishedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+  workdir = str(tmp_path / "run")
+  with monkeypatch.context() as patched:
+    patched.setattr(stopping, "agreed", lambda step: step == 8)
+    assert run(finished_run.config, workdir) == ""
+  assert max(known_steps(workdir)) == 8
+  with Checkpoints(workdir, {}, read_only=True) as checkpoints:
+    assert "validation/score" not in checkpoints.about(8)["metrics"]
+  with monkeypatch.context() as patched:  # stopped again as soon as it is made up for
+    patched.setattr(stopping, "agreed", lambda step: step == 9)
+    run(finished_run.config, workdir)
+  with Checkpoints(workdir, {}, read_only=True) as checkpoints:
+    score = checkpoints.about(8)["metrics"]["validation/score"]
+  rows = read_history(f"{finished_run.workdir}/metrics.jsonl")
+  assert [score] == [
+    r["validation/score"] for r in rows if r.get("validation/score") and r["step"] == 8
+  ]
+  expected = losses(finished_run.workdir)
+  assert losses(workdir) == {step: expected[step] for step in range(1, 10)}
 
 
 def known_steps(workdir: str) -> set[int]:

@@ -51,12 +51,17 @@ def parse(argv: Sequence[str], name: str = "config") -> list[str]:
 
 def config_file(argv: Sequence[str], name: str = "config") -> str:
   """The path of the config's file, without its preset; "" if none is named."""
+  return value_of(argv, name).partition(":")[0]
+
+
+def value_of(argv: Sequence[str], name: str) -> str:
+  """What a flag is given, by arguments that are not parsed yet or cannot be; "" if nothing."""
   found = ""
   for number, argument in enumerate(argv):
     flag, equals, value = argument.partition("=")
     if flag in (f"-{name}", f"--{name}"):
       found = value if equals else "".join(argv[number + 1 : number + 2])
-  return found.partition(":")[0]
+  return found
 
 
 def _told(error: Exception, argv: Sequence[str], path: str, name: str) -> str:

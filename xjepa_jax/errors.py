@@ -73,6 +73,10 @@ class CheckpointError(XJepaError, RuntimeError):
   """A checkpoint cannot be written or read, or belongs to another run."""
 
 
+class LostError(XJepaError, RuntimeError):
+  """Other processes of the same run did not come, or are gone; starting all of them again helps."""
+
+
 class ExportError(XJepaError, ValueError):
   """An exported encoder cannot be written or read, or does not fit what it is asked for."""
 

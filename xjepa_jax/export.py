@@ -81,7 +81,7 @@ def export_encoder(
   try:
     shutil.rmtree(partial, ignore_errors=True)
     os.makedirs(partial)
-    with ocp.StandardCheckpointer() as checkpointer:
+    with _checkpointer() as checkpointer:
       checkpointer.save(epath.Path(partial) / ARRAYS, arrays)
       if predictor is not None:
         checkpointer.save(epath.Path(partial) / PREDICTOR, jax.device_get(dict(predictor)))
@@ -177,7 +177,7 @@ def _restore(path: epath.Path, name: str, shapes: Any) -> Any:
   target = jax.tree.map(
     lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), shapes
   )
-  with ocp.StandardCheckpointer() as checkpointer:
+  with _checkpointer() as checkpointer:
     stored = checkpointer.metadata(path / name).item_metadata
     if differing := structure_differences(getattr(stored, "tree", stored), target):
       raise ExportError(
@@ -185,6 +185,16 @@ def _restore(path: epath.Path, name: str, shapes: Any) -> Any:
         f"{differing}. Export it again."
       )
     return checkpointer.restore(path / name, target)
+
+
+def _checkpointer() -> ocp.StandardCheckpointer:
+  """Of this process alone: the first writes an encoder, while the others wait for nothing."""
+  me = jax.process_index()
+  return ocp.StandardCheckpointer(
+    multiprocessing_options=ocp.options.MultiprocessingOptions(
+      primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"alone-{me}"
+    )
+  )
 
 
 def _check_local(directory: str) -> None:

@@ -7,10 +7,23 @@ example: python -m xjepa_jax.main --config=configs/optical_sar.py --workdir=runs
   --workdir=DIR               what the run writes: checkpoints, metrics, encoder, report.
                               The same command continues a run that was interrupted
   --plan                      print config, parameters, operations, memory and mesh, and end
+  --plan --topology=NAME      the same for machines that are not here, v5p-128, 2xv5p-128, h100-8:
+                              memory, messages and predicted time of a step
+
+Several processes, each with the same command; where Slurm, Open MPI, Cloud TPU, or the variables
+JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID tell of them, without these flags:
+
+  --coordinator=HOST:PORT     of process 0; port 8476 if none is given
+  --processes=N --process=I   how many, and which this is, from 0
+
+It ends with status 0 when the run is done, or was stopped by SIGTERM and is saved; 1 after an
+error; 13 when another process was lost or nothing advanced; 130 after Ctrl-C. After 0 by SIGTERM,
+13 and 130 the same command continues.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import sys
@@ -20,12 +33,18 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from xjepa_jax import command_line
-from xjepa_jax.config import Config, resolve
-from xjepa_jax.errors import ConfigError, XJepaError
+from xjepa_jax.config import Config, ProcessesConfig, resolve
+from xjepa_jax.errors import ConfigError, LostError, XJepaError
+from xjepa_jax.processes import barriers, ending, joining, losing, stopping
 
 _CONFIG = config_flags.DEFINE_config_file("config", help_string="File of the config, FILE[:PRESET]")
 _WORKDIR = flags.DEFINE_string("workdir", "", "Directory of the run; runs/NAME if not given")
 _PLAN = flags.DEFINE_bool("plan", False, "Print what would be run, and end")
+_TOPOLOGY = flags.DEFINE_string("topology", "", "Machines that --plan is about, such as v5p-128")
+_COORDINATOR = flags.DEFINE_string("coordinator", "", "HOST:PORT of process 0")
+_PROCESSES = flags.DEFINE_integer("processes", None, "How many processes there are", lower_bound=1)
+_PROCESS = flags.DEFINE_integer("process", None, "Which of them this is, from 0", lower_bound=0)
+_END_SECONDS = 4 * 3600.0  # that processes wait for the first to report
 _ORBAX = f"{os.sep}orbax{os.sep}"
 
 
@@ -40,31 +59,69 @@ def main(argv: list[str]) -> int:
   """Runs what the flags say; returns the exit status."""
   if not flags.FLAGS["verbosity"].present:
     _log_in_words()
+  flagged = (_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
   try:
-    if len(argv) > 1:
-      raise ConfigError(f"unknown arguments {' '.join(argv[1:])}; see --help.")
-    if _CONFIG.value is None:
-      raise ConfigError("no --config given; for example --config=configs/optical_sar.py.")
-    config = resolve(_CONFIG.value)
-    if _PLAN.value:
-      _print_plan(config)
-    else:
-      from xjepa_jax.run import run  # JAX takes a second to import: not for a --help
-
-      run(config, _WORKDIR.value or _default_workdir())
+    config = _config(argv)
+    others = joining.asked(*flagged)
   except XJepaError as error:
-    print(f"error: {error}", file=sys.stderr)
-    return 1
+    return _refuse(error, *flagged)
+  waits = config.processes
+  try:
+    if others is not None:
+      joining.join(others, waits.join_seconds, waits.lost_seconds)
+    if barriers.processes() > 1:
+      losing.notice_losses("" if _PLAN.value else _workdir(), waits.lost_seconds)
+    with stopping.heeding():
+      _run(config)
+      barriers.wait_for_all("the end", _END_SECONDS)
+    joining.leave()
+  except LostError as error:
+    return ending.fail_for_others(error, waits.lost_seconds)
+  except XJepaError as error:
+    return ending.fail(1, f"error: {error}")
   except OSError as error:  # a full disk, mostly
-    print(
+    return ending.fail(
+      1,
       f"error: {error}. Checkpoints that were finished are intact; the same command continues.",
-      file=sys.stderr,
     )
-    return 1
   except KeyboardInterrupt:
-    print("interrupted: the same command continues from the last checkpoint", file=sys.stderr)
-    return 130
+    return ending.fail(130, "interrupted: the same command continues from the last checkpoint")
+  except Exception as error:
+    if not barriers.connected():
+      raise
+    return ending.fail_for_others(error, waits.lost_seconds)
   return 0
+
+
+def _config(argv: list[str]) -> Config:
+  if len(argv) > 1:
+    raise ConfigError(f"unknown arguments {' '.join(argv[1:])}; see --help.")
+  if _CONFIG.value is None:
+    raise ConfigError("no --config given; for example --config=configs/optical_sar.py.")
+  return resolve(_CONFIG.value)
+
+
+def _workdir() -> str:
+  return _WORKDIR.value or (_default_workdir() if _CONFIG.value else "")
+
+
+def _run(config: Config) -> None:
+  if _PLAN.value:
+    _print_plan(config)
+    return
+  from xjepa_jax.run import run  # JAX takes a second to import: not for a --help
+
+  run(config, _workdir())
+
+
+def _refuse(error: XJepaError, coordinator: str, processes: int | None, process: int | None) -> int:
+  """Says what is wrong with the command line; of many processes that all say the same, one does."""
+  waits = ProcessesConfig()
+  with contextlib.suppress(XJepaError):
+    others = joining.asked(coordinator, processes, process)
+    if others is not None:
+      joining.join(others, waits.join_seconds, waits.lost_seconds)
+  return ending.fail(1, f"error: {error}")
 
 
 def _log_in_words() -> None:
@@ -80,14 +137,21 @@ def _log_in_words() -> None:
 
 
 def _print_plan(config: Config) -> None:
+  if _TOPOLOGY.value:
+    from xjepa_jax.scaling.describe import describe, plan
+
+    if barriers.is_first():
+      print("\n".join(describe(plan(config, _TOPOLOGY.value))))
+    return
   import xjepa_jax.run  # noqa: F401, for the plan measures what a run will have loaded
   from xjepa_jax.training.experiment import open_experiment
   from xjepa_jax.training.plan import describe_plan
   from xjepa_jax.training.preparation import simulate_if_asked
 
   simulate_if_asked(config)
-  for line in describe_plan(open_experiment(config)):
-    print(line)
+  lines = describe_plan(open_experiment(config))
+  if barriers.is_first():
+    print("\n".join(lines))
 
 
 def _parse(argv: list[str]) -> list[str]:
@@ -95,8 +159,9 @@ def _parse(argv: list[str]) -> list[str]:
   try:
     return command_line.parse(argv)
   except ConfigError as error:
-    print(f"error: {error}", file=sys.stderr)
-    sys.exit(1)
+    given = {name: command_line.value_of(argv, name) for name in ("processes", "process")}
+    numbers = {name: int(text) if text.isdecimal() else None for name, text in given.items()}
+    sys.exit(_refuse(error, command_line.value_of(argv, "coordinator"), **numbers))
   except SystemExit as ended:  # absl ends with 1 after a help that was asked for
     sys.exit(0 if any(re.fullmatch("--?(help.*|[?])", each) for each in argv) else ended.code)
 

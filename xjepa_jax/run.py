@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import os
-
-import jax
+from collections.abc import Sequence
 
 from xjepa_jax.config import Config, to_dict
+from xjepa_jax.processes import barriers
 from xjepa_jax.report.conclusion import Trained, conclude
 from xjepa_jax.report.glance import glance
 from xjepa_jax.retrieval.end_evaluation import check_protocol
 from xjepa_jax.retrieval.evaluation import Validation
+from xjepa_jax.training.agreement import check_same_config, first_decides
 from xjepa_jax.training.checkpoint import Checkpoints
 from xjepa_jax.training.experiment import Experiment, open_experiment
 from xjepa_jax.training.json_lines import read_history
-from xjepa_jax.training.loop import Outcome, train
+from xjepa_jax.training.loop import Outcome, is_due, train
 from xjepa_jax.training.plan import peak_rate, step_flops
 from xjepa_jax.training.preparation import (
   check_workdir,
@@ -26,6 +27,8 @@ from xjepa_jax.training.progress import Progress, say
 from xjepa_jax.training.state import TrainState
 from xjepa_jax.training.writers import Writers, open_writers
 
+Row = dict[str, float]  # of metrics.jsonl
+
 
 def run(config: Config, workdir: str) -> str:
   """Trains or continues, evaluates, exports and reports.
@@ -35,12 +38,14 @@ def run(config: Config, workdir: str) -> str:
     workdir: of the run; it may hold what an earlier start of the same config left.
 
   Returns:
-    The path of the report's page.
+    The path of the report's page; "" where all processes were asked to stop before the last step,
+    and on all processes but the first.
 
   Raises:
     XJepaError: in one paragraph, what is not as it has to be.
   """
   check_workdir(workdir)
+  check_same_config(to_dict(config))
   use_compilation_cache(workdir)
   simulate_if_asked(config)
   experiment = open_experiment(config)
@@ -49,6 +54,8 @@ def run(config: Config, workdir: str) -> str:
     state = _first_state(experiment, checkpoints, workdir)
     with _writers(config, workdir, int(state.step)) as writers:
       trained = _train(experiment, state, checkpoints, writers, workdir)
+      if trained is None:
+        return ""
       return conclude(experiment, trained, writers, workdir)
 
 
@@ -65,7 +72,7 @@ def _checkpoints(config: Config, workdir: str) -> Checkpoints:
 
 def _first_state(experiment: Experiment, checkpoints: Checkpoints, workdir: str) -> TrainState:
   """A new state, or that of the last sound checkpoint."""
-  if checkpoints.latest is None:
+  if not first_decides(lambda: None if checkpoints.latest is None else "continue"):
     state = experiment.new_state()
     give_back()  # of what compiling it took
     return state
@@ -76,7 +83,7 @@ def _first_state(experiment: Experiment, checkpoints: Checkpoints, workdir: str)
 
 def _writers(config: Config, workdir: str, done: int) -> Writers:
   """Of the first process alone."""
-  if jax.process_index():
+  if not barriers.is_first():
     return Writers(())
   settings = config.telemetry
   return open_writers(
@@ -94,22 +101,37 @@ def _train(
   checkpoints: Checkpoints,
   writers: Writers,
   workdir: str,
-) -> Trained:
-  """To the last step, or to a collapse; what is left is the best state."""
+) -> Trained | None:
+  """To the last step, or to a collapse: what is left is the best state. None after a stop."""
   first = int(state.step)
-  validation = Validation(experiment, _history(workdir, first))
+  history = _history(workdir, first)
+  validation = Validation(experiment, history)
 
   def evaluate(state: TrainState, step: int) -> tuple[dict[str, float], str]:
     measured = validation(state, step)
-    if validation.latest is not None and writers:
-      writers.images(step, glance(experiment, state, validation.latest))
+    if validation.latest is not None:
+      writers.images(step, glance(experiment, state, validation.latest, bool(writers)))
     return measured
 
   with _progress(experiment, first) as progress:
     outcome = train(
-      experiment, state, checkpoints, writers, progress, evaluate, workdir, validation.verdict
+      experiment,
+      state,
+      checkpoints,
+      writers,
+      progress,
+      evaluate,
+      workdir,
+      validation.verdict,
+      unmeasured=_is_unmeasured(experiment, history, first),
     )
     rate = progress.rate or 0.0
+  if outcome.preempted and not outcome.stopped:
+    say(
+      f"Stopped by SIGTERM after step {int(outcome.state.step):,}, which is saved; the same "
+      "command continues"
+    )
+    return None
   if outcome.stopped:
     say(
       f"Stopped after step {int(outcome.state.step):,}, for the space has collapsed "
@@ -135,6 +157,7 @@ def _progress(experiment: Experiment, first: int) -> Progress:
     first=first,
     flops=step_flops(experiment),
     peak=peak_rate(experiment),
+    stream=None if barriers.is_first() else open(os.devnull, "w"),
   )
 
 
@@ -153,7 +176,19 @@ def _best_state(experiment: Experiment, outcome: Outcome, checkpoints: Checkpoin
   return state
 
 
-def _history(workdir: str, last: int) -> list[dict[str, float]]:
+def _is_unmeasured(experiment: Experiment, history: Sequence[Row], step: int) -> bool:
+  """Whether an earlier start was asked to stop at this step and had no time to evaluate it."""
+
+  def decide() -> str:
+    measured = any(
+      row["step"] == step and any(key.startswith("geometry/") for key in row) for row in history
+    )
+    return "due" if is_due(experiment.config, step) and not measured else ""
+
+  return bool(first_decides(decide))
+
+
+def _history(workdir: str, last: int) -> list[Row]:
   """What was measured up to a step, by an earlier start."""
   path = f"{workdir}/metrics.jsonl"
   rows = read_history(path) if os.path.exists(path) else []

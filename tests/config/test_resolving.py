@@ -101,7 +101,7 @@ def test_a_value_of_another_type_is_refused_by_its_key() -> None:
     ("data.verify", 1, "expected bool"),
     ("data.directories", "pairs", "expected a tuple of str"),
     ("data.weights", (True,), "expected float"),
-    ("optimizer.b1", 1.5, "allowed: at least 0, at most 1"),
+    ("optimizer.b1", 1.5, "allowed: at least 0, at most 0.9999"),
     ("optimizer.clip", -0.1, "allowed: at least 0"),
     ("optimizer.learning_rate", float("nan"), "allowed: at least 0"),
     ("optimizer.learning_rate", float("inf"), "allowed: at least 0"),

@@ -129,14 +129,15 @@ def test_it_saves_at_the_first_call_then_every_so_many_steps_and_when_forced(
     assert checkpoints.steps == [1, 4, 8, 10] and checkpoints.latest == 10
 
 
-def test_it_saves_at_once_when_the_machines_are_to_be_taken_away(
-  tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_checkpoint_is_replaced_if_asked_and_the_step_written_last_is_told(
+  tmp_path: Path,
 ) -> None:
-  with Checkpoints(str(tmp_path), CONFIG, every=100) as checkpoints:
-    assert checkpoints.save(1, small(1)) and not checkpoints.preempted(2)
-    monkeypatch.setattr(checkpoints._manager, "reached_preemption", lambda step: step == 3)
-    assert [n for n in range(2, 6) if checkpoints.save(n, small(n))] == [3]
-    assert checkpoints.preempted(3)
+  with Checkpoints(str(tmp_path), CONFIG, best="recall") as checkpoints:
+    assert checkpoints.save(1, small(1)) and checkpoints.save(2, small(2))
+    assert checkpoints.best is None
+    assert checkpoints.save(2, small(2), {"recall": 0.5}, force=True, replace=True)
+    assert checkpoints.best == 2 and checkpoints.steps == [1, 2]
+  assert json.loads((tmp_path / "progress.json").read_text()) == {"step": 2}
 
 
 def test_the_last_ones_every_so_many_and_the_best_are_kept_across_a_restart(tmp_path: Path) -> None:

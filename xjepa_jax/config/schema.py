@@ -141,8 +141,8 @@ class OptimizerConfig:
   warmup: int = _key(100, "steps of linear rise", least=0)
   weight_decay: float = _key(0.04, "at the first step", least=0)
   final_weight_decay: float = _key(0.04, "at the last step", least=0)
-  b1: float = _key(0.9, "Adam's", least=0, most=1)
-  b2: float = _key(0.95, "Adam's", least=0, most=1)
+  b1: float = _key(0.9, "Adam's", least=0, most=0.9999)
+  b2: float = _key(0.95, "Adam's", least=0, most=0.9999)
   clip: float = _key(1.0, "largest global norm of the gradients; 0 is none", least=0)
 
 
@@ -198,6 +198,17 @@ class EvaluationConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class ProcessesConfig:
+  """How long processes wait for each other, and for themselves."""
+
+  join_seconds: int = _key(300, "until all processes have to be there", least=1)
+  lost_seconds: int = _key(60, "without a sign of life, after which a process is lost", least=2)
+  hang_seconds: float = _key(
+    1800.0, "without a step or a batch evaluated, after which a run ends; 0 waits", least=0
+  )
+
+
+@dataclasses.dataclass(frozen=True)
 class TelemetryConfig:
   """What is told while training."""
 
@@ -241,3 +252,4 @@ class Config:
   checkpoint: CheckpointConfig = CheckpointConfig()
   evaluation: EvaluationConfig = EvaluationConfig()
   telemetry: TelemetryConfig = TelemetryConfig()
+  processes: ProcessesConfig = ProcessesConfig()

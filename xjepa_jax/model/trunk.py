@@ -15,6 +15,7 @@ from jax.ad_checkpoint import checkpoint_name
 from xjepa_jax.model.activation import ACTIVATIONS, on_cpu
 from xjepa_jax.model.attention import attend
 from xjepa_jax.model.layers import LayerNorm, Linear
+from xjepa_jax.model.placing import keep_samples
 from xjepa_jax.model.positions import rotate
 
 # What the backward pass keeps of a layer, by the names given there; the rest is computed again.
@@ -153,7 +154,8 @@ class Trunk(nnx.Module):
     definition, parameters = nnx.split(self.blocks)
 
     def layer(x: Any, parameters: Any) -> tuple[Any, None]:
-      return nnx.merge(definition, parameters)(x, *what), None
+      x = nnx.merge(definition, parameters)(keep_samples(x), *what)
+      return keep_samples(x), None
 
     if self.remat != "none":
       layer = jax.checkpoint(layer, policy=_REMAT[self.remat], prevent_cse=False)
@@ -162,7 +164,7 @@ class Trunk(nnx.Module):
       # compute norms, attention's weights and activations again: 7 to 12 % of both passes.
       kept = jax.checkpoint_policies.save_only_these_names(*_KEPT)
       layer = jax.checkpoint(layer, policy=kept, prevent_cse=False)
-    return jax.lax.scan(layer, x, parameters, unroll=min(self.unroll, self.depth))[0]
+    return jax.lax.scan(layer, keep_samples(x), parameters, unroll=min(self.unroll, self.depth))[0]
 
 
 def _stack(depth: int, build: Callable[[nnx.Rngs], Any], rngs: nnx.Rngs) -> Any:

@@ -6,9 +6,8 @@ import dataclasses
 import time
 from collections.abc import Mapping, Sequence
 
-import jax
-
 from xjepa_jax.export import export_encoder
+from xjepa_jax.processes import barriers
 from xjepa_jax.report.card import model_card
 from xjepa_jax.report.findings import Findings
 from xjepa_jax.report.gather import gather
@@ -58,7 +57,7 @@ def conclude(experiment: Experiment, trained: Trained, writers: Writers, workdir
   tokens = first_tokens(experiment, encoder, split)
   encoder = on_every_device(experiment.mesh, encoder)
   predictor = on_every_device(experiment.mesh, trained.state.params["predictor"])
-  if jax.process_index():
+  if not barriers.is_first():
     return ""
   findings = gather(
     experiment,

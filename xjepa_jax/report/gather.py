@@ -123,6 +123,13 @@ class Pictures:
     raise IndexError(number)
 
 
+def has_examples(experiment: Experiment, evaluation: Evaluation) -> bool:
+  """Whether `examples` finds any: two pairs that both have two of the sensors."""
+  present = evaluation.described.present
+  pairs = itertools.combinations(experiment.inputs, 2)
+  return any(np.count_nonzero(present[a] & present[b]) >= 2 for a, b in pairs)
+
+
 def examples(
   experiment: Experiment, evaluation: Evaluation, pictures: Pictures, count: int
 ) -> tuple[Example, ...]:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 from PIL import Image
 
-from xjepa_jax.report.gather import Pictures, examples, token_maps
+from xjepa_jax.report.gather import Pictures, examples, has_examples, token_maps
 from xjepa_jax.report.retrieval_grid import retrieval_grid
 from xjepa_jax.report.token_maps import token_sheet
 from xjepa_jax.retrieval.evaluation import Evaluation, chosen_encoder, first_tokens
@@ -20,22 +20,30 @@ _TOKEN_PAIRS = 3
 
 
 def glance(
-  experiment: Experiment, state: TrainState, evaluation: Evaluation
+  experiment: Experiment, state: TrainState, evaluation: Evaluation, shown: bool = True
 ) -> dict[str, np.ndarray]:
   """A few queries of the validation split and what they find; of one sensor alone, its tokens.
+
+  Every process has to call it, for tokens are computed by all.
 
   Args:
     experiment, state: what was evaluated.
     evaluation: of the validation split.
+    shown: whether this process has anyone to show them to; else there are none.
 
   Returns:
     Name -> (H, W, 3) uint8, as the metric writers take pictures.
   """
   split = experiment.config.data.validation
+  across = has_examples(experiment, evaluation)
+  encoder = chosen_encoder(experiment, state)
+  tokens = {} if across else first_tokens(experiment, encoder, split)
+  if not shown:
+    return {}
   with Pictures(experiment, split) as pictures:
-    if found := examples(experiment, evaluation, pictures, _QUERIES):
+    if across:
+      found = examples(experiment, evaluation, pictures, _QUERIES)
       return {"validation/retrieval": _array(retrieval_grid(found))}
-    tokens = first_tokens(experiment, chosen_encoder(experiment, state), split)
     maps = token_maps(experiment, evaluation.described, tokens, pictures, _TOKEN_PAIRS)
   return {"validation/tokens": _array(token_sheet(maps))} if maps else {}
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
 
-import jax
-import numpy as np
-from jax.experimental import multihost_utils
+from xjepa_jax.errors import CheckpointError, ConfigError, XJepaError
+from xjepa_jax.processes import barriers
+from xjepa_jax.training.workdir import differences
 
-from xjepa_jax.errors import CheckpointError, XJepaError
-
-_BYTES = 8192  # of an answer at most: a message, a step
+_SECONDS = 3600.0  # the first may have checksums of large files to compare, or pairs to simulate
+_numbers = itertools.count()  # of decisions: every process makes the same ones
 
 
 def first_decides(decide: Callable[[], str | None]) -> str:
@@ -20,22 +22,44 @@ def first_decides(decide: Callable[[], str | None]) -> str:
   another that is gone.
 
   Raises:
-    CheckpointError: `decide` raised it, or an OSError.
+    CheckpointError: the first raised an OSError, or, on the others, any error of this program.
+    LostError: the first did not decide within an hour.
   """
-  answer = np.zeros(_BYTES, np.uint8)
-  if jax.process_index() == 0:
-    encoded = _answer(decide).encode()[:_BYTES]
-    answer[: len(encoded)] = np.frombuffer(encoded, np.uint8)
-  if jax.process_count() > 1:
-    answer = np.asarray(multihost_utils.broadcast_one_to_all(answer)).astype(np.uint8)
-  text = answer.tobytes().rstrip(b"\0").decode(errors="replace")
-  if text.startswith("-"):
-    raise CheckpointError(text[1:])
-  return text[1:]
-
-
-def _answer(decide: Callable[[], str | None]) -> str:
+  key = f"decided/{next(_numbers)}"
+  if not barriers.is_first():
+    text = barriers.wait_for_note(key, _SECONDS)
+    if text.startswith("-"):
+      raise CheckpointError(text[1:])
+    return text[1:]
   try:
-    return "+" + (decide() or "")
+    answer = decide() or ""
   except (XJepaError, OSError) as error:
-    return f"-{error}"
+    _tell(key, f"-{error}")
+    if isinstance(error, XJepaError):
+      raise
+    raise CheckpointError(str(error)) from error
+  _tell(key, f"+{answer}")
+  return answer
+
+
+def check_same_config(config: Mapping[str, Any]) -> None:
+  """Refuses processes that were started with different configs.
+
+  Args:
+    config: nested mappings of JSON's types.
+
+  Raises:
+    ConfigError: this process's is not the first one's.
+  """
+  text = json.dumps(config)
+  first = json.loads(first_decides(lambda: text))
+  if differing := differences(first, config, free=()):
+    raise ConfigError(
+      "this process has another config than process 0. There and here: "
+      f"{'; '.join(differing)}. Start all processes with the same command and files."
+    )
+
+
+def _tell(key: str, text: str) -> None:
+  if barriers.processes() > 1:
+    barriers.publish(key, text)

@@ -14,11 +14,12 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import orbax.checkpoint as ocp
-from absl import logging
+from absl import flags, logging
 from etils import epath
 
-from xjepa_jax.data.storage import is_remote
+from xjepa_jax.data.storage import is_remote, write_file
 from xjepa_jax.errors import CheckpointError, XJepaError
+from xjepa_jax.processes import barriers
 from xjepa_jax.training.agreement import first_decides
 from xjepa_jax.training.manifest import write_manifest
 from xjepa_jax.training.preservation import Preservation
@@ -27,14 +28,15 @@ from xjepa_jax.training.structure import structure_differences
 from xjepa_jax.training.workdir import claim_workdir
 from xjepa_jax.versions import versions
 
+_NAMED_BARRIERS = "experimental_orbax_use_distributed_barrier"
+PROGRESS = "progress.json"  # beside the checkpoints: {"step": the last one written}
 _TEMPORARY = ".orbax-checkpoint-tmp"
 
 
 class Checkpoints:
   """The checkpoints of one run, in `<workdir>/checkpoints/<step>`.
 
-  All processes have to make the same calls, and `save` at every step: that is where they agree to
-  save before a preemption. To be closed, or used in a `with`.
+  All processes have to make the same calls. To be closed, or used in a `with`.
   """
 
   def __init__(
@@ -73,7 +75,7 @@ class Checkpoints:
       first_decides(lambda: claim_workdir(workdir, config))
       first_decides(lambda: set_aside_damaged(self.directory))
     with self._in_words("cannot be opened"):
-      # Saving by interval is left to Orbax's own policy, which also saves on preemption.
+      _use_named_barriers()
       self._manager = ocp.CheckpointManager(
         self.directory,
         # Named, or Orbax cannot tell what a checkpoint holds before the first save.
@@ -106,11 +108,16 @@ class Checkpoints:
   def best(self) -> int | None:
     """The step of the best checkpoint by the metric chosen, None if none has it."""
     self.wait()
-    infos = [_Info(step, self._manager.metrics(step)) for step in self.steps]
-    return self._preservation.best_step(infos)
+    chosen = first_decides(self._best)
+    return int(chosen) if chosen else None
 
   def save(
-    self, step: int, state: Any, metrics: Mapping[str, float] | None = None, force: bool = False
+    self,
+    step: int,
+    state: Any,
+    metrics: Mapping[str, float] | None = None,
+    force: bool = False,
+    replace: bool = False,
   ) -> bool:
     """Saves a state if its step is due; writing goes on in the background.
 
@@ -121,16 +128,21 @@ class Checkpoints:
       state: a pytree of arrays.
       metrics: what an evaluation of this state gave.
       force: save although it is not due.
+      replace: delete the checkpoint of this step first, if there is one.
 
     Returns:
-      Whether a save has begun; not if this step has a checkpoint already.
+      Whether a save has begun; not if this step has a checkpoint already, unless it is replaced.
 
     Raises:
       CheckpointError: this save, or the one before it, failed.
     """
-    if step in self._manager.all_steps():
+    there = step in self._manager.all_steps()
+    if there and not replace:
       return False
     with self._writing():
+      if there:
+        self._manager.wait_until_finished()
+        self._manager.delete(step)
       if not (self._manager.should_save(step) or force):
         return False
       self._manager.wait_until_finished()
@@ -185,10 +197,6 @@ class Checkpoints:
       ) from error
     return {**about, "metrics": self._manager.metrics(step) or {}}
 
-  def preempted(self, step: int) -> bool:
-    """Whether the machines are about to be taken away; the same on all processes."""
-    return bool(self._manager.reached_preemption(step))
-
   def wait(self) -> None:
     """Waits until what is being saved is on disk. Raises CheckpointError if it failed."""
     with self._writing():
@@ -234,6 +242,12 @@ class Checkpoints:
         f"{[path.name for path in written]}. Does another run write here?"
       )
     write_manifest(written[0])
+    write_file(str(self.directory.parent / PROGRESS), json.dumps({"step": self._saving}).encode())
+
+  def _best(self) -> str | None:
+    infos = [_Info(step, self._manager.metrics(step)) for step in self.steps]
+    best = self._preservation.best_step(infos)
+    return None if best is None else str(best)
 
   def _saved_with(self, step: int) -> str:
     with contextlib.suppress(CheckpointError):
@@ -272,6 +286,14 @@ def _reason(error: Exception) -> str:
     return said[1].strip()
   first_line = (str(error).splitlines() or [""])[0]
   return f"{type(error).__name__}: {first_line[:300]}"
+
+
+def _use_named_barriers() -> None:
+  """Orbax's barriers are of devices, without a time-out, unless a flag of its own is set."""
+  if barriers.processes() > 1 and _NAMED_BARRIERS in flags.FLAGS:
+    if not flags.FLAGS.is_parsed():  # in another program than an absl app
+      flags.FLAGS.mark_as_parsed()
+    flags.FLAGS[_NAMED_BARRIERS].value = True
 
 
 class _Info:

@@ -21,6 +21,7 @@ from xjepa_jax.errors import ConfigError
 from xjepa_jax.model import xjepa
 from xjepa_jax.model.inputs import SensorInput, sensor_inputs
 from xjepa_jax.model.masking import MaskPlan, plan_masks
+from xjepa_jax.model.placing import on_mesh
 from xjepa_jax.model.presets import size_of
 from xjepa_jax.objective import table
 from xjepa_jax.training import checks
@@ -186,7 +187,8 @@ def _jitted(experiment: Experiment) -> Experiment:
   params, target = state.params, find_target(state.opt_state)
 
   def measuring(function: Any, *parameters: Any) -> Any:
-    return jax.jit(function, in_shardings=(*parameters, batch), out_shardings=whole)
+    placed = on_mesh(function, experiment.mesh.abstract_mesh)
+    return jax.jit(placed, in_shardings=(*parameters, batch), out_shardings=whole)
 
   return dataclasses.replace(
     experiment,

@@ -10,10 +10,14 @@ from typing import Any
 import jax
 import numpy as np
 
+from xjepa_jax.config import Config
 from xjepa_jax.data.batch_source import Batch
 from xjepa_jax.errors import TrainingError
+from xjepa_jax.processes import barriers, stopping, watchdog
+from xjepa_jax.training.agreement import first_decides
 from xjepa_jax.training.checkpoint import Checkpoints
 from xjepa_jax.training.experiment import Experiment, device_batch, name_pairs
+from xjepa_jax.training.mesh import on_every_device
 from xjepa_jax.training.process_memory import give_back
 from xjepa_jax.training.profiling import Profile
 from xjepa_jax.training.progress import Progress
@@ -21,6 +25,7 @@ from xjepa_jax.training.state import TrainState
 from xjepa_jax.training.step import Step
 from xjepa_jax.training.writers import Writers
 
+_SAVE_SECONDS = 1800.0  # that the last checkpoint may take to be written by all
 # Scalars of an evaluation, and a verdict in words if the space has collapsed.
 Evaluate = Callable[[TrainState, int], tuple[dict[str, float], str]]
 
@@ -33,6 +38,7 @@ class Outcome:
     state: after the last step.
     verdict: of the last evaluation, "" if all is well.
     stopped: whether the run ended early, because of that verdict.
+    preempted: whether it ended early because all processes were asked to stop.
     seconds: of this start's steps but the first; evaluations and saves are not counted.
     compile_seconds: until the first step ran: its batch read, traced and compiled.
   """
@@ -40,6 +46,7 @@ class Outcome:
   state: TrainState
   verdict: str = ""
   stopped: bool = False
+  preempted: bool = False
   seconds: float = 0.0
   compile_seconds: float = 0.0
 
@@ -53,8 +60,9 @@ def train(
   evaluate: Evaluate,
   workdir: str,
   verdict: str = "",
+  unmeasured: bool = False,
 ) -> Outcome:
-  """Runs from the state's step to the config's last.
+  """Runs from the state's step to the config's last, or until all processes stop.
 
   Args:
     experiment, state: what is trained, and from where.
@@ -62,6 +70,7 @@ def train(
     evaluate: measures the state, see `retrieval.evaluation.Validation`.
     workdir: of profiles.
     verdict: of the last evaluation of an earlier start.
+    unmeasured: the state's step was due to be evaluated, and the earlier start had no time for it.
 
   Raises:
     TrainingError: too many updates in a row were not finite.
@@ -71,15 +80,18 @@ def train(
   total = config.training.steps
   first = int(state.step)
   outcome = Outcome(state, verdict)
-  step, metrics = experiment.step, dict[str, Any]()
+  step, metrics, earlier = experiment.step, dict[str, Any](), dict[str, Any]()
   profile = Profile(config.telemetry.profile, f"{workdir}/profile")
-  with experiment.training_pipeline() as pipeline, profile:
+  watched = watchdog.watching(config.processes.hang_seconds, workdir)
+  with experiment.training_pipeline() as pipeline, profile, stopping.stepping(), watched:
     batches = pipeline.batches(first)
     lap = time.monotonic()
     for done in range(first, total + 1):
       measured = None
-      every = config.evaluation.every
-      due = bool(every) and (done % every == 0 or done == total) and done > first
+      watchdog.advanced(done)
+      # Before the first step nothing is lost, and compiling it need not be waited for.
+      outcome.preempted = done > first and stopping.agreed(done)
+      due = is_due(config, done) and (done > first or unmeasured) and not outcome.preempted
       if due or done % config.checkpoint.every == 0 or done == total:
         jax.block_until_ready(metrics)  # or the pause would hide the time of steps under way
       if done > first + 1:
@@ -92,10 +104,12 @@ def train(
         progress.note(measured)
         if outcome.verdict:
           progress.message(outcome.verdict)
-      outcome.stopped = bool(outcome.verdict) and config.telemetry.stop_on_collapse
+      if config.telemetry.stop_on_collapse and (due or done == first):
+        outcome.stopped = _all_stop(outcome.verdict)
       with progress.paused():
-        ended = done == total or outcome.stopped
-        checkpoints.save(done, state, measured, force=ended or measured is not None)
+        ended = done == total or outcome.stopped or outcome.preempted
+        late = measured is not None and done == first
+        checkpoints.save(done, state, measured, force=ended or measured is not None, replace=late)
       if ended:
         break
       lap = time.monotonic()
@@ -105,18 +119,35 @@ def train(
         step = _compiled(experiment, state, batch)
         outcome.compile_seconds = time.monotonic() - lap
       with jax.profiler.StepTraceAnnotation("train", step_num=done):
+        # One step is under way while the next is asked for; with more, batches would pile up.
+        jax.block_until_ready(earlier)
+        earlier = metrics
         state, metrics = step(state, device_batch(batch))
       told = (done + 1) % config.telemetry.every == 0 or done in (first, total - 1)
       scalars = _scalars(experiment, metrics, done) if told else None
       progress.update(done + 1, scalars)
       if scalars is not None:
         writers.scalars(done + 1, {**scalars, **progress.scalars()})
+      if told or (done + 1) % config.training.bad_steps == 0:
         _check_finite(state, config.training.bad_steps, pipeline, done)
       _histograms(experiment, state, writers, done + 1)
       profile.after(done + 1)
     batches.close()
+    checkpoints.wait()
+    barriers.wait_for_all("trained", _SAVE_SECONDS)
   outcome.state = state
   return outcome
+
+
+def is_due(config: Config, step: int) -> bool:
+  """Whether the state after a step is evaluated."""
+  every = config.evaluation.every
+  return bool(every) and step > 0 and (step % every == 0 or step == config.training.steps)
+
+
+def _all_stop(verdict: str) -> bool:
+  """As the first process sees it: numbers of other machines may differ in their last digits."""
+  return bool(first_decides(lambda: verdict[:1]))
 
 
 def _compiled(experiment: Experiment, state: TrainState, batch: Batch) -> Step:
@@ -150,7 +181,7 @@ def _check_finite(state: TrainState, limit: int, pipeline: Any, step: int) -> No
 def _histograms(experiment: Experiment, state: TrainState, writers: Writers, step: int) -> None:
   every = experiment.config.telemetry.histograms
   if every and step % every == 0:
-    leaves = jax.tree_util.tree_leaves_with_path(state.params)
+    leaves = jax.tree_util.tree_leaves_with_path(on_every_device(experiment.mesh, state.params))
     writers.histograms(
       step,
       {

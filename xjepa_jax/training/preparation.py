@@ -13,6 +13,7 @@ from xjepa_jax.data.import_plan import plan_import
 from xjepa_jax.data.simulate import simulated_archive
 from xjepa_jax.data.writer import write_dataset
 from xjepa_jax.errors import CheckpointError, ConfigError
+from xjepa_jax.training.agreement import first_decides
 from xjepa_jax.training.progress import say
 
 _SHARD_BYTES = 128_000_000
@@ -63,6 +64,11 @@ def simulate_if_asked(config: Config) -> None:
       "config key 'data.simulate' is for a single data set, and data.directories names "
       f"{len(others) + 1}; set it to 0."
     )
+  first_decides(lambda: _simulate(config, directory))
+
+
+def _simulate(config: Config, directory: str) -> None:
+  """By the first process, while the others wait."""
   if storage.exists(f"{directory}/{INFO_FILE}"):
     return
   say(f"Simulating {config.data.simulate:,} pairs into {directory}")

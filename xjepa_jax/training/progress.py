@@ -23,6 +23,8 @@ from typing import Any, SupportsFloat, TextIO
 
 from tqdm import tqdm
 
+from xjepa_jax.processes import barriers
+
 _BAR = "{percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt}{postfix}"
 
 
@@ -180,8 +182,9 @@ class Progress:
 
 
 def say(line: str) -> None:
-  """Tells a person something, where no `Progress` is shown."""
-  print(line, file=sys.stderr, flush=True)
+  """Tells a person something, where no `Progress` is shown; of many processes, the first does."""
+  if barriers.is_first():
+    print(line, file=sys.stderr, flush=True)
 
 
 def duration(seconds: float) -> str:

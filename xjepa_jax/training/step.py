@@ -21,6 +21,7 @@ from xjepa_jax.config import Config
 from xjepa_jax.model.images import crop, scale
 from xjepa_jax.model.masking import MaskPlan
 from xjepa_jax.model.outputs import Outputs
+from xjepa_jax.model.placing import on_mesh
 from xjepa_jax.model.xjepa import Parameters, XJepa
 from xjepa_jax.objective.table import Objective
 from xjepa_jax.training.augment import augment
@@ -79,8 +80,9 @@ def train_step(
     key = jax.random.fold_in(jax.random.key(seed), state.step)
     grads, metrics = gradients(state, {name: batch[name] for name in BATCH_KEYS}, key)
     norm = optax.tree.norm(grads)
-    fine = jnp.isfinite(norm) & jnp.isfinite(metrics["loss/total"])
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    sizes = norm, metrics["loss/total"], optax.tree.norm(updates)
+    fine = jnp.isfinite(jnp.stack(sizes)).all()
     params = optax.apply_updates(state.params, updates)
     kept_params, kept_state = jax.tree.map(
       lambda new, old: jnp.where(fine, new, old),
@@ -111,7 +113,7 @@ def jit_step(step: Step, state_shardings: Any, batch_sharding: Any, replicated: 
     replicated: of the metrics.
   """
   return jax.jit(
-    step,
+    on_mesh(step, replicated.mesh.abstract_mesh),
     in_shardings=(state_shardings, batch_sharding),
     out_shardings=(state_shardings, replicated),
     donate_argnums=0,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from xjepa_jax.data import storage
@@ -19,6 +19,7 @@ FREE_KEYS = (
   "evaluation",
   "telemetry",
   "mesh",
+  "processes",
   "data.prefetch",
   "data.test",
   "data.threads",
@@ -69,13 +70,15 @@ def claim_workdir(workdir: str, config: Mapping[str, Any]) -> None:
     )
 
 
-def differences(stored: Mapping[str, Any], config: Mapping[str, Any]) -> list[str]:
-  """ "key: then, now" of every dotted key that differs and may not (see `FREE_KEYS`)."""
+def differences(
+  stored: Mapping[str, Any], config: Mapping[str, Any], free: Sequence[str] = FREE_KEYS
+) -> list[str]:
+  """ "key: then, now" of every dotted key that differs and is not free to."""
   then, now = _dotted(json.loads(json.dumps(stored))), _dotted(json.loads(json.dumps(config)))
   return [
     f"{key}: {_shown(then, key)}, {_shown(now, key)}"
     for key in sorted({**then, **now})
-    if not any(key == free or key.startswith(f"{free}.") for free in FREE_KEYS)
+    if not any(key == each or key.startswith(f"{each}.") for each in free)
     and (key not in then or key not in now or then[key] != now[key])
   ]
 

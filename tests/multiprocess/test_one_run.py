@@ -1,0 +1,195 @@
+"""The main command as 1, 2 and 4 processes: one run, through a kill, a stop and other meshes.
+
+The runs are a chain, for each takes seconds to start: two processes train, one is killed, both are
+started again, and are asked to stop; what they leave is continued by four, by one, and on another
+mesh. An undisturbed run of one process is what all are compared with.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import shutil
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from tests.multiprocess.runs import checkpoints, losses, rows, running
+
+pytestmark = pytest.mark.timeout(900)
+STEPS = 150
+CLOSE = 1e-5  # relative: sums over processes are made in another order
+LOST_SECONDS = 8
+OPTIONS = (
+  f"--config.training.steps={STEPS}",
+  "--config.evaluation.every=0",
+  "--config.evaluation.mutual_information=0",
+  "--config.checkpoint.every=4",
+  f"--config.processes.lost_seconds={LOST_SECONDS}",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Left:
+  """What a run left: directory, statuses and words of its processes, seconds until they ended."""
+
+  workdir: Path
+  statuses: list[int]
+  said: list[str]
+  seconds: float
+
+
+@pytest.fixture(scope="module")
+def alone(simulated: str, compiled: str, tmp_path_factory: pytest.TempPathFactory) -> Left:
+  """An undisturbed run of one process with all four devices."""
+  with running(tmp_path_factory.mktemp("alone"), simulated, compiled, 1, *OPTIONS) as run:
+    return Left(run.workdir, run.statuses(), [run.text()], 0)
+
+
+@pytest.fixture(scope="module")
+def killed(simulated: str, compiled: str, tmp_path_factory: pytest.TempPathFactory) -> Left:
+  """Two processes, of which the second is killed when there is a checkpoint."""
+  with running(tmp_path_factory.mktemp("two"), simulated, compiled, 2, *OPTIONS) as run:
+    run.wait_for_step(10)
+    at = run.signal(1, signal.SIGKILL)
+    statuses = run.statuses()
+    return Left(run.workdir, statuses, [run.text(0), run.text(1)], time.monotonic() - at)
+
+
+@pytest.fixture(scope="module")
+def stopped(killed: Left, simulated: str, compiled: str) -> Left:
+  """The same command again, and a SIGTERM to the second process."""
+  before = max(losses(killed.workdir))
+  with running(killed.workdir.parent, simulated, compiled, 2, *OPTIONS) as run:
+    run.wait_for_step(before + 1)
+    at = run.signal(1, signal.SIGTERM)
+    statuses = run.statuses()
+    return Left(run.workdir, statuses, [run.text(0), run.text(1)], time.monotonic() - at)
+
+
+def copied(left: Left, folder: Path) -> int:
+  """Copies what a run left into `folder`/run; the step of its last checkpoint."""
+  shutil.copytree(left.workdir, folder / "run")
+  return checkpoints(left.workdir)[-1]
+
+
+def assert_as_alone(workdir: Path, alone: Left, last: int) -> None:
+  """Every step up to the last has the loss of the undisturbed run."""
+  found, expected = losses(workdir), losses(alone.workdir)
+  steps = range(1, last + 1)
+  np.testing.assert_allclose([found[n] for n in steps], [expected[n] for n in steps], rtol=CLOSE)
+
+
+def test_a_killed_process_is_noticed_by_the_other_which_says_so_in_one_line(
+  killed: Left, record_property: Callable[[str, object], None]
+) -> None:
+  record_property("seconds", killed.seconds)
+  assert killed.statuses == [13, -signal.SIGKILL]
+  assert killed.seconds < 2 * LOST_SECONDS
+  (line,) = [each for each in killed.said[0].splitlines() if not each.startswith("step ")]
+  assert re.fullmatch(
+    r"error: process 1 of 2 was lost \(gave no sign of life for 8 s\), noticed by process 0; the "
+    r"same command continues from the checkpoint of step \d+",
+    line,
+  )
+
+
+def test_a_restart_goes_on_and_sigterm_to_one_process_stops_all_at_one_step_that_is_saved(
+  killed: Left, stopped: Left, alone: Left, record_property: Callable[[str, object], None]
+) -> None:
+  record_property("seconds", stopped.seconds)
+  assert stopped.statuses == [0, 0], stopped.said
+  assert f"Continuing {stopped.workdir} after step " in stopped.said[0]
+  said = re.search(r"Stopped by SIGTERM after step (\d+), which is saved", stopped.said[0])
+  assert said is not None and stopped.said[1] == ""
+  step = int(said[1])
+  assert step == checkpoints(stopped.workdir)[-1] == max(losses(stopped.workdir)) < STEPS
+  assert json.loads((stopped.workdir / "progress.json").read_text()) == {"step": step}
+  assert_as_alone(stopped.workdir, alone, step)
+
+
+def test_four_processes_continue_what_two_saved_and_report_as_one(
+  stopped: Left, alone: Left, simulated: str, compiled: str, tmp_path: Path
+) -> None:
+  copied(stopped, tmp_path)
+  with running(tmp_path, simulated, compiled, 4, *OPTIONS) as run:
+    assert run.statuses() == [0, 0, 0, 0], run.text()
+    assert [run.text(process) for process in (1, 2, 3)] == ["", "", ""]
+  assert_as_alone(run.workdir, alone, STEPS)
+  reports = [
+    json.loads((each / "report" / "metrics.json").read_text())
+    for each in (run.workdir, alone.workdir)
+  ]
+  names = [[(row["name"], row["direction"]) for row in each["summary"]] for each in reports]
+  assert names[0] == names[1]
+  arrays = [
+    load_file(each / "encoder" / "encoder.safetensors") for each in (run.workdir, alone.workdir)
+  ]
+  assert arrays[0].keys() == arrays[1].keys()
+  for name, array in arrays[0].items():
+    np.testing.assert_allclose(array, arrays[1][name], atol=1e-3, err_msg=name)
+
+
+def test_one_process_continues_what_two_saved_and_stops_by_itself(
+  stopped: Left, alone: Left, simulated: str, compiled: str, tmp_path: Path
+) -> None:
+  first = copied(stopped, tmp_path)
+  with running(tmp_path, simulated, compiled, 1, *OPTIONS) as run:
+    run.wait_for_step(first + 3)
+    run.signal(0, signal.SIGTERM)
+    assert run.statuses() == [0], run.text()
+    assert re.search(r"^[Ss]topped by SIGTERM", run.text(), re.MULTILINE)
+  assert_as_alone(run.workdir, alone, checkpoints(run.workdir)[-1])
+
+
+def test_another_mesh_continues_and_a_step_that_hangs_ends_with_the_stacks_of_all_threads(
+  stopped: Left, alone: Left, simulated: str, compiled: str, tmp_path: Path
+) -> None:
+  first = copied(stopped, tmp_path)
+  options = (
+    *OPTIONS[:-1],
+    "--config.mesh.replica=2",
+    "--config.mesh.fsdp=1",
+    "--config.mesh.tensor=2",
+    "--config.processes.lost_seconds=600",
+    "--config.processes.hang_seconds=10",
+  )
+  with running(tmp_path, simulated, compiled, 2, *options) as run:
+    run.wait_for_step(first + 3)
+    run.signal(1, signal.SIGSTOP)
+    assert run.processes[0].wait(100) == 13
+    said = run.text(0)
+  assert re.search(r"process 0 of 2: step \d+ has not advanced for 10 s", said)
+  assert "Thread 0x" in said and "loop.py" in said
+  assert "loop.py" in (run.workdir / "hang-process-0.txt").read_text()
+  assert_as_alone(run.workdir, alone, max(losses(run.workdir)))
+
+
+def test_an_error_that_all_processes_make_is_told_by_the_first(
+  simulated: str, compiled: str, tmp_path: Path
+) -> None:
+  with running(tmp_path, simulated, compiled, 2, "--config.model.wdth=3") as run:
+    assert run.statuses() == [1, 1]
+    assert "'model.wdth' is unknown" in run.text(0) and len(run.text(0).splitlines()) == 1
+    assert run.text(1) == ""
+
+
+def test_a_process_of_another_config_is_refused_by_name_and_ends_all(
+  simulated: str, compiled: str, tmp_path: Path
+) -> None:
+  other = "--config.training.seed=5"
+  with running(tmp_path, simulated, compiled, 2, last=other) as run:
+    assert run.statuses() == [1, 1]
+    for process in (0, 1):
+      assert re.search(
+        r"^process 1 of 2: error: .*another config than process 0.*training.seed: 0, 5\.",
+        run.text(process),
+        re.MULTILINE,
+      ), run.text(process)
+  assert not rows(run.workdir)

@@ -1,0 +1,195 @@
+"""Many processes become one run: told by flags, or by the environment that started them.
+
+In this order: `--coordinator`, `--processes`, `--process`; JAX_COORDINATOR_ADDRESS,
+JAX_NUM_PROCESSES and JAX_PROCESS_ID (or a Kubernetes Job's JOB_COMPLETION_INDEX); Slurm; Open MPI;
+Cloud TPU, of a VM or of GKE. With none of them a process is alone, and nothing is started.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import glob
+import importlib.util
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from xjepa_jax.errors import ConfigError, LostError
+
+# Cloud TPU's newer images block 8482, which is JAX's own choice.
+PORT = 8476
+_SLURM = ("SLURM_JOB_ID", "SLURM_STEP_NODELIST", "SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID")
+_SHUTDOWN_SECONDS = 60
+
+
+@dataclasses.dataclass(frozen=True)
+class Asked:
+  """What JAX is told of the processes; what is None it finds out by itself.
+
+  Attributes:
+    coordinator: host and port of process 0.
+    processes: how many there are.
+    process: this one's number, from 0.
+    method: by which JAX looks for the rest; "deactivate" is not at all.
+    by: what told it, in words.
+  """
+
+  coordinator: str | None
+  processes: int | None
+  process: int | None
+  method: str | None
+  by: str
+
+
+def asked(
+  coordinator: str = "",
+  processes: int | None = None,
+  process: int | None = None,
+  environment: Mapping[str, str] = os.environ,
+) -> Asked | None:
+  """What flags and environment say of other processes; None if this one is alone.
+
+  Args:
+    coordinator: HOST or HOST:PORT of process 0; the port is 8476 where none is given.
+    processes, process: how many there are, and which this is.
+    environment: variables.
+
+  Raises:
+    ConfigError: some of what is needed is missing or is no number.
+  """
+  flags = (coordinator, processes, process)
+  if any(each not in ("", None) for each in flags):
+    if processes == 1 and not process:
+      return None
+    if coordinator == "" or processes is None or process is None:
+      raise ConfigError(
+        "--coordinator=HOST:PORT, --processes=N and --process=I belong together; give all three, "
+        "or none where the environment tells them."
+      )
+    return _told(coordinator, processes, process, "the flags")
+  if address := environment.get("JAX_COORDINATOR_ADDRESS"):
+    return _from_jax_variables(address, environment)
+  if all(name in environment for name in _SLURM):
+    number = _number(environment, "SLURM_NTASKS")
+    return None if number == 1 else Asked(None, None, None, "slurm", "Slurm")
+  if "OMPI_COMM_WORLD_SIZE" in environment:
+    return _from_open_mpi(environment)
+  return Asked(None, None, None, None, "Cloud TPU") if _on_cloud_tpu(environment) else None
+
+
+def join(found: Asked, join_seconds: int, lost_seconds: int) -> None:
+  """Connects this process with the others. To be called before JAX is asked for a device.
+
+  Args:
+    found: what `asked` gave.
+    join_seconds: until all have to be there.
+    lost_seconds: without a sign of life, after which a process counts as lost.
+
+  Raises:
+    LostError: not all came in time.
+  """
+  import jax
+
+  if found.by == "Cloud TPU":
+    os.environ.setdefault("JAX_COORDINATOR_PORT", str(PORT))
+  # SIGTERM is `stopping`'s: JAX's service would take it away from it.
+  jax.config.update("jax_enable_preemption_service", False)
+  try:
+    jax.distributed.initialize(
+      found.coordinator,
+      found.processes,
+      found.process,
+      cluster_detection_method=found.method,
+      initialization_timeout=join_seconds,
+      heartbeat_timeout_seconds=lost_seconds,
+      shutdown_timeout_seconds=_SHUTDOWN_SECONDS,
+    )
+  except Exception as error:  # of gRPC, of a resolver, of a metadata server
+    if found.by == "Cloud TPU" and not jax.distributed.is_initialized() and _is_alone(error):
+      return
+    which = "" if found.process is None else f" {found.process} of {found.processes}"
+    raise LostError(
+      f"process{which} could not join the others within {join_seconds} s (told by {found.by}; "
+      f"coordinator {found.coordinator or 'found by JAX'}; "
+      f"{(str(error).splitlines() or [''])[0][:200]}). Start all of them, with the same number of "
+      "processes and a coordinator whose port they can all reach; processes.join_seconds is the "
+      "time they have."
+    ) from error
+
+
+def leave() -> None:
+  """Takes leave of the others, where this process has joined any."""
+  import jax
+
+  jax.distributed.shutdown()
+
+
+def _told(coordinator: str, processes: int, process: int, by: str) -> Asked | None:
+  if processes < 1 or not 0 <= process < processes:
+    raise ConfigError(
+      f"{by} say process {process} of {processes}; expected a number from 0 to one less than the "
+      "number of processes."
+    )
+  if processes == 1:
+    return None
+  host, colon, port = coordinator.rpartition(":")
+  bracketed = coordinator.endswith("]")  # an IPv6 address without a port
+  if not colon or bracketed:
+    host, port = coordinator, str(PORT)
+  if not port.isdecimal():
+    raise ConfigError(f"{by} say the coordinator is {coordinator!r}; expected HOST or HOST:PORT.")
+  return Asked(f"{host}:{port}", processes, process, "deactivate", by)
+
+
+def _from_jax_variables(address: str, environment: Mapping[str, str]) -> Asked | None:
+  index = "JAX_PROCESS_ID" if "JAX_PROCESS_ID" in environment else "JOB_COMPLETION_INDEX"
+  missing = [name for name in ("JAX_NUM_PROCESSES", index) if name not in environment]
+  if missing:
+    if all(name in environment for name in _SLURM):
+      return Asked(address, None, None, "slurm", "Slurm")
+    if "OMPI_COMM_WORLD_SIZE" in environment:
+      return _from_open_mpi(environment)
+    missing_names = " and ".join(missing).replace("JOB_COMPLETION_INDEX", "JAX_PROCESS_ID")
+    raise ConfigError(
+      f"JAX_COORDINATOR_ADDRESS is {address!r} and {missing_names} is not set; set all three, or "
+      "none for a process that is alone."
+    )
+  number = _number(environment, "JAX_NUM_PROCESSES")
+  return _told(address, number, _number(environment, index), "the JAX_ variables")
+
+
+def _from_open_mpi(environment: Mapping[str, str]) -> Asked | None:
+  number = _number(environment, "OMPI_COMM_WORLD_SIZE")
+  if number == 1:
+    return None
+  address = environment.get("JAX_COORDINATOR_ADDRESS", "")
+  if not address and "OMPI_MCA_orte_hnp_uri" in environment:
+    return Asked(None, None, None, "ompi", "Open MPI")
+  # Open MPI 5 does not say where process 0 is; on one machine that is known all the same.
+  if not address and environment.get("OMPI_COMM_WORLD_LOCAL_SIZE") != str(number):
+    raise ConfigError(
+      "Open MPI started several hosts and does not say which has process 0; set "
+      "JAX_COORDINATOR_ADDRESS=HOST, for example with mpirun -x."
+    )
+  rank = _number(environment, "OMPI_COMM_WORLD_RANK")
+  return _told(address or "127.0.0.1", number, rank, "the variables of Open MPI")
+
+
+def _on_cloud_tpu(environment: Mapping[str, str]) -> bool:
+  """Whether JAX should look: TPU chips and their library; on one host it finds itself alone."""
+  if environment.get("JAX_PLATFORMS", "tpu").split(",")[0] not in ("", "tpu"):
+    return False
+  chips = glob.glob("/dev/accel*") or glob.glob("/dev/vfio/[0-9]*")
+  return bool(chips) and importlib.util.find_spec("libtpu") is not None
+
+
+def _is_alone(error: Exception) -> bool:
+  """Whether JAX found no cluster at all, which it says as what it lacks."""
+  return isinstance(error, ValueError) and "should be defined" in str(error)
+
+
+def _number(environment: Mapping[str, Any], name: str) -> int:
+  text = environment.get(name, "")
+  if not text.isdecimal():
+    raise ConfigError(f"the variable {name} is {text!r}; expected a whole number.")
+  return int(text)

@@ -1,0 +1,127 @@
+"""Another process is lost: one line and status 13, where JAX aborts with a stack of its C++.
+
+JAX's coordination service notices a process that gives no sign of life, and its client then aborts
+every other process; there is no way to be asked first (jax 0.10 to 0.12: the callback that its
+client takes cannot be called from Python). So the abort is caught: what C and C++ print is kept in
+a file, and the handler of SIGABRT reads there who was lost.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import faulthandler
+import json
+import logging
+import os
+import re
+import signal
+import sys
+import tempfile
+from typing import Any, TextIO
+
+from xjepa_jax.processes import ending
+from xjepa_jax.processes.barriers import process, processes
+
+_FATAL = "JAX distributed service detected fatal errors"
+_SILENT = re.compile(r"stopped sending heartbeats\):\s*([\d,\s]+)")
+_TAIL = 20_000  # bytes of an unexpected abort that are shown
+_HANDLER = ctypes.CFUNCTYPE(None, ctypes.c_int)
+_kept: list[Any] = []  # a handler that is collected crashes
+
+
+def notice_losses(workdir: str, lost_seconds: float) -> None:
+  """Ends this process with status 13 and one line when another is lost.
+
+  A killed process is noticed within `lost_seconds`, usually half of it, and the first one at once.
+  From here on what libraries in C and C++ print goes to `workdir`/native-process-I.log.
+
+  Args:
+    workdir: of the run; "" keeps no log.
+    lost_seconds: as `joining.join` was told.
+  """
+  log = _native_log(workdir)
+  stderr = _divert(log)
+
+  def handle(number: int) -> None:
+    status = ending.leaving()
+    if status is None:
+      status, said = _verdict(_read(log), workdir, lost_seconds)
+      os.write(stderr, said.encode())
+    os._exit(status)
+
+  handler = _HANDLER(handle)
+  _kept.append(handler)
+  library = ctypes.CDLL(None)
+  library.signal.argtypes, library.signal.restype = [ctypes.c_int, _HANDLER], ctypes.c_void_p
+  library.signal(signal.SIGABRT, handler)
+
+
+def _verdict(native: str, workdir: str, lost_seconds: float) -> tuple[int, str]:
+  """Status, and what to say, by what C++ printed before it aborted."""
+  if _FATAL not in native:  # a check of a library failed; its words are all there is
+    return 134, f"{native[-_TAIL:]}\nprocess {process()} of {processes()} aborted\n"
+  found = _SILENT.search(native)
+  numbers = [int(number) for number in re.findall(r"\d+", found[1])] if found else [0]
+  lost = [number for number in numbers if number != process()] or [0]
+  named = ", ".join(map(str, lost))
+  many = f"process {named}" if len(lost) == 1 else f"processes {named}"
+  was = "was" if len(lost) == 1 else "were"
+  how = f"gave no sign of life for {lost_seconds:g} s" if found else "closed its connection"
+  return ending.LOST, (
+    f"error: {many} of {processes()} {was} lost ({how}), noticed by process {process()}; the same "
+    f"command continues from {_last_checkpoint(workdir)}\n"
+  )
+
+
+def _last_checkpoint(workdir: str) -> str:
+  with contextlib.suppress(Exception), open(f"{workdir}/progress.json", encoding="utf-8") as file:
+    return f"the checkpoint of step {int(json.load(file)['step'])}"
+  return "the last checkpoint"
+
+
+def _native_log(workdir: str) -> int:
+  path = os.path.join(workdir, f"native-process-{process()}.log")
+  try:
+    if not workdir or "://" in workdir:
+      raise OSError("no directory of this machine")
+    os.makedirs(workdir, exist_ok=True)
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o644)
+  except OSError:  # what is wrong with the directory is told by those who write the run into it
+    with tempfile.TemporaryFile() as file:
+      return os.dup(file.fileno())
+
+
+def _divert(log: int) -> int:
+  """Files 1 and 2 are the log from here on; Python's streams go where these went before."""
+  sys.stdout.flush()
+  sys.stderr.flush()
+  out, err = os.dup(1), os.dup(2)
+  old = sys.stderr
+  sys.stdout, sys.stderr = _text(out), _text(err)
+  for stream in (1, 2):
+    os.dup2(log, stream)
+  faulthandler.enable(sys.stderr)  # absl's went to file 2
+  for handler in _handlers():
+    if getattr(handler, "stream", None) is old:
+      handler.setStream(sys.stderr)
+  return err
+
+
+def _text(file: int) -> TextIO:
+  return open(file, "w", buffering=1, encoding="utf-8", errors="backslashreplace")
+
+
+def _handlers() -> list[Any]:
+  """Every handler of logging that may write to stderr."""
+  from absl import logging as absl_logging
+
+  found = [absl_logging.get_absl_handler().python_handler, *logging.getLogger().handlers]
+  for each in logging.Logger.manager.loggerDict.values():
+    found += getattr(each, "handlers", [])
+  return found
+
+
+def _read(log: int) -> str:
+  size = os.fstat(log).st_size
+  return os.pread(log, 1 << 20, max(0, size - (1 << 20))).decode(errors="replace")

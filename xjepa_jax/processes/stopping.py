@@ -1,0 +1,164 @@
+"""SIGTERM to any process: all agree on a step, save there, and end with status 0.
+
+  with stopping.heeding():
+    ...                                # prepare: ends at once
+    with stopping.stepping():          # train: ends at a step
+      for step in ...:
+        if stopping.agreed(step):
+          break
+    ...                                # evaluate, report: ends at once, for all is saved
+
+The processes agree by notes: whoever is asked to stop says so; every process then says which step
+it is at and holds its main thread before the next; the step after the largest is where all stop.
+JAX's own preemption service agrees likewise, but only between steps: it takes SIGTERM away also
+while a program compiles or a run is evaluated, which can last longer than machines are left.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import threading
+from collections.abc import Iterator
+
+from xjepa_jax.processes import barriers, ending
+
+_POLL_SECONDS = 0.5  # between looks at the notes of others
+_SAID = "stopped by SIGTERM: what was trained is saved, and the same command continues"
+_heeded: _Heed | None = None
+
+
+@contextlib.contextmanager
+def heeding() -> Iterator[None]:
+  """Heeds SIGTERM, and what other processes say of stopping and of errors.
+
+  To be entered by the main thread, after `joining.join`.
+  """
+  global _heeded
+  heed = _Heed()
+  _heeded = heed
+  try:
+    yield
+  finally:
+    _heeded = None
+    heed.close()
+
+
+@contextlib.contextmanager
+def stepping() -> Iterator[None]:
+  """Inside, a stop waits for `agreed`.
+
+  All that the steps made has to be saved, on all processes, when it is left.
+  """
+  if _heeded is None:
+    yield
+    return
+  _heeded.enter()
+  yield
+  _heeded.leave()  # not after an error: this process ends, and says so
+
+
+def agreed(step: int) -> bool:
+  """Whether all processes stop after `step` steps. Every process asks, at every step."""
+  return _heeded is not None and _heeded.agreed(step)
+
+
+class _Heed:
+  """A thread that hears SIGTERM, whatever the main thread is doing, and the other processes."""
+
+  def __init__(self) -> None:
+    self._turn = threading.Condition()
+    self._step: int | None = None  # where the main thread is; None outside of `stepping`
+    self._inside = False
+    self._deciding = False
+    self._target: int | None = None
+    self._told = False  # whether SIGTERM came to this process
+    self._ended: dict[str, float] = {}
+    self._ears, self._mouth = os.pipe()
+    os.set_blocking(self._mouth, False)
+    # Python runs handlers in the main thread, which may be compiling; the number of the signal
+    # is written into the pipe at once.
+    self._wakeup = signal.set_wakeup_fd(self._mouth, warn_on_full_buffer=False)
+    self._handler = signal.signal(signal.SIGTERM, lambda *_: None)
+    self._open = True
+    self._thread = threading.Thread(target=self._listen, name="stopping", daemon=True)
+    self._thread.start()
+
+  def close(self) -> None:
+    signal.set_wakeup_fd(self._wakeup)
+    signal.signal(signal.SIGTERM, self._handler or signal.SIG_DFL)
+    self._open = False
+    os.write(self._mouth, b"\0")
+    self._thread.join()
+    os.close(self._ears)
+    os.close(self._mouth)
+
+  def enter(self) -> None:
+    with self._turn:
+      self._inside = True
+
+  def leave(self) -> None:
+    with self._turn:
+      while self._deciding:
+        self._turn.wait()
+      self._inside, step, self._step = False, self._step, None
+      late = self._target is not None and (step is None or step < self._target)
+    if late:  # all agreed on a step after the last
+      _end()
+
+  def agreed(self, step: int) -> bool:
+    with self._turn:
+      self._step = step
+      while self._deciding:
+        self._turn.wait()
+      return self._target is not None and step >= self._target
+
+  def _listen(self) -> None:
+    while self._open:
+      ready, _, _ = select.select([self._ears], [], [], _POLL_SECONDS)
+      heard = os.read(self._ears, 4096) if ready else b""
+      self._told = self._told or signal.SIGTERM in heard
+      try:
+        self._look()
+      except Exception:  # the process that keeps the notes is gone: noticed in `losing`
+        continue
+
+  def _look(self) -> None:
+    if not barriers.connected():
+      if self._told and self._target is None:
+        self._decide({"0": self._note()})
+      return
+    ending.look_at_others(self._ended)
+    notes = barriers.published("stop")
+    if self._told and "asked" not in notes:
+      barriers.publish("stop/asked", str(barriers.process()))
+      notes["asked"] = ""
+    if "asked" not in notes or self._target is not None:
+      return
+    with self._turn:
+      if not self._deciding:
+        self._deciding = True
+        barriers.publish(f"stop/at-{barriers.process()}", self._note())
+    at = {key: note for key, note in barriers.published("stop").items() if key.startswith("at-")}
+    if len(at) == barriers.processes():
+      self._decide(at)
+
+  def _note(self) -> str:
+    return "" if self._step is None else str(self._step)
+
+  def _decide(self, at: dict[str, str]) -> None:
+    """The same on every process, for all decide by the same notes."""
+    if not all(at.values()):
+      # One has not begun its steps, so no step is done; or it is done with them, so all is saved.
+      _end()
+    with self._turn:
+      self._target = max(map(int, at.values())) + 1
+      self._deciding = False
+      self._turn.notify_all()
+
+
+def _end() -> None:
+  if ending.leaving() is None:
+    ending.end_at_once(0, _SAID if barriers.is_first() else "")
