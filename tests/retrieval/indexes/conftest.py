@@ -65,7 +65,7 @@ BACKENDS = (
 
 # Approximate whatever the size: archives of tests are small enough to be searched exactly.
 APPROXIMATE: dict[str, tuple[str, dict[str, Any]]] = {
-  "qdrant graph": ("qdrant", {"full_scan_below": 1}),
+  "qdrant graph alone": ("qdrant", {"full_scan_below": 1}),
   "faiss probing": ("faiss", {"flat_below": 0, "lists": 16}),
   "faiss rabitq probing": ("faiss", {"kind": "rabitq", "flat_below": 0, "lists": 16}),
 }
@@ -92,6 +92,9 @@ def make(name: str, fixture: Any) -> Index:
     pytest.importorskip("faiss")
     settings = {"kind": "rabitq", "flat_below": 0, "lists": 8, "recall": 1.0, "refine": 100}
     return make_index("faiss", settings)
+  if name == "qdrant graph":
+    pytest.importorskip("qdrant_edge")
+    return make_index("qdrant", {"full_scan_below": 100})
   if name in APPROXIMATE:
     backend, settings = APPROXIMATE[name]
     pytest.importorskip({"faiss": "faiss", "qdrant": "qdrant_edge"}[backend])

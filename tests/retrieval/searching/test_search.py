@@ -87,10 +87,10 @@ def test_of_a_larger_image_the_middle_is_asked_with(
   made: Made, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
   wide = np.full((SIZE + 10, SIZE + 6, 12), 900, np.uint16)
-  wide[5 : 5 + SIZE, 3 : 3 + SIZE] = optical(4)
+  wide[5 : 5 + SIZE, 3 : 3 + SIZE] = optical(8)
   np.save(tmp_path / "wide.npy", wide)
   answer = ask(made, capsys, "--image", str(tmp_path / "wide.npy"), "--k", "1")
-  assert answer["hits"][0]["id"] == "simulated-0-0000004"
+  assert answer["hits"][0]["id"] == "simulated-0-0000008"
   assert f"the middle {SIZE} x {SIZE} of {SIZE + 10} x {SIZE + 6} pixels" in answer["query"]
 
 
@@ -226,14 +226,14 @@ def test_values_in_other_units_are_refused_unless_they_are_trusted(
 ) -> None:
   linear, late = str(tmp_path / "linear.npy"), str(tmp_path / "late.npy")
   np.save(linear, (10 ** (sar(11) / 10)).astype(np.float32))
-  np.save(late, optical(4) + np.uint16(1000))
+  np.save(late, optical(8) + np.uint16(1000))
   said = refused(made, capsys, "--image", linear)
   assert "linear power or scaled bytes, expected dB" in said and "trust its units" in said
   # A single image may be bright by nature, so that one is not refused.
   assert "+1000 of processing baseline 04.00" in ask(made, capsys, "--image", late)["query"]
   assert ask(made, capsys, "--image", linear, "--trust-units")["hits"]
   answer = ask(made, capsys, "--image", late, "--offset", "-1000", "--k", "1")
-  assert answer["hits"][0]["id"] == "simulated-0-0000004"
+  assert answer["hits"][0]["id"] == "simulated-0-0000008"
   table = tmp_path / "queries.csv"
   table.write_text("image\nlinear.npy\n")
   assert "linear power" in refused(made, capsys, "--batch", str(table))

@@ -165,7 +165,7 @@ class FaissIndex:
       self._settings = dataclasses.replace(settings, kind="flat", lists=0, nprobe=0)
       self._index = self._faiss.IndexFlatIP(self.dimensions)
       return
-    lists = settings.lists or 1 << round(np.log2(4 * count**0.5))
+    lists = min(settings.lists or 1 << round(np.log2(4 * count**0.5)), count)
     self._settings = dataclasses.replace(settings, lists=lists)
     # A random rotation first, for one bit a number assumes that no axis is special.
     factory = {
