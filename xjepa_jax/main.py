@@ -34,7 +34,7 @@ from ml_collections import config_flags
 
 from xjepa_jax import command_line
 from xjepa_jax.config import Config, ProcessesConfig, resolve
-from xjepa_jax.errors import ConfigError, LostError, XJepaError
+from xjepa_jax.errors import ConfigError, XJepaError
 from xjepa_jax.processes import barriers, ending, joining, losing, stopping
 
 _CONFIG = config_flags.DEFINE_config_file("config", help_string="File of the config, FILE[:PRESET]")
@@ -75,10 +75,8 @@ def main(argv: list[str]) -> int:
       _run(config)
       barriers.wait_for_all("the end", _END_SECONDS)
     joining.leave()
-  except LostError as error:
-    return ending.fail_for_others(error, waits.lost_seconds)
   except XJepaError as error:
-    return ending.fail(1, f"error: {error}")
+    return ending.fail_for_others(error, waits.lost_seconds)
   except OSError as error:  # a full disk, mostly
     return ending.fail(
       1,

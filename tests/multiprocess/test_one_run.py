@@ -23,9 +23,9 @@ from safetensors.numpy import load_file
 from tests.multiprocess.runs import checkpoints, losses, rows, running
 
 pytestmark = pytest.mark.timeout(900)
-STEPS = 150
+STEPS = 60
 CLOSE = 1e-5  # relative: sums over processes are made in another order
-LOST_SECONDS = 8
+LOST_SECONDS = 20  # on a machine so busy that a process does not run for seconds
 OPTIONS = (
   f"--config.training.steps={STEPS}",
   "--config.evaluation.every=0",
@@ -94,7 +94,7 @@ def test_a_killed_process_is_noticed_by_the_other_which_says_so_in_one_line(
   assert killed.seconds < 2 * LOST_SECONDS
   (line,) = [each for each in killed.said[0].splitlines() if not each.startswith("step ")]
   assert re.fullmatch(
-    r"error: process 1 of 2 was lost \(gave no sign of life for 8 s\), noticed by process 0; the "
+    r"error: process 1 of 2 was lost \(gave no sign of life for 20 s\), noticed by process 0; the "
     r"same command continues from the checkpoint of step \d+",
     line,
   )

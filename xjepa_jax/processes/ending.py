@@ -14,7 +14,7 @@ import time
 import traceback
 from typing import NoReturn
 
-from xjepa_jax.errors import LostError
+from xjepa_jax.errors import LostError, XJepaError
 from xjepa_jax.processes import barriers
 
 LOST = 13
@@ -23,11 +23,12 @@ _AGREE_SECONDS = 10.0  # in which processes that fail alike are seen to
 _LAST_SECONDS = 10.0  # that the first process, which keeps all notes, waits for the others to go
 _OF_OTHERS = ("JaxRuntimeError", "XlaRuntimeError")  # the class of all that XLA raises
 _leaving: int | None = None  # the status with which this process is about to end
+_untold = ""  # why, as long as it may be that the first process says so
 
 
-def leaving() -> int | None:
-  """The status with which this process is about to end, None if it is not."""
-  return _leaving
+def leaving() -> tuple[int | None, str]:
+  """The status with which this process is about to end, None if it is not; what it has not said."""
+  return _leaving, _untold
 
 
 def fail(status: int, text: str) -> int:
@@ -42,17 +43,18 @@ def fail(status: int, text: str) -> int:
   Returns:
     The status, for a process that is alone. Others end here.
   """
-  global _leaving
+  global _leaving, _untold
   if not barriers.connected():
     print(text, file=sys.stderr, flush=True)
     return status
-  _leaving = status
   me, count = barriers.process(), barriers.processes()
+  _leaving, _untold = status, f"process {me} of {count}: {text}" if me else ""
   _note(f"{_ENDED}/{me}", json.dumps({"status": status, "text": text}))
   if me == 0:
     print(text, file=sys.stderr, flush=True)
   elif _said_by_first() != text:
-    print(f"process {me} of {count}: {text}", file=sys.stderr, flush=True)
+    print(_untold, file=sys.stderr, flush=True)
+  _untold = ""
   _go(status)
 
 
@@ -70,20 +72,35 @@ def end_at_once(status: int, text: str = "") -> NoReturn:
 def fail_for_others(error: Exception, lost_seconds: float) -> int:
   """As `fail`, of an error that may come of another process's end.
 
-  A collective often fails before the coordination service notices who was lost, so this process
-  waits to be told; `losing` and `look_at_others` end it in between.
+  A collective or a barrier often fails before the coordination service notices who was lost. So
+  this process waits to be told: `losing` or `look_at_others` end it in between.
 
   Args:
     error: just caught.
     lost_seconds: as `joining.join` was told.
   """
-  known = isinstance(error, LostError)
-  text = f"error: {error}" if known else "".join(traceback.format_exception(error)).rstrip()
-  if not known and ("RESOURCE_EXHAUSTED" in str(error) or type(error).__name__ not in _OF_OTHERS):
+  ours = isinstance(error, XJepaError)
+  text = f"error: {error}" if ours else "".join(traceback.format_exception(error)).rstrip()
+  if not _may_come_of_others(error):
     return fail(1, text)
-  if barriers.connected():
-    time.sleep(lost_seconds + _AGREE_SECONDS)
-  return fail(LOST, text)
+  until = time.monotonic() + lost_seconds + _AGREE_SECONDS
+  seen: dict[str, float] = {}
+  while barriers.connected() and time.monotonic() < until:
+    with contextlib.suppress(Exception):  # the first process may be gone, and with it all notes
+      look_at_others(seen)
+    time.sleep(0.2)
+  return fail(1 if ours and not isinstance(error, LostError) else LOST, text)
+
+
+def _may_come_of_others(error: BaseException | None) -> bool:
+  """Whether it, or what it was raised from, is of a collective, a barrier or a wait."""
+  while error is not None:
+    if isinstance(error, LostError):
+      return True
+    if type(error).__name__ in _OF_OTHERS and "RESOURCE_EXHAUSTED" not in str(error):
+      return barriers.processes() > 1
+    error = error.__cause__
+  return False
 
 
 def look_at_others(seen: dict[str, float]) -> None:

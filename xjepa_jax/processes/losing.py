@@ -44,9 +44,13 @@ def notice_losses(workdir: str, lost_seconds: float) -> None:
   stderr = _divert(log)
 
   def handle(number: int) -> None:
-    status = ending.leaving()
-    if status is None:
-      status, said = _verdict(_read(log), workdir, lost_seconds)
+    status, untold = ending.leaving()
+    if untold:
+      os.write(stderr, f"{untold}\n".encode())
+    # An error told while others wait to hear it; that a process is lost is why it was made, maybe.
+    native = _read(log)
+    if status is None or (status == 1 and _SILENT.search(native)):
+      status, said = _verdict(native, workdir, lost_seconds)
       os.write(stderr, said.encode())
     os._exit(status)
 

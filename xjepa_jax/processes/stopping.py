@@ -160,5 +160,5 @@ class _Heed:
 
 
 def _end() -> None:
-  if ending.leaving() is None:
+  if ending.leaving()[0] is None:
     ending.end_at_once(0, _SAID if barriers.is_first() else "")

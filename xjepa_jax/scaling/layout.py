@@ -1,0 +1,202 @@
+"""What a layout of a run on a topology needs, by arithmetic: nothing is compiled."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import jax
+from jax.sharding import AbstractMesh, AxisType
+
+from xjepa_jax.config import Config
+from xjepa_jax.data.batch_source import SensorSlot
+from xjepa_jax.model.encoder import layer_spec
+from xjepa_jax.model.predictor import predictor_spec
+from xjepa_jax.scaling.activations import Activations, activations
+from xjepa_jax.scaling.blueprint import blueprint, check_batch, mesh_sizes
+from xjepa_jax.scaling.collectives import REDUCE, Collective, expected
+from xjepa_jax.scaling.roofline import Prediction, predict
+from xjepa_jax.scaling.topologies import Topology
+from xjepa_jax.training.experiment import Experiment
+from xjepa_jax.training.mesh import AXES, parameter_shardings
+from xjepa_jax.training.plan import abstract_batch, step_flops
+from xjepa_jax.training.target import find_target
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+  """A config on a mesh of a topology, which may be much larger than what is here.
+
+  Attributes:
+    topology: of the machines.
+    mesh: axis -> size.
+    experiment: on an abstract mesh.
+    state: abstract, with shardings.
+    each: activations of a sample.
+  """
+
+  topology: Topology
+  mesh: Mapping[str, int]
+  experiment: Experiment
+  state: Any
+  each: Activations
+
+  @property
+  def config(self) -> Config:
+    """Of the experiment."""
+    return self.experiment.config
+
+  @property
+  def rows(self) -> int:
+    """Samples of a batch on one device."""
+    return self.config.training.batch // (self.mesh["replica"] * self.mesh["fsdp"])
+
+  @functools.cached_property
+  def parts(self) -> dict[str, int]:
+    """Bytes of one device: parameters, optimizer (moments and target encoder), batch."""
+    return {
+      "parameters": sharded_bytes(self.state.params),
+      "optimizer": sharded_bytes(self.state.opt_state),
+      "batch": sharded_bytes(abstract_batch(self.experiment)),
+    }
+
+  @property
+  def temporary(self) -> float:
+    """Bytes of one device for activations and gradients, estimated.
+
+    What is kept of a part of the batch, the layer at work, the gradients, which are as large as the
+    parameters, and two layers' weights gathered.
+    """
+    rows = self.rows / self.config.training.accumulate
+    remat = self.config.model.remat
+    kept = (self.each.kept[remat] + self.each.layer) * rows / self.mesh["tensor"]
+    layers = max(
+      (leaf.dtype.itemsize * math.prod(leaf.shape[1:]) for leaf in self._stacked()), default=0
+    )
+    return kept + self.parts["parameters"] * 2 + 4 * layers / self.mesh["tensor"]
+
+  @property
+  def needed(self) -> float:
+    """Bytes of one device, estimated."""
+    return sum(self.parts.values()) + self.temporary
+
+  @functools.cached_property
+  def theory(self) -> list[Collective]:
+    """What cannot be avoided, in the dtype of products; with sums of a cut layer's activations."""
+    width, tensor = self.experiment.model.dtype.itemsize, self.mesh["tensor"]
+    found = expected(self.state.params, find_target(self.state.opt_state), self.mesh, width)
+    again = self.config.training.accumulate
+    found = [
+      dataclasses.replace(each, size=each.size // tensor, count=again if each.op != REDUCE else 1)
+      for each in found
+    ]
+    return found + (self._tensor_sums() if tensor > 1 else [])
+
+  def predict(self, found: Iterable[Collective]) -> Prediction:
+    """The step's time, given what a device sends."""
+    rows, remat, tensor = self.rows, self.config.model.remat, self.mesh["tensor"]
+    devices = math.prod(self.mesh.values())
+    state = self.parts["parameters"] + self.parts["optimizer"]
+    weights = sum(each.size for each in self.theory if each.op == "all-gather")
+    return predict(
+      self.topology,
+      self.mesh,
+      found,
+      flops=step_flops(self.experiment) / devices,
+      recomputed=self.each.recomputed[remat] * rows / tensor,
+      bytes_accessed=2 * state + 2 * weights + self.each.traffic[remat] * rows / tensor,
+    )
+
+  def on(self, sizes: Mapping[str, int], remat: str, accumulate: int) -> Layout:
+    """The same run laid out otherwise, without tracing the model again.
+
+    Args:
+      sizes: axis -> size.
+      remat: of the model's layers.
+      accumulate: parts of a batch.
+
+    Raises:
+      ConfigError: the batch does not divide over the mesh.
+    """
+    config = dataclasses.replace(
+      self.config,
+      mesh=dataclasses.replace(self.config.mesh, **sizes),
+      model=dataclasses.replace(self.config.model, remat=remat),
+      training=dataclasses.replace(self.config.training, accumulate=accumulate),
+    )
+    mesh = abstract_mesh(sizes)
+    check_batch(config, mesh)
+    experiment = dataclasses.replace(self.experiment, config=config, mesh=mesh)  # type: ignore[arg-type]
+    state = jax.tree.map(
+      lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+      self.state,
+      parameter_shardings(mesh, self.state),  # type: ignore[arg-type]
+    )
+    return Layout(self.topology, dict(sizes), experiment, state, self.each)
+
+  def _tensor_sums(self) -> list[Collective]:
+    """Two sums of activations a layer forward, two backward (Megatron-LM, section 3)."""
+    model, plan, config = self.experiment.model, self.experiment.plan, self.config
+    size = self.rows * model.dtype.itemsize
+    width, narrow, depth, thin = _widths(self.experiment)
+    context = len(model.contexts) * plan.context_tokens * width * depth
+    target = len(model.targets) * plan.tokens * width * depth
+    asked = plan.blocks * plan.block_tokens * len(model.routes)
+    predictor = (len(model.contexts) * plan.context_tokens + asked) * narrow * thin
+    again = 1 if config.model.remat == "none" else 2  # forward sums done again
+    total = size * (2 * target + 2 * (again + 1) * (context + predictor))
+    return [Collective("all-reduce", int(total), self.mesh["tensor"], ("tensor",))]
+
+  def _stacked(self) -> list[Any]:
+    leaves = jax.tree_util.tree_leaves_with_path(self.state.params)
+    return [leaf for path, leaf in leaves if "blocks" in jax.tree_util.keystr(path)]
+
+
+def lay_out(
+  config: Config,
+  slots: Mapping[str, SensorSlot],
+  topology: Topology,
+  sizes: Mapping[str, int] | None = None,
+) -> Layout:
+  """A config's layout on a topology.
+
+  Args:
+    config: resolved.
+    slots: see `blueprint.slots_of`.
+    topology: of the machines.
+    sizes: axis -> size; None is the config's, where -1 is the rest.
+
+  Raises:
+    ConfigError: the mesh does not fit the devices, or the batch the mesh.
+  """
+  sizes = dict(sizes) if sizes else mesh_sizes(config, topology.devices)
+  mesh = abstract_mesh(sizes)
+  platform = "tpu" if topology.tpu else "gpu"
+  experiment = blueprint(config, mesh, slots, platform)  # type: ignore[arg-type]
+  state = experiment.abstract_state()
+  return Layout(topology, sizes, experiment, state, activations(experiment))
+
+
+def abstract_mesh(sizes: Mapping[str, int]) -> AbstractMesh:
+  """A mesh of devices that need not be there."""
+  return AbstractMesh(
+    tuple(sizes[axis] for axis in AXES), AXES, axis_types=(AxisType.Auto,) * len(AXES)
+  )
+
+
+def sharded_bytes(tree: Any) -> int:
+  """Of one device, of arrays that have shardings."""
+  return sum(
+    math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
+    for leaf in jax.tree.leaves(tree)
+  )
+
+
+def _widths(experiment: Experiment) -> tuple[int, int, int, int]:
+  """Widths and depths: encoder's width, predictor's width, encoder's depth, predictor's depth."""
+  spec, depth, _ = layer_spec(experiment.config.model, experiment.model.dtype)
+  narrow = predictor_spec(experiment.config.predictor, spec)
+  return spec.width, narrow.width, depth, experiment.config.predictor.depth
