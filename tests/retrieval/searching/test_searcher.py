@@ -83,7 +83,7 @@ def test_rows_are_counted_without_looking_at_them_where_nothing_is_asked(
 
 
 def test_a_filter_is_evaluated_once_for_the_index_and_the_count(
-  searcher: Searcher, monkeypatch: pytest.MonkeyPatch
+  made: Made, monkeypatch: pytest.MonkeyPatch
 ) -> None:
   computed = []
   compute = FilterColumns._compute
@@ -93,14 +93,7 @@ def test_a_filter_is_evaluated_once_for_the_index_and_the_count(
     return compute(self, filter)
 
   monkeypatch.setattr(FilterColumns, "_compute", counted)
-  searcher = open_searcher_again(searcher)
+  searcher = open_searcher(made.index)
   box = Filter(bbox=(-0.001, -0.006, 0.006, 0.001))
   (answer,) = searcher.answer([searcher.query_of_rows([3])], 5, box)
   assert computed == [box] and 0 < answer.among < len(searcher.files)
-
-
-def open_searcher_again(searcher: Searcher) -> Searcher:
-  """With masks that were not computed yet."""
-  index = searcher.index
-  index.columns = FilterColumns().with_rows_of(searcher.files)  # type: ignore[attr-defined]
-  return Searcher(index, searcher.files, None)
