@@ -145,6 +145,8 @@ def test_ctrl_c_reaches_the_training_and_ends_it(tmp_path: Path) -> None:
     stdout=subprocess.PIPE,
     text=True,
     start_new_session=True,
+    # A test that runs in the background may have inherited that Ctrl-C is ignored.
+    preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
   )
   assert started.stdout is not None
   assert started.stdout.readline() == "ready\n"
