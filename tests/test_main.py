@@ -325,6 +325,7 @@ def test_keys_that_cannot_be_are_refused_in_one_paragraph(tmp_path: Path) -> Non
   assert "config/nothing.py: there is no such file" in refusal("--config=config/nothing.py")
   assert "'wrokdir'. Did you mean: workdir" in refusal(f"--config={CONFIG}", "--wrokdir=runs/a")
   assert "no --config given" in refusal()
+  assert "--topology=v5p-8 belongs to --plan" in refusal(f"--config={CONFIG}", "--topology=v5p-8")
   assert "unknown arguments runs/a" in refusal(f"--config={CONFIG}", "runs/a")
 
 

@@ -96,6 +96,8 @@ def _config(argv: list[str]) -> Config:
     raise ConfigError(f"unknown arguments {' '.join(argv[1:])}; see --help.")
   if _CONFIG.value is None:
     raise ConfigError("no --config given; for example --config=configs/optical_sar.py.")
+  if _TOPOLOGY.value and not _PLAN.value:
+    raise ConfigError(f"--topology={_TOPOLOGY.value} belongs to --plan; a run takes what is here.")
   return resolve(_CONFIG.value)
 
 

@@ -17,11 +17,10 @@ from xjepa_jax.model import trunk
 from xjepa_jax.scaling.blueprint import blueprint, slots_of
 from xjepa_jax.scaling.collectives import Collective, by_axes, expected, wire_bytes
 from xjepa_jax.scaling.hlo import collectives
-from xjepa_jax.scaling.layout import sharded_bytes
 from xjepa_jax.scaling.lowering import compile_step
 from xjepa_jax.training.experiment import Experiment
 from xjepa_jax.training.mesh import make_mesh
-from xjepa_jax.training.plan import abstract_batch
+from xjepa_jax.training.plan import abstract_batch, device_bytes
 from xjepa_jax.training.target import find_target
 
 LAST = 0.01  # share of all bytes from which a kind of collective is in the file
@@ -97,9 +96,9 @@ def test_the_state_that_was_compiled_is_as_large_as_it_was_counted(
   step: tuple[str, Experiment, Any, list[Collective]],
 ) -> None:
   _, experiment, executable, _ = step
-  counted = sharded_bytes(experiment.abstract_state())
+  counted = device_bytes(experiment.abstract_state())
   needed = executable.memory_analysis()
-  batch = sharded_bytes(abstract_batch(experiment))
+  batch = device_bytes(abstract_batch(experiment))
   # Up to padding of every array to 64 bytes.
   leaves = len(jax.tree.leaves(experiment.abstract_state())) + 8
   assert 0 <= needed.argument_size_in_bytes - counted - batch <= 64 * leaves

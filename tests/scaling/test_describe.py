@@ -77,7 +77,7 @@ def test_4096_devices_are_compiled_as_2048_with_as_many_samples_each() -> None:
 def test_a_layout_that_cannot_be_is_refused() -> None:
   with pytest.raises(ConfigError, match=r"training\.batch"):
     plan(debug_config((1, 64, 1)), "v5p-128", compiles=False)
-  with pytest.raises(ConfigError, match="do not divide"):
+  with pytest.raises(ConfigError, match="the 64 devices are no multiple of the 3"):
     plan(debug_config((3, -1, 1)), "v5p-128", compiles=False)
 
 

@@ -65,11 +65,13 @@ def _in_processes(
       finished, _ = concurrent.futures.wait(
         waiting, _POLL_SECONDS, concurrent.futures.FIRST_COMPLETED
       )
-      count = done.value
+      count = done.get_obj().value  # a worker that was killed may hold the lock
       progress(count - reported)
       reported = count
       for future in finished:
-        yield waiting.pop(future), future.result()
+        future.result()
+        task = waiting.pop(future)
+        yield task, _summary(task)
   except concurrent.futures.process.BrokenProcessPool as error:
     raise WriteError(
       "a worker process was killed, as happens when memory runs out. Finished shards are kept: run "
@@ -100,9 +102,24 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _write_counted(task: ShardTask) -> ShardSummary:
+def _write_counted(task: ShardTask) -> None:
+  """Answers nothing, for the summary is in its file.
+
+  A worker that is killed in the midst of a long answer would leave the rest to be waited for.
+  """
+
   def progress(count: int) -> None:
     with _counter.get_lock():
       _counter.value += count
 
-  return write_shard(task, progress)
+  write_shard(task, progress)
+
+
+def _summary(task: ShardTask) -> ShardSummary:
+  summary = read_summary(task.path, task.format)
+  if summary is None:
+    raise WriteError(
+      f"{task.path}: was written, and its summary cannot be read back. See whether the disk is "
+      "sound, and run the same command with --resume."
+    )
+  return summary

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -121,7 +122,7 @@ def described_by(
 ) -> SceneVectors:
   """The same scenes with the splits and labels that a data set has for them.
 
-  Scenes that it has not are left out; a line that is printed says how many.
+  Scenes that it has not are left out, and a line on stderr says how many.
 
   Args:
     scenes: of a file.
@@ -140,7 +141,8 @@ def described_by(
   if lost := len(scenes.ids) - len(rows):
     print(
       f"{name}: {lost:,} of {len(scenes.ids):,} scenes {'is' if lost == 1 else 'are'} left out, "
-      "which the data set does not have in the splits that ask or are searched."
+      "which the data set does not have in the splits that ask or are searched.",
+      file=sys.stderr,
     )
   ids = tuple(scenes.ids[row] for row in rows)
   return SceneVectors(

@@ -6,27 +6,18 @@ Sentinel-1's and Sentinel-2's; so is the size of an image if the config does not
 
 from __future__ import annotations
 
-import dataclasses
-import math
 from collections.abc import Mapping
-from typing import Any
 
-import jax.numpy as jnp
-from jax.sharding import AbstractMesh, Mesh
+from jax.sharding import Mesh
 
-from xjepa_jax.config import Config, parse_bands, parse_routes
+from xjepa_jax.config import Config, parse_bands
 from xjepa_jax.data import storage
 from xjepa_jax.data.batch_source import SensorSlot
 from xjepa_jax.data.description import INFO_FILE
 from xjepa_jax.data.simulate import simulated_archive
 from xjepa_jax.errors import ConfigError
-from xjepa_jax.model import xjepa
-from xjepa_jax.model.masking import plan_masks
-from xjepa_jax.objective import table
-from xjepa_jax.training import checks, experiment
-from xjepa_jax.training import mesh as meshes
-from xjepa_jax.training import step as steps
-from xjepa_jax.training.target import momentum_schedule
+from xjepa_jax.training import experiment
+from xjepa_jax.training.checks import check_batches
 
 _PIXELS = 64  # of a simulated image, where the config names no size
 
@@ -43,7 +34,7 @@ def slots_of(config: Config, pixels: int = 0) -> tuple[dict[str, SensorSlot], bo
   """
   directories = config.data.directories
   if directories and all(storage.exists(f"{each}/{INFO_FILE}") for each in directories):
-    return dict(experiment._slots(config)), False
+    return dict(experiment.data_slots(config)), False
   size = pixels or config.data.image_size or _PIXELS
   bands = parse_bands(config.data.bands)
   slots = {}
@@ -74,73 +65,6 @@ def blueprint(
   Raises:
     ConfigError: values that do not go together.
   """
-  check_batch(config, mesh)
-  inputs = experiment._inputs(config, slots)
-  checks.check_heads(config, inputs)
-  dtype = precision(config, platform)
-  model = xjepa.build(config, inputs, parse_routes(config.routes, tuple(inputs)), dtype)
-  objective = table.build(experiment._terms(config))
-  plan = plan_masks(model.grid, **dataclasses.asdict(config.mask))
-  target = config.target
-  momentum = momentum_schedule(
-    target.schedule, target.momentum, target.final_momentum, config.training.steps
-  )
-  transform = experiment._optimizer(config, momentum)
-  return experiment.Experiment(
-    config=config,
-    mesh=mesh,
-    inputs=inputs,
-    slots=slots,
-    model=model,
-    objective=objective,
-    plan=plan,
-    optimizer=transform,
-    schedules=experiment._schedules(config),
-    momentum=momentum,
-    step=steps.train_step(model, objective, transform, plan, config),
-    describe=None,
-    tokens=None,
-    predict=None,
-  )
-
-
-def mesh_sizes(config: Config, devices: int) -> dict[str, int]:
-  """Axis -> size of the config's mesh on that many devices.
-
-  Raises:
-    ConfigError: they do not fit.
-  """
-  sizes = {axis: getattr(config.mesh, axis) for axis in meshes.AXES}
-  given = math.prod(size for size in sizes.values() if size != -1)
-  rest = [axis for axis, size in sizes.items() if size == -1]
-  if any(size == 0 or size < -1 for size in sizes.values()) or len(rest) > 1:
-    raise ConfigError(f"config keys mesh.* are {sizes}; one axis may be -1, the others 1 or more.")
-  if devices % given or (not rest and given != devices):
-    named = ", ".join(f"mesh.{axis} {size}" for axis, size in sizes.items())
-    raise ConfigError(f"{devices} devices do not divide into {named}; set one of them to -1.")
-  for axis in rest:
-    sizes[axis] = devices // given
-  return sizes
-
-
-def precision(config: Config, platform: str) -> Any:
-  """In which products would be computed on a platform."""
-  named = config.training.precision
-  if named == "auto":
-    named = "float32" if platform == "cpu" else "bfloat16"
-  return jnp.dtype(named)
-
-
-def check_batch(config: Config, mesh: Mesh | AbstractMesh) -> None:
-  """Refuses a batch that does not divide over a mesh.
-
-  Raises:
-    ConfigError: it does not.
-  """
-  rows = mesh.shape["replica"] * mesh.shape["fsdp"] * config.training.accumulate
-  if config.training.batch % rows:
-    raise ConfigError(
-      f"config key 'training.batch' is {config.training.batch}; it must be a multiple of {rows}: "
-      f"mesh.replica {mesh.shape['replica']} x mesh.fsdp {mesh.shape['fsdp']} x "
-      f"training.accumulate {config.training.accumulate}."
-    )
+  check_batches(config, mesh, platform)
+  dtype = experiment.compute_dtype(config, platform)
+  return experiment.build_experiment(config, mesh, slots, dtype)

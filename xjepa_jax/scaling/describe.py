@@ -80,7 +80,7 @@ def plan(config: Config, name: str, compiles: bool = True, use_libtpu: bool | No
   layout = lay_out(config, slots, machines)
   compiled = by_tpu = None
   failed = []
-  platform = "tpu" if machines.tpu else "gpu"
+  platform = machines.platform
   if compiles:
     smaller, shrunk = shrink(layout)
     try:

@@ -16,13 +16,14 @@ from xjepa_jax.data.batch_source import SensorSlot
 from xjepa_jax.model.encoder import layer_spec
 from xjepa_jax.model.predictor import predictor_spec
 from xjepa_jax.scaling.activations import Activations, activations
-from xjepa_jax.scaling.blueprint import blueprint, check_batch, mesh_sizes
+from xjepa_jax.scaling.blueprint import blueprint
 from xjepa_jax.scaling.collectives import REDUCE, Collective, expected
 from xjepa_jax.scaling.roofline import Prediction, predict
 from xjepa_jax.scaling.topologies import Topology
+from xjepa_jax.training.checks import check_batches
 from xjepa_jax.training.experiment import Experiment
-from xjepa_jax.training.mesh import AXES, parameter_shardings
-from xjepa_jax.training.plan import abstract_batch, step_flops
+from xjepa_jax.training.mesh import AXES, mesh_sizes, parameter_shardings
+from xjepa_jax.training.plan import abstract_batch, device_bytes, step_flops
 from xjepa_jax.training.target import find_target
 
 
@@ -58,9 +59,9 @@ class Layout:
   def parts(self) -> dict[str, int]:
     """Bytes of one device: parameters, optimizer (moments and target encoder), batch."""
     return {
-      "parameters": sharded_bytes(self.state.params),
-      "optimizer": sharded_bytes(self.state.opt_state),
-      "batch": sharded_bytes(abstract_batch(self.experiment)),
+      "parameters": device_bytes(self.state.params),
+      "optimizer": device_bytes(self.state.opt_state),
+      "batch": device_bytes(abstract_batch(self.experiment)),
     }
 
   @property
@@ -128,7 +129,7 @@ class Layout:
       training=dataclasses.replace(self.config.training, accumulate=accumulate),
     )
     mesh = abstract_mesh(sizes)
-    check_batch(config, mesh)
+    check_batches(config, mesh, self.topology.platform)
     experiment = dataclasses.replace(self.experiment, config=config, mesh=mesh)  # type: ignore[arg-type]
     state = jax.tree.map(
       lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
@@ -172,10 +173,10 @@ def lay_out(
   Raises:
     ConfigError: the mesh does not fit the devices, or the batch the mesh.
   """
-  sizes = dict(sizes) if sizes else mesh_sizes(config, topology.devices)
+  asked = config.mesh
+  sizes = dict(sizes or mesh_sizes(asked.replica, asked.fsdp, asked.tensor, topology.devices))
   mesh = abstract_mesh(sizes)
-  platform = "tpu" if topology.tpu else "gpu"
-  experiment = blueprint(config, mesh, slots, platform)  # type: ignore[arg-type]
+  experiment = blueprint(config, mesh, slots, topology.platform)  # type: ignore[arg-type]
   state = experiment.abstract_state()
   return Layout(topology, sizes, experiment, state, activations(experiment))
 
@@ -184,14 +185,6 @@ def abstract_mesh(sizes: Mapping[str, int]) -> AbstractMesh:
   """A mesh of devices that need not be there."""
   return AbstractMesh(
     tuple(sizes[axis] for axis in AXES), AXES, axis_types=(AxisType.Auto,) * len(AXES)
-  )
-
-
-def sharded_bytes(tree: Any) -> int:
-  """Of one device, of arrays that have shardings."""
-  return sum(
-    math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
-    for leaf in jax.tree.leaves(tree)
   )
 
 

@@ -118,6 +118,11 @@ class Topology:
     """Whether it is a slice of Cloud TPU."""
     return self.chip.torus > 0
 
+  @property
+  def platform(self) -> str:
+    """Its name for JAX."""
+    return "tpu" if self.tpu else "gpu"
+
   def libtpu_name(self) -> str | None:
     """What `jax.experimental.topologies` calls a slice of it, or None: "v5p:4x4x4"."""
     if not self.tpu:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import jax
-from jax.sharding import Mesh
+from jax.sharding import AbstractMesh, Mesh
 
 from xjepa_jax.config import Config
 from xjepa_jax.data.dataset import PairDataset
@@ -14,8 +13,13 @@ from xjepa_jax.model.inputs import SensorInput
 from xjepa_jax.training.splits import open_split
 
 
-def check_batches(config: Config, mesh: Mesh) -> None:
+def check_batches(config: Config, mesh: Mesh | AbstractMesh, platform: str) -> None:
   """A batch, and each part of it whose gradients are added up, divides over the devices.
+
+  Args:
+    config: resolved.
+    mesh: of devices, or abstract.
+    platform: theirs, "cpu", "gpu" or "tpu".
 
   Raises:
     ConfigError: one does not, or the devices have no such attention.
@@ -32,10 +36,9 @@ def check_batches(config: Config, mesh: Mesh) -> None:
         "mesh.replica and mesh.fsdp"
         + (f", times training.accumulate = {parts}." if parts > 1 else ".")
       )
-  if config.model.attention == "cudnn" and jax.default_backend() != "gpu":
+  if config.model.attention == "cudnn" and platform != "gpu":
     raise ConfigError(
-      f"config key 'model.attention' is 'cudnn' and the devices are {jax.default_backend()}; "
-      "use 'xla'."
+      f"config key 'model.attention' is 'cudnn' and the devices are {platform}; use 'xla'."
     )
 
 

@@ -144,13 +144,30 @@ def open_experiment(config: Config, devices: Sequence[Any] | None = None) -> Exp
     DatasetError, SensorError: a data set is not as the config says.
   """
   mesh = meshes.make_mesh(config.mesh.replica, config.mesh.fsdp, config.mesh.tensor, devices)
-  checks.check_batches(config, mesh)
+  checks.check_batches(config, mesh, jax.default_backend())
   checks.check_splits(config)
-  slots = _slots(config)
+  dtype = compute_dtype(config, jax.default_backend())
+  return _jitted(build_experiment(config, mesh, data_slots(config), dtype))
+
+
+def build_experiment(
+  config: Config, mesh: Mesh, slots: Mapping[str, SensorSlot], dtype: Any
+) -> Experiment:
+  """All but the state, with functions that are not jitted yet: neither data nor devices are needed.
+
+  Args:
+    config: resolved.
+    mesh: of devices, or abstract.
+    slots: sensor -> how a batch has it.
+    dtype: in which products are computed.
+
+  Raises:
+    ConfigError: values that do not go together.
+  """
   inputs = _inputs(config, slots)
   checks.check_heads(config, inputs)
   routes = parse_routes(config.routes, tuple(inputs))
-  model = xjepa.build(config, inputs, routes, compute_dtype(config))
+  model = xjepa.build(config, inputs, routes, dtype)
   objective = table.build(_terms(config))
   plan = plan_masks(model.grid, **dataclasses.asdict(config.mask))
   rates = _schedules(config)
@@ -161,7 +178,7 @@ def open_experiment(config: Config, devices: Sequence[Any] | None = None) -> Exp
     config.training.steps,
   )
   transform = _optimizer(config, momentum)
-  experiment = Experiment(
+  return Experiment(
     config=config,
     mesh=mesh,
     inputs=inputs,
@@ -177,7 +194,6 @@ def open_experiment(config: Config, devices: Sequence[Any] | None = None) -> Exp
     tokens=steps.tokens(model),
     predict=steps.predict(model, plan, config.training.seed),
   )
-  return _jitted(experiment)
 
 
 def _jitted(experiment: Experiment) -> Experiment:
@@ -199,15 +215,15 @@ def _jitted(experiment: Experiment) -> Experiment:
   )
 
 
-def compute_dtype(config: Config) -> Any:
-  """In which products are computed."""
+def compute_dtype(config: Config, platform: str) -> Any:
+  """In which products are computed on "cpu", "gpu" or "tpu"."""
   precision = config.training.precision
   if precision == "auto":
-    precision = "float32" if jax.default_backend() == "cpu" else "bfloat16"
+    precision = "float32" if platform == "cpu" else "bfloat16"
   return jnp.dtype(precision)
 
 
-def _slots(config: Config) -> Mapping[str, SensorSlot]:
+def data_slots(config: Config) -> Mapping[str, SensorSlot]:
   """The sensors of the training split as batches will have them."""
   with Pipeline(
     open_split(config, config.data.train),

@@ -78,6 +78,18 @@ def make_mesh(
     ConfigError: the sizes do not give exactly the number of devices.
   """
   devices = jax.devices() if devices is None else list(devices)
+  sizes = mesh_sizes(replica, fsdp, tensor, len(devices))
+  return jax.make_mesh(
+    tuple(sizes.values()), AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices
+  )
+
+
+def mesh_sizes(replica: int, fsdp: int, tensor: int, count: int) -> dict[str, int]:
+  """Axis -> size of the mesh of `count` devices; see `make_mesh`.
+
+  Raises:
+    ConfigError: the sizes do not give exactly that number.
+  """
   sizes = dict(zip(AXES, (replica, fsdp, tensor), strict=True))
   open_axes = [axis for axis, size in sizes.items() if size == -1]
   for axis, size in sizes.items():
@@ -89,20 +101,18 @@ def make_mesh(
   given = math.prod(size for size in sizes.values() if size != -1)
   named = ", ".join(f"mesh.{axis} = {size}" for axis, size in sizes.items() if size != -1)
   if open_axes:
-    if len(devices) % given:
+    if count % given:
       raise ConfigError(
-        f"config key 'mesh.{open_axes[0]}' is -1, but the {len(devices)} devices are no multiple "
+        f"config key 'mesh.{open_axes[0]}' is -1, but the {count} devices are no multiple "
         f"of the {given} of the other axes ({named})."
       )
-    sizes[open_axes[0]] = len(devices) // given
-  elif given != len(devices):
+    sizes[open_axes[0]] = count // given
+  elif given != count:
     raise ConfigError(
-      f"config keys {named} need {given} devices and there are {len(devices)}; set one of them to "
+      f"config keys {named} need {given} devices and there are {count}; set one of them to "
       "-1 to take the rest."
     )
-  return jax.make_mesh(
-    tuple(sizes.values()), AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices
-  )
+  return sizes
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:

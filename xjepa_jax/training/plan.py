@@ -117,8 +117,8 @@ def memory(experiment: Experiment) -> Memory:
   with experiment.training_pipeline() as pipeline:
     ahead = (pipeline.reading.prefetch + 1) * pipeline.source.nbytes()
   return Memory(
-    state=_bytes(state),
-    batch=_bytes(batch),
+    state=device_bytes(state),
+    batch=device_bytes(batch),
     temporary=int(compiled.memory_analysis().temp_size_in_bytes),
     compiling=compiling,
     process=process_memory.resident(),
@@ -142,6 +142,14 @@ def abstract_batch(experiment: Experiment) -> dict[str, Any]:
     "valid": array((), bool),
   }
   return {key: batch[key] for key in BATCH_KEYS}
+
+
+def device_bytes(tree: Any) -> int:
+  """Of one device, of arrays that have shardings."""
+  return sum(
+    math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
+    for leaf in jax.tree.leaves(tree)
+  )
 
 
 def describe_plan(experiment: Experiment) -> Iterator[str]:
@@ -230,11 +238,3 @@ def _flat(tree: Any, where: str = "") -> dict[str, Any]:
 
 def _mb(size: int) -> str:
   return f"{size / 1e6:,.1f} MB"
-
-
-def _bytes(tree: Any) -> int:
-  """Of one device, of arrays that have shardings."""
-  return sum(
-    math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
-    for leaf in jax.tree.leaves(tree)
-  )

@@ -72,7 +72,7 @@ def test_a_data_set_gives_them_splits_and_leaves_out_scenes_of_others(
   assert source.name == "named" and source.scenes.ids == tuple(known)
   assert set(source.scenes.splits) == {"test"}
   np.testing.assert_allclose(source.scenes.vectors["s2"], vectors[1:, 1], atol=1e-6)
-  assert "named: 1 of 4 scenes is left out" in capsys.readouterr().out
+  assert "named: 1 of 4 scenes is left out" in capsys.readouterr().err
   embedded(tmp_path / "all", known, "float32")
   read_source(f"{tmp_path}/all", Reading(simulated, ("test",)))
   assert not capsys.readouterr().out
