@@ -74,6 +74,7 @@ def test_everything_can_be_done_with_the_keyboard(watch: Watch, plain_site: str)
   press("Tab")
   assert focused() == "Skip to the tiles"
   press("Enter")
+  until(page, "document.activeElement.id === 'hits'")  # following a fragment takes a while
   tab_to("Search with")
   press("Enter")
   wait_for_hits(page)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import itertools
 import re
 from typing import Any
 
@@ -11,11 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from jax.test_util import check_grads
 
 from tests.compiling import compiled
 from tests.model import reference
 from tests.model.reference import drawn
-from xjepa_jax.model.attention import attend
+from xjepa_jax.model.attention import attend, attend_in_blocks
 from xjepa_jax.model.trunk import ACTIVATIONS, Block, BlockSpec, Trunk
 from xjepa_jax.model.xjepa import merge, split
 from xjepa_jax.training.mesh import batch_sharding, make_mesh, parameter_shardings
@@ -104,35 +106,34 @@ def test_bfloat16_is_for_products_only() -> None:
   assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(gradients))
 
 
-def test_two_sets_of_keys_are_one_sequence_cut_up() -> None:
+def test_attention_is_the_softmax_of_scaled_products() -> None:
   queries, keys, values = RNG.standard_normal((3, 2, 7, HEADS, 8)).astype(np.float32)
-  found = compiled(
-    lambda q, k, v: (
-      attend(q, [k[:, :3], k[:, 3:4], k[:, 4:]], [v[:, :3], v[:, 3:4], v[:, 4:]]),
-      attend(q, [k], [v]),
-      attend(q[:, None], [k[:1, None, :3], k[:, None, 3:]], [v[:1, None, :3], v[:, None, 3:]]),
-    ),
-    queries,
-    keys,
-    values,
-  )
-  for sample in range(2):
-    shared_keys = np.concatenate([keys[0, :3], keys[sample, 3:]])
-    shared_values = np.concatenate([values[0, :3], values[sample, 3:]])
-    for head in range(HEADS):
-      q, k, v = (each[sample, :, head].astype(np.float64) for each in (queries, keys, values))
-      expected = reference.softmax_attention(q, k, v)
-      for one in found[:2]:
-        np.testing.assert_allclose(one[sample, :, head], expected, atol=1e-5)
-      # A set that all samples share is broadcast.
-      expected = reference.softmax_attention(q, shared_keys[:, head], shared_values[:, head])
-      np.testing.assert_allclose(found[2][sample, 0, :, head], expected, atol=1e-5)
+  found = compiled(attend, queries[:, :5], keys, values)
+  for sample, head in itertools.product(range(2), range(HEADS)):
+    q, k, v = (each[sample, :, head].astype(np.float64) for each in (queries, keys, values))
+    expected = reference.softmax_attention(q[:5], k, v)
+    np.testing.assert_allclose(found[sample, :, head], expected, atol=1e-5)
+
+
+def test_gradients_of_attention_agree_with_differences_of_values() -> None:
+  tokens = tuple(RNG.standard_normal((3, 2, 4, HEADS, 8)).astype(np.float32))
+  check_grads(attend, tokens, 1, ["rev"], eps=1e-2)
+  check_grads(lambda q, k, v: attend_in_blocks(q, k, v, 1, 2), tokens, 1, ["rev"], eps=1e-2)
+
+
+def test_logits_are_not_rounded_to_bfloat16() -> None:
+  # Two keys whose logits, 64 and 64.125, are one number in bfloat16.
+  q = jnp.full((1, 1, 1, 64), 8.0, jnp.bfloat16)
+  k = jnp.ones((1, 2, 1, 64), jnp.bfloat16).at[0, 1, 0, :2].set(1.0625)
+  v = jnp.zeros((1, 2, 1, 64), jnp.bfloat16).at[0, 1].set(1)
+  share = compiled(attend, q, k, v).astype(np.float32)
+  np.testing.assert_allclose(share, 1 / (1 + np.exp(-0.125)), rtol=0.004)
 
 
 def test_the_softmax_is_taken_in_float32() -> None:
   # 300 equal keys: a bfloat16 sum of 300 terms would stop at 256.
   ones = np.ones((1, 300, 1, 4), jnp.bfloat16)
-  found = compiled(lambda q, k: attend(q, [k], [k]), ones[:, :1], ones)
+  found = compiled(lambda q, k: attend(q, k, k), ones[:, :1], ones)
   assert found.dtype == jnp.bfloat16
   np.testing.assert_allclose(found.astype(np.float32), 1.0, atol=0.005)
 

@@ -1,10 +1,11 @@
-"""One process of several: saves, finds a checkpoint damaged, restores, is refused; says each.
+"""One process of several: saves, finds a checkpoint damaged, restores, is refused; writes each to FILE.
 
-python checkpoints_worker.py WORKDIR COORDINATOR PROCESSES PROCESS
+python checkpoints_worker.py WORKDIR COORDINATOR PROCESSES PROCESS FILE
 """
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from pathlib import Path
 
@@ -54,4 +55,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-  main()
+  with open(sys.argv[5], "w") as said, contextlib.redirect_stdout(said):
+    main()

@@ -18,7 +18,7 @@ from tests.training.parameters import paths
 from xjepa_jax.model.images import scale
 from xjepa_jax.model.masking import plan_masks
 from xjepa_jax.objective import table
-from xjepa_jax.training.experiment import Experiment
+from xjepa_jax.training.experiment import Experiment, open_experiment
 from xjepa_jax.training.mesh import batch_sharding, replicated
 from xjepa_jax.training.plan import abstract_batch
 from xjepa_jax.training.state import TrainState
@@ -269,6 +269,20 @@ def test_what_a_step_draws_depends_on_its_number_and_on_nothing_else(
   fifth = metrics(5)
   same(metrics(5, skipped=3, streak=2), fifth)
   assert metrics(6)["loss/latent"] != fifth["loss/latent"]
+
+
+def test_steps_in_bfloat16_follow_those_in_float32(
+  small: Small, three: tuple[TrainState, list[dict[str, Any]]]
+) -> None:
+  training = dataclasses.replace(small.config.training, precision="bfloat16")
+  config = dataclasses.replace(small.config, training=training)
+  experiment = open_experiment(config, jax.devices()[:1])
+  step, state = compile_step(experiment, experiment.step), small.state
+  for batch, expected in zip(small.batches, three[1], strict=True):
+    state, metrics = step(*jax.device_put((state, batch), jax.devices()[0]))
+    for name in ("loss/total", "norm/gradient"):
+      assert float(metrics[name]) == pytest.approx(float(expected[name]), rel=0.02)
+  assert {leaf.dtype for leaf in jax.tree.leaves(state.params)} == {jnp.dtype("float32")}
 
 
 def test_gradients_of_parts_are_averaged(small: Small) -> None:

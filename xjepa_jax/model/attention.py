@@ -1,47 +1,32 @@
-"""Scaled dot-product attention of queries to one or two sets of keys."""
+"""Scaled dot-product attention: of all tokens to all, and of a context and blocks of queries."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
 
-def attend(
-  queries: Array, keys: Sequence[Array], values: Sequence[Array], implementation: str = "xla"
-) -> Array:
-  """softmax(Q K' / sqrt(d)) V over all the keys given; the softmax is taken in float32.
+def attend(queries: Array, keys: Array, values: Array, implementation: str = "xla") -> Array:
+  """softmax(Q K' / sqrt(d)) V; logits and softmax are float32.
 
   Args:
     queries: (..., Q, heads, d).
-    keys, values: sets of (..., K_i, heads, d); the sets are one sequence cut up, so that what is
-      shared by many queries need not be copied beside what is not. Their leading dimensions
-      broadcast against those of the queries.
-    implementation: "xla", or "cudnn" for the fused kernel of NVIDIA GPUs (bfloat16, one set).
+    keys, values: (..., K, heads, d).
+    implementation: "xla", or "cudnn" for the fused kernel of NVIDIA GPUs (bfloat16).
 
   Returns:
     (..., Q, heads, d).
   """
-  if implementation == "cudnn" and len(keys) == 1:
-    return _fused(queries, keys[0], values[0])
+  if implementation == "cudnn":
+    return _fused(queries, keys, values)
   # Heads first: the products are then of whole matrices, for which XLA needs to copy less.
-  first = jnp.swapaxes(queries, -2, -3) * (1.0 / math.sqrt(queries.shape[-1]))
-  logits = [jnp.einsum("...hqd,...hkd->...hqk", first, jnp.swapaxes(each, -2, -3)) for each in keys]
-  weights = jax.nn.softmax(jnp.concatenate(logits, axis=-1).astype(jnp.float32), axis=-1)
-  weights = weights.astype(queries.dtype)
-  ends = [sum(each.shape[-3] for each in keys[: i + 1]) for i in range(len(keys) - 1)]
-  parts = jnp.split(weights, ends, axis=-1)
-  found = sum(
-    (
-      jnp.einsum("...hqk,...hkd->...hqd", part, jnp.swapaxes(each, -2, -3))
-      for part, each in zip(parts, values, strict=True)
-    ),
-    start=jnp.zeros((), queries.dtype),
-  )
-  return jnp.swapaxes(found, -2, -3)
+  q, k, v = (jnp.swapaxes(each, -2, -3) for each in (queries, keys, values))
+  logits = _logits(q * (1.0 / math.sqrt(q.shape[-1])), k)
+  weights = jax.nn.softmax(logits, axis=-1).astype(q.dtype)
+  return jnp.swapaxes(jnp.einsum("...qk,...kd->...qd", weights, v), -2, -3)
 
 
 def attend_in_blocks(queries: Array, keys: Array, values: Array, count: int, size: int) -> Array:
@@ -69,17 +54,44 @@ def attend_in_blocks(queries: Array, keys: Array, values: Array, count: int, siz
     """(..., heads, J m, what) again."""
     return x.reshape(*x.shape[:-3], count * size, x.shape[-1])
 
-  to_context = jnp.einsum("...qd,...kd->...qk", q, k[..., :n, :])
-  to_own = rows(jnp.einsum("...qd,...kd->...qk", own(q), own(k)))
+  to_context = _logits(q, k[..., :n, :])
+  to_own = rows(_logits(own(q), own(k)))
   to_own = jnp.pad(
     to_own, [(0, 0)] * (to_own.ndim - 2) + [(n, 0), (0, 0)], constant_values=-jnp.inf
   )
-  logits = jnp.concatenate([to_context, to_own], axis=-1).astype(jnp.float32)
+  logits = jnp.concatenate([to_context, to_own], axis=-1)
   weights = jax.nn.softmax(logits, axis=-1).astype(q.dtype)
   found = jnp.einsum("...qk,...kd->...qd", weights[..., :n], v[..., :n, :])
   of_own = rows(jnp.einsum("...qk,...kd->...qd", own(weights[..., n:]), own(v)))
   found = jnp.concatenate([found[..., :n, :], found[..., n:, :] + of_own], axis=-2)
   return jnp.swapaxes(found, -2, -3)
+
+
+@jax.custom_vjp
+def _logits(queries: Array, keys: Array) -> Array:
+  """(..., Q, K) float32 products of (..., Q, d) and (..., K, d).
+
+  They are not rounded to bfloat16 first: of a logit of 10 that would leave steps of 0.06. Their
+  gradients are, as those of all activations, so that the products of the backward pass are of one
+  type.
+  """
+  return jnp.einsum("...qd,...kd->...qk", queries, keys, preferred_element_type=jnp.float32)
+
+
+def _logits_forward(queries: Array, keys: Array) -> tuple[Array, tuple[Array, Array]]:
+  return _logits(queries, keys), (queries, keys)
+
+
+def _logits_backward(kept: tuple[Array, Array], given: Array) -> tuple[Array, Array]:
+  queries, keys = kept
+  given = given.astype(queries.dtype)
+  return (
+    jnp.einsum("...qk,...kd->...qd", given, keys),
+    jnp.einsum("...qk,...qd->...kd", given, queries),
+  )
+
+
+_logits.defvjp(_logits_forward, _logits_backward)
 
 
 def _fused(queries: Array, keys: Array, values: Array) -> Array:

@@ -119,8 +119,8 @@ class Encoder(nnx.Module):
       x = x + (table[None] if indices is None else table[indices])
     chosen = jnp.broadcast_to(chosen, (*x.shape[:2], 2))
     if self.registers:
-      extra = self.register_tokens[...].astype(x.dtype)
-      x = jnp.concatenate([jnp.broadcast_to(extra, (x.shape[0], *extra.shape)), x], axis=1)
+      extra = jnp.broadcast_to(self.register_tokens[...], (x.shape[0], self.registers, self.width))
+      x = jnp.concatenate([extra.astype(x.dtype), x], axis=1)
       chosen = jnp.pad(chosen, ((0, 0), (self.registers, 0), (0, 0)))
     if self.has_own:
       x = self.own[key](x, chosen if self.rotary else None)

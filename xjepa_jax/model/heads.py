@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,7 +15,7 @@ from xjepa_jax.model.trunk import BlockSpec
 
 
 class Head(nnx.Module):
-  """A descriptor of K numbers.
+  """A descriptor of K numbers, computed in float32: its differences between scenes are small.
 
   "mean" and "attention" describe what is in a scene; "grid" also where: the scene is cut into
   cells, each is described by K / cells numbers. These are put in a row as the first number of every
@@ -28,6 +30,7 @@ class Head(nnx.Module):
   """
 
   def __init__(self, settings: HeadConfig, spec: BlockSpec, grid: tuple[int, int], rngs: nnx.Rngs):
+    spec = dataclasses.replace(spec, dtype=jnp.float32)
     self.pooling = settings.pooling
     self.cells = settings.cells
     self.grid = grid
@@ -55,7 +58,7 @@ class Head(nnx.Module):
     projected = self.project(pooled)
     if self.pooling == "grid":
       projected = projected.swapaxes(1, 2)
-    return projected.reshape(tokens.shape[0], -1).astype(jnp.float32)
+    return projected.reshape(tokens.shape[0], -1)
 
   def patches(self, tokens: Array, centre: Array) -> Array:
     """What each token says for itself, as the cell that it lies in would.
@@ -69,19 +72,18 @@ class Head(nnx.Module):
     """
     if self.has_hidden:
       tokens = jax.nn.gelu(self.hidden(tokens))
-    projected = self.project(tokens).astype(jnp.float32)
+    projected = self.project(tokens)
     if self.pooling != "grid":
       return projected - centre
     cell = cell_of_token(self.grid, self.cells)
     return projected - centre.reshape(-1, self.cells**2).T[cell]
 
   def _pool(self, tokens: Array, indices: Array | None) -> Array:
+    tokens = tokens.astype(jnp.float32)
     if self.pooling == "mean":
       return tokens.mean(axis=1)
     if self.pooling == "attention":
-      query = self.query[...].astype(tokens.dtype)
-      logits = jnp.einsum("bnd,d->bn", tokens, query).astype(jnp.float32)
-      weights = jax.nn.softmax(logits, axis=-1).astype(tokens.dtype)
+      weights = jax.nn.softmax(jnp.einsum("bnd,d->bn", tokens, self.query[...]), axis=-1)
       return jnp.einsum("bn,bnd->bd", weights, tokens)
     return pool_cells(tokens, cell_of_token(self.grid, self.cells), indices, self.cells**2)
 

@@ -48,20 +48,19 @@ class Embedding(nnx.Module):
 
   def context(self, tokens: Array, indices: Array) -> Array:
     """(..., n, d) of (..., n, D) tokens at their places."""
-    return self.enter_tokens(tokens) + self._places(indices)
+    return self.enter_tokens(tokens) + self._places(indices).astype(self.dtype)
 
   def queries(self, indices: Array, target: str) -> Array:
     """(..., m, d) that ask for tokens of a sensor at (..., m) places."""
     tag = self.mask_token[...] + self.sensor_tags[target][...]
-    return tag.astype(self.dtype) + self._places(indices)
+    return (tag + self._places(indices)).astype(self.dtype)
 
   def predictions(self, x: Array, targets: int) -> list[Array]:
     """(..., targets * M, d) queries after all layers as (..., M, D) a target sensor."""
     return jnp.split(self.leave(self.norm(x)), targets, axis=-2)
 
   def _places(self, indices: Array) -> Array:
-    table = jnp.asarray(sincos(coordinates(self.grid), self.width), self.dtype)
-    return table[indices]
+    return jnp.asarray(sincos(coordinates(self.grid), self.width), jnp.float32)[indices]
 
 
 class NarrowLayer(nnx.Module):
@@ -95,7 +94,7 @@ class CrossLayer(nnx.Module):
     """(..., m, d) queries after looking at the (..., n, d) memory."""
     queries, _, _ = self.attention.project(self.norm1(x))
     _, keys, values = self.attention.project(self.norm_memory(memory))
-    x = x + self.attention.merge(attend(queries, [keys], [values]))
+    x = x + self.attention.merge(attend(queries, keys, values))
     return x + self.mlp(self.norm2(x))
 
 
@@ -165,8 +164,8 @@ class QueryPredictor(nnx.Module):
   ) -> list[Array]:
     """As `NarrowPredictor`."""
     context = self.embedding.context(tokens, indices)
-    shared = self.shared_queries[...].astype(context.dtype)
-    shared = jnp.broadcast_to(shared, (*context.shape[:-2], *shared.shape))
+    shared = self.shared_queries[...]
+    shared = jnp.broadcast_to(shared, (*context.shape[:-2], *shared.shape)).astype(context.dtype)
     memory = self.trunk(jnp.concatenate([shared, context], axis=-2))
     places = blocks.reshape(*blocks.shape[:-2], -1)
     asked = [self.embedding.queries(places, target) for target in targets]

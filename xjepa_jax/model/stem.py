@@ -7,6 +7,7 @@ from flax import nnx
 from jax import Array
 
 from xjepa_jax.model.inputs import SensorInput, patches
+from xjepa_jax.model.layers import multiply
 from xjepa_jax.model.trunk import BlockSpec
 
 
@@ -52,9 +53,10 @@ class BandStem(nnx.Module):
     """As `JointStem`."""
     tokens = _chosen(patches(values, self.patch), indices)
     weights = seen / jnp.maximum(jnp.sqrt(jnp.sum(seen, -1, keepdims=True)), 1.0)
-    weighted = tokens.astype(self.dtype) * weights[:, None, None].astype(self.dtype)
-    projected = jnp.einsum("bnpc,cpd->bnd", weighted, self.kernel[...].astype(self.dtype))
-    return projected + (weights @ self.bias[...])[:, None].astype(self.dtype)
+    weighted = (tokens * weights[:, None, None]).astype(self.dtype).swapaxes(-1, -2)
+    kernel = self.kernel[...].reshape(-1, self.kernel.shape[-1])
+    projected = multiply(weighted.reshape(*tokens.shape[:2], -1), kernel)
+    return (projected + (weights @ self.bias[...])[:, None]).astype(self.dtype)
 
 
 STEMS: dict[str, type[JointStem] | type[BandStem]] = {"joint": JointStem, "bands": BandStem}

@@ -119,7 +119,7 @@ class Block(nnx.Module):
 
   def __call__(self, x: Array, places: Array | None = None) -> Array:
     queries, keys, values = self.attention.project(self.norm1(x), places)
-    x = x + self.attention.merge(attend(queries, [keys], [values], self.implementation))
+    x = x + self.attention.merge(attend(queries, keys, values, self.implementation))
     x = checkpoint_name(x, "between")
     return x + self.mlp(self.norm2(x))
 
