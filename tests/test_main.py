@@ -357,6 +357,7 @@ REFUSED: tuple[tuple[dict[str, Any], type[XJepaError], str], ...] = (
   ({"data__directories": ()}, ConfigError, r"'data.directories' is empty"),
   ({"data__directories": ("nowhere",)}, DatasetError, r"nowhere"),
   ({"routes": ("s1->s3",)}, ConfigError, r"'routes' has 's1->s3'.*s1, s2"),
+  ({"routes": ("s1->s2",)}, ConfigError, r"no route starts from 's2'.*Add 's2->s2'"),
   ({"data__bands": ("s2=B99",)}, XJepaError, r"B99"),
   (
     {"heads__layout__cells": 8, "heads__layout__size": 64},
@@ -421,7 +422,7 @@ def test_data_sets_are_mixed_though_sensors_lack_in_pairs_and_in_a_whole_data_se
   config = changed(
     resolve(get_config(simulated)),
     data__directories=directories,
-    routes=("s1->s2",),
+    routes=("s1->s2", "s2->s2"),
     training__steps=4,
     optimizer__warmup=1,
     evaluation__every=2,

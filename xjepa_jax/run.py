@@ -12,6 +12,7 @@ from xjepa_jax.report.glance import glance
 from xjepa_jax.retrieval.end_evaluation import check_protocol
 from xjepa_jax.retrieval.evaluation import Validation
 from xjepa_jax.training.agreement import check_same_config, first_decides
+from xjepa_jax.training.cautions import cautions
 from xjepa_jax.training.checkpoint import Checkpoints
 from xjepa_jax.training.experiment import Experiment, open_experiment
 from xjepa_jax.training.json_lines import read_history
@@ -50,6 +51,8 @@ def run(config: Config, workdir: str) -> str:
   simulate_if_asked(config)
   experiment = open_experiment(config)
   check_protocol(experiment)
+  for caution in cautions(experiment):
+    say(f"Note: {caution}")
   with _checkpoints(config, workdir) as checkpoints:
     state = _first_state(experiment, checkpoints, workdir)
     with _writers(config, workdir, int(state.step)) as writers:

@@ -1,4 +1,6 @@
-"""One process of several: saves, finds a checkpoint damaged, restores, is refused; writes each to FILE.
+"""One process of several: saves, finds a checkpoint damaged, restores, is refused.
+
+It writes each of these to FILE:
 
 python checkpoints_worker.py WORKDIR COORDINATOR PROCESSES PROCESS FILE
 """

@@ -27,6 +27,8 @@ TERMS: dict[str, Callable[..., Term]] = {
   "contrastive": contrastive,
   "cosine": cosine,
 }
+# Those that compare samples: of a batch they say something else than the mean over its parts.
+OVER_SAMPLES = ("vicreg", "sigreg", "contrastive")
 WEIGHING = ("weight", "warmup", "start", "end")
 
 

@@ -15,6 +15,7 @@ from xjepa_jax.scaling.layout import Layout, lay_out
 from xjepa_jax.scaling.lowering import Lowered
 from xjepa_jax.scaling.roofline import HIDDEN, Prediction
 from xjepa_jax.scaling.topologies import Topology, topology
+from xjepa_jax.training.cautions import cautions
 from xjepa_jax.training.plan import step_flops
 
 FASTER = 0.95  # of the step's time, from which another layout is mentioned
@@ -271,11 +272,7 @@ def warnings(found: Plan) -> Iterator[str]:
       f"mesh.tensor is {mesh['tensor']} and fast links join {machines.near}: every layer would "
       "wait for the network."
     )
-  if mesh["fsdp"] > 1 and not any(each.op == "all-gather" for each in layout.theory):
-    yield (
-      f"mesh.fsdp is {mesh['fsdp']}, which does not divide the model's width: parameters are whole "
-      "on every device. Give a size that divides it, and the rest to mesh.replica."
-    )
+  yield from cautions(layout.experiment)
   if found.above is not None and found.above > ABOVE:
     yield (
       f"a device sends {found.above:.0%} more than gathering parameters and scattering gradients "

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from jax.sharding import AbstractMesh, Mesh
 
-from xjepa_jax.config import Config
+from xjepa_jax.config import Config, Route
 from xjepa_jax.data.dataset import PairDataset
 from xjepa_jax.errors import ConfigError, DatasetError
 from xjepa_jax.model.inputs import SensorInput
@@ -78,6 +78,24 @@ def check_heads(config: Config, inputs: Mapping[str, SensorInput]) -> None:
         f"(images of {given.height} x {given.width} pixels, model.patch {given.patch}), so at most "
         f"{min(rows, columns)}. Give fewer cells, or a smaller patch."
       )
+
+
+def check_routes(routes: Sequence[Route]) -> None:
+  """Every sensor that is predicted is seen in training, too.
+
+  The target encoder is the average of the context encoder. What belongs to a sensor that this never
+  sees, its stem above all, would stay as it was drawn.
+
+  Raises:
+    ConfigError: a sensor is a target and no context.
+  """
+  contexts, targets = ({route[end] for route in routes} for end in range(2))
+  for key in sorted(targets - contexts):
+    raise ConfigError(
+      f"config key 'routes' is {', '.join('->'.join(route) for route in routes)}: no route starts "
+      f"from {key!r}, so that its encoder would never be trained. Add '{key}->{key}', or a route "
+      "from it to another sensor."
+    )
 
 
 def _check_sensors(wanted: tuple[str, ...], datasets: Sequence[PairDataset]) -> None:

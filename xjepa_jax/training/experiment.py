@@ -167,6 +167,7 @@ def build_experiment(
   inputs = _inputs(config, slots)
   checks.check_heads(config, inputs)
   routes = parse_routes(config.routes, tuple(inputs))
+  checks.check_routes(routes)
   model = xjepa.build(config, inputs, routes, dtype)
   objective = table.build(_terms(config))
   plan = plan_masks(model.grid, **dataclasses.asdict(config.mask))

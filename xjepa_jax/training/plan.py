@@ -14,6 +14,7 @@ from xjepa_jax.config import describe_keys, to_dict
 from xjepa_jax.model.encoder import layer_spec
 from xjepa_jax.model.predictor import predictor_spec
 from xjepa_jax.training import flops, process_memory
+from xjepa_jax.training.cautions import cautions
 from xjepa_jax.training.device_peaks import peak_flops
 from xjepa_jax.training.experiment import Experiment
 from xjepa_jax.training.mesh import batch_sharding
@@ -181,6 +182,7 @@ def describe_plan(experiment: Experiment) -> Iterator[str]:
   sizes = ", ".join(f"{axis} {size}" for axis, size in experiment.mesh.shape.items())
   yield f"Mesh: {devices.size} x {devices.ravel()[0].device_kind}: {sizes}"
   yield f"Arithmetic: {experiment.model.dtype}"
+  yield from (f"Note: {caution}" for caution in cautions(experiment))
 
 
 def memory_lines(needed: Memory) -> Iterator[str]:
