@@ -156,6 +156,21 @@ def test_the_last_ones_every_so_many_and_the_best_are_kept_across_a_restart(tmp_
   assert about["versions"]["jax"] == jax.__version__
 
 
+@pytest.mark.parametrize("read_only", [False, True])
+def test_of_a_damaged_best_the_next_best_takes_the_place(tmp_path: Path, read_only: bool) -> None:
+  with Checkpoints(str(tmp_path), CONFIG, keep=3, best="recall") as checkpoints:
+    for n, recall in enumerate([0.7, 0.9, 0.2]):
+      checkpoints.save(n, small(n), {"recall": recall})
+  with Checkpoints(
+    str(tmp_path), CONFIG, keep=3, best="recall", read_only=read_only
+  ) as checkpoints:
+    assert checkpoints.best == 1
+    flip(largest_file(tmp_path / "checkpoints" / "1" / "state"))
+    assert checkpoints.best == 0
+    assert checkpoints.restore(target_of(small(0)), 0)["step"] == 0
+  assert names(tmp_path) == ({"0", "1", "2"} if read_only else {"0", "1.bad", "2"})
+
+
 def test_the_least_is_best_where_that_is_asked_for(tmp_path: Path) -> None:
   with Checkpoints(str(tmp_path), CONFIG, keep=1, best="loss", mode="min") as checkpoints:
     for n, loss in enumerate([3.0, 1.0, 2.0, 5.0]):

@@ -23,7 +23,7 @@ from xjepa_jax.processes import barriers
 from xjepa_jax.training.agreement import first_decides
 from xjepa_jax.training.manifest import write_manifest
 from xjepa_jax.training.preservation import Preservation
-from xjepa_jax.training.set_aside import set_aside_damaged, sound_step
+from xjepa_jax.training.set_aside import is_sound, set_aside_damaged, sound_step
 from xjepa_jax.training.structure import structure_differences
 from xjepa_jax.training.workdir import claim_workdir
 from xjepa_jax.versions import versions
@@ -106,9 +106,13 @@ class Checkpoints:
 
   @property
   def best(self) -> int | None:
-    """The step of the best checkpoint by the metric chosen, None if none has it."""
+    """The step of the best checkpoint by the metric chosen, None if none has it.
+
+    Those found damaged on the way are set aside, as by `restore`.
+    """
     self.wait()
     chosen = first_decides(self._best)
+    self._manager.reload()
     return int(chosen) if chosen else None
 
   def save(
@@ -245,9 +249,12 @@ class Checkpoints:
     write_file(str(self.directory.parent / PROGRESS), json.dumps({"step": self._saving}).encode())
 
   def _best(self) -> str | None:
-    infos = [_Info(step, self._manager.metrics(step)) for step in self.steps]
-    best = self._preservation.best_step(infos)
-    return None if best is None else str(best)
+    infos = {step: _Info(step, self._manager.metrics(step)) for step in self.steps}
+    while (best := self._preservation.best_step(list(infos.values()))) is not None:
+      if is_sound(self.directory / str(best), self._read_only):
+        return str(best)
+      del infos[best]
+    return None
 
   def _saved_with(self, step: int) -> str:
     with contextlib.suppress(CheckpointError):

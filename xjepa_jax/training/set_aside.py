@@ -60,15 +60,23 @@ def sound_step(
       )
     return step
   for candidate in reversed(steps):
-    path = directory / str(candidate)
-    found = damage(path)
-    if not found:
+    if is_sound(directory / str(candidate), read_only):
       return candidate
-    if read_only:
-      logging.warning("%s is damaged: %s. The checkpoint before it is used.", path, found)
-    else:
-      _set_aside(path, found)
   raise _none_is_whole(directory)
+
+
+def is_sound(path: epath.Path, read_only: bool = False) -> bool:
+  """Whether a checkpoint's files are as they were written; one that is not is set aside.
+
+  Raises:
+    OSError: it cannot be renamed.
+  """
+  found = damage(path)
+  if found and read_only:
+    logging.warning("%s is damaged: %s. Another checkpoint is used.", path, found)
+  elif found:
+    _set_aside(path, found)
+  return not found
 
 
 def _none_is_whole(directory: epath.Path) -> CheckpointError:
@@ -85,7 +93,7 @@ def _set_aside(path: epath.Path, found: str) -> None:
     aside = path.parent / f"{path.name}{_BAD}-{number}"
   path.rename(aside)
   logging.warning(
-    "%s is damaged: %s. It is set aside as %s, and the one before it is used; nothing was deleted.",
+    "%s is damaged: %s. It is set aside as %s, and another is used; nothing was deleted.",
     path,
     found,
     aside.name,
