@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,6 +23,7 @@ from xjepa_jax.training.mesh import (
   make_mesh,
   parameter_shardings,
   replicated,
+  slices_along_replica,
 )
 from xjepa_jax.training.optimizer import decay_factors, optimizer
 from xjepa_jax.training.target import momentum_schedule
@@ -153,3 +156,29 @@ def test_sizes_that_do_not_fit_the_devices_are_refused(
 ) -> None:
   with pytest.raises(ConfigError, match=complaint):
     make_mesh(*sizes)
+
+
+@dataclasses.dataclass(frozen=True)
+class Fake:
+  """What JAX looks at of a device of several slices."""
+
+  id: int
+  slice_index: int
+  platform: str = "cpu"
+  device_kind: str = "cpu"
+  process_index: int = 0
+
+
+def test_slices_lie_along_replica_in_whatever_order_devices_come() -> None:
+  devices = [Fake(n, slice_index=n % 2) for n in range(16)]
+  found = slices_along_replica((4, 2, 2), 2, devices)
+  assert found.shape == (4, 2, 2)
+  assert {each.id for each in found.ravel()} == set(range(16))
+  for half in (found[:2], found[2:]):
+    assert len({each.slice_index for each in half.ravel()}) == 1
+
+
+def test_a_tpu_slice_is_not_cut_by_another_axis() -> None:
+  devices = [Fake(n, n // 4, platform="tpu", device_kind="TPU v5p") for n in range(8)]
+  with pytest.raises(ConfigError, match=r"'mesh.replica' is 1 and there are 2 TPU slices"):
+    make_mesh(1, 8, 1, devices)

@@ -80,7 +80,7 @@ def geometry_of(
 
 
 def first_tokens(experiment: Experiment, encoder: Any, split: str) -> dict[str, np.ndarray]:
-  """sensor -> (B, N, D): the tokens of the first batch of a split."""
+  """sensor -> (B, N, D): tokens of the first batch of a split, of at most `SHOWN` samples."""
   for _, batches in experiment.passes(split):
     for batch in batches:
       found: dict[str, np.ndarray] = jax.device_get(experiment.tokens(encoder, device_batch(batch)))
@@ -193,7 +193,7 @@ def _remembered(row: Mapping[str, float], dimensions: int) -> Measurement | None
 def _predictions(
   experiment: Experiment, state: TrainState, split: str
 ) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
-  """route -> predicted and target tokens and their places, of one batch under one mask."""
+  """route -> predicted and target tokens and their places, of a batch's first under one mask."""
   for _, batches in experiment.passes(split):
     for batch in batches:
       target = find_target(state.opt_state)

@@ -15,6 +15,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from xjepa_jax.errors import ConfigError
@@ -70,18 +72,42 @@ def make_mesh(
 ) -> Mesh:
   """A mesh of all devices with the axes replica, fsdp and tensor.
 
+  Of several TPU slices, or groups of GPUs joined by NVLink, the parts lie along replica, so that
+  only the gradients' sums cross the network between them. GPUs may do otherwise: where replica is
+  no multiple of the groups, they are taken in their order.
+
   Args:
     replica, fsdp, tensor: devices along each axis; one of them may be -1, the rest.
     devices: those of the mesh; None takes all of all processes.
 
   Raises:
-    ConfigError: the sizes do not give exactly the number of devices.
+    ConfigError: the sizes do not give exactly the number of devices, or would cut a TPU slice.
   """
   devices = jax.devices() if devices is None else list(devices)
-  sizes = mesh_sizes(replica, fsdp, tensor, len(devices))
-  return jax.make_mesh(
-    tuple(sizes.values()), AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices
-  )
+  sizes = tuple(mesh_sizes(replica, fsdp, tensor, len(devices)).values())
+  kinds = (AxisType.Auto,) * len(AXES)
+  slices = len({getattr(device, "slice_index", 0) for device in devices})
+  if slices == 1 or (sizes[0] % slices and devices[0].platform != "tpu"):
+    return jax.make_mesh(sizes, AXES, axis_types=kinds, devices=devices)
+  return Mesh(slices_along_replica(sizes, slices, devices), AXES, axis_types=kinds)
+
+
+def slices_along_replica(
+  sizes: tuple[int, ...], slices: int, devices: Sequence[Any]
+) -> np.ndarray[Any, Any]:
+  """Devices (replica, fsdp, tensor) of several slices, each slice a range of replica.
+
+  Raises:
+    ConfigError: replica is no multiple of the slices.
+  """
+  replica, fsdp, tensor = sizes
+  if replica % slices:
+    raise ConfigError(
+      f"config key 'mesh.replica' is {replica} and there are {slices} TPU slices: parameters would "
+      "be gathered over the network between them. Make mesh.replica a multiple of the slices."
+    )
+  inside, between = (replica // slices, fsdp, tensor), (slices, 1, 1)
+  return mesh_utils.create_hybrid_device_mesh(inside, between, devices)
 
 
 def mesh_sizes(replica: int, fsdp: int, tensor: int, count: int) -> dict[str, int]:

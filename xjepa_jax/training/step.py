@@ -30,6 +30,8 @@ from xjepa_jax.training.target import find_target
 
 # What the step needs of a batch; the rest says where its pairs are stored.
 BATCH_KEYS = ("values", "present", "valid")
+# Samples whose tokens and predictions are looked at; all of a pod's batch would fill its memory.
+SHOWN = 256
 
 Step = Callable[[TrainState, Mapping[str, Any]], tuple[TrainState, dict[str, Array]]]
 
@@ -155,11 +157,11 @@ def describe(model: XJepa) -> Callable[[Parameters, Mapping[str, Any]], dict[str
 
 
 def tokens(model: XJepa) -> Callable[[Parameters, Mapping[str, Any]], dict[str, Array]]:
-  """As `describe`, but sensor -> (B, N, D) tokens."""
+  """As `describe`, but sensor -> (SHOWN, N, D) tokens of the first samples."""
 
   def found(encoder: Parameters, batch: Mapping[str, Any]) -> dict[str, Array]:
     values, seen = plain_images(model, batch["values"])
-    return model.encode(encoder, values, seen)[0]
+    return _shown(model.encode(encoder, values, seen)[0])
 
   return found
 
@@ -170,16 +172,23 @@ def predict(
   """What the predictor makes of whole, plain images.
 
   Returns:
-    (parameters, target encoder, batch) -> the outputs of the batch under one mask for all its
-    samples, so that predictions can be compared place by place.
+    (parameters, target encoder, batch) -> the outputs of its first SHOWN samples under one mask
+    for all of them, so that predictions can be compared place by place.
   """
 
   def predicted(parameters: Parameters, target: Parameters, batch: Mapping[str, Any]) -> Outputs:
     values, seen = plain_images(model, batch["values"])
     key = jax.random.key(seed)
-    return model.outputs(parameters, target, values, seen, _present(batch), plan, key, alike=True)
+    return _shown(
+      model.outputs(parameters, target, values, seen, _present(batch), plan, key, alike=True)
+    )
 
   return predicted
+
+
+def _shown(outputs: Any) -> Any:
+  """Of the first samples of a batch: every device gets them, and the host."""
+  return jax.tree.map(lambda x: x[:SHOWN], outputs)
 
 
 def _scaled(model: XJepa, stored: Mapping[str, Array]) -> tuple[dict[str, Array], dict[str, Array]]:
