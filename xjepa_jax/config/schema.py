@@ -153,6 +153,7 @@ class TrainingConfig:
   steps: int = _key(1000, "updates", least=1)
   batch: int = _key(64, "pairs of a global batch", least=1)
   accumulate: int = _key(1, "parts of a batch whose gradients are added up", least=1)
+  overlap: bool = _key(True, "compiler options that run messages beside products; docs/scale.md")
   precision: str = _key(
     "auto",
     "of computing; parameters and reductions are float32. auto is bfloat16 on accelerators",

@@ -8,7 +8,9 @@ costs more than computing them: in a scanned trunk of width 192, keeping the der
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import contextvars
+from collections.abc import Callable, Iterator
 
 import jax
 import jax.numpy as jnp
@@ -17,9 +19,22 @@ from jax import Array
 Activation = Callable[[Array], Array]
 
 
+_PLATFORM = contextvars.ContextVar[str]("platform", default="")
+
+
 def on_cpu() -> bool:
   """Whether what is traced now will run on a CPU; other platforms get the plain operations."""
-  return jax.default_backend() == "cpu"
+  return (_PLATFORM.get() or jax.default_backend()) == "cpu"
+
+
+@contextlib.contextmanager
+def traced_for(platform: str) -> Iterator[None]:
+  """What is traced inside will run on "cpu", "gpu" or "tpu", whatever is here."""
+  token = _PLATFORM.set(platform)
+  try:
+    yield
+  finally:
+    _PLATFORM.reset(token)
 
 
 def keeping_derivative(function: Activation) -> Activation:

@@ -17,9 +17,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
-from unittest import mock
 
 from xjepa_jax.config import Config, resolve, to_dict
 from xjepa_jax.data.batch_source import SensorSlot
@@ -146,19 +145,11 @@ def lower(
   return Lowered(**answer, collectives=found)
 
 
-@contextlib.contextmanager
-def as_if_on(platform: str) -> Iterator[None]:
-  """The model is traced as it would be on another platform."""
-  import jax
-
-  with mock.patch.object(jax, "default_backend", lambda: platform):
-    yield
-
-
 def compile_step(experiment: Any, platform: str, options: Mapping[str, Any] | None = None) -> Any:
   """The compiled step of a blueprint, whose mesh has devices."""
   import jax
 
+  from xjepa_jax.model.activation import traced_for
   from xjepa_jax.training import mesh as meshes
   from xjepa_jax.training.plan import abstract_batch
   from xjepa_jax.training.step import jit_step
@@ -166,7 +157,7 @@ def compile_step(experiment: Any, platform: str, options: Mapping[str, Any] | No
   mesh, state = experiment.mesh, experiment.abstract_state()
   shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
   step = jit_step(experiment.step, shardings, meshes.batch_sharding(mesh), meshes.replicated(mesh))
-  with as_if_on(platform):
+  with traced_for(platform):
     lowered = step.lower(state, abstract_batch(experiment))  # type: ignore[attr-defined]
   return lowered.compile(compiler_options=dict(options or {}))
 
@@ -190,6 +181,7 @@ def main() -> None:
 
   from xjepa_jax.scaling.blueprint import blueprint
   from xjepa_jax.scaling.hlo import collectives
+  from xjepa_jax.training.compiler_options import options_for
 
   slots = {
     key: SensorSlot(
@@ -206,6 +198,7 @@ def main() -> None:
     if request["libtpu"]:
       # The client cannot print what the TPU's compiler made; the compiler can.
       options: dict[str, Any] = {"xla_dump_to": folder, "xla_dump_hlo_as_text": True}
+      options |= options_for("tpu", mesh.devices.flat[0].device_kind, mesh.size)
     else:
       options = quick_options()
     compiled = compile_step(experiment, request["platform"], options)
@@ -238,22 +231,13 @@ def main() -> None:
 def _mesh(request: Mapping[str, Any]) -> Any:
   """Of simulated devices, or of a TPU's that are only described; slices along `replica`."""
   import jax
-  from jax.experimental import mesh_utils, topologies
-  from jax.sharding import AxisType, Mesh
+  from jax.experimental import topologies
 
-  from xjepa_jax.training import mesh as meshes
+  from xjepa_jax.training.mesh import make_mesh
 
-  sizes = request["mesh"]
   if not request["libtpu"]:
-    return meshes.make_mesh(**sizes, devices=jax.devices())
+    return make_mesh(**request["mesh"], devices=jax.devices())
   slices = request["slices"]
   extra = {"num_slices": slices} if slices > 1 else {}
   described = topologies.get_topology_desc(platform="tpu", topology_name=request["libtpu"], **extra)
-  if slices == 1:
-    return meshes.make_mesh(**sizes, devices=described.devices)
-  devices = mesh_utils.create_hybrid_device_mesh(
-    (sizes["replica"] // slices, sizes["fsdp"], sizes["tensor"]),
-    (slices, 1, 1),
-    devices=described.devices,
-  )
-  return Mesh(devices, meshes.AXES, axis_types=(AxisType.Auto,) * len(meshes.AXES))
+  return make_mesh(**request["mesh"], devices=described.devices)

@@ -16,6 +16,7 @@ from xjepa_jax.errors import TrainingError
 from xjepa_jax.processes import barriers, stopping, watchdog
 from xjepa_jax.training.agreement import first_decides
 from xjepa_jax.training.checkpoint import Checkpoints
+from xjepa_jax.training.compiler_options import compile_step
 from xjepa_jax.training.experiment import Experiment, device_batch, name_pairs
 from xjepa_jax.training.mesh import on_every_device
 from xjepa_jax.training.process_memory import give_back
@@ -153,7 +154,9 @@ def _all_stop(verdict: str) -> bool:
 def _compiled(experiment: Experiment, state: TrainState, batch: Batch) -> Step:
   """The step, compiled before its first run: what compiling leaves is given back in between, or it
   would be added to the activations of the largest moment of the run."""
-  step: Step = experiment.step.lower(state, device_batch(batch)).compile()  # type: ignore[attr-defined]
+  lowered = experiment.step.lower(state, device_batch(batch))  # type: ignore[attr-defined]
+  devices = experiment.mesh.devices.ravel()
+  step: Step = compile_step(lowered, devices, hide=experiment.config.training.overlap)
   give_back()
   return step
 
