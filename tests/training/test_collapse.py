@@ -100,6 +100,17 @@ def test_sensors_that_stay_apart_are_called_a_collapse() -> None:
   assert "cosine" in verdict.remedies[0]
 
 
+def test_of_one_sensor_a_rank_that_stays_low_is_enough_and_a_rising_or_high_one_is_none() -> None:
+  def alone(step: int, rank: int) -> Measurement:
+    one = drawn(step, rank, agreement=0)
+    return dataclasses.replace(one, recall={}, chance={}, queries=0)
+
+  verdict = diagnose([alone(step, 3) for step in (200, 300)])
+  assert verdict is not None and "RankMe" in str(verdict) and "co-located" not in str(verdict)
+  assert diagnose([alone(200, 3), alone(300, 4)]) is None
+  assert diagnose([alone(step, 20) for step in (200, 300, 400)]) is None
+
+
 # Measured on OMBRIA's 70 validation pairs (configs/trials.py: ombria,bare over 300 steps, and
 # ombria,default over 100): step, RankMe, relative gap, R@5 both ways.
 BARE = (

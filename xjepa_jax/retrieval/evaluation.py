@@ -173,7 +173,8 @@ def _remembered(row: Mapping[str, float], dimensions: int) -> Measurement | None
     if key.startswith("chance/") and key.endswith(f"/{_JUDGED}")
   }
   recall = {each: row.get(f"validation/{each}/{_JUDGED}", math.nan) for each in chance}
-  if not chance or any(map(math.isnan, recall.values())):
+  described = any(key.startswith("geometry/rankme/") for key in row)
+  if not described or any(map(math.isnan, recall.values())):
     return None
   return Measurement(
     step=int(row["step"]),
@@ -186,7 +187,7 @@ def _remembered(row: Mapping[str, float], dimensions: int) -> Measurement | None
     },
     recall=recall,
     chance=chance,
-    queries=int(row["chance/queries"]),
+    queries=int(row.get("chance/queries", 0)),
   )
 
 

@@ -2,14 +2,15 @@
 
 Two kinds of evidence are needed, and both have to last: retrieval of co-located scenes that cannot
 be told from chance, and a geometry that explains it. A healthy run may have either for a while
-early on: a low rank before the encoder has learnt, or retrieval that is only about to rise.
+early on: a low rank before the encoder has learnt, or retrieval that is only about to rise. Of one
+sensor alone there is no co-located scene to find: there a rank that stays low is enough.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 # In trials on real pairs, a bare latent loss had RankMe 2.9 and retrieval at chance after 300 and
 # after 500 steps, and healthy objectives had 8.3 to 18 (500 steps, batches of 64). Healthy ones
@@ -89,19 +90,25 @@ def diagnose(history: Sequence[Measurement], min_step: int = MIN_STEP) -> Verdic
     None if there is no evidence of both kinds in each of the last `WINDOW` measurements.
   """
   recent = history[-WINDOW:]
-  if len(recent) < WINDOW or recent[0].step < min_step or not all(map(_at_chance, recent)):
+  if len(recent) < WINDOW or recent[0].step < min_step:
     return None
-  signs = [sign for sign in (_low_rank(recent), _gap(recent), _positional(recent)) if sign]
-  if not signs:
+  last, rank = recent[-1], _low_rank(recent)
+  signs = [sign for sign in (rank, _gap(recent), _positional(recent)) if sign]
+  convicts = all(map(_at_chance, recent)) and signs if last.recall else rank
+  if not convicts:
     return None
-  last = recent[-1]
-  best = max(last.recall, key=lambda direction: last.recall[direction])
-  retrieval = (
-    f"retrieval of co-located scenes is near chance (best: {best} {last.recall[best]:.1%}, chance "
-    f"{last.chance[best]:.1%}, {last.queries} queries)"
-  )
   remedies = dict.fromkeys(remedy for _, remedies in signs for remedy in remedies)
-  return Verdict(last.step, (retrieval, *(words for words, _ in signs)), tuple(remedies))
+  evidence = (*_retrieval(last), *(words for words, _ in signs))
+  return Verdict(last.step, evidence, tuple(remedies))
+
+
+def _retrieval(last: Measurement) -> Iterator[str]:
+  if last.recall:
+    best = max(last.recall, key=lambda direction: last.recall[direction])
+    yield (
+      f"retrieval of co-located scenes is near chance (best: {best} {last.recall[best]:.1%}, "
+      f"chance {last.chance[best]:.1%}, {last.queries} queries)"
+    )
 
 
 def _at_chance(measurement: Measurement) -> bool:
