@@ -30,7 +30,13 @@ from xjepa_jax.data.import_plan import plan_import
 from xjepa_jax.data.pairs import Pair
 from xjepa_jax.data.simulate import simulated_archive
 from xjepa_jax.data.writer import write_dataset
-from xjepa_jax.errors import CheckpointError, ConfigError, DatasetError, XJepaError
+from xjepa_jax.errors import (
+  CheckpointError,
+  ConfigError,
+  DatasetError,
+  TrainingError,
+  XJepaError,
+)
 from xjepa_jax.processes import stopping
 from xjepa_jax.retrieval import evaluation
 from xjepa_jax.run import run
@@ -467,6 +473,26 @@ def test_one_sensor_without_labels_is_trained_and_its_last_step_exported(
   (events,) = glob.glob(f"{tmp_path}/run/tensorboard/*tfevents*")
   assert b"validation/tokens" in Path(events).read_bytes()
   assert (tmp_path / "run" / "encoder" / "encoder.json").exists()
+
+
+def test_updates_that_are_not_finite_end_the_run_with_the_pairs_of_the_step(
+  simulated: str, compiled: str, tmp_path: Path
+) -> None:
+  broken = {"optimizer__learning_rate": 1e38, "optimizer__clip": 0.0, "evaluation__every": 0}
+  config = changed(resolve(get_config(simulated)), training__bad_steps=2, **broken)
+  with pytest.raises(TrainingError, match="the last 2 updates were not finite") as failure:
+    run(config, str(tmp_path / "run"))
+  said = str(failure.value)
+  step = int(re.findall(r"^step (\d+):", said)[0])
+  with open_experiment(config).training_pipeline() as pipeline:
+    batches = pipeline.batches(step)
+    batch = next(batches)[1]
+    batches.close()
+    (dataset,) = pipeline.source.datasets
+    expected = [dataset.records.where(int(each)) for each in np.asarray(batch["record"])]
+  assert "; ".join(expected[:8]) in said
+  history = read_history(f"{tmp_path}/run/metrics.jsonl")
+  assert max(row.get("skipped/total", 0) for row in history) >= 1
 
 
 def test_a_run_in_object_storage_is_refused_at_once(simulated: str) -> None:

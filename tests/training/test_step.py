@@ -206,7 +206,8 @@ def test_a_step_that_is_not_finite_changes_nothing_but_counters_and_the_next_goe
   state = before
   for number in (1, 2):
     state, metrics = run(state, broken)
-    assert metrics["skipped"] == 1 and not np.isfinite(metrics["loss/total"])
+    assert metrics["skipped"] == 1 and metrics["skipped/total"] == number
+    assert not np.isfinite(metrics["loss/total"])
     assert (state.step, state.skipped, state.streak) == (1 + number, number, number)
     same((state.params, state.opt_state), (before.params, before.opt_state))
   state, metrics = run(state, good)

@@ -47,8 +47,8 @@ def train_step(
 
   Returns:
     (state, batch) -> (state, metrics): batch as the data pipeline gives it (B rows, raw values),
-    metrics () float32 each: the losses by label, route and in total, "norm/gradient", and
-    "skipped" (1 where the update was not finite).
+    metrics () float32 each: the losses by label, route and in total, "norm/gradient", "skipped"
+    (1 where the update was not finite), and "skipped/total".
   """
   seed = config.training.seed
   parts = config.training.accumulate
@@ -99,7 +99,12 @@ def train_step(
       skipped=state.skipped + bad,
       streak=(state.streak + 1) * bad,
     )
-    metrics = {**metrics, "norm/gradient": norm, "skipped": bad.astype(jnp.float32)}
+    metrics = {
+      **metrics,
+      "norm/gradient": norm,
+      "skipped": bad.astype(jnp.float32),
+      "skipped/total": after.skipped.astype(jnp.float32),
+    }
     return after, metrics
 
   return step
