@@ -63,12 +63,20 @@ def test_neither_remat_nor_unrolling_changes_values_or_gradients() -> None:
     return compiled(loss, parameters, X)
 
   expected = gradients()
-  for settings in ({"remat": "full"}, {"remat": "dots", "unroll": 9}):
+  for settings in ({"remat": "full"}, {"remat": "dots", "unroll": 9}, {"remat": "offload"}):
     jax.tree.map(
       lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5),
       gradients(**settings),
       expected,
     )
+
+
+def test_what_is_offloaded_waits_in_the_host_s_memory() -> None:
+  def program(remat: str) -> str:
+    definition, parameters = build(2, remat=remat)
+    return str(jax.make_jaxpr(jax.grad(lambda p: merge(definition, p)(X).sum()))(parameters))
+
+  assert "<host>" in program("offload") and "<host>" not in program("full")
 
 
 def test_layers_are_drawn_apart_each_as_if_it_stood_alone() -> None:

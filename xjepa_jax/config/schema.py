@@ -88,7 +88,9 @@ class ModelConfig:
   activation: str = _key("gelu", "of the MLPs", one_of=("gelu", "relu", "silu"))
   attention: str = _key("xla", "implementation of attention", one_of=("xla", "cudnn"))
   remat: str = _key(
-    "none", "what the backward pass computes again", one_of=("none", "dots", "full")
+    "none",
+    "what the backward pass computes again; of offload products wait in the host's memory",
+    one_of=("none", "dots", "full", "offload"),
   )
   unroll: int = _key(1, "layers unrolled in a turn of the scan", least=1)
 
@@ -218,6 +220,9 @@ class TelemetryConfig:
   histograms: int = _key(0, "steps between histograms of parameters; 0 is none", least=0)
   wandb: str = _key("", "Weights & Biases project; empty is none")
   profile: tuple[int, ...] = _key((), "first and last step of a profile; () is none")
+  profile_steps: int = _key(5, "steps of a profile that SIGUSR1 asks for", least=1)
+  prometheus_port: int = _key(0, "where Prometheus may ask; 0 is nowhere", least=0, most=65535)
+  prometheus_address: str = _key("127.0.0.1", "whose port that is; 0.0.0.0 is any of the machine")
   stop_on_collapse: bool = _key(False, "end a run whose space has collapsed")
 
 

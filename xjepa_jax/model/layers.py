@@ -47,17 +47,20 @@ def multiply(x: Array, kernel: Array) -> Array:
 
   The kernel's gradient is a float32 sum over all leading axes.
   """
-  return jnp.matmul(x, kernel.astype(x.dtype), precision=_precision(x))
+  return _multiply_forward(x, kernel)[0]
 
 
 def _multiply_forward(x: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
-  return multiply(x, kernel), (x, kernel)
+  # In the type of x: cut over devices, the kernel is then gathered once for a layer that is
+  # computed again and for its gradients.
+  kernel = kernel.astype(x.dtype)
+  return jnp.matmul(x, kernel, precision=_precision(x)), (x, kernel)
 
 
 def _multiply_backward(kept: tuple[Array, Array], given: Array) -> tuple[Array, Array]:
   x, kernel = kept
   precision = _precision(x)
-  of_x = jnp.matmul(given, kernel.astype(x.dtype).T, precision=precision)
+  of_x = jax.lax.dot_general(given, kernel, (((given.ndim - 1,), (1,)), ((), ())), precision)
   if jax.device_count() == 1:
     # A product of two matrices. With several axes contracted at once, XLA has no fast path on a
     # CPU; on several devices axes that are merged would lose their shardings.

@@ -23,6 +23,12 @@ _KEPT = ("qkv", "attended", "between", "up")
 _REMAT = {
   "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
   "full": None,  # save nothing but the layer's input
+  "offload": jax.checkpoint_policies.save_and_offload_only_these_names(
+    names_which_can_be_saved=[],
+    names_which_can_be_offloaded=list(_KEPT),
+    offload_src="device",
+    offload_dst="pinned_host",
+  ),
 }
 
 
@@ -35,7 +41,8 @@ class BlockSpec:
     mlp_ratio: hidden width over D.
     activation: of the MLP, one of ACTIVATIONS.
     attention: implementation, see `attend`.
-    remat: "none", "dots" or "full": what the backward pass computes again.
+    remat: "none", "dots" or "full": what the backward pass computes again; "offload": products wait
+      in the host's memory.
     unroll: layers in a turn of the scan.
     dtype: in which products are computed; parameters are float32.
   """

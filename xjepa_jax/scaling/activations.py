@@ -66,14 +66,15 @@ def activations(experiment: Experiment) -> Activations:
   layer = max(contexts * seen * of_context, wanted * of_predictor, target / depth)
   forward = _forward_of_trained(experiment)
   return Activations(
-    kept={"none": SAVED * trained, "dots": dots, "full": inputs},
+    kept={"none": SAVED * trained, "dots": dots, "full": inputs, "offload": inputs},
     layer=2 * layer,
     traffic={
       "none": 6 * trained + 2 * target,
       "dots": 7 * trained + 2 * target,
       "full": 8 * trained + 2 * target,
+      "offload": 7 * trained + 2 * target,
     },
-    recomputed={"none": 0.0, "dots": 0.0, "full": forward},
+    recomputed={"none": 0.0, "dots": 0.0, "full": forward, "offload": 0.0},
   )
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import jax
 
 GATHER, SCATTER, REDUCE = "all-gather", "reduce-scatter", "all-reduce"
+GRADIENT = 4  # bytes of an element while devices add it up, see `model.layers`
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,8 +76,8 @@ def expected(params: Any, target: Any, mesh: Mapping[str, int], width: int) -> l
     params: the trained parameters, `jax.ShapeDtypeStruct`s with shardings.
     target: those of the target encoder.
     mesh: axis -> size.
-    width: bytes of an element as it is gathered and as its gradient is summed: of the dtype in
-      which products are computed.
+    width: bytes of an element as it is gathered, in the dtype of products. Gradients are summed in
+      float32.
 
   Returns:
     At most one `Collective` an operation and set of axes.
@@ -91,10 +92,10 @@ def expected(params: Any, target: Any, mesh: Mapping[str, int], width: int) -> l
   for trained, tree in ((True, params), (False, target)):
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
       name = jax.tree_util.keystr(path, simple=True, separator="/")
-      size, cut = math.prod(leaf.shape) * width, "fsdp" in leaf.sharding.spec
+      size, cut = math.prod(leaf.shape) * GRADIENT, "fsdp" in leaf.sharding.spec
       if cut:
         twice = trained and "/blocks/" in name
-        add(GATHER, ("fsdp",), size * (2 if twice else 1))
+        add(GATHER, ("fsdp",), math.prod(leaf.shape) * width * (2 if twice else 1))
       if trained and cut:
         add(SCATTER, ("fsdp",), size)
         add(REDUCE, ("replica",), size // mesh["fsdp"])

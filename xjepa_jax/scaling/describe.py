@@ -10,7 +10,7 @@ from xjepa_jax.config import Config
 from xjepa_jax.errors import TrainingError
 from xjepa_jax.scaling import lowering, proposal
 from xjepa_jax.scaling.blueprint import slots_of
-from xjepa_jax.scaling.collectives import Collective, by_axes
+from xjepa_jax.scaling.collectives import GRADIENT, REDUCE, SCATTER, Collective, by_axes
 from xjepa_jax.scaling.layout import Layout, lay_out
 from xjepa_jax.scaling.lowering import Lowered
 from xjepa_jax.scaling.roofline import HIDDEN, Prediction
@@ -29,7 +29,7 @@ class Plan:
   Attributes:
     layout: by arithmetic.
     simulated: whether sensors are the simulation's.
-    sent: what a device sends in a step, in the dtype of products and on all devices.
+    sent: what a device sends in a step, in the dtypes of a run and on all devices.
     prediction: of the step's time.
     compiled: by simulated CPUs; their number may be smaller.
     by_tpu: by the TPU's compiler, where it is installed.
@@ -118,11 +118,13 @@ def shrink(layout: Layout) -> tuple[Config, dict[str, int]]:
 def _as_run(layout: Layout, compiled: Lowered) -> Iterator[Collective]:
   """What was compiled, as an accelerator would do it on all devices.
 
-  The CPU's compiler widens bfloat16 to float32 before it sends; the TPU's, and a GPU's, do not. A
-  ring over more devices sends arrays of the same size.
+  The CPU's compiler widens bfloat16 to float32 before it sends; the TPU's, and a GPU's, do not.
+  Gradients' sums, which do not lie along `tensor`, are float32 everywhere. A ring over more devices
+  sends arrays of the same size.
   """
-  width = layout.experiment.model.dtype.itemsize
   for each in compiled.collectives:
+    gradient = each.op in (SCATTER, REDUCE) and "tensor" not in each.axes
+    width = GRADIENT if gradient else layout.experiment.model.dtype.itemsize
     members = each.members
     for axis in each.axes:
       members = members * layout.mesh[axis] // compiled.mesh[axis]
@@ -216,7 +218,10 @@ def sent_lines(found: Plan) -> Iterator[str]:
       "counted as the reduce-scatter that it stands for"
     )
     if found.layout.experiment.model.dtype.itemsize == 2:
-      yield "  in bfloat16; the CPU's compiler widens it, and so its bytes were halved"
+      yield (
+        "  gradients' sums in float32, the rest in bfloat16, which the CPU's compiler widens: its "
+        "bytes were halved"
+      )
 
 
 def time_lines(found: Plan) -> Iterator[str]:

@@ -86,7 +86,7 @@ class Layout:
 
   @functools.cached_property
   def theory(self) -> list[Collective]:
-    """What cannot be avoided, in the dtype of products; with sums of a cut layer's activations."""
+    """What cannot be avoided, with sums of a cut layer's activations."""
     width, tensor = self.experiment.model.dtype.itemsize, self.mesh["tensor"]
     found = expected(self.state.params, find_target(self.state.opt_state), self.mesh, width)
     again = self.config.training.accumulate
