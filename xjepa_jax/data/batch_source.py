@@ -17,7 +17,7 @@ from xjepa_jax.data.dataset import PairDataset
 from xjepa_jax.data.example import ExampleView
 from xjepa_jax.data.layout import Layout, Stretch
 from xjepa_jax.data.order import Order
-from xjepa_jax.errors import DatasetError
+from xjepa_jax.errors import DataError, DatasetError
 from xjepa_jax.sensors import Sensor
 
 Batch = dict[str, Any]
@@ -47,7 +47,8 @@ class BatchSource:
     "values": sensor key -> (R, H, W, C) as stored; zeros where the pair lacks the sensor
     "present": sensor key -> (R,) bool, whether the pair has the sensor
     "valid": (R,) bool, False for rows that only fill up the last batch of a finite order
-    "dataset", "record": (R,) int32, where the pair is stored
+    "dataset", "record": (R,) int32, where the pair is stored; of a damaged record that was
+      replaced, where the other one is
 
   Args:
     datasets: what to read.
@@ -93,7 +94,8 @@ class BatchSource:
     """Step `step`'s rows.
 
     Raises:
-      CorruptRecordError, ExampleError: a record is damaged; names shard, record and pair.
+      CorruptRecordError, ExampleError: a record is damaged, and no more may be replaced; names
+        shard, record and pair.
     """
     positions = step * self.batch + np.asarray(self.rows, np.int64)
     batch = self._empty(len(positions))
@@ -148,8 +150,37 @@ class BatchSource:
     }
 
   def _fill(self, dataset: PairDataset, layout: Layout, batch: Batch, rows: np.ndarray) -> None:
-    """Reads the pairs of one data set into their rows."""
+    """Reads the pairs of one data set into their rows, others in place of damaged ones."""
+    bad = dataset.bad_records
+    batch["record"][rows] = [bad.read_instead(number) for number in batch["record"][rows].tolist()]
+    try:
+      self._read_pairs(dataset, layout, batch, rows)
+    except DataError as error:
+      if not bad.forgives(error):
+        raise
+      for row in rows:
+        self._read_a_sound_pair(dataset, layout, batch, row)
+
+  def _read_a_sound_pair(
+    self, dataset: PairDataset, layout: Layout, batch: Batch, row: np.intp
+  ) -> None:
+    """Reads the pair of one row, or the next one that is not damaged."""
+    while True:
+      try:
+        self._read_pairs(dataset, layout, batch, np.array([row]))
+        return
+      except DataError as error:
+        if not dataset.bad_records.forgives(error):
+          raise
+        batch["record"][row] = dataset.bad_records.replace(int(batch["record"][row]), error)
+
+  def _read_pairs(
+    self, dataset: PairDataset, layout: Layout, batch: Batch, rows: np.ndarray
+  ) -> None:
+    """Reads the records of some rows."""
     keys = layout.keys
+    for key in keys:
+      batch["present"][key][rows] = False  # of a record that turned out to be damaged
     whole = all(self.slots[key].bands is None for key in keys)
     numbers = batch["record"][rows].tolist()
     if whole and dataset.format.encoding == "bytes" and dataset.records.scatters:

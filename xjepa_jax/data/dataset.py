@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from xjepa_jax.data.bad_records import BadRecords
 from xjepa_jax.data.description import INFO_FILE, describe
 from xjepa_jax.data.example import ExampleView
 from xjepa_jax.data.pairs import Pair
@@ -20,13 +21,20 @@ class PairDataset:
     directory: of the data set, local or an address.
     split: "train", "validation", "test", or None for all splits one after another.
     verify: check every byte of a record at each reading.
+    bad_records: how many damaged ones batches do without, see `BadRecords`.
 
   Raises:
     DatasetError: there is no complete data set, or no such split, or it is empty.
     ShardIndexError, CorruptRecordError: a shard or its index is damaged, stale or missing.
   """
 
-  def __init__(self, directory: str, split: str | None = "train", verify: bool = True):
+  def __init__(
+    self,
+    directory: str,
+    split: str | None = "train",
+    verify: bool = True,
+    bad_records: int = 0,
+  ):
     self.directory = directory
     self.description = describe(directory)
     self.format = self.description.format
@@ -39,6 +47,7 @@ class PairDataset:
     if not shards:
       raise DatasetError(f"{directory}: the split {split!r} is empty.")
     self.records = RecordSource(shards, verify)
+    self.bad_records = BadRecords(self.records, bad_records)
     self._check_lengths([length for each in chosen for length in splits[each]])
 
   def __len__(self) -> int:

@@ -1,4 +1,4 @@
-"""Writes many shards at once, a process a shard, and keeps count of the pairs that are done."""
+"""Writes many shards at once, a process or a machine a shard, and counts the pairs done."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from xjepa_jax.data.beam import run_pieces
 from xjepa_jax.data.shard_writer import ShardSummary, ShardTask, read_summary, write_shard
 from xjepa_jax.errors import WriteError
 
@@ -19,14 +20,15 @@ Progress = Callable[[int], None]
 
 
 def write_shards(
-  tasks: Sequence[ShardTask], workers: int, progress: Progress
+  tasks: Sequence[ShardTask], workers: int, progress: Progress, beam: str | None = None
 ) -> list[ShardSummary]:
-  """Writes shards, in this process or in several.
+  """Writes shards, in this process, in several, or on many machines.
 
   Args:
     tasks: one a shard.
     workers: processes; 1 writes in this one.
     progress: called with the number of pairs done since its last call.
+    beam: options of an Apache Beam pipeline that writes them instead; see `data.beam`.
 
   Returns:
     Summaries of all shards, in order; those that are finished are not written again.
@@ -38,17 +40,31 @@ def write_shards(
   summaries = {path: summary for path, summary in found.items() if summary is not None}
   missing = [task for task in tasks if task.path not in summaries]
   progress(sum(len(task.entries) for task in tasks if task.path in summaries))
-  run = _in_processes if workers > 1 and len(missing) > 1 else _in_this_process
-  for task, summary in run(missing, workers, progress):
+  if beam is not None:
+    written = _in_beam(missing, beam, progress)
+  elif workers > 1 and len(missing) > 1:
+    written = _in_processes(missing, workers, progress)
+  else:
+    written = _in_this_process(missing, progress)
+  for task, summary in written:
     summaries[task.path] = summary
   return [summaries[task.path] for task in tasks]
 
 
 def _in_this_process(
-  tasks: Sequence[ShardTask], workers: int, progress: Progress
+  tasks: Sequence[ShardTask], progress: Progress
 ) -> Iterator[tuple[ShardTask, ShardSummary]]:
   for task in tasks:
     yield task, write_shard(task, progress)
+
+
+def _in_beam(
+  tasks: Sequence[ShardTask], options: str, progress: Progress
+) -> Iterator[tuple[ShardTask, ShardSummary]]:
+  run_pieces(_write_quietly, tasks, options)
+  for task in tasks:
+    progress(len(task.entries))
+    yield task, _summary(task)
 
 
 def _in_processes(
@@ -100,6 +116,11 @@ def _end_with_parent() -> None:
   if parent is not None:
     multiprocessing.connection.wait([parent.sentinel])
     os._exit(1)
+
+
+def _write_quietly(task: ShardTask) -> None:
+  """As `_write_counted`, on another machine."""
+  write_shard(task, lambda count: None)
 
 
 def _write_counted(task: ShardTask) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import os
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -90,7 +91,7 @@ def _write_shard(task: ShardTask, progress: Callable[[int], None]) -> ShardSumma
   labels: dict[str, int] = {}
   skipped: list[Skip] = []
   entries: list[tuple[int, int, int]] = []
-  temporary = f"{task.path}.{os.getpid()}{TEMPORARY_SUFFIX}"  # of this process alone
+  temporary = f"{task.path}.{uuid.uuid4().hex}{TEMPORARY_SUFFIX}"  # of this attempt alone
   try:
     with open(temporary, "wb") as file:
       at = 0

@@ -16,7 +16,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from typing import Any, BinaryIO, cast
 
-from xjepa_jax.errors import CorruptRecordError, DatasetError, WriteError, XJepaError
+from xjepa_jax.errors import CutShortError, DatasetError, WriteError, XJepaError
 
 _SHORT_READS = 3  # how often a range that came back short is asked for
 
@@ -117,7 +117,7 @@ def read_ranges(ranges: Sequence[tuple[str, int, int]]) -> list[bytes]:
   """Ranges (path, start, stop) of remote files, read concurrently.
 
   Raises:
-    CorruptRecordError: a range came back short several times, or not at all.
+    CutShortError: a range came back short several times, or not at all.
   """
   found: list[bytes] = [b""] * len(ranges)
   wanted = list(range(len(ranges)))
@@ -133,7 +133,7 @@ def read_ranges(ranges: Sequence[tuple[str, int, int]]) -> list[bytes]:
     if not wanted:
       return found
   path, start, stop = ranges[wanted[0]]
-  raise CorruptRecordError(
+  raise CutShortError(
     f"{path}: bytes {start} to {stop} were asked for {_SHORT_READS} times, and "
     f"{len(found[wanted[0]])} of {stop - start} bytes came ({problem or 'no error was given'})."
   )

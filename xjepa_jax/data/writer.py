@@ -53,6 +53,7 @@ def write_dataset(
   workers: int = 1,
   resume: bool = False,
   progress: Progress = lambda count: None,
+  beam: str | None = None,
 ) -> ImportSummary:
   """Writes the planned data set into the directory `out`.
 
@@ -62,15 +63,17 @@ def write_dataset(
     workers: processes; 1 writes in this one.
     resume: continue an import that was interrupted.
     progress: called with the number of pairs done since its last call.
+    beam: options of an Apache Beam pipeline that writes the shards; all its machines see `out`.
 
   Raises:
+    OptionError: Beam is asked for and is not there.
     DatasetError: `out` holds a data set or another import, or no pair could be read.
     WriteError: writing failed, or a worker died. Finished shards are kept for `resume`.
   """
   try:
     partial = _prepare(plan, out, resume)
     tasks = list(_tasks(plan, partial))
-    summaries = write_shards(tasks, max(1, min(workers, len(tasks))), progress)
+    summaries = write_shards(tasks, max(1, min(workers, len(tasks))), progress, beam)
     return _finish(plan, out, tasks, summaries)
   except WriteError:
     raise

@@ -23,8 +23,11 @@ _SHOWN = 5  # of what was left out; all is in skipped.csv
 
 def main(argv: list[str] | None = None) -> int:
   """Embeds an archive; returns the exit status."""
+  argv = sys.argv[1:] if argv is None else argv
   args = _parser().parse_args(argv)
   try:
+    if args.beam is not None:
+      _embed_by_beam(args, argv)
     embed(args)
   except XJepaError as error:
     print(f"error: {error}", file=sys.stderr)
@@ -104,6 +107,27 @@ def embed(args: argparse.Namespace) -> None:
   print(f"{description.count:,} rows of {', '.join(description.sensors)} in {args.out}")
 
 
+def _embed_by_beam(args: argparse.Namespace, argv: list[str]) -> None:
+  """Every share of the archive by a machine of its own; what is left is to describe the directory.
+
+  Raises:
+    OptionError, WriteError: see `run_pieces`.
+  """
+  from xjepa_jax.data.beam import run_pieces
+
+  if args.process is not None or (args.processes or 0) < 1:
+    raise OptionError("--beam: give --processes, into how many shares it is cut, and no --process.")
+  shares = [(argv, number) for number in range(args.processes)]
+  run_pieces(_embed_share, shares, args.beam)
+  args.processes = None
+
+
+def _embed_share(share: tuple[list[str], int]) -> None:
+  argv, number = share
+  args = _parser().parse_args([*argv, f"--process={number}"])
+  embed(args)
+
+
 def _parser() -> argparse.ArgumentParser:
   parser = argparse.ArgumentParser(
     prog="python -m xjepa_jax.retrieval.embed",
@@ -162,6 +186,13 @@ def _parser() -> argparse.ArgumentParser:
   add("--readers", type=int, default=4, help="threads that read (4)")
   add("--process", type=int, help="number of this process, from 0, of --processes")
   add("--processes", type=int, help="processes that share the archive")
+  add(
+    "--beam",
+    metavar="OPTIONS",
+    help="embed --processes shares by an Apache Beam pipeline, such as "
+    "--beam='--runner=FlinkRunner'; all its machines see --encoder, --archive and --out under the "
+    "same paths",
+  )
   add("--licence", default="other", help="SPDX identifier, for collection.json (other)")
   return parser
 

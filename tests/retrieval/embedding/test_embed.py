@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 import os
 import subprocess
@@ -19,6 +20,8 @@ from xjepa_jax.retrieval.embed import main
 from xjepa_jax.retrieval.embedding.files import open_embeddings
 from xjepa_jax.retrieval.embedding.progress import Progress
 from xjepa_jax.retrieval.embedding.tile_images import TileImages
+
+HAS_BEAM = importlib.util.find_spec("apache_beam") is not None
 
 ROOT = Path(__file__).resolve().parents[3]
 pytestmark = [pytest.mark.usefixtures("compiled_quickly"), pytest.mark.timeout(900)]
@@ -104,6 +107,18 @@ def test_three_processes_write_the_bytes_of_one(
   ]
   said = [each.communicate(timeout=600)[0] for each in started]
   assert [each.returncode for each in started] == [0, 0, 0], said
+  assert digests(out) == digests(undisturbed)
+
+
+@pytest.mark.skipif(
+  not HAS_BEAM, reason="Apache Beam is not installed, see tests/data/test_beam.py"
+)
+def test_shares_of_a_pipeline_write_the_bytes_of_one(
+  undisturbed: Path, pair_encoder: str, simulated: str, tmp_path: Path
+) -> None:
+  out = tmp_path / "embeddings"
+  shares = ("--processes", "3", "--beam=--runner=DirectRunner --direct_num_workers=2")
+  assert main(command(pair_encoder, simulated, out, *shares)) == 0
   assert digests(out) == digests(undisturbed)
 
 
@@ -312,6 +327,7 @@ def test_an_offset_that_is_told_gives_the_same_rows_as_values_without_it(
     (("--head", "none"), "--head none: the encoder has layout, semantic"),
     (("--process", "1"), "--process and --processes belong together"),
     (("--process", "3", "--processes", "3"), "expected 0 <= process < processes"),
+    (("--beam=--runner=DirectRunner",), "--beam: give --processes"),
     (("--min-valid", "2"), "--min-valid from 0 to 1"),
     (("--offset", "optical=much"), "--offset optical=much: expected a number"),
     (("--sensor", "sar"), "sensor 'sar': the encoder knows optical, radar"),

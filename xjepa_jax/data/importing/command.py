@@ -26,6 +26,12 @@ def add_output_arguments(parser: argparse.ArgumentParser) -> None:
   parser.add_argument("--seed", type=int, default=0, help="of whatever is drawn, such as splits")
   parser.add_argument("--dry-run", action="store_true", help="list what would be written, and end")
   parser.add_argument("--resume", action="store_true", help="continue an interrupted import")
+  parser.add_argument(
+    "--beam",
+    metavar="OPTIONS",
+    help="write shards by an Apache Beam pipeline, such as --beam='--runner=FlinkRunner'; all its "
+    "machines see --src and --out under the same paths",
+  )
 
 
 def add_import_arguments(parser: argparse.ArgumentParser) -> None:
@@ -95,7 +101,7 @@ def _write(plan: ImportPlan, args: argparse.Namespace) -> ImportSummary:
     def progress(count: int) -> None:
       bar.update(count)
 
-    return write_dataset(plan, args.out, args.workers, args.resume, progress)
+    return write_dataset(plan, args.out, args.workers, args.resume, progress, args.beam)
 
 
 def _check_units(plan: ImportPlan, trusted: bool) -> None:
