@@ -33,6 +33,10 @@ class CorruptRecordError(DataError):
   """A record's bytes are not the bytes that were written."""
 
 
+class CutShortError(CorruptRecordError):
+  """Fewer of a record's bytes came than were asked for; later they may come."""
+
+
 class ExampleError(DataError):
   """A record is intact and yet is no `tf.train.Example` of the expected features."""
 

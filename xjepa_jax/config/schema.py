@@ -37,6 +37,9 @@ class DataConfig:
   threads: int = _key(0, "that assemble batches; 0 chooses from the machine", least=0)
   prefetch: int = _key(0, "batches ahead of the step; 0 chooses from the machine", least=0)
   verify: bool = _key(True, "check the CRC of every record read")
+  bad_records: int = _key(
+    0, "damaged training records replaced by the next, of each data set; one more stops", least=0
+  )
 
 
 @dataclasses.dataclass(frozen=True)

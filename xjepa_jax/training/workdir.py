@@ -20,6 +20,7 @@ FREE_KEYS = (
   "telemetry",
   "mesh",
   "processes",
+  "data.bad_records",
   "data.prefetch",
   "data.test",
   "data.threads",
