@@ -25,7 +25,7 @@ CONFIG = {"model": {"width": 16}}
 
 def main() -> None:
   workdir, coordinator = sys.argv[1:3]
-  processes, process = map(int, sys.argv[3:])
+  processes, process = map(int, sys.argv[3:5])
   jax.distributed.initialize(coordinator, processes, process, initialization_timeout=60)
   along = NamedSharding(make_mesh(), PartitionSpec("fsdp"))
   whole = NamedSharding(make_mesh(), PartitionSpec())
