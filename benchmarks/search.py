@@ -24,6 +24,7 @@ from benchmarks.peers.search_engines import ENGINES
 _RESULTS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "results", "search")
 _PEERS = "benchmarks.peers"
 _NEEDS = {
+  "faiss, rabitq7": "faiss",
   "faiss, sq8": "faiss",
   "faiss, rabitq": "faiss",
   "IndexFlatIP": "faiss",
@@ -35,8 +36,9 @@ _NEEDS = {
 def main(argv: list[str] | None = None) -> None:
   """Runs everything and writes the results."""
   args = _arguments(argv)
+  earlier = _earlier(args.out) if args.keep else {}
   with working.directory(args.work, "search") as work:
-    results = run(args, work)
+    results = with_earlier(run(args, work), earlier)
   os.makedirs(os.path.dirname(os.path.abspath(args.out)), exist_ok=True)
   page = search_report.markdown(results)
   for suffix, content in ((".json", json.dumps(results, indent=1) + "\n"), (".md", page)):
@@ -104,6 +106,25 @@ def measure_archive(
   }
 
 
+def with_earlier(results: dict[str, Any], earlier: dict[str, Any]) -> dict[str, Any]:
+  """Results with the rows of earlier ones that they lack, which say when they were measured."""
+  before = {archive["count"]: archive for archive in earlier.get("archives", [])}
+  archives = []
+  for archive in results["archives"]:
+    rows = {row["title"]: row for row in archive["rows"]}
+    for row in before.get(archive["count"], {}).get("rows", []):
+      rows.setdefault(row["title"], {"measured": earlier["machine"]["date"], **row})
+    ordered = [rows[title] for title in ENGINES if title in rows]
+    archives.append({**archive, "rows": ordered})
+  return {**results, "archives": archives}
+
+
+def _earlier(out: str) -> dict[str, Any]:
+  with open(out + ".json", encoding="utf-8") as file:
+    found: dict[str, Any] = json.load(file)
+  return found
+
+
 @contextlib.contextmanager
 def _postgres(work: str, wanted: bool) -> Iterator[tuple[str, int]]:
   """The address and the process of a PostgreSQL of our own; "" and 0 if there is none."""
@@ -124,7 +145,8 @@ def _postgres(work: str, wanted: bool) -> Iterator[tuple[str, int]]:
 def _command(args: argparse.Namespace) -> str:
   words = ["python -m benchmarks.search", "--counts", *map(str, args.counts)]
   words += [f"--rounds {args.rounds}", f"--seconds {args.seconds:g}"]
-  return " ".join(words + (["--skip", *(f'"{each}"' for each in args.skip)] if args.skip else []))
+  words += ["--skip", *(f'"{each}"' for each in args.skip)] if args.skip else []
+  return " ".join([*words, "--keep"] if args.keep else words)
 
 
 def _arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -137,6 +159,9 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
   parser.add_argument("--rounds", type=int, default=3)
   parser.add_argument("--seconds", type=float, default=5.0, help="of each batch size in a round")
   parser.add_argument("--skip", nargs="*", choices=list(ENGINES), default=[])
+  parser.add_argument(
+    "--keep", action="store_true", help="keep the rows of what is skipped from the results in --out"
+  )
   parser.add_argument("--work", help="directory to keep archives in; a temporary one if not given")
   parser.add_argument("--out", default=_RESULTS, help="path of the results, without suffix")
   return parser.parse_args(argv)

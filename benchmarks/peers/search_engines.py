@@ -13,6 +13,7 @@ Search = Callable[[np.ndarray, int], np.ndarray]  # queries (Q, K), k -> rows (Q
 # title -> back end and settings of ours, or None for a peer.
 ENGINES: dict[str, tuple[str, dict[str, Any]] | None] = {
   "exact": ("exact", {}),
+  "faiss, rabitq7": ("faiss", {"kind": "rabitq7"}),
   "faiss, sq8": ("faiss", {"kind": "sq8"}),
   "faiss, rabitq": ("faiss", {"kind": "rabitq"}),
   "qdrant in process, hnsw": ("qdrant", {}),

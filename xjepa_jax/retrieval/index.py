@@ -61,8 +61,8 @@ def _run(args: argparse.Namespace) -> None:
     if recall < wanted - _STRAY:
       print(
         f"Warning: of the true ten best, {recall:.1%} are found ({direction}) where {wanted:.0%} "
-        "were asked for, however many lists are looked at. Another preset stores vectors more "
-        "finely; rabitq can rank more of them again (refine)."
+        "were asked for, however many lists are looked at. Another preset may store vectors more "
+        "finely; flat finds all."
       )
 
 
@@ -118,7 +118,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
   )
   parser.add_argument(
     "--preset",
-    help="exact: exact, approximate; faiss: sq8, rabitq, flat; qdrant: hnsw, int8, exact; "
+    help="exact: exact, approximate; faiss: rabitq7, sq8, rabitq, flat; qdrant: hnsw, int8, exact; "
     "pgvector: hnsw, exact (the first)",
   )
   parser.add_argument(

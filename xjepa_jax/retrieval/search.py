@@ -37,7 +37,7 @@ def search(args: argparse.Namespace) -> None:
 
   wanted = _filter(args)
   _check_one_way(args)
-  searcher = open_searcher(args.index, args.encoder, args.embeddings)
+  searcher = open_searcher(args.index, args.encoder, args.embeddings, args.verify)
   queries = _queries(args, searcher)
   answers = searcher.answer(queries, args.k, wanted)
   _put(FORMATS[args.format](answers), args.out)
@@ -57,6 +57,11 @@ def _parser() -> argparse.ArgumentParser:
   add("--index", required=True, help="what python -m xjepa_jax.retrieval.index wrote")
   add("--embeddings", help="of which the index is, if they were moved")
   add("--encoder", help="that made the embeddings; the one they name if not given")
+  add(
+    "--verify",
+    action="store_true",
+    help="compare the bytes of all embeddings first, not only of the parts that are read",
+  )
   asked = parser.add_argument_group("what is asked, one of")
   asked.add_argument("--image", nargs="+", metavar="FILE", help=".tif, .png or .npy; a query each")
   asked.add_argument("--id", nargs="+", metavar="ID", help="of a tile of the archive; a query each")

@@ -54,6 +54,7 @@ BACKENDS = (
   "exact",
   "faiss",
   "faiss ivf",
+  "faiss sq8",
   "faiss rabitq",
   "qdrant",
   "qdrant graph",
@@ -67,6 +68,7 @@ BACKENDS = (
 APPROXIMATE: dict[str, tuple[str, dict[str, Any]]] = {
   "qdrant graph alone": ("qdrant", {"full_scan_below": 1}),
   "faiss probing": ("faiss", {"flat_below": 0, "lists": 16}),
+  "faiss sq8 probing": ("faiss", {"kind": "sq8", "flat_below": 0, "lists": 16}),
   "faiss rabitq probing": ("faiss", {"kind": "rabitq", "flat_below": 0, "lists": 16}),
 }
 
@@ -88,6 +90,9 @@ def make(name: str, fixture: Any) -> Index:
   if name == "faiss ivf":  # all lists: nothing is lost but to rounding
     pytest.importorskip("faiss")
     return make_index("faiss", {"flat_below": 0, "lists": 8, "recall": 1.0})
+  if name == "faiss sq8":  # the same
+    pytest.importorskip("faiss")
+    return make_index("faiss", {"kind": "sq8", "flat_below": 0, "lists": 8, "recall": 1.0})
   if name == "faiss rabitq":  # the same; a bit of each of 16 numbers is little to go by
     pytest.importorskip("faiss")
     settings = {"kind": "rabitq", "flat_below": 0, "lists": 8, "recall": 1.0, "refine": 100}

@@ -65,13 +65,16 @@ def test_a_filtered_search_finds_what_a_loop_over_all_rows_finds(
   rows, scores = archives.answers(archive, queries, 10, FILTERS[name])
   hits = index.search(queries, 10, FILTERS[name])
   assert hits.rows.dtype == np.int64 and hits.scores.dtype == np.float32
-  coarse = index.settings().get("kind") in ("sq8", "rabitq")  # ranks by 8-bit numbers
+  kind = index.settings().get("kind")
+  coarse = kind in ("rabitq7", "sq8", "rabitq")  # ranks by rounded numbers
   graph = "ef" in index.settings() and not index.settings()["exact"]
   if coarse or graph:
     assert np.array_equal(hits.rows < 0, rows < 0)
     assert set(hits.rows[hits.rows >= 0]) <= set(archives.passing(archive, FILTERS[name]))
     found = sum(len(set(a) & set(b)) for a, b in zip(hits.rows, rows, strict=True))
-    assert found >= 0.98 * sum(len(set(row)) for row in rows)
+    # Of uniform noise 7 bits a number leave .980 of the ten best, 8 bits .986 (`found`).
+    least = 0.96 if kind == "rabitq7" else 0.98
+    assert found >= least * sum(len(set(row)) for row in rows)
     scores = np.take_along_axis(queries @ archive.vectors.T, np.maximum(hits.rows, 0), axis=1)
     scores[hits.rows < 0] = -np.inf
   else:

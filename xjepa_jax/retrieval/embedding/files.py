@@ -7,7 +7,8 @@ import contextlib
 import functools
 import itertools
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -20,23 +21,29 @@ from xjepa_jax.retrieval.embedding.description import (
   EmbeddingDescription,
   description_from_json,
 )
-from xjepa_jax.retrieval.embedding.manifest import MANIFEST, check_files, file_sha256
+from xjepa_jax.retrieval.embedding.manifest import MANIFEST, check_file, check_files, file_sha256
 from xjepa_jax.retrieval.embedding.part import open_part
 from xjepa_jax.retrieval.embedding.quantisation import restore
 from xjepa_jax.retrieval.embedding.schema import part_schema
 
 _VECTOR = ("embedding", "embedding_scale")
 _GROUPS_KEPT = 32  # row groups that `take` keeps: hits of one query lie near each other
+_THREADS = 8  # hashlib lets go of the interpreter's lock
 
 
-def open_embeddings(directory: str) -> EmbeddingFiles:
+def open_embeddings(directory: str, parts_now: bool = True) -> EmbeddingFiles:
   """Opens a directory that `python -m xjepa_jax.retrieval.embed` wrote.
+
+  Args:
+    directory: of embeddings.
+    parts_now: compare the bytes of all parts. False compares their sizes, and the bytes of each
+      before its first row or column is read: for an answer only a few parts are needed.
 
   Raises:
     EmbeddingError: it is unfinished, a file is damaged (named), or its parts do not fit its
       description.
   """
-  parts = check_files(directory)
+  parts = check_files(directory, parts_now)
   path = os.path.join(directory, DESCRIPTION)
   try:
     with open(path, encoding="utf-8") as file:
@@ -44,7 +51,7 @@ def open_embeddings(directory: str) -> EmbeddingFiles:
   except OSError as error:
     raise EmbeddingError(f"{path}: cannot be read ({error.strerror}).") from error
   fingerprint = file_sha256(os.path.join(directory, MANIFEST))
-  return EmbeddingFiles(directory, description, parts, fingerprint)
+  return EmbeddingFiles(directory, description, parts, fingerprint, compared=parts_now)
 
 
 class EmbeddingFiles:
@@ -54,19 +61,27 @@ class EmbeddingFiles:
     directory: as it was opened.
     description: what the directory says of itself.
     fingerprint: SHA-256 of its manifest, and so of all its files.
+
+  Args:
+    parts: names of the parts in their order, and the SHA-256 of each.
+    compared: whether their bytes have been compared with these.
   """
 
   def __init__(
     self,
     directory: str,
     description: EmbeddingDescription,
-    parts: Sequence[str],
+    parts: Mapping[str, str],
     fingerprint: str,
+    compared: bool,
   ):
     self.directory = directory
     self.description = description
     self.fingerprint = fingerprint
+    self._parts = list(parts)
     self._paths = [os.path.join(directory, name) for name in parts]
+    # Not compared yet: number of the part -> its SHA-256.
+    self._unread = {} if compared else dict(enumerate(parts.values()))
     # (part, row group) of each group of rows, and where it ends.
     self._groups: list[tuple[int, int]] = []
     sizes: list[int] = []
@@ -92,6 +107,7 @@ class EmbeddingFiles:
 
   def tables(self, rows: int = 65536, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
     """All rows in their order, at most `rows` at once; `columns` by name, None for all."""
+    self._compare(range(len(self._paths)))
     for path in self._paths:
       with _reading(path), open_part(path) as part:
         for batch in part.iter_batches(rows, columns=None if columns is None else list(columns)):
@@ -174,8 +190,25 @@ class EmbeddingFiles:
     self._kept.move_to_end(group)
     return self._kept[group]
 
+  def _compare(self, parts: Iterable[int]) -> None:
+    """Compares the bytes of parts, by number, that were not compared before.
+
+    Checksums of pages alone are not enough: a flipped bit in a page's header can leave rows out.
+    """
+    unread = [number for number in parts if number in self._unread]
+    if not unread:
+      return
+
+    def compare(number: int) -> None:
+      check_file(self.directory, self._parts[number], self._unread[number])
+
+    with ThreadPoolExecutor(_THREADS) as pool:
+      for number, _ in zip(unread, pool.map(compare, unread), strict=True):
+        self._unread.pop(number, None)  # another thread may have done it
+
   def _read(self, group: int, columns: list[str]) -> pa.Table:
     number, inner = self._groups[group]
+    self._compare([number])
     path = self._paths[number]
     with _reading(path), open_part(path) as part:
       return part.read_row_group(inner, columns=columns)

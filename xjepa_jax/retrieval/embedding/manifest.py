@@ -39,8 +39,15 @@ def manifest_bytes(files: Mapping[str, Mapping[str, int | str]]) -> bytes:
   return (json.dumps(content, indent=1) + "\n").encode()
 
 
-def check_files(directory: str) -> list[str]:
-  """Compares every file with the manifest; returns the names of the parts, in order.
+def check_files(directory: str, parts: bool = True) -> dict[str, str]:
+  """Compares every file with the manifest.
+
+  Args:
+    directory: of embeddings.
+    parts: False compares the sizes of parts alone; whoever reads one calls `check_file` before.
+
+  Returns:
+    The names of the parts in their order, and the SHA-256 of each.
 
   Raises:
     EmbeddingError: there is no manifest, or a file is not what was written.
@@ -54,12 +61,33 @@ def check_files(directory: str) -> list[str]:
       f"{directory}: has no {MANIFEST}: it holds no embeddings, or writing them was interrupted. "
       "Run the command that wrote them again; it continues."
     )
-  wrong = damage(epath.Path(directory))
+  wrong = damage(epath.Path(directory), None if parts else 0)  # of more than 0 bytes the size
   if wrong:
-    raise EmbeddingError(
-      f"{directory}: embeddings that cannot be trusted: {wrong}. Copy the file again from its "
-      f"source, or delete it and {MANIFEST} and run the command that wrote them again."
-    )
+    raise _untrusted(directory, wrong)
   with open(os.path.join(directory, MANIFEST), encoding="utf-8") as file:
-    names = json.load(file)["files"]
-  return sorted(name for name in names if _PART.fullmatch(name))
+    files = {name: str(each["sha256"]) for name, each in json.load(file)["files"].items()}
+  if not parts:
+    for name in files:
+      if not _PART.fullmatch(name):
+        check_file(directory, name, files[name])
+  return {name: files[name] for name in sorted(files) if _PART.fullmatch(name)}
+
+
+def check_file(directory: str, name: str, sha256: str) -> None:
+  """Compares the bytes of a file of a directory of embeddings with its SHA-256.
+
+  Raises:
+    EmbeddingError: they are others than were written, or cannot be read.
+  """
+  try:
+    if file_sha256(os.path.join(directory, name)) != sha256:
+      raise _untrusted(directory, f"{name} has other bytes than were written (SHA-256 differs)")
+  except OSError as error:
+    raise _untrusted(directory, f"{name} cannot be read ({error.strerror})") from error
+
+
+def _untrusted(directory: str, wrong: str) -> EmbeddingError:
+  return EmbeddingError(
+    f"{directory}: embeddings that cannot be trusted: {wrong}. Copy the file again from its "
+    f"source, or delete it and {MANIFEST} and run the command that wrote them again."
+  )

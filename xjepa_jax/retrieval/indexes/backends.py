@@ -23,7 +23,7 @@ BACKENDS = {
 # name -> presets, the default first; a test compares them with the modules'.
 PRESETS = {
   "exact": ("exact", "approximate"),
-  "faiss": ("sq8", "rabitq", "flat"),
+  "faiss": ("rabitq7", "sq8", "rabitq", "flat"),
   "qdrant": ("hnsw", "int8", "exact"),
   "pgvector": ("hnsw", "exact"),
 }

@@ -2,11 +2,13 @@
 
 Descriptors of two sensors differ by more than noise, so a query of one sensor lies far from the
 lists that hold the other's rows. What its own neighbours need says nothing of what those need: the
-recall is measured without a filter, and from each sensor to each other one.
+recall is measured without a filter, and from each sensor to each other one. Where coarse vectors
+are ranked again by finer ones, how many of them is measured with it.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -19,19 +21,37 @@ from xjepa_jax.retrieval.embedding.files import EmbeddingFiles, table_vectors
 EVERYTHING = "all"  # the direction without a filter
 _K = 10
 _QUERIES = 1000
-# The measured recall of 1,000 queries strays by about this much: asked for above the goal, and
-# given away where not even all lists reach it, for the last lists cost most and find least.
-_MARGIN = 0.002
+# The measured recall of 1,000 queries strays by about this much. Twice as much is asked for above
+# the goal, for queries may lie further off than rows do; and once as much is given away where not
+# even all lists reach it, for the last lists cost most and find least.
+_STRAY = 0.002
+_REFINE = 10  # times k are ranked again at least: fewer would save next to nothing
 _BLOCK = 1 << 15
+
+
+@dataclasses.dataclass(frozen=True)
+class Effort:
+  """What a query costs.
+
+  Attributes:
+    nprobe: lists that it looks at.
+    refine: how many times k are ranked again; 1 where nothing is.
+  """
+
+  nprobe: int
+  refine: int
 
 
 class Probe(Protocol):
   """A search that looks at some lists; `mask` (N,) bool tells which rows may be hits."""
 
   def __call__(
-    self, vectors: np.ndarray, k: int, nprobe: int, mask: np.ndarray | None = None
+    self, vectors: np.ndarray, k: int, effort: Effort, mask: np.ndarray | None = None
   ) -> tuple[np.ndarray, np.ndarray]:
     """(Q, k) scores and rows."""
+
+
+Recalls = Mapping[str, Callable[[Effort], float]]  # of every direction
 
 
 def lists_looked_at(nprobe: int, lists: int, share: float) -> int:
@@ -42,43 +62,43 @@ def lists_looked_at(nprobe: int, lists: int, share: float) -> int:
   return min(lists, math.ceil(nprobe / share))
 
 
-def fewest_probes(
-  files: EmbeddingFiles, of: Mapping[str, np.ndarray], probe: Probe, settings: Any
-) -> tuple[int, dict[str, float]]:
-  """The fewest lists with which the ten nearest neighbours of some rows are found.
+def least_effort(
+  files: EmbeddingFiles, of: Mapping[str, np.ndarray], probe: Probe, most: Effort, settings: Any
+) -> tuple[Effort, dict[str, float]]:
+  """The least with which the ten nearest neighbours of some rows are found.
+
+  The fewest lists with the most ranked again, and then, unless `settings.refine` says how many, the
+  fewest ranked again with these lists.
 
   Args:
     files: the rows of the index; some are taken as queries, each without itself as a hit.
     of: sensor -> (N,) bool: which rows are of it.
     probe: the search.
-    settings: `FaissSettings` with "recall", "lists" and "seed".
+    most: all lists, and the most that may be ranked again.
+    settings: `FaissSettings` with "recall", "refine" and "seed".
 
   Returns:
-    A number of lists, to be given to `lists_looked_at`, and the recall with it: of all rows without
-    a filter ("all"), and of rows of a with a filter to b ("a->b"). Where stored vectors are too
-    coarse for the recall that is asked for, almost the best that they can do.
+    The effort, whose `nprobe` is to be given to `lists_looked_at`, and the recall with it: of all
+    rows without a filter ("all"), and of rows of a with a filter to b ("a->b"). Where stored
+    vectors are too coarse for the recall that is asked for, almost the best that they can do.
   """
-  own = _sample(of, np.random.default_rng(settings.seed))
-  queries = files.vectors_of(own)
-  truths = neighbours(files, queries, own, of)
-  lists = settings.lists
-  recalls = {EVERYTHING: _recall(probe, queries, own, _merged(truths), lists)}
-  for a, b in itertools.permutations(of, 2):
-    mine = of[a][own]
-    if mine.any() and of[b].any():
-      truth = truths[b][1][mine]
-      recalls[f"{a}->{b}"] = _recall(probe, queries[mine], own[mine], truth, lists, of[b])
-  found = {name: recall(lists) for name, recall in recalls.items()}
+  recalls = _directions(files, of, probe, most.nprobe, settings.seed)
+  found = {name: recall(most) for name, recall in recalls.items()}
   goals = {name: _goal(best, settings.recall) for name, best in found.items()}
-  least, most = 1, lists
-  while least < most:  # recall grows with the lists looked at
-    middle = (least + most) // 2
-    reached = _reached(recalls, goals, middle)
-    if reached is not None:
-      most, found = middle, reached
-    else:
-      least = middle + 1
-  return least, found
+
+  def with_lists(nprobe: int) -> dict[str, float] | None:
+    return _reached(recalls, goals, Effort(nprobe, most.refine))
+
+  nprobe, found = _fewest(1, most.nprobe, with_lists, found)
+  if settings.refine:
+    return Effort(nprobe, most.refine), found
+  lower = {name: _lower(goal, settings.recall) for name, goal in goals.items()}
+
+  def with_refining(refine: int) -> dict[str, float] | None:
+    return _reached(recalls, lower, Effort(nprobe, refine))
+
+  refine, found = _fewest(min(_REFINE, most.refine), most.refine, with_refining, found)
+  return Effort(nprobe, refine), found
 
 
 def neighbours(
@@ -137,6 +157,22 @@ def _merged(truths: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
   return _best(list(truths.values()))[1]
 
 
+def _directions(
+  files: EmbeddingFiles, of: Mapping[str, np.ndarray], probe: Probe, lists: int, seed: int
+) -> Recalls:
+  """The recall without a filter, and that from each sensor to each other one."""
+  own = _sample(of, np.random.default_rng(seed))
+  queries = files.vectors_of(own)
+  truths = neighbours(files, queries, own, of)
+  recalls = {EVERYTHING: _recall(probe, queries, own, _merged(truths), lists)}
+  for a, b in itertools.permutations(of, 2):
+    mine = of[a][own]
+    if mine.any() and of[b].any():
+      truth = truths[b][1][mine]
+      recalls[f"{a}->{b}"] = _recall(probe, queries[mine], own[mine], truth, lists, of[b])
+  return recalls
+
+
 def _recall(
   probe: Probe,
   queries: np.ndarray,
@@ -144,13 +180,14 @@ def _recall(
   truth: np.ndarray,
   lists: int,
   mask: np.ndarray | None = None,
-) -> Callable[[int], float]:
-  """The share of `truth` (Q, 10) that is found, of a number of lists."""
+) -> Callable[[Effort], float]:
+  """The share of `truth` (Q, 10) that is found; `lists` there are."""
   share = 1.0 if mask is None else float(mask.mean())
   wanted = int((truth >= 0).sum())
 
-  def recall(nprobe: int) -> float:
-    _, rows = probe(queries, _K + 1, lists_looked_at(nprobe, lists, share), mask)
+  def recall(effort: Effort) -> float:
+    thinner = dataclasses.replace(effort, nprobe=lists_looked_at(effort.nprobe, lists, share))
+    _, rows = probe(queries, _K + 1, thinner, mask)
     found = [
       len(np.intersect1d(true[true >= 0], row[row != itself][:_K]))
       for true, row, itself in zip(truth, rows, own, strict=True)
@@ -161,18 +198,41 @@ def _recall(
 
 
 def _goal(best: float, wanted: float) -> float:
-  if wanted + _MARGIN <= best:
-    return wanted + _MARGIN
-  return best if wanted == 1 else best - _MARGIN
+  """The recall that lists have to reach, of which the best that all of them reach is known."""
+  if best < wanted:
+    return best if wanted == 1 else best - _STRAY
+  return min(wanted + 2 * _STRAY, max(best - _STRAY, wanted))
+
+
+def _lower(goal: float, wanted: float) -> float:
+  """What ranking fewer again has to leave of it, for the lists reach no more than the goal."""
+  return max(goal - _STRAY / 2, wanted if goal >= wanted else 0)
 
 
 def _reached(
-  recalls: Mapping[str, Callable[[int], float]], goals: Mapping[str, float], nprobe: int
+  recalls: Recalls, goals: Mapping[str, float], effort: Effort
 ) -> dict[str, float] | None:
   """The recall of every direction, or None as soon as one stays below its goal."""
   found = {}
   for name, recall in recalls.items():
-    found[name] = recall(nprobe)
+    found[name] = recall(effort)
     if found[name] < goals[name]:
       return None
   return found
+
+
+def _fewest(
+  least: int,
+  most: int,
+  reached: Callable[[int], dict[str, float] | None],
+  found: dict[str, float],
+) -> tuple[int, dict[str, float]]:
+  """The smallest number that reaches the goals, and its recalls; `found` are those of `most`."""
+  while least < most:  # recall grows with it
+    middle = (least + most) // 2
+    reaches = reached(middle)
+    if reaches is not None:
+      most, found = middle, reaches
+    else:
+      least = middle + 1
+  return least, found

@@ -33,21 +33,25 @@ def open_searcher(
   index_directory: str,
   encoder_directory: str | None = None,
   embeddings: str | None = None,
+  verify: bool = False,
 ) -> Searcher:
   """Opens an index with the embeddings that it was built from.
+
+  Manifests, sizes and the index's bytes are compared now; a part's bytes before it is first read.
 
   Args:
     index_directory: what `python -m xjepa_jax.retrieval.index` wrote.
     encoder_directory: the encoder that made the embeddings, to ask by image and for confidences;
       None for the one that the embeddings name, if it is still there.
     embeddings: of which the index is, if they are not where they were.
+    verify: compare the bytes of all parts now.
 
   Raises:
     XJepaError: something is damaged, or belongs to something else.
   """
   index = open_index(index_directory, embeddings)
   described = embeddings_directory(index_directory, read_description(index_directory))
-  files = open_embeddings(embeddings or described)
+  files = open_embeddings(embeddings or described, parts_now=verify)
   return Searcher(index, files, _encoder(files, encoder_directory))
 
 
