@@ -27,6 +27,8 @@ import contextlib
 import os
 import re
 import sys
+import time
+import traceback
 from logging import Formatter
 
 from absl import app, flags, logging
@@ -35,7 +37,7 @@ from ml_collections import config_flags
 from xjepa_jax import command_line
 from xjepa_jax.config import Config, ProcessesConfig, resolve
 from xjepa_jax.errors import ConfigError, XJepaError
-from xjepa_jax.processes import barriers, ending, joining, losing, stopping
+from xjepa_jax.processes import barriers, capturing, ending, joining, log, losing, stopping
 
 _CONFIG = config_flags.DEFINE_config_file("config", help_string="File of the config, FILE[:PRESET]")
 _WORKDIR = flags.DEFINE_string("workdir", "", "Directory of the run; runs/NAME if not given")
@@ -46,6 +48,7 @@ _PROCESSES = flags.DEFINE_integer("processes", None, "How many processes there a
 _PROCESS = flags.DEFINE_integer("process", None, "Which of them this is, from 0", lower_bound=0)
 _END_SECONDS = 4 * 3600.0  # that processes wait for the first to report
 _ORBAX = f"{os.sep}orbax{os.sep}"
+_BEGAN = time.monotonic()
 
 
 def _default_workdir() -> str:
@@ -57,6 +60,19 @@ def _default_workdir() -> str:
 
 def main(argv: list[str]) -> int:
   """Runs what the flags say; returns the exit status."""
+  capturing.heed()
+  try:
+    status = _main(argv)
+    log.note_end(status)
+    return status
+  except Exception:
+    log.note(traceback.format_exc(), "error")
+    raise
+  finally:
+    log.close_log()
+
+
+def _main(argv: list[str]) -> int:
   if not flags.FLAGS["verbosity"].present:
     _log_in_words()
   flagged = (_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
@@ -111,7 +127,7 @@ def _run(config: Config) -> None:
     return
   from xjepa_jax.run import run  # JAX takes a second to import: not for a --help
 
-  run(config, _workdir())
+  run(config, _workdir(), _BEGAN)
 
 
 def _refuse(error: XJepaError, coordinator: str, processes: int | None, process: int | None) -> int:
@@ -128,12 +144,19 @@ def _log_in_words() -> None:
   """Warnings as they read, without time and place.
 
   Of Orbax nothing, nor of asyncio, which only it uses: what matters of a save is told by
-  `Checkpoints`, and the rest is every file, every wait, and the stacks of its threads.
+  `Checkpoints`, and the rest is every file, every wait, and the stacks of its threads. Where a save
+  has failed, what TensorStore still had to say of its other files finds Orbax's event loop closed.
   """
   logging.set_verbosity(logging.WARNING)
   handler = logging.get_absl_handler()
   handler.addFilter(lambda record: record.name != "asyncio" and _ORBAX not in record.pathname)
   handler.setFormatter(Formatter("%(levelname)s: %(message)s"))
+  sys.unraisablehook = _tell_unraisable
+
+
+def _tell_unraisable(raised: sys.UnraisableHookArgs) -> None:
+  if raised.object is not None or str(raised.exc_value) != "Event loop is closed":
+    sys.__unraisablehook__(raised)
 
 
 def _print_plan(config: Config) -> None:

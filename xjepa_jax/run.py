@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import socket
+import time
 from collections.abc import Sequence
 
 from xjepa_jax.config import Config, to_dict
-from xjepa_jax.processes import barriers
+from xjepa_jax.processes import barriers, log
 from xjepa_jax.report.conclusion import Trained, conclude
 from xjepa_jax.report.glance import glance
 from xjepa_jax.retrieval.end_evaluation import check_protocol
@@ -15,6 +17,7 @@ from xjepa_jax.training.agreement import check_same_config, first_decides
 from xjepa_jax.training.cautions import cautions
 from xjepa_jax.training.checkpoint import Checkpoints
 from xjepa_jax.training.experiment import Experiment, open_experiment
+from xjepa_jax.training.goodput import Goodput
 from xjepa_jax.training.json_lines import read_history
 from xjepa_jax.training.loop import Outcome, is_due, train
 from xjepa_jax.training.plan import peak_rate, step_flops
@@ -27,16 +30,18 @@ from xjepa_jax.training.process_memory import give_back
 from xjepa_jax.training.progress import Progress, say
 from xjepa_jax.training.state import TrainState
 from xjepa_jax.training.writers import Writers, open_writers
+from xjepa_jax.versions import versions
 
 Row = dict[str, float]  # of metrics.jsonl
 
 
-def run(config: Config, workdir: str) -> str:
+def run(config: Config, workdir: str, began: float | None = None) -> str:
   """Trains or continues, evaluates, exports and reports.
 
   Args:
     config: resolved.
     workdir: of the run; it may hold what an earlier start of the same config left.
+    began: when the program began, by `time.monotonic`; None is now.
 
   Returns:
     The path of the report's page; "" where all processes were asked to stop before the last step,
@@ -45,21 +50,39 @@ def run(config: Config, workdir: str) -> str:
   Raises:
     XJepaError: in one paragraph, what is not as it has to be.
   """
+  began = time.monotonic() if began is None else began
   check_workdir(workdir)
   check_same_config(to_dict(config))
   use_compilation_cache(workdir)
   simulate_if_asked(config)
   experiment = open_experiment(config)
   check_protocol(experiment)
+  _open_log(workdir)
   for caution in cautions(experiment):
     say(f"Note: {caution}")
-  with _checkpoints(config, workdir) as checkpoints:
-    state = _first_state(experiment, checkpoints, workdir)
+  with _checkpoints(config, workdir) as checkpoints, _goodput(workdir, began) as goodput:
+    state = _first_state(experiment, checkpoints, workdir, goodput)
     with _writers(config, workdir, int(state.step)) as writers:
-      trained = _train(experiment, state, checkpoints, writers, workdir)
+      trained = _train(experiment, state, checkpoints, writers, goodput, workdir)
       if trained is None:
         return ""
-      return conclude(experiment, trained, writers, workdir)
+      with goodput.spending("report"):
+        return conclude(experiment, trained, writers, workdir)
+
+
+def _open_log(workdir: str) -> None:
+  """Of this process; closed when it ends, or when it begins another run."""
+  log.open_log(f"{workdir}/logs", barriers.process())
+  versioned = ", ".join(f"{name} {version}" for name, version in versions().items())
+  log.note(
+    f"Process {barriers.process()} of {barriers.processes()} starts; {versioned}",
+    more={"pid": os.getpid(), "host": socket.gethostname()},
+  )
+
+
+def _goodput(workdir: str, began: float) -> Goodput:
+  """Every process counts, the first one writes."""
+  return Goodput(f"{workdir}/goodput.jsonl" if barriers.is_first() else "", began)
 
 
 def _checkpoints(config: Config, workdir: str) -> Checkpoints:
@@ -73,13 +96,17 @@ def _checkpoints(config: Config, workdir: str) -> Checkpoints:
   )
 
 
-def _first_state(experiment: Experiment, checkpoints: Checkpoints, workdir: str) -> TrainState:
+def _first_state(
+  experiment: Experiment, checkpoints: Checkpoints, workdir: str, goodput: Goodput
+) -> TrainState:
   """A new state, or that of the last sound checkpoint."""
   if not first_decides(lambda: None if checkpoints.latest is None else "continue"):
-    state = experiment.new_state()
-    give_back()  # of what compiling it took
+    with goodput.spending("compile"):
+      state = experiment.new_state()
+      give_back()  # of what compiling it took
     return state
-  state = checkpoints.restore(experiment.abstract_state())
+  with goodput.spending("restore"):
+    state = checkpoints.restore(experiment.abstract_state())
   say(f"Continuing {workdir} after step {int(state.step):,}")
   return state
 
@@ -94,6 +121,8 @@ def _writers(config: Config, workdir: str, done: int) -> Writers:
     first=done + 1,
     tensorboard=settings.tensorboard,
     wandb=settings.wandb,
+    prometheus_port=settings.prometheus_port,
+    prometheus_address=settings.prometheus_address,
     config=to_dict(config),
   )
 
@@ -103,6 +132,7 @@ def _train(
   state: TrainState,
   checkpoints: Checkpoints,
   writers: Writers,
+  goodput: Goodput,
   workdir: str,
 ) -> Trained | None:
   """To the last step, or to a collapse: what is left is the best state. None after a stop."""
@@ -123,12 +153,14 @@ def _train(
       checkpoints,
       writers,
       progress,
+      goodput,
       evaluate,
       workdir,
       validation.verdict,
       unmeasured=_is_unmeasured(experiment, history, first),
     )
     rate = progress.rate or 0.0
+  say(goodput.line())
   if outcome.preempted and not outcome.stopped:
     say(
       f"Stopped by SIGTERM after step {int(outcome.state.step):,}, which is saved; the same "
@@ -144,11 +176,7 @@ def _train(
     state=_best_state(experiment, outcome, checkpoints),
     last=int(outcome.state.step),
     verdict=outcome.verdict,
-    timing={
-      "pairs_per_second": rate,
-      "training_seconds": outcome.seconds,
-      "compile_seconds": outcome.compile_seconds,
-    },
+    timing={"pairs_per_second": rate, **_timing(goodput)},
   )
 
 
@@ -162,6 +190,16 @@ def _progress(experiment: Experiment, first: int) -> Progress:
     peak=peak_rate(experiment),
     stream=None if barriers.is_first() else open(os.devnull, "w"),
   )
+
+
+def _timing(goodput: Goodput) -> dict[str, float]:
+  """Of this start: its steps with the waiting for pairs, and compiling; of all starts: the rest."""
+  seconds, scalars = goodput.seconds(), goodput.scalars()
+  return {
+    "training_seconds": seconds["steps"] + seconds["repeated"] + seconds["data"],
+    "compile_seconds": seconds["compile"],
+    **{key: value for key, value in scalars.items() if key != "goodput/data_wait"},
+  }
 
 
 def _best_state(experiment: Experiment, outcome: Outcome, checkpoints: Checkpoints) -> TrainState:

@@ -114,6 +114,27 @@ def test_a_restart_goes_on_and_sigterm_to_one_process_stops_all_at_one_step_that
   assert_as_alone(stopped.workdir, alone, step)
 
 
+def test_every_process_keeps_a_log_of_its_own_through_kills_and_restarts(
+  stopped: Left,
+) -> None:
+  for process, ends in (
+    (0, ["ends with status 13", "ends with status 0"]),
+    (1, ["ends with status 0"]),
+  ):
+    path = stopped.workdir / "logs" / f"process-{process}.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert {line["process"] for line in lines} == {process}
+    said = [line["message"] for line in lines]
+    starts = [each for each in said if each.startswith(f"Process {process} of 2 starts; python 3")]
+    assert len(starts) == 2
+    assert [each for each in said if each.startswith("ends with")] == ends
+    assert sum(each.startswith(f"Continuing {stopped.workdir} after step") for each in said) == 1
+    assert any(line["step"] and line.get("memory/host_bytes", 0) > 0 for line in lines)
+  first = (stopped.workdir / "logs" / "process-0.jsonl").read_text().splitlines()
+  (lost,) = [line for line in map(json.loads, first) if line["message"].startswith("error: ")]
+  assert lost["level"] == "error" and "process 1 of 2 was lost" in lost["message"]
+
+
 def test_four_processes_continue_what_two_saved_and_report_as_one(
   stopped: Left, alone: Left, simulated: str, compiled: str, tmp_path: Path
 ) -> None:

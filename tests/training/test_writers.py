@@ -9,6 +9,7 @@ import resource
 import subprocess
 import sys
 import types
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.multiprocess.test_batches import free_port
 from xjepa_jax.data import framing, storage
 from xjepa_jax.errors import ConfigError, TrainingError
 from xjepa_jax.training.json_lines import JsonLines, read_history
+from xjepa_jax.training.prometheus import Prometheus
 from xjepa_jax.training.tensorboard import TensorBoard
 from xjepa_jax.training.weights_and_biases import WeightsAndBiases
 from xjepa_jax.training.writers import Writers, open_writers
@@ -249,3 +252,43 @@ def test_weights_and_biases_continues_its_run(
   assert logged[0] == (1, {"loss": 0.5})
   assert list(logged[1][1]["w"]) == [1, 2, 3]
   assert logged[2] == (1, {"i": (4, 5, 3)})
+
+
+def scraped(port: int) -> dict[str, dict[str, float]]:
+  """metric -> key -> value, as Prometheus' own parser reads what the port answers."""
+  from prometheus_client.parser import text_string_to_metric_families
+
+  with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=30) as answer:
+    text = answer.read().decode()
+  return {
+    family.name: {sample.labels.get("key", ""): sample.value for sample in family.samples}
+    for family in text_string_to_metric_families(text)
+  }
+
+
+def test_prometheus_is_answered_the_last_value_of_every_key_and_nothing_else(
+  tmp_path: Path,
+) -> None:
+  port = free_port()
+  with open_writers(str(tmp_path), prometheus_port=port) as writers:
+    writers.scalars(1, {"loss/total": 3.0, "validation/a->b/recall@1": 0.5})
+    writers.scalars(2, {"loss/total": np.float32(2.5), "bad": math.nan})
+    found = scraped(port)
+    assert math.isnan(found["xjepa_scalar"].pop("bad"))
+    assert found == {
+      "xjepa_step": {"": 2},
+      "xjepa_scalar": {"loss/total": 2.5, "validation/a->b/recall@1": 0.5},
+    }
+    with pytest.raises(ConfigError, match=rf"'telemetry\.prometheus_port' is {port}.*127\.0\.0\.1"):
+      Prometheus(port, "127.0.0.1")
+  with pytest.raises(OSError, match="refused"):
+    scraped(port)
+
+
+def test_prometheus_not_installed_is_said_before_anything_is_written(
+  tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+  monkeypatch.setitem(sys.modules, "prometheus_client", None)
+  with pytest.raises(ConfigError, match=r"pip install xjepa_jax\[prometheus\]"):
+    open_writers(str(tmp_path), prometheus_port=free_port())
+  assert not list(tmp_path.iterdir())

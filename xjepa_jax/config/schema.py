@@ -223,6 +223,9 @@ class TelemetryConfig:
   histograms: int = _key(0, "steps between histograms of parameters; 0 is none", least=0)
   wandb: str = _key("", "Weights & Biases project; empty is none")
   profile: tuple[int, ...] = _key((), "first and last step of a profile; () is none")
+  profile_steps: int = _key(5, "steps of a profile that SIGUSR1 asks for", least=1)
+  prometheus_port: int = _key(0, "where Prometheus may ask; 0 is nowhere", least=0, most=65535)
+  prometheus_address: str = _key("127.0.0.1", "whose port that is; 0.0.0.0 is any of the machine")
   stop_on_collapse: bool = _key(False, "end a run whose space has collapsed")
 
 

@@ -15,7 +15,7 @@ import traceback
 from typing import NoReturn
 
 from xjepa_jax.errors import LostError, XJepaError
-from xjepa_jax.processes import barriers
+from xjepa_jax.processes import barriers, log
 
 LOST = 13
 _ENDED, _GONE = "ended", "gone"
@@ -44,6 +44,7 @@ def fail(status: int, text: str) -> int:
     The status, for a process that is alone. Others end here.
   """
   global _leaving, _untold
+  log.note(text, "error")
   if not barriers.connected():
     print(text, file=sys.stderr, flush=True)
     return status
@@ -63,6 +64,7 @@ def end_at_once(status: int, text: str = "") -> NoReturn:
   global _leaving
   _leaving = status
   if text:
+    log.note(text, "error" if status else "info")
     print(text, file=sys.stderr, flush=True)
   if barriers.connected() and status != LOST:
     _go(status)
@@ -140,6 +142,7 @@ def _note(key: str, value: str) -> None:
 
 
 def _exit(status: int) -> NoReturn:
+  log.note_end(status)
   # Not sys.exit: JAX would wait for the others, and threads that hang would be waited for.
   for stream in (sys.stdout, sys.stderr):
     with contextlib.suppress(Exception):

@@ -22,6 +22,7 @@ from typing import Any, TextIO
 
 from xjepa_jax.processes import ending
 from xjepa_jax.processes.barriers import process, processes
+from xjepa_jax.processes.log import note, note_end
 
 _FATAL = "JAX distributed service detected fatal errors"
 _SILENT = re.compile(r"stopped sending heartbeats\):\s*([\d,\s]+)")
@@ -51,7 +52,9 @@ def notice_losses(workdir: str, lost_seconds: float) -> None:
     native = _read(log)
     if status is None or (status == 1 and _SILENT.search(native)):
       status, said = _verdict(native, workdir, lost_seconds)
+      note(said.rstrip(), "error")
       os.write(stderr, said.encode())
+    note_end(status)
     os._exit(status)
 
   handler = _HANDLER(handle)

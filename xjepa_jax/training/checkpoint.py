@@ -289,8 +289,8 @@ class Checkpoints:
 
 def _reason(error: Exception) -> str:
   """What the system said, where it can be found among what TensorStore says; else the beginning."""
-  if said := re.search(r"([^:]+) \[os_error_code", str(error)):
-    return said[1].strip()
+  if code := re.search(r"\[[^]]*os_error_code='(\d+)'", str(error)):
+    return os.strerror(int(code[1]))
   first_line = (str(error).splitlines() or [""])[0]
   return f"{type(error).__name__}: {first_line[:300]}"
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -13,11 +12,13 @@ import numpy as np
 from xjepa_jax.config import Config
 from xjepa_jax.data.batch_source import Batch
 from xjepa_jax.errors import TrainingError
-from xjepa_jax.processes import barriers, stopping, watchdog
+from xjepa_jax.processes import barriers, log, stopping, watchdog
 from xjepa_jax.training.agreement import first_decides
 from xjepa_jax.training.checkpoint import Checkpoints
 from xjepa_jax.training.compiler_options import compile_step
 from xjepa_jax.training.experiment import Experiment, device_batch, name_pairs
+from xjepa_jax.training.goodput import Goodput
+from xjepa_jax.training.memory import memory_scalars
 from xjepa_jax.training.mesh import on_every_device
 from xjepa_jax.training.process_memory import give_back
 from xjepa_jax.training.profiling import Profile
@@ -40,16 +41,12 @@ class Outcome:
     verdict: of the last evaluation, "" if all is well.
     stopped: whether the run ended early, because of that verdict.
     preempted: whether it ended early because all processes were asked to stop.
-    seconds: of this start's steps but the first; evaluations and saves are not counted.
-    compile_seconds: until the first step ran: its batch read, traced and compiled.
   """
 
   state: TrainState
   verdict: str = ""
   stopped: bool = False
   preempted: bool = False
-  seconds: float = 0.0
-  compile_seconds: float = 0.0
 
 
 def train(
@@ -58,6 +55,7 @@ def train(
   checkpoints: Checkpoints,
   writers: Writers,
   progress: Progress,
+  goodput: Goodput,
   evaluate: Evaluate,
   workdir: str,
   verdict: str = "",
@@ -67,7 +65,7 @@ def train(
 
   Args:
     experiment, state: what is trained, and from where.
-    checkpoints, writers, progress: where to.
+    checkpoints, writers, progress, goodput: where to.
     evaluate: measures the state, see `retrieval.evaluation.Validation`.
     workdir: of profiles.
     verdict: of the last evaluation of an earlier start.
@@ -82,23 +80,26 @@ def train(
   first = int(state.step)
   outcome = Outcome(state, verdict)
   step, metrics, earlier = experiment.step, dict[str, Any](), dict[str, Any]()
-  profile = Profile(config.telemetry.profile, f"{workdir}/profile")
+  profile = Profile(
+    config.telemetry.profile,
+    config.telemetry.profile_steps,
+    f"{workdir}/profile",
+    progress.message,
+  )
   watched = watchdog.watching(config.processes.hang_seconds, workdir)
   with experiment.training_pipeline() as pipeline, profile, stopping.stepping(), watched:
     batches = pipeline.batches(first)
-    lap = time.monotonic()
     for done in range(first, total + 1):
       measured = None
       watchdog.advanced(done)
+      log.at(done)
       # Before the first step nothing is lost, and compiling it need not be waited for.
       outcome.preempted = done > first and stopping.agreed(done)
       due = is_due(config, done) and (done > first or unmeasured) and not outcome.preempted
       if due or done % config.checkpoint.every == 0 or done == total:
         jax.block_until_ready(metrics)  # or the pause would hide the time of steps under way
-      if done > first + 1:
-        outcome.seconds += time.monotonic() - lap
       if due:
-        with progress.paused():
+        with progress.paused(), goodput.spending("evaluation"):
           measured, outcome.verdict = evaluate(state, done)
           give_back()
         writers.scalars(done, measured)
@@ -107,35 +108,41 @@ def train(
           progress.message(outcome.verdict)
       if config.telemetry.stop_on_collapse and (due or done == first):
         outcome.stopped = _all_stop(outcome.verdict)
-      with progress.paused():
+      with progress.paused(), goodput.spending("save"):
         ended = done == total or outcome.stopped or outcome.preempted
         late = measured is not None and done == first
         checkpoints.save(done, state, measured, force=ended or measured is not None, replace=late)
       if ended:
         break
-      lap = time.monotonic()
       profile.before(done + 1)
-      _, batch = next(batches)
+      with goodput.spending("data"):
+        _, batch = next(batches)
       if done == first:
-        step = _compiled(experiment, state, batch)
-        outcome.compile_seconds = time.monotonic() - lap
+        with goodput.spending("compile"):
+          step = _compiled(experiment, state, batch)
       with jax.profiler.StepTraceAnnotation("train", step_num=done):
         # One step is under way while the next is asked for; with more, batches would pile up.
         jax.block_until_ready(earlier)
         earlier = metrics
+        goodput.giving(done + 1)
         state, metrics = step(state, device_batch(batch))
+        goodput.given(metrics)
       told = (done + 1) % config.telemetry.every == 0 or done in (first, total - 1)
       scalars = _scalars(experiment, metrics, done) if told else None
       progress.update(done + 1, scalars)
       if scalars is not None:
-        writers.scalars(done + 1, {**scalars, **progress.scalars()})
+        spent = {**progress.scalars(), **goodput.scalars(), **memory_scalars()}
+        writers.scalars(done + 1, {**scalars, **spent})
+        goodput.write()
+        log.note(progress.line(), more=spent)
       if told or (done + 1) % config.training.bad_steps == 0:
         _check_finite(state, config.training.bad_steps, pipeline, done)
       _histograms(experiment, state, writers, done + 1)
-      profile.after(done + 1)
+      profile.after(done + 1, metrics)
     batches.close()
-    checkpoints.wait()
-    barriers.wait_for_all("trained", _SAVE_SECONDS)
+    with goodput.spending("save"):
+      checkpoints.wait()
+      barriers.wait_for_all("trained", _SAVE_SECONDS)
   outcome.state = state
   return outcome
 
@@ -164,9 +171,10 @@ def _compiled(experiment: Experiment, state: TrainState, batch: Batch) -> Step:
 def _scalars(experiment: Experiment, metrics: Mapping[str, Any], step: int) -> dict[str, float]:
   """A step's metrics on the host, with what its schedules gave."""
   found = {key: float(value) for key, value in jax.device_get(dict(metrics)).items()}
-  found["schedule/learning_rate"] = float(experiment.schedules.learning_rate(step))
-  found["schedule/weight_decay"] = float(experiment.schedules.weight_decay(step))
-  found["schedule/momentum"] = float(experiment.momentum(step))
+  update = step - (found["skipped/total"] - found["skipped"])  # schedules stand still in a skip
+  found["schedule/learning_rate"] = float(experiment.schedules.learning_rate(update))
+  found["schedule/weight_decay"] = float(experiment.schedules.weight_decay(update))
+  found["schedule/momentum"] = float(experiment.momentum(update))
   return found
 
 

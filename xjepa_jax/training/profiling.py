@@ -2,47 +2,84 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
+
+from xjepa_jax.processes import barriers, capturing
 
 
 class Profile:
-  """Records the steps of a window, and ends with the run where that ends sooner.
+  """Records the steps of a window, and others when SIGUSR1 asks for them.
 
-  with Profile((10, 12), directory) as profile:
+  A profile that cannot be made is told of, and does not end a run.
+
+  with Profile((10, 12), 5, directory, print) as profile:
     for number in range(1, steps + 1):
       profile.before(number)
-      ...
-      profile.after(number)
+      metrics = step(...)
+      profile.after(number, metrics)
   """
 
-  def __init__(self, window: tuple[int, ...], directory: str):
+  def __init__(
+    self, window: tuple[int, ...], steps: int, directory: str, tell: Callable[[str], None]
+  ):
     """Starts nothing yet.
 
     Args:
       window: first and last step, counted from 1; () is none.
-      directory: where it is written.
+      steps: recorded when SIGUSR1 asks.
+      directory: where it is written. Of several processes each has a folder of its own there:
+        those of one machine would write the same file.
+      tell: what is told people.
     """
-    self._window, self._directory = window, directory
-    self._running = False
+    self._window, self._steps, self._tell = window, steps, tell
+    self._directory = directory
+    if barriers.processes() > 1:
+      self._directory = f"{directory}/process-{barriers.process()}"
+    self._first: int | None = None  # of the steps being recorded
+    self._last = self._done = 0
 
   def before(self, step: int) -> None:
-    """Starts before the window's first step; a run that is continued within it starts there."""
-    if self._window and not self._running and self._window[0] <= step <= self._window[1]:
-      jax.profiler.start_trace(self._directory)
-      self._running = True
+    """Starts before the window's first step, where the run is continued within it, or if asked."""
+    if self._first is not None:
+      return
+    if self._window and self._window[0] <= step <= self._window[1]:
+      self._start(step, self._window[1])
+    elif capturing.wanted():
+      self._start(step, step + self._steps - 1)
 
-  def after(self, step: int) -> None:
-    """Stops after the window's last step."""
-    if self._running and step >= self._window[1]:
+  def after(self, step: int, results: Any) -> None:
+    """Stops after the last step, when its results are there."""
+    self._done = step
+    if self._first is not None and step >= self._last:
+      jax.block_until_ready(results)
       self._stop()
 
+  def _start(self, first: int, last: int) -> None:
+    try:
+      jax.profiler.start_trace(self._directory)
+    except Exception as error:  # RuntimeError, and what the platform's profiler raises
+      self._window = ()
+      self._tell(f"No profile of the steps from {first:,} on: {error}")
+      return
+    self._first, self._last = first, last
+
   def _stop(self) -> None:
-    self._running = False
-    jax.profiler.stop_trace()
+    first, self._first = self._first, None
+    steps = f"the steps {first:,} to {self._done:,}"
+    try:
+      jax.profiler.stop_trace()
+    except Exception as error:  # likewise, and a full disk
+      self._window = ()
+      self._tell(f"No profile of {steps} in {self._directory}: {error}")
+      return
+    self._tell(f"Profile of {steps}: {self._directory}")
 
   def __enter__(self) -> Profile:
     return self
 
   def __exit__(self, *_: object) -> None:
-    if self._running:
+    if self._first is not None:
       self._stop()

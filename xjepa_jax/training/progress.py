@@ -23,7 +23,7 @@ from typing import Any, SupportsFloat, TextIO
 
 from tqdm import tqdm
 
-from xjepa_jax.processes import barriers
+from xjepa_jax.processes import barriers, log
 
 _BAR = "{percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt}{postfix}"
 
@@ -130,7 +130,11 @@ class Progress:
     return f"step {self.step:,}/{self.total:,}  " + "  ".join(self._parts())
 
   def message(self, text: str) -> None:
-    """Shows a line of text without tearing the bar."""
+    """Shows a line of text without tearing the bar, and notes it in the log."""
+    log.note(text)
+    self._print(text)
+
+  def _print(self, text: str) -> None:
     if self._bar is None:
       print(text, file=self._stream, flush=True)
     else:
@@ -167,7 +171,7 @@ class Progress:
     now = self._clock()
     if self._said is None or now - self._said >= self._seconds or self.step >= self.total:
       self._said = now
-      self.message(self.line())
+      self._print(self.line())
 
   def _parts(self) -> Iterator[str]:
     rate, left, share = self.rate, self.seconds_left, self.utilisation
@@ -183,6 +187,7 @@ class Progress:
 
 def say(line: str) -> None:
   """Tells a person something, where no `Progress` is shown; of many processes, the first does."""
+  log.note(line)
   if barriers.is_first():
     print(line, file=sys.stderr, flush=True)
 

@@ -84,9 +84,12 @@ def open_writers(
   first: int = 0,
   tensorboard: bool = True,
   wandb: str = "",
+  prometheus_port: int = 0,
+  prometheus_address: str = "127.0.0.1",
   config: Mapping[str, Any] | None = None,
 ) -> Writers:
-  """The writers of a run: `metrics.jsonl`, and TensorBoard and Weights & Biases where wanted.
+  """The writers of a run: `metrics.jsonl`, and TensorBoard, Prometheus and Weights & Biases where
+  wanted.
 
   Args:
     directory: of the run; it exists.
@@ -94,16 +97,22 @@ def open_writers(
       and after is dropped, so that the curve is that of one run.
     tensorboard: write event files into `directory`/tensorboard.
     wandb: project of Weights & Biases; empty is none.
+    prometheus_port, prometheus_address: where Prometheus is answered; port 0 is nowhere.
     config: of the experiment, for Weights & Biases.
 
   Raises:
-    ConfigError: Weights & Biases is wanted and not installed.
+    ConfigError: Weights & Biases or Prometheus is wanted and not installed, or a port is taken.
     TrainingError: the `metrics.jsonl` of an earlier start cannot be continued.
   """
   from xjepa_jax.training.json_lines import JsonLines
 
   writers: list[Writer] = []
-  if wandb:  # first, for it is the one that is likely to be refused
+  # First those that are likely to be refused.
+  if prometheus_port:
+    from xjepa_jax.training.prometheus import Prometheus
+
+    writers.append(Prometheus(prometheus_port, prometheus_address))
+  if wandb:
     from xjepa_jax.training.weights_and_biases import WeightsAndBiases
 
     writers.append(WeightsAndBiases(wandb, directory, config or {}))

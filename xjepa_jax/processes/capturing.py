@@ -1,0 +1,27 @@
+"""SIGUSR1 to a process: a profile of its next steps is wanted."""
+
+from __future__ import annotations
+
+import signal
+
+_wanted = False
+
+
+def heed() -> None:
+  """From here on SIGUSR1 asks, where it would kill; to be called by the main thread.
+
+  Beside `stopping` it goes unnoticed: that listens for SIGTERM alone.
+  """
+  signal.signal(signal.SIGUSR1, _ask)
+
+
+def wanted() -> bool:
+  """Whether a profile was asked for since the last call; several signals are one wish."""
+  global _wanted
+  asked, _wanted = _wanted, False
+  return asked
+
+
+def _ask(*_: object) -> None:
+  global _wanted
+  _wanted = True
