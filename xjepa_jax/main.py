@@ -190,8 +190,13 @@ def _parse(argv: list[str]) -> list[str]:
 
 
 def cli() -> None:
-  """The command."""
-  app.run(main, flags_parser=_parse)
+  """The command. A failure waits for no thread: after a failed save Orbax's wait for minutes."""
+  try:
+    app.run(main, flags_parser=_parse)
+  except SystemExit as ended:
+    if not isinstance(ended.code, int) or ended.code == 0:
+      raise
+    ending.end_at_once(ended.code)
 
 
 if __name__ == "__main__":

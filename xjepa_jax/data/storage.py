@@ -102,15 +102,23 @@ def read_range(path: str, start: int, stop: int) -> bytes:
   """Bytes [start, stop) of a file, fewer where it ends before. Raises FileNotFoundError."""
   with reading(path):
     if is_remote(path):
-      try:
-        return cast(bytes, _of(path).cat_file(path, start=start, end=stop))
-      except OSError:  # S3 refuses a range that starts at the end, as any does of an empty object
-        if start < size(path):
-          raise
-        return b""
+      return _read_remote_range(path, start, stop)
     with open(path, "rb") as file:
       file.seek(start)
       return file.read(stop - start)
+
+
+def _read_remote_range(path: str, start: int, stop: int) -> bytes:
+  """As `read_range`; what came short though the file goes on is asked for again."""
+  try:
+    content = cast(bytes, _of(path).cat_file(path, start=start, end=stop))
+  except OSError:  # S3 refuses a range that starts at the end, as any does of an empty object
+    if start < size(path):
+      raise
+    return b""
+  if len(content) < stop - start and start + len(content) < (end := min(stop, size(path))):
+    return read_ranges([(path, start, end)])[0]
+  return content
 
 
 def read_ranges(ranges: Sequence[tuple[str, int, int]]) -> list[bytes]:
@@ -143,14 +151,14 @@ def write_file(path: str, content: bytes) -> None:
   """Writes a whole file under a temporary name, then renames it: it is there whole, or not.
 
   Raises:
-    OSError: it could not be written; a file of that name is as it was before.
+    OSError: it could not be written; names it, and a file of that name is as it was before.
   """
   if is_remote(path):  # object stores make an object visible only when it is complete
     try:
       _of(path).pipe_file(path, content)
-    except (OSError, XJepaError):
+    except XJepaError:
       raise
-    except Exception as error:  # a class of the file system's own
+    except Exception as error:  # OSError, or a class of the file system's own
       raise WriteError(f"{path}: cannot be written ({type(error).__name__}: {error}).") from error
     return
   directory, name = os.path.split(path)
@@ -162,8 +170,10 @@ def write_file(path: str, content: bytes) -> None:
       os.fsync(file.fileno())
     os.chmod(temporary, 0o666 & ~_umask())
     os.replace(temporary, path)
-  except BaseException:
+  except BaseException as error:
     remove(temporary)
+    if isinstance(error, OSError):  # a full disk's says nothing of the file
+      raise OSError(error.errno, error.strerror, path) from error
     raise
 
 
