@@ -14,7 +14,7 @@ from xjepa_jax.retrieval.indexes.base import Filter, Index
 from xjepa_jax.retrieval.indexes.directory import build_index, open_index
 from xjepa_jax.retrieval.indexes.probing import neighbours
 
-COUNT, SIZE = 8000, 64
+COUNT, SIZE = 4800, 128
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ def test_the_nearest_of_the_other_sensor_are_found_across_a_gap(
   assert set(kept["recalls"]) == {"all", "radar->optical", "optical->radar"}
   assert kept["found"] == min(kept["recalls"].values()) >= 0.98
   assert 1 < kept["nprobe"] < 64
-  assert (kept["refine"] > 1) == (kind == "rabitq") and kept["refine"] < 320
+  assert (kept["refine"] > 1) == (kind == "rabitq") and kept["refine"] < 160
   found = across(index, archive)
   index.close()
   assert min(found) >= 0.98, found

@@ -31,7 +31,7 @@ _TRAIN = 64  # vectors a list to place its centroid by; faiss warns below 39
 _TRAIN_ALL = 50_000  # but at least so many: numbers outside the range seen are cut off
 _ITERATIONS = 10  # of k-means; more gain less than a hundredth of recall
 _ADD = 1 << 16  # rows read at a time
-_REFINE = 320  # times k are ranked again at most
+_REFINE = 160  # times k are ranked again at most
 # What faiss makes of a kind. A random rotation first where a number gets few bits, for these assume
 # that no axis is special.
 _FACTORIES = {
@@ -58,7 +58,7 @@ class FaissSettings:
     nprobe: lists that a query looks at without a filter, and the more the fewer rows pass one; 0:
       as few as reach `recall` in all directions.
     refine: of "rabitq": how many times k are ranked again; 0: as few as lose next to nothing, or
-      320 where `nprobe` is given.
+      160 where `nprobe` is given.
     flat_below: with fewer rows the kind is "flat".
     seed: of the centroids and of the rows that recall is measured with.
   """

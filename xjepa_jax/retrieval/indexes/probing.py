@@ -83,21 +83,29 @@ def least_effort(
     vectors are too coarse for the recall that is asked for, almost the best that they can do.
   """
   recalls = _directions(files, of, probe, most.nprobe, settings.seed)
-  found = {name: recall(most) for name, recall in recalls.items()}
-  goals = {name: _goal(best, settings.recall) for name, best in found.items()}
 
-  def with_lists(nprobe: int) -> dict[str, float] | None:
-    return _reached(recalls, goals, Effort(nprobe, most.refine))
+  def reaching(goals: Mapping[str, float]) -> tuple[int, dict[str, float]] | None:
+    return _fewest(
+      1, most.nprobe, lambda nprobe: _reached(recalls, goals, Effort(nprobe, most.refine))
+    )
 
-  nprobe, found = _fewest(1, most.nprobe, with_lists, found)
+  goals = dict.fromkeys(recalls, min(settings.recall + 2 * _STRAY, 1.0))
+  answer = reaching(goals)
+  if answer is None:
+    goals = {name: _goal(recall(most), settings.recall) for name, recall in recalls.items()}
+    answer = reaching(goals)
+  assert answer is not None  # all lists reach what all lists reach
+  nprobe, found = answer
   if settings.refine:
     return Effort(nprobe, most.refine), found
   lower = {name: _lower(goal, settings.recall) for name, goal in goals.items()}
-
-  def with_refining(refine: int) -> dict[str, float] | None:
-    return _reached(recalls, lower, Effort(nprobe, refine))
-
-  refine, found = _fewest(min(_REFINE, most.refine), most.refine, with_refining, found)
+  fewer = _fewest(
+    min(_REFINE, most.refine),
+    most.refine,
+    lambda refine: _reached(recalls, lower, Effort(nprobe, refine)),
+  )
+  assert fewer is not None  # the most did
+  refine, found = fewer
   return Effort(nprobe, refine), found
 
 
@@ -198,10 +206,11 @@ def _recall(
 
 
 def _goal(best: float, wanted: float) -> float:
-  """The recall that lists have to reach, of which the best that all of them reach is known."""
-  if best < wanted:
-    return best if wanted == 1 else best - _STRAY
-  return min(wanted + 2 * _STRAY, max(best - _STRAY, wanted))
+  """The recall that lists have to reach where all of them reach no more than `best`."""
+  if wanted == 1:
+    return best
+  given_away = best - _STRAY
+  return given_away if best < wanted else min(max(given_away, wanted), wanted + 2 * _STRAY)
 
 
 def _lower(goal: float, wanted: float) -> float:
@@ -222,13 +231,19 @@ def _reached(
 
 
 def _fewest(
-  least: int,
-  most: int,
-  reached: Callable[[int], dict[str, float] | None],
-  found: dict[str, float],
-) -> tuple[int, dict[str, float]]:
-  """The smallest number that reaches the goals, and its recalls; `found` are those of `most`."""
-  while least < most:  # recall grows with it
+  least: int, most: int, reached: Callable[[int], dict[str, float] | None]
+) -> tuple[int, dict[str, float]] | None:
+  """The smallest number that reaches the goals, and its recalls; None if `most` does not.
+
+  Recall grows with the number, and so does the time to measure it: small numbers are tried first.
+  """
+  tried = least
+  while (found := reached(tried)) is None:
+    if tried == most:
+      return None
+    least, tried = tried + 1, min(2 * tried, most)
+  most = tried
+  while least < most:
     middle = (least + most) // 2
     reaches = reached(middle)
     if reaches is not None:
