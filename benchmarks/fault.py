@@ -2,7 +2,7 @@
 
   python -m benchmarks.fault --kills 100
 
-Takes about half an hour on two cores; Linux only. See README.md for what is done and how.
+Takes about fifteen minutes on two cores; Linux only. See README.md for what is done and how.
 """
 
 from __future__ import annotations

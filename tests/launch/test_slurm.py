@@ -106,14 +106,18 @@ def test_a_preempted_job_saves_and_goes_on_and_a_deleted_one_saves_and_is_gone(
   assert cluster.field(job, "JobState") == "CANCELLED"
 
 
-def test_two_tasks_train_one_run(cluster: Cluster, simulated: str) -> None:
+def test_two_tasks_train_one_run(cluster: Cluster, simulated: str, compiled: str) -> None:
   job = submit(
     cluster,
     "train",
     f"--config={ROOT}/tests/debug_config.py:{simulated}",
     f"--workdir={cluster.folder}/train",
+    "--config.evaluation.mutual_information=0",
     PYTHON=sys.executable,
     JAX_PLATFORMS="cpu",
+    JAX_DISABLE_MOST_OPTIMIZATIONS="1",
+    JAX_COMPILATION_CACHE_DIR=compiled,
+    OPENBLAS_NUM_THREADS="1",
     XLA_FLAGS="--xla_force_host_platform_device_count=2",
   )
   cluster.state_becomes(job, "COMPLETED", seconds=270)

@@ -157,10 +157,17 @@ def test_four_processes_continue_what_two_saved_and_report_as_one(
     np.testing.assert_allclose(array, arrays[1][name], atol=1e-3, err_msg=name)
 
 
-def test_one_process_continues_what_two_saved_and_stops_by_itself(
+def test_the_first_process_too_may_be_lost_and_one_alone_continues_and_stops_by_itself(
   stopped: Left, alone: Left, simulated: str, compiled: str, tmp_path: Path
 ) -> None:
   first = copied(stopped, tmp_path)
+  with running(tmp_path, simulated, compiled, 2, *OPTIONS) as run:
+    run.wait_for_step(first + 1)
+    at = run.signal(0, signal.SIGKILL)
+    assert run.statuses() == [-signal.SIGKILL, 13]
+    assert time.monotonic() - at < 2 * LOST_SECONDS
+    assert re.search(r"^error: process 0 of 2 was lost.*same command continues", run.text(1), re.M)
+  first = checkpoints(run.workdir)[-1]
   with running(tmp_path, simulated, compiled, 1, *OPTIONS) as run:
     run.wait_for_step(first + 3)
     run.signal(0, signal.SIGTERM)
