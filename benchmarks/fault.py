@@ -81,6 +81,7 @@ def _campaign(args: argparse.Namespace, work: Path) -> list[dict[str, Any]]:
   runs: list[dict[str, Any]] = []
   while (left := args.kills - sum(len(run["kills"]) for run in runs)) > 0:
     folder = work / f"run-{len(runs)}"
+    shutil.rmtree(folder, ignore_errors=True)
     kills: list[Kill] = []
     try:
       for kill in kill_import_and_run(commands, folder, min(args.each, left), chosen):
@@ -89,10 +90,12 @@ def _campaign(args: argparse.Namespace, work: Path) -> list[dict[str, Any]]:
       assert_equal(folder, undisturbed)
       result = "equal"
       shutil.rmtree(folder)
-    except (AssertionError, TimeoutError) as error:
-      result = str(error)
+    except Exception as error:  # whatever is not as it should be is a result
+      result = f"{type(error).__name__}: {error}"
     working.say(f"run {len(runs)}: {len(kills)} kills, {result}")
     runs.append({"kills": [vars(kill) for kill in kills], "result": result})
+    if not kills:
+      break  # nothing can be started any more
   return runs
 
 

@@ -138,7 +138,8 @@ def markdown(results: dict[str, Any]) -> str:
       f"| {statistics.median(shares):.2%} |"
     )
   often, seldom = (medians[title] for title in _SAVES)
-  cost = (often - seldom) * 10  # of one save: they are ten steps apart
+  more = (steps - 1) // min(_SAVES.values())  # saves: both have those of the ends
+  cost = (often - seldom) * steps / more
   share, wait = cost / _DEFAULT_EVERY / seldom, statistics.median(waited)
   lines += [
     "",

@@ -107,13 +107,15 @@ def measure_archive(
 
 
 def with_earlier(results: dict[str, Any], earlier: dict[str, Any]) -> dict[str, Any]:
-  """Results with the rows of earlier ones that they lack, which say when they were measured."""
+  """Results with rows of earlier ones that they lack, which say when and where they were taken."""
   before = {archive["count"]: archive for archive in earlier.get("archives", [])}
   archives = []
+  machine_then = earlier.get("machine", {})
+  measured = f"{machine_then.get('date')} on {machine_then.get('processor')}"
   for archive in results["archives"]:
     rows = {row["title"]: row for row in archive["rows"]}
     for row in before.get(archive["count"], {}).get("rows", []):
-      rows.setdefault(row["title"], {"measured": earlier["machine"]["date"], **row})
+      rows.setdefault(row["title"], {"measured": measured, **row})
     ordered = [rows[title] for title in ENGINES if title in rows]
     archives.append({**archive, "rows": ordered})
   return {**results, "archives": archives}

@@ -123,6 +123,7 @@ if [[ $name ]]; then
 fi
 trap 'signal_all TERM' TERM
 trap 'signal_all INT' INT
+trap 'signal_all USR1' USR1 # a profile is wanted
 for ((index = 0; index < count; index++)); do
   start "$index"
 done

@@ -48,11 +48,11 @@ start_and_wait() {
   # What came while no child was there.
   [[ -z $stopping ]] || pass_on TERM
   [[ -z $interrupted ]] || pass_on INT
-  while true; do
-    status=0
-    wait "$child" || status=$?
-    kill -0 "$child" 2>/dev/null || break # a signal ends `wait`, not the child
+  while kill -0 "$child" 2>/dev/null; do
+    wait "$child" || true # a signal ends `wait`, not the child
   done
+  status=0
+  wait "$child" || status=$?
   child=""
 }
 
@@ -82,6 +82,7 @@ fi
 workdir=$(workdir_of "${PROGRAM[@]}")
 trap 'stopping=1; pass_on TERM' TERM
 trap 'interrupted=1; pass_on INT' INT
+trap 'pass_on USR1' USR1 # a profile is wanted; a pause ends
 
 failed=0 failed_at="?"
 while true; do

@@ -67,6 +67,7 @@ def main(argv: list[str]) -> int:
     return status
   except Exception:
     log.note(traceback.format_exc(), "error")
+    log.note_end(1)
     raise
   finally:
     log.close_log()
@@ -197,6 +198,9 @@ def cli() -> None:
     if not isinstance(ended.code, int) or ended.code == 0:
       raise
     ending.end_at_once(ended.code)
+  except Exception:
+    traceback.print_exc()
+    ending.end_at_once(1)
 
 
 if __name__ == "__main__":

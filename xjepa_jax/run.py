@@ -160,7 +160,8 @@ def _train(
       unmeasured=_is_unmeasured(experiment, history, first),
     )
     rate = progress.rate or 0.0
-  say(goodput.line())
+  if barriers.is_first():  # the others know of their own start alone
+    say(goodput.line())
   if outcome.preempted and not outcome.stopped:
     say(
       f"Stopped by SIGTERM after step {int(outcome.state.step):,}, which is saved; the same "

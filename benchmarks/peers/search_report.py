@@ -42,7 +42,7 @@ def markdown(results: Mapping[str, Any]) -> str:
     lines += ["", *_goals(archive)]
     dates = sorted({row["measured"] for row in archive["rows"] if "measured" in row})
     if dates:
-      lines += ["", f"\\* Measured earlier, {', '.join(dates)}, not in turns with the others."]
+      lines += ["", f"\\* Measured earlier, {'; '.join(dates)}, not in turns with the others."]
   lines += ["", *results["skipped"]] if results["skipped"] else []
   return "\n".join(lines) + "\n"
 

@@ -176,12 +176,12 @@ def assert_equal(killed: Path, undisturbed: Path) -> None:
 def assert_same_run(killed: Path, undisturbed: Path) -> None:
   """The last state bit for bit, every row of the metrics once, the exported encoder, the report."""
   last = steps_of(undisturbed)[-1]
-  assert steps_of(killed)[-1] == last
+  assert steps_of(killed)[-1] == last, f"the last step is {steps_of(killed)[-1]}, not {last}"
   states = [state_of(folder / "checkpoints" / str(last)) for folder in (killed, undisturbed)]
-  assert states[0].keys() == states[1].keys()
+  assert states[0].keys() == states[1].keys(), "the last states have other arrays"
   differing = [name for name, found in states[0].items() if found != states[1][name]]
   assert not differing, f"arrays of the last state that differ: {differing}"
-  assert rows_of(killed) == rows_of(undisturbed)
+  assert rows_of(killed) == rows_of(undisturbed), "rows of metrics.jsonl differ"
   encoders = [
     (folder / "encoder" / "encoder.safetensors").read_bytes() for folder in (killed, undisturbed)
   ]
@@ -189,4 +189,4 @@ def assert_same_run(killed: Path, undisturbed: Path) -> None:
   reports = [
     json.loads((folder / "report" / "metrics.json").read_text()) for folder in (killed, undisturbed)
   ]
-  assert reports[0]["summary"] == reports[1]["summary"]
+  assert reports[0]["summary"] == reports[1]["summary"], "the reports' numbers differ"

@@ -10,17 +10,12 @@ import fsspec.config
 import numpy as np
 import pytest
 
-from tests.conftest import FinishedRun
-from tests.debug_config import get_config
 from tests.fault.faulty_s3 import BUCKET, Faults, FaultyServer, forget_clients, serving
-from xjepa_jax.config import resolve
 from xjepa_jax.data import shard_index, storage
 from xjepa_jax.data.batch_source import BatchSource
 from xjepa_jax.data.dataset import PairDataset
 from xjepa_jax.data.order import Order
 from xjepa_jax.errors import CutShortError, DataError, WriteError
-from xjepa_jax.run import run
-from xjepa_jax.training.json_lines import read_history
 
 SHARD = r"tfrecord-\d+-of-\d+$"  # not its index
 MIXED: dict[str, Any] = {"refused": 0.05, "broken": 0.1, "slow": 0.02}
@@ -168,23 +163,3 @@ def test_a_server_that_is_gone_is_not_taken_for_damaged_records(
     ):
       source[0]
     assert source[0]["record"].tolist() == Order([128], seed=1).places(np.arange(16))[1].tolist()
-
-
-@pytest.mark.usefixtures("compiled", "compiled_quickly")
-@pytest.mark.timeout(900)
-def test_a_run_that_reads_from_it_has_the_losses_of_one_that_reads_from_a_disk(
-  server: FaultyServer, address: str, finished_run: FinishedRun, tmp_path: Path
-) -> None:
-  config = get_config(address)
-  config.evaluation.mutual_information = 0
-  with server.doing(Faults(refused=0.02, broken=0.04, slow=0.002, seed=4)) as faults:
-    run(resolve(config), str(tmp_path))
-  assert faults.done["refused"] > 5 and faults.done["broken"] > 5
-  rows = [
-    [
-      {k: v for k, v in row.items() if k.startswith(("step", "loss/", "norm/", "validation/"))}
-      for row in read_history(f"{workdir}/metrics.jsonl")
-    ]
-    for workdir in (tmp_path, finished_run.workdir)
-  ]
-  assert rows[0] == rows[1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import select
@@ -83,8 +84,9 @@ class Watch:
     if number < 0:
       return
     self._places[number] = path
-    for entry in sorted(os.scandir(self._folder / path), key=lambda each: each.name):
-      below = os.path.join(path, entry.name)
-      self._made.append(("made", below))
-      if entry.is_dir():
-        self._add(below)
+    with contextlib.suppress(FileNotFoundError):
+      for entry in sorted(os.scandir(self._folder / path), key=lambda each: each.name):
+        below = os.path.join(path, entry.name)
+        self._made.append(("made", below))
+        if entry.is_dir():
+          self._add(below)

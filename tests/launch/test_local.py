@@ -20,6 +20,7 @@ flags = dict(word.lstrip("-").partition("=")[::2] for word in sys.argv[3:])
 process = int(flags["process"])
 if "saves" in flags:
   signal.signal(signal.SIGTERM, lambda *_: (os.write(1, b"saved\\n"), sys.exit(0)))
+  signal.signal(signal.SIGUSR1, lambda *_: os.write(1, b"profiled\\n"))
 print(sys.argv[1:], flush=True)
 if flags.get("waits") in ("all", str(process)):
   time.sleep(60)
@@ -92,6 +93,17 @@ def test_sigterm_reaches_all(environment: dict[str, str]) -> None:
   status, output, _ = finish(started)
   assert sorted(output.splitlines()) == ["[0] saved", "[1] saved"]
   assert status == 0
+
+
+def test_sigusr1_reaches_all_and_ends_none(environment: dict[str, str]) -> None:
+  started = start(environment, "2", "--", "--waits=all", "--saves")
+  assert started.stdout is not None
+  started.stdout.readline(), started.stdout.readline()
+  started.send_signal(signal.SIGUSR1)
+  said = {started.stdout.readline(), started.stdout.readline()}
+  assert said == {"[0] profiled\n", "[1] profiled\n"}
+  started.send_signal(signal.SIGTERM)
+  assert finish(started)[0] == 0
 
 
 def test_delete_stops_the_run_of_that_name(environment: dict[str, str]) -> None:

@@ -12,6 +12,8 @@ import pytest
 
 from tests.launch.cluster import Cluster, one_node
 from tests.launch.stand_ins import LAUNCH, ROOT, StandIns
+from tests.multiprocess.runs import environment
+from tests.multiprocess.test_one_run import OPTIONS, STEPS
 
 SCRIPT = LAUNCH / "slurm" / "train.sbatch"
 # Called as the interpreter is: -m xjepa_jax.main ARGUMENTS. Statuses are from a list, one a start.
@@ -112,22 +114,18 @@ def test_two_tasks_train_one_run(cluster: Cluster, simulated: str, compiled: str
     "train",
     f"--config={ROOT}/tests/debug_config.py:{simulated}",
     f"--workdir={cluster.folder}/train",
-    "--config.evaluation.mutual_information=0",
+    *OPTIONS,
     PYTHON=sys.executable,
-    JAX_PLATFORMS="cpu",
-    JAX_DISABLE_MOST_OPTIMIZATIONS="1",
-    JAX_COMPILATION_CACHE_DIR=compiled,
-    OPENBLAS_NUM_THREADS="1",
-    XLA_FLAGS="--xla_force_host_platform_device_count=2",
+    **environment(compiled, 2),
   )
   cluster.state_becomes(job, "COMPLETED", seconds=270)
   assert cluster.field(job, "Restarts") == "0"
   workdir = cluster.folder / "train"
-  assert json.loads((workdir / "progress.json").read_text())["step"] == 12
+  assert json.loads((workdir / "progress.json").read_text())["step"] == STEPS
   rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-  assert [row["step"] for row in rows if "loss/total" in row] == list(range(1, 13))
+  assert [row["step"] for row in rows if "loss/total" in row] == list(range(1, STEPS + 1))
   for process in range(2):  # each wrote its part: one run of two, not two runs of one
-    assert list(workdir.glob(f"checkpoints/12/state/ocdbt.process_{process}"))
+    assert list(workdir.glob(f"checkpoints/{STEPS}/state/ocdbt.process_{process}"))
   assert (workdir / "encoder").is_dir()
   assert (workdir / "report" / "index.html").is_file()
 

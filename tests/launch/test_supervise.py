@@ -123,6 +123,22 @@ def test_sigterm_is_passed_on_and_nothing_is_started_again(tmp_path: Path, own: 
   assert started.returncode == 75
 
 
+def test_sigusr1_is_passed_on_and_the_training_goes_on(tmp_path: Path) -> None:
+  program = "import os, signal, sys\n"
+  program += "signal.signal(signal.SIGUSR1, lambda *_: os.write(1, b'profiled\\n'))\n"
+  program += "print('ready', flush=True), signal.pause(), sys.stdin.read(), sys.exit(2)"
+  started = subprocess.Popen(
+    ["bash", str(LAUNCH / "supervise.sh"), "--", sys.executable, "-ISc", program],
+    stdout=subprocess.PIPE,
+    text=True,
+  )
+  assert started.stdout is not None
+  assert started.stdout.readline() == "ready\n"
+  started.send_signal(signal.SIGUSR1)
+  assert started.communicate(timeout=30) == ("profiled\n", None)
+  assert started.returncode == 2
+
+
 def test_sigterm_ends_a_pause(tmp_path: Path) -> None:
   command = [sys.executable, "-ISc", PROGRAM, f"--workdir={tmp_path}", "[[13, 1]]"]
   started = subprocess.Popen(

@@ -20,6 +20,17 @@ DEVICES = 4  # of all processes together
 SECONDS = 400.0  # for anything, on a machine that is busy with something else
 
 
+def environment(compiled: str, processes: int) -> dict[str, str]:
+  """Of each of so many processes, so that what one run compiled serves the next."""
+  return {
+    "JAX_PLATFORMS": "cpu",
+    "XLA_FLAGS": f"--xla_force_host_platform_device_count={DEVICES // processes}",
+    "JAX_COMPILATION_CACHE_DIR": compiled,
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
+    "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+  }
+
+
 class Run:
   """Processes of one command; their output goes to files, for a full pipe would stop them."""
 
@@ -40,20 +51,12 @@ class Run:
     self, process: int, processes: int, port: int, arguments: Sequence[str], compiled: str
   ) -> subprocess.Popen[bytes]:
     flags = [f"--coordinator=127.0.0.1:{port}", f"--processes={processes}", f"--process={process}"]
-    environment = {
-      **os.environ,
-      "JAX_PLATFORMS": "cpu",
-      "XLA_FLAGS": f"--xla_force_host_platform_device_count={DEVICES // processes}",
-      "JAX_COMPILATION_CACHE_DIR": compiled,
-      "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
-      "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
-    }
     line = [sys.executable, "-m", "xjepa_jax.main", f"--workdir={self.workdir}", *arguments]
     with open(self.said[process], "wb") as file:
       return subprocess.Popen(
         [*line, *(flags if processes > 1 else [])],
         cwd=ROOT,
-        env=environment,
+        env={**os.environ, **environment(compiled, processes)},
         stdout=file,
         stderr=subprocess.STDOUT,
       )

@@ -23,7 +23,7 @@ from safetensors.numpy import load_file
 from tests.multiprocess.runs import checkpoints, losses, rows, running
 
 pytestmark = pytest.mark.timeout(900)
-STEPS = 60
+STEPS = 40
 CLOSE = 1e-5  # relative: sums over processes are made in another order
 LOST_SECONDS = 20  # on a machine so busy that a process does not run for seconds
 OPTIONS = (

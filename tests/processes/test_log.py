@@ -75,16 +75,33 @@ def test_what_libraries_warn_of_is_kept_with_its_stack_and_what_they_inform_of_i
   assert "ValueError: no such thing" in line["message"]
 
 
-def test_a_full_disk_ends_nothing(tmp_path: Path) -> None:
+def test_a_librarys_mistake_ends_nothing_and_any_text_can_be_told(
+  tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+  root = logging.getLogger()
+  monkeypatch.setattr(root, "handlers", [])  # pytest's own raise it
+  log.open_log(str(tmp_path), 0)
+  logging.getLogger("some.library").warning("%d files", "many")
+  log.note("a file of \udcff")
+  log.close_log()
+  (line,) = lines(tmp_path)
+  assert line["message"] == "a file of \udcff"
+
+
+@pytest.mark.parametrize("room", [0, 20])
+def test_a_full_disk_ends_nothing_and_spoils_one_line(tmp_path: Path, room: int) -> None:
   log.open_log(str(tmp_path), 0)
   log.note("there is room")
   limit = resource.getrlimit(resource.RLIMIT_FSIZE)
   resource.setrlimit(
-    resource.RLIMIT_FSIZE, ((tmp_path / "process-0.jsonl").stat().st_size, limit[1])
+    resource.RLIMIT_FSIZE, ((tmp_path / "process-0.jsonl").stat().st_size + room, limit[1])
   )
   try:
     log.note("there is none")
   finally:
     resource.setrlimit(resource.RLIMIT_FSIZE, limit)
   log.note("there is again")
-  assert [line["message"] for line in lines(tmp_path)] == ["there is room", "there is again"]
+  whole = (tmp_path / "process-0.jsonl").read_text().splitlines()
+  assert len(whole) == (3 if room else 2)
+  said = [json.loads(line)["message"] for line in (whole[0], whole[-1])]
+  assert said == ["there is room", "there is again"]

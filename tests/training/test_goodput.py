@@ -183,14 +183,14 @@ def test_real_steps_are_timed_by_when_they_run_and_not_by_when_they_are_given() 
       results = step(results)
       goodput.given(results)
       with goodput.spending("data"):
-        times = polled(results, 0.2)
+        times = polled(results, 1.0)
       seen.append(Seen(given, *times, time.monotonic()))
     goodput.giving(4)
     found = goodput.seconds()
     goodput.given(results)
   under_way = sum(each.unready - each.given for each in seen)
   idle = sum(each.ended - each.ready for each in seen)
-  assert under_way > 0.005 and idle >= 0.6
+  assert under_way > 0.005 and idle >= 3
   assert found["steps"] >= under_way
-  assert found["data"] >= idle / 2  # of the rest, the thread may have been late to see the end
+  assert found["data"] >= idle / 4  # of the rest, the thread may have been late to see the end
   assert found["data"] <= sum(each.ended - each.unready for each in seen)

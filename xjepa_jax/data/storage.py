@@ -159,10 +159,16 @@ def write_file(path: str, content: bytes) -> None:
     except XJepaError:
       raise
     except Exception as error:  # OSError, or a class of the file system's own
-      raise WriteError(f"{path}: cannot be written ({type(error).__name__}: {error}).") from error
+      raise WriteError(
+        f"{path}: cannot be written ({type(error).__name__}: {error}). Check the address, the "
+        "credentials and the connection."
+      ) from error
     return
   directory, name = os.path.split(path)
-  handle, temporary = tempfile.mkstemp(prefix=f".{name}.", suffix=".tmp", dir=directory or ".")
+  try:
+    handle, temporary = tempfile.mkstemp(prefix=f".{name}.", suffix=".tmp", dir=directory or ".")
+  except OSError as error:  # it says nothing of the file, as that of a full disk below
+    raise OSError(error.errno, error.strerror, path) from error
   try:
     with os.fdopen(handle, "wb") as file:
       file.write(content)
@@ -172,7 +178,7 @@ def write_file(path: str, content: bytes) -> None:
     os.replace(temporary, path)
   except BaseException as error:
     remove(temporary)
-    if isinstance(error, OSError):  # a full disk's says nothing of the file
+    if isinstance(error, OSError):
       raise OSError(error.errno, error.strerror, path) from error
     raise
 

@@ -13,13 +13,16 @@ def heed() -> None:
   Beside `stopping` it goes unnoticed: that listens for SIGTERM alone.
   """
   signal.signal(signal.SIGUSR1, _ask)
+  signal.siginterrupt(signal.SIGUSR1, False)  # no file that is being written is disturbed
 
 
 def wanted() -> bool:
   """Whether a profile was asked for since the last call; several signals are one wish."""
   global _wanted
-  asked, _wanted = _wanted, False
-  return asked
+  if not _wanted:
+    return False
+  _wanted = False
+  return True
 
 
 def _ask(*_: object) -> None:

@@ -116,6 +116,8 @@ def look_at_others(seen: dict[str, float]) -> None:
     if _leaving is None and time.monotonic() - first > _AGREE_SECONDS / 2:
       ended = json.loads(note)
       said = f"process {other} of {barriers.processes()}: {ended['text']}"
+      if not barriers.is_first():
+        log.note(said, "error")
       end_at_once(int(ended["status"]), said if barriers.is_first() else "")
 
 

@@ -62,8 +62,8 @@ def note(message: str, level: str = "info", more: Mapping[str, float | str] | No
     level: "info", "warning" or "error".
     more: other keys of the line.
   """
-  if _opened is not None:
-    _opened.write(message, level, more or {})
+  if (opened := _opened) is not None:  # another thread may close it
+    opened.write(message, level, more or {})
 
 
 def note_end(status: int) -> None:
@@ -77,14 +77,17 @@ class _Lines(logging.Handler):
   def __init__(self, path: str, process: int):
     super().__init__(logging.WARNING)
     self._process = process
+    self._cut = False
     self._file = open(path, "a+b", buffering=0)  # noqa: SIM115
     if self._file.seek(0, os.SEEK_END):
       self._file.seek(-1, os.SEEK_END)
-      if self._file.read(1) != b"\n":  # a full disk cut the last line short
-        self._file.write(b"\n")
+      self._cut = self._file.read(1) != b"\n"
 
   def emit(self, record: logging.LogRecord) -> None:
-    self.write(self.format(record), record.levelname.lower(), {})
+    try:
+      self.write(self.format(record), record.levelname.lower(), {})
+    except Exception:  # a library's mistake: told, and no more, as by logging's own handlers
+      self.handleError(record)
 
   def write(self, message: str, level: str, more: Mapping[str, float | str]) -> None:
     line = {
@@ -95,8 +98,12 @@ class _Lines(logging.Handler):
       "message": message,
       **more,
     }
-    with contextlib.suppress(OSError, ValueError):  # a full disk ends the run elsewhere, in words
-      self._file.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
+    content = json.dumps(line, ensure_ascii=False).encode(errors="backslashreplace") + b"\n"
+    if self._cut:  # a full disk cut the last line short
+      content = b"\n" + content
+    with contextlib.suppress(OSError, ValueError):  # it ends the run elsewhere, in words
+      written = self._file.write(content)
+      self._cut = written < len(content) if written else self._cut
 
   def close(self) -> None:
     self._file.close()

@@ -68,7 +68,7 @@ class Goodput:
     self._began = self._free = clock() if began is None else began
     self._start = round(time.time() - (clock() - self._began), 6)  # it is known by that
     rows = read_history(path) if path and storage.exists(path) else []
-    self._earlier = {row["start"]: row for row in rows}  # the last row of each
+    self._earlier = {row["start"]: row for row in rows if "start" in row}  # the last row of each
     self._reached = max((int(row["step"]) for row in rows), default=0)
     self._file = JsonLines(path, first=sys.maxsize) if path else None
     self._seconds = dict.fromkeys((STEPS, REPEATED, *ASIDE), 0.0)

@@ -134,7 +134,7 @@ def train(
         spent = {**progress.scalars(), **goodput.scalars(), **memory_scalars()}
         writers.scalars(done + 1, {**scalars, **spent})
         goodput.write()
-        log.note(progress.line(), more=spent)
+        log.note(progress.line(), more=spent if barriers.is_first() else memory_scalars())
       if told or (done + 1) % config.training.bad_steps == 0:
         _check_finite(state, config.training.bad_steps, pipeline, done)
       _histograms(experiment, state, writers, done + 1)

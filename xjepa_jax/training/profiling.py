@@ -67,13 +67,16 @@ class Profile:
     self._first, self._last = first, last
 
   def _stop(self) -> None:
-    first, self._first = self._first, None
-    steps = f"the steps {first:,} to {self._done:,}"
+    first, self._first = self._first or 0, None
+    steps = f"the steps {first:,} to {max(self._done, first):,}"
     try:
       jax.profiler.stop_trace()
     except Exception as error:  # likewise, and a full disk
       self._window = ()
-      self._tell(f"No profile of {steps} in {self._directory}: {error}")
+      self._tell(
+        f"No profile of {steps} in {self._directory}, nor any other until the run is started "
+        f"again: {error}"
+      )
       return
     self._tell(f"Profile of {steps}: {self._directory}")
 
