@@ -118,6 +118,8 @@ def test_all_sensors_are_cut_to_the_same_ground(name: str) -> None:
     found = compiled(lambda x, key=key: crop(x, inputs, key), values)
     for m, size in wanted.items():
       cut = found[str(m)]
+      if middle:  # as where an encoder is given one sensor alone
+        np.testing.assert_array_equal(cut, crop({str(m): values[str(m)]}, inputs, None)[str(m)])
       assert cut.shape == (200, *size, 2)
       # Each is one piece of its image: places in it differ from its corner's as they should.
       np.testing.assert_array_equal(cut - cut[:, :1, :1], ground(200, *size, m))

@@ -47,19 +47,26 @@ def crop(
   batch = next(iter(values.values())).shape[0]
   shares = None if key is None else jax.random.uniform(key, (batch, 2))
   steps = _crop_steps(values, inputs)
+  rows = math.gcd(*(each.height for each in inputs.values()))
+  columns = math.gcd(*(each.width for each in inputs.values()))
   for name, each in values.items():
     given = inputs[name]
+    size = (given.height, given.width)
     free = (each.shape[1] - given.height, each.shape[2] - given.width)
-    unit = [margin // max(count, 1) for margin, count in zip(free, steps, strict=True)]
     if free == (0, 0):
       found[name] = each
     elif shares is None:
-      top, left = (count // 2 * pixels for count, pixels in zip(steps, unit, strict=True))
+      # By the model's sizes alone, for the other sensors need not be there.
+      unit = [given.height // rows, given.width // columns]
+      top, left = (
+        margin // pixels // 2 * pixels for margin, pixels in zip(free, unit, strict=True)
+      )
       found[name] = each[:, top : top + given.height, left : left + given.width]
     else:
+      unit = [margin // max(count, 1) for margin, count in zip(free, steps, strict=True)]
       corner = jnp.floor(shares * (jnp.asarray(steps) + 1)).astype(jnp.int32) * jnp.asarray(unit)
       found[name] = jax.vmap(
-        lambda image, at, size=(given.height, given.width): jax.lax.dynamic_slice(
+        lambda image, at, size=size: jax.lax.dynamic_slice(
           image, (at[0], at[1], 0), (*size, image.shape[-1])
         )
       )(each, corner)
