@@ -3,7 +3,8 @@
 # make page  brings the third-party scripts of the search page's map and plot; needs npm
 #
 # PYTHON chooses the interpreter (3.11 or newer), VENV where the environment goes,
-# CONFIG and WORKDIR what is run and where its results go.
+# CONFIG and WORKDIR what is run and where its results go, EXTRAS what is installed besides:
+# make install EXTRAS=serve,geo
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -36,6 +37,7 @@ $(VENDOR)/LICENSES.txt: page/package.json page/package-lock.json page/build.mjs
 	node page/build.mjs
 
 install: $(VENV)/.installed
+	$(if $(EXTRAS),$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) -e '.[$(EXTRAS)]')
 install-dev: $(VENV)/.installed-dev
 
 $(VENV)/.installed: setup.cfg pyproject.toml $(CONSTRAINTS)
