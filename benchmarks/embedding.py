@@ -8,7 +8,6 @@ Takes about five minutes on two cores. See README.md for what is measured and ho
 from __future__ import annotations
 
 import argparse
-import json
 import os
 from typing import Any
 
@@ -34,12 +33,7 @@ def main(argv: list[str] | None = None) -> None:
   with working.directory(args.work, "embedding") as work:
     rounds = _rounds(args, work)
   results = {"machine": described, "rounds": rounds}
-  page = markdown(results)
-  os.makedirs(os.path.dirname(os.path.abspath(args.out)), exist_ok=True)
-  for suffix, content in ((".json", json.dumps(results, indent=1) + "\n"), (".md", page)):
-    with open(args.out + suffix, "w", encoding="utf-8") as file:
-      file.write(content)
-  print(page)
+  working.write_results(args.out, results, markdown(results))
 
 
 def _rounds(args: argparse.Namespace, work: str) -> list[dict[str, Any]]:

@@ -8,7 +8,6 @@ Takes about fifteen minutes on two cores; Linux only. See README.md for what is 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import random
 import shutil
@@ -51,12 +50,7 @@ def main(argv: list[str] | None = None) -> int:
     started = time.monotonic()
     runs = _campaign(args, Path(work))
   results = {"machine": described, "seconds": time.monotonic() - started, "runs": runs}
-  page = markdown(results)
-  os.makedirs(os.path.dirname(os.path.abspath(args.out)), exist_ok=True)
-  for suffix, content in ((".json", json.dumps(results, indent=1) + "\n"), (".md", page)):
-    with open(args.out + suffix, "w", encoding="utf-8") as file:
-      file.write(content)
-  print(page)
+  working.write_results(args.out, results, markdown(results))
   return 0 if all(run["result"] == "equal" for run in runs) else 1
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -30,12 +29,7 @@ def main(argv: list[str] | None = None) -> None:
   args = _arguments(argv)
   with working.directory(args.work, "input_pipeline") as work:
     results = run(args, work)
-  os.makedirs(os.path.dirname(os.path.abspath(args.out)), exist_ok=True)
-  page = report.markdown(results)
-  for suffix, content in ((".json", json.dumps(results, indent=1) + "\n"), (".md", page)):
-    with open(args.out + suffix, "w", encoding="utf-8") as file:
-      file.write(content)
-  print(page)
+  working.write_results(args.out, results, report.markdown(results))
 
 
 def run(args: argparse.Namespace, work: str) -> dict[str, Any]:

@@ -46,12 +46,7 @@ def main(argv: list[str] | None = None) -> None:
     "sent": sent,
     "predicted": predicted,
   }
-  page = markdown(results)
-  os.makedirs(os.path.dirname(os.path.abspath(args.out)), exist_ok=True)
-  for suffix, content in ((".json", json.dumps(results, indent=1) + "\n"), (".md", page)):
-    with open(args.out + suffix, "w", encoding="utf-8") as file:
-      file.write(content)
-  print(page)
+  working.write_results(args.out, results, markdown(results))
 
 
 def _rounds(args: argparse.Namespace, work: str) -> list[dict[str, Any]]:
@@ -66,7 +61,7 @@ def _rounds(args: argparse.Namespace, work: str) -> list[dict[str, Any]]:
         *("--config.evaluation.every=0", "--config.optimizer.warmup=5"),
         f"--config.data.directories=('{os.path.abspath(args.pairs)}',)",
       ]
-      subprocess.run(command, check=True, timeout=3600, capture_output=True)
+      subprocess.run(command, check=True, timeout=3600, stdout=subprocess.DEVNULL)
       with open(f"{workdir}/goodput.jsonl", encoding="utf-8") as file:
         seconds = json.loads(file.readlines()[-1])
       found.append({"saves": title, **{key: seconds[key] for key in ("steps", "data", "save")}})
@@ -195,7 +190,12 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
   parser.add_argument("--rounds", type=int, default=3)
   parser.add_argument("--work", help="directory of the runs; a temporary one if not given")
   parser.add_argument("--out", default=_RESULTS, help="path of the results, without suffix")
-  return parser.parse_args(argv)
+  args = parser.parse_args(argv)
+  if args.steps <= min(_SAVES.values()):
+    parser.error(
+      f"--steps {args.steps}: more than {min(_SAVES.values())}, or nothing is saved between."
+    )
+  return args
 
 
 if __name__ == "__main__":

@@ -39,12 +39,7 @@ def main(argv: list[str] | None = None) -> None:
   earlier = _earlier(args.out) if args.keep else {}
   with working.directory(args.work, "search") as work:
     results = with_earlier(run(args, work), earlier)
-  os.makedirs(os.path.dirname(os.path.abspath(args.out)), exist_ok=True)
-  page = search_report.markdown(results)
-  for suffix, content in ((".json", json.dumps(results, indent=1) + "\n"), (".md", page)):
-    with open(args.out + suffix, "w", encoding="utf-8") as file:
-      file.write(content)
-  print(page)
+  working.write_results(args.out, results, search_report.markdown(results))
 
 
 def run(args: argparse.Namespace, work: str) -> dict[str, Any]:

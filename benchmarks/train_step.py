@@ -31,12 +31,7 @@ def main(argv: list[str] | None = None) -> None:
   args = _arguments(argv)
   with working.directory(args.work, "train_step") as work:
     results = run(args, work)
-  os.makedirs(os.path.dirname(os.path.abspath(args.out)), exist_ok=True)
-  page = step_report.markdown(results)
-  for suffix, content in ((".json", json.dumps(results, indent=1) + "\n"), (".md", page)):
-    with open(args.out + suffix, "w", encoding="utf-8") as file:
-      file.write(content)
-  print(page)
+  working.write_results(args.out, results, step_report.markdown(results))
 
 
 def run(args: argparse.Namespace, work: str) -> dict[str, Any]:
