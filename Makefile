@@ -21,8 +21,10 @@ VENDOR := xjepa_jax/serve/page/vendor
 run: install
 	$(BIN)/python -m xjepa_jax.main --config=$(CONFIG) --workdir=$(WORKDIR)
 
+# By files, for what the tests of a file share is made once; and in order, for the long ones are
+# not at the end.
 test: install-dev check
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder
 
 check: install-dev
 	$(BIN)/ruff format --check .
