@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -12,7 +13,12 @@ import pytest
 from tests.compiling import compiled
 from tests.model import reference
 from tests.model.test_xjepa import AVERAGE, MODEL, PARAMETERS, SEEN, VALUES
-from xjepa_jax.model.crossing import predicted_descriptors, predicted_tokens, prediction_blocks
+from xjepa_jax.model.crossing import (
+  predicted_descriptors,
+  predicted_tokens,
+  prediction_blocks,
+  trained_share,
+)
 from xjepa_jax.model.heads import cell_of_token
 from xjepa_jax.model.xjepa import merge
 
@@ -33,6 +39,18 @@ def test_a_block_is_as_large_as_the_share_where_that_divides_the_grid() -> None:
   assert prediction_blocks((8, 8), 1.0).shape == (1, 64)
   assert prediction_blocks((8, 8), 0.0).shape == (64, 1)
   np.testing.assert_array_equal(prediction_blocks((4, 4), 0.25)[1], [2, 3, 6, 7])
+
+
+@pytest.mark.parametrize(
+  ("mask", "share"), [({"mode": "random", "target": 0.5}, 8 / 16), ({"scale": (0.25, 0.3)}, 4 / 16)]
+)
+def test_it_is_asked_for_as_much_at_once_as_it_was_trained_on(
+  mask: dict[str, Any], share: float
+) -> None:
+  config = dataclasses.replace(
+    MODEL.config, mask=dataclasses.replace(MODEL.config.mask, blocks=1, context=0.4, **mask)
+  )
+  assert trained_share(dataclasses.replace(MODEL, config=config)) == share
 
 
 def test_tokens_come_back_in_the_order_of_the_grid_whatever_the_blocks() -> None:
@@ -61,7 +79,7 @@ def found() -> tuple[Any, Any]:
     tokens = encoder.tokens(VALUES, SEEN)
     together = predicted_descriptors(MODEL, average, parameters["predictor"], tokens)
     everywhere = jnp.broadcast_to(jnp.arange(16), (3, 16))
-    blocks = jnp.asarray(prediction_blocks((4, 4), MODEL.config.mask.scale[1]))
+    blocks = jnp.asarray(prediction_blocks((4, 4), trained_share(MODEL)))
 
     def alone(way: tuple[str, str]) -> Any:
       def predicted(block: Any) -> Any:
@@ -78,7 +96,7 @@ def found() -> tuple[Any, Any]:
 
 def test_descriptors_are_pooled_of_what_the_predictor_says_block_by_block(found: Any) -> None:
   together, apart = found
-  blocks = prediction_blocks((4, 4), MODEL.config.mask.scale[1])
+  blocks = prediction_blocks((4, 4), trained_share(MODEL))
   heads = reference.wide(AVERAGE["heads"])
   cell = cell_of_token((4, 4), 2)
   for way in ("optical->radar", "radar->optical", "radar->thermal"):

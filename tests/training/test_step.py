@@ -334,3 +334,15 @@ def test_gradients_of_parts_are_averaged(small: Small) -> None:
     found,
     expected[1],
   )
+
+
+def test_every_product_of_a_float32_step_is_computed_in_float32_on_any_device(small: Small) -> None:
+  layout = small.config.heads["layout"]
+  heads = {"layout": layout, "one": dataclasses.replace(layout, pooling="attention")}
+  model = dataclasses.replace(small.config.model, stem="bands")
+  experiment = open_experiment(dataclasses.replace(small.config, heads=heads, model=model))
+  step: Any = experiment.step
+  lowered = step.lower(experiment.abstract_state(), abstract_batch(experiment))
+  products = [line for line in lowered.as_text().splitlines() if "stablehlo.dot_general" in line]
+  assert len(products) > 50
+  assert [line for line in products if "HIGHEST, HIGHEST" not in line] == []

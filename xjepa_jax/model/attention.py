@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from xjepa_jax.model.layers import exact
+
 
 def attend(queries: Array, keys: Array, values: Array, implementation: str = "xla") -> Array:
   """softmax(Q K' / sqrt(d)) V; logits and softmax are float32.
@@ -26,7 +28,7 @@ def attend(queries: Array, keys: Array, values: Array, implementation: str = "xl
   q, k, v = (jnp.swapaxes(each, -2, -3) for each in (queries, keys, values))
   logits = _logits(q * (1.0 / math.sqrt(q.shape[-1])), k)
   weights = jax.nn.softmax(logits, axis=-1).astype(q.dtype)
-  return jnp.swapaxes(jnp.einsum("...qk,...kd->...qd", weights, v), -2, -3)
+  return jnp.swapaxes(_weighted(weights, v), -2, -3)
 
 
 def attend_in_blocks(queries: Array, keys: Array, values: Array, count: int, size: int) -> Array:
@@ -61,8 +63,8 @@ def attend_in_blocks(queries: Array, keys: Array, values: Array, count: int, siz
   )
   logits = jnp.concatenate([to_context, to_own], axis=-1)
   weights = jax.nn.softmax(logits, axis=-1).astype(q.dtype)
-  found = jnp.einsum("...qk,...kd->...qd", weights[..., :n], v[..., :n, :])
-  of_own = rows(jnp.einsum("...qk,...kd->...qd", own(weights[..., n:]), own(v)))
+  found = _weighted(weights[..., :n], v[..., :n, :])
+  of_own = rows(_weighted(own(weights[..., n:]), own(v)))
   found = jnp.concatenate([found[..., :n, :], found[..., n:, :] + of_own], axis=-2)
   return jnp.swapaxes(found, -2, -3)
 
@@ -75,7 +77,13 @@ def _logits(queries: Array, keys: Array) -> Array:
   gradients are, as those of all activations, so that the products of the backward pass are of one
   type.
   """
-  return jnp.einsum("...qd,...kd->...qk", queries, keys, preferred_element_type=jnp.float32)
+  return jnp.einsum(
+    "...qd,...kd->...qk",
+    queries,
+    keys,
+    precision=exact(queries),
+    preferred_element_type=jnp.float32,
+  )
 
 
 def _logits_forward(queries: Array, keys: Array) -> tuple[Array, tuple[Array, Array]]:
@@ -84,14 +92,19 @@ def _logits_forward(queries: Array, keys: Array) -> tuple[Array, tuple[Array, Ar
 
 def _logits_backward(kept: tuple[Array, Array], given: Array) -> tuple[Array, Array]:
   queries, keys = kept
-  given = given.astype(queries.dtype)
+  given, precision = given.astype(queries.dtype), exact(queries)
   return (
-    jnp.einsum("...qk,...kd->...qd", given, keys),
-    jnp.einsum("...qk,...qd->...kd", given, queries),
+    jnp.einsum("...qk,...kd->...qd", given, keys, precision=precision),
+    jnp.einsum("...qk,...qd->...kd", given, queries, precision=precision),
   )
 
 
 _logits.defvjp(_logits_forward, _logits_backward)
+
+
+def _weighted(weights: Array, values: Array) -> Array:
+  """(..., Q, d) of (..., Q, K) and (..., K, d)."""
+  return jnp.einsum("...qk,...kd->...qd", weights, values, precision=exact(values))
 
 
 def _fused(queries: Array, keys: Array, values: Array) -> Array:

@@ -7,6 +7,7 @@ it describes the encoder's own.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from xjepa_jax.model.masking import plan_masks
 from xjepa_jax.model.xjepa import Parameters, XJepa, merge
 
 
@@ -42,6 +44,12 @@ def prediction_blocks(grid: tuple[int, int], share: float) -> np.ndarray:
   places = np.arange(rows * columns, dtype=np.int32).reshape(rows, columns)
   tiles = places.reshape(rows // height, height, columns // width, width).swapaxes(1, 2)
   return tiles.reshape(-1, height * width)
+
+
+def trained_share(model: XJepa) -> float:
+  """The share of the places that a block had in training."""
+  plan = plan_masks(model.grid, **dataclasses.asdict(model.config.mask))
+  return plan.block_tokens / plan.tokens
 
 
 def predicted_tokens(
@@ -90,7 +98,7 @@ def predicted_descriptors(
     head -> "a->b" -> (B, K) float32, not normalised.
   """
   module, asking = merge(model.encoder, encoder), merge(model.predictor, predictor)
-  blocks = prediction_blocks(model.grid, model.config.mask.scale[1])
+  blocks = prediction_blocks(model.grid, trained_share(model))
   found: dict[str, dict[str, Array]] = {}
   for key in tokens:
     targets = [b for a, b in model.routes if a == key and b != key]

@@ -11,6 +11,7 @@ from flax import nnx
 from jax import Array
 
 from xjepa_jax.config import HeadConfig
+from xjepa_jax.model.layers import exact
 from xjepa_jax.model.trunk import BlockSpec
 
 
@@ -83,8 +84,9 @@ class Head(nnx.Module):
     if self.pooling == "mean":
       return tokens.mean(axis=1)
     if self.pooling == "attention":
-      weights = jax.nn.softmax(jnp.einsum("bnd,d->bn", tokens, self.query[...]), axis=-1)
-      return jnp.einsum("bn,bnd->bd", weights, tokens)
+      precision = exact(tokens)
+      scores = jnp.einsum("bnd,d->bn", tokens, self.query[...], precision=precision)
+      return jnp.einsum("bn,bnd->bd", jax.nn.softmax(scores, axis=-1), tokens, precision=precision)
     return pool_cells(tokens, cell_of_token(self.grid, self.cells), indices, self.cells**2)
 
 
@@ -112,5 +114,6 @@ def pool_cells(tokens: Array, cell: np.ndarray, indices: Array | None, count: in
   member = jax.nn.one_hot(places, count, dtype=tokens.dtype)
   member = jnp.broadcast_to(member, (tokens.shape[0], *member.shape[1:]))
   counts = member.sum(axis=1)[..., None]
-  means = jnp.einsum("bnc,bnd->bcd", member, tokens) / jnp.maximum(counts, 1)
+  sums = jnp.einsum("bnc,bnd->bcd", member, tokens, precision=exact(tokens))
+  means = sums / jnp.maximum(counts, 1)
   return jnp.where(counts > 0, means, tokens.mean(axis=1, keepdims=True))

@@ -54,12 +54,12 @@ def _multiply_forward(x: Array, kernel: Array) -> tuple[Array, tuple[Array, Arra
   # In the type of x: cut over devices, the kernel is then gathered once for a layer that is
   # computed again and for its gradients.
   kernel = kernel.astype(x.dtype)
-  return jnp.matmul(x, kernel, precision=_precision(x)), (x, kernel)
+  return jnp.matmul(x, kernel, precision=exact(x)), (x, kernel)
 
 
 def _multiply_backward(kept: tuple[Array, Array], given: Array) -> tuple[Array, Array]:
   x, kernel = kept
-  precision = _precision(x)
+  precision = exact(x)
   of_x = jax.lax.dot_general(given, kernel, (((given.ndim - 1,), (1,)), ((), ())), precision)
   if jax.device_count() == 1:
     # A product of two matrices. With several axes contracted at once, XLA has no fast path on a
@@ -75,8 +75,8 @@ def _multiply_backward(kept: tuple[Array, Array], given: Array) -> tuple[Array, 
 multiply.defvjp(_multiply_forward, _multiply_backward)
 
 
-def _precision(x: Array) -> jax.lax.Precision | None:
-  """TPUs and GPUs multiply float32 in fewer bits unless told not to."""
+def exact(x: Array) -> jax.lax.Precision | None:
+  """What products with x are told: TPUs and GPUs multiply float32 in fewer bits otherwise."""
   return jax.lax.Precision.HIGHEST if x.dtype == jnp.float32 else None
 
 

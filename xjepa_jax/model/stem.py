@@ -7,7 +7,7 @@ from flax import nnx
 from jax import Array
 
 from xjepa_jax.model.inputs import SensorInput, patches
-from xjepa_jax.model.layers import multiply
+from xjepa_jax.model.layers import exact, multiply
 from xjepa_jax.model.trunk import BlockSpec
 
 
@@ -56,7 +56,9 @@ class BandStem(nnx.Module):
     weighted = (tokens * weights[:, None, None]).astype(self.dtype).swapaxes(-1, -2)
     kernel = self.kernel[...].reshape(-1, self.kernel.shape[-1])
     projected = multiply(weighted.reshape(*tokens.shape[:2], -1), kernel)
-    return (projected + (weights @ self.bias[...])[:, None]).astype(self.dtype)
+    return (
+      projected + jnp.matmul(weights, self.bias[...], precision=exact(weights))[:, None]
+    ).astype(self.dtype)
 
 
 STEMS: dict[str, type[JointStem] | type[BandStem]] = {"joint": JointStem, "bands": BandStem}
