@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import subprocess
@@ -138,6 +139,31 @@ def test_a_checkpoint_is_replaced_if_asked_and_the_step_written_last_is_told(
     assert checkpoints.save(2, small(2), {"recall": 0.5}, force=True, replace=True)
     assert checkpoints.best == 2 and checkpoints.steps == [1, 2]
   assert json.loads((tmp_path / "progress.json").read_text()) == {"step": 2}
+
+
+def test_a_checkpoint_is_there_again_if_its_replacement_fails_or_is_never_whole(
+  tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+  folder = tmp_path / "checkpoints"
+  with Checkpoints(str(tmp_path), CONFIG, keep=1, best="recall") as checkpoints:
+    assert checkpoints.save(2, small(2))
+
+  def fail(*_: Any, **__: Any) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+  with Checkpoints(str(tmp_path), CONFIG, keep=1, best="recall") as checkpoints:
+    with monkeypatch.context() as patched:
+      patched.setattr(checkpoints._manager, "save", fail)
+      with pytest.raises(CheckpointError, match="No space left"):
+        checkpoints.save(2, small(3), {"recall": 0.5}, force=True, replace=True)
+    assert [path.name for path in folder.iterdir()] == ["2.before"]  # as a kill would leave it
+  with Checkpoints(str(tmp_path), CONFIG, keep=1, best="recall") as checkpoints:
+    assert_same_bits(checkpoints.restore(target_of(small(0))), small(2))
+    assert checkpoints.save(2, small(3), {"recall": 0.5}, force=True, replace=True)
+  assert [path.name for path in folder.iterdir()] == ["2"]
+  with Checkpoints(str(tmp_path), CONFIG, keep=1, best="recall") as checkpoints:
+    assert checkpoints.best == 2
+    assert_same_bits(checkpoints.restore(target_of(small(0))), small(3))
 
 
 def test_the_last_ones_every_so_many_and_the_best_are_kept_across_a_restart(tmp_path: Path) -> None:

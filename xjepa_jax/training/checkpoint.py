@@ -23,6 +23,7 @@ from xjepa_jax.processes import barriers
 from xjepa_jax.training.agreement import first_decides
 from xjepa_jax.training.manifest import write_manifest
 from xjepa_jax.training.preservation import Preservation
+from xjepa_jax.training.replacing import put_aside, settle
 from xjepa_jax.training.set_aside import is_sound, set_aside_damaged, sound_step
 from xjepa_jax.training.structure import structure_differences
 from xjepa_jax.training.workdir import claim_workdir
@@ -73,6 +74,7 @@ class Checkpoints:
     self._saving = -1  # the step being written
     if not read_only:
       first_decides(lambda: claim_workdir(workdir, config))
+      first_decides(lambda: settle(self.directory))
       first_decides(lambda: set_aside_damaged(self.directory))
     with self._in_words("cannot be opened"):
       _use_named_barriers()
@@ -132,7 +134,8 @@ class Checkpoints:
       state: a pytree of arrays.
       metrics: what an evaluation of this state gave.
       force: save although it is not due.
-      replace: delete the checkpoint of this step first, if there is one.
+      replace: save although this step has a checkpoint, which is deleted when the new one is
+        whole.
 
     Returns:
       Whether a save has begun; not if this step has a checkpoint already, unless it is replaced.
@@ -144,12 +147,12 @@ class Checkpoints:
     if there and not replace:
       return False
     with self._writing():
-      if there:
-        self._manager.wait_until_finished()
-        self._manager.delete(step)
-      if not (self._manager.should_save(step) or force):
+      if not (there or self._manager.should_save(step) or force):
         return False
       self._manager.wait_until_finished()
+      if there:
+        first_decides(lambda: put_aside(self.directory, step))
+        self._manager.reload()
       self._saving = step
       return self._manager.save(
         step,
@@ -210,6 +213,8 @@ class Checkpoints:
     """Waits as `wait` does, and ends the threads of the background."""
     try:
       self.wait()
+      if barriers.is_first() and not self._read_only:
+        settle(self.directory)
     finally:
       self._manager.close()
 
