@@ -4,7 +4,8 @@
 # example, of which `create` and `watch` cost:
 #   launch/tpu_queued_resources.sh create --name my-run --zone us-east5-b --accelerator v6e-16 --slices 2 --spot
 #   launch/tpu_queued_resources.sh watch  --name my-run --zone us-east5-b --accelerator v6e-16 --slices 2 --spot \
-#     --shared 10.0.0.2:/runs -- --config=configs/optical_sar.py:large
+#     --shared 10.0.0.2:/runs -- --config=configs/optical_sar.py:large \
+#     --config.data.simulate=0 --config.data.directories="('gs://my-bucket/pairs',)"
 #   launch/tpu_queued_resources.sh --delete --name my-run --zone us-east5-b
 #
 #   create               ask for the slices; they are billed from when they are there until they are deleted
@@ -97,15 +98,16 @@ delete() {
   queued delete "$name" --force --quiet
 }
 
+# One attempt. What fails is tried again at the next look, by the state that it left.
 ask_again() {
   ((recreate > 0)) || die "'$name' was taken away too often; see --recreate."
-  recreate=$((recreate - 1))
-  say "'$name' was taken away ($1); asking for it again, $recreate times are left"
-  delete
-  until create; do
-    say "not asked for; trying again"
-    sleep "$poll"
-  done
+  taken=1
+  if [[ $1 ]]; then
+    say "'$name' was taken away ($1); asking for it again, $((recreate - 1)) times are left"
+    queued delete "$name" --force --quiet || { say "not deleted; trying again" && return; }
+  fi
+  create || { say "not asked for; trying again" && return; }
+  taken="" recreate=$((recreate - 1))
 }
 
 # What the first worker is doing; UNKNOWN if it cannot be asked just now.
@@ -135,12 +137,12 @@ attend() {
 }
 
 watch() {
-  local request
+  local request taken=""
   say "This costs: when '$name' is taken away, it is asked for again, at most $recreate times."
   while true; do
     request=$(request_state) || request=UNKNOWN
     case $request in
-      "") die "there is no '$name' in $zone; 'create' it first." ;;
+      "") if [[ $taken ]]; then ask_again ""; else die "there is no '$name' in $zone; 'create' it first."; fi ;;
       ACTIVE) attend || break ;;
       SUSPENDED | FAILED) ask_again "$request" ;;
       *) say "'$name' is $request" ;;

@@ -4,8 +4,9 @@
 # example, of which only `create` costs:
 #   launch/tpu_vm.sh create  --name my-run --zone us-east5-b --accelerator v6e-16
 #   launch/tpu_vm.sh install --name my-run --zone us-east5-b
-#   launch/tpu_vm.sh run     --name my-run --zone us-east5-b --shared gs://my-bucket \
-#     -- --config=configs/optical_sar.py:base
+#   launch/tpu_vm.sh run     --name my-run --zone us-east5-b --shared 10.0.0.2:/runs \
+#     -- --config=configs/optical_sar.py:base --config.data.simulate=0 \
+#     --config.data.directories="('gs://my-bucket/pairs',)"
 #   launch/tpu_vm.sh tail    --name my-run --zone us-east5-b
 #   launch/tpu_vm.sh --delete --name my-run --zone us-east5-b
 #

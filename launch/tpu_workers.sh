@@ -4,6 +4,9 @@
 # shellcheck disable=SC2154
 
 ARCHIVE=build/launch/xjepa_jax.tar.gz
+# A run reads its code as long as it lasts.
+NOT_RUNNING="if bash xjepa_jax/launch/worker/training.sh state 2>/dev/null | grep -qx RUNNING; then \
+echo 'error: a training runs here from the code that would be replaced; stop it first' >&2; exit 1; fi"
 
 # The commit that is checked out goes to every worker: no repository has to be reachable from there.
 install_on_workers() {
@@ -13,7 +16,7 @@ install_on_workers() {
   mkdir -p "$ROOT/$(dirname "$ARCHIVE")"
   run git -C "$ROOT" archive --format=tar.gz "--output=$ROOT/$ARCHIVE" HEAD
   copy_to_workers "$ROOT/$ARCHIVE"
-  on_workers "rm -rf xjepa_jax && mkdir xjepa_jax && tar -xzf $(basename "$ARCHIVE") -C xjepa_jax && \
+  on_workers "$NOT_RUNNING && rm -rf xjepa_jax && mkdir xjepa_jax && tar -xzf $(basename "$ARCHIVE") -C xjepa_jax && \
 bash xjepa_jax/launch/worker/install.sh tpu" all all
 }
 

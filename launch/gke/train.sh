@@ -4,7 +4,8 @@
 # example, of which `create` costs where the cluster makes nodes by itself:
 #   launch/gke/train.sh image  --devices tpu --image us-docker.pkg.dev/my-project/my-images/xjepa_jax:1
 #   launch/gke/train.sh create --name my-run --devices tpu --accelerator tpu-v6e-slice --topology 4x4 --slices 2 \
-#     --image us-docker.pkg.dev/my-project/my-images/xjepa_jax:1 --claim my-share -- --config=configs/optical_sar.py:base
+#     --image us-docker.pkg.dev/my-project/my-images/xjepa_jax:1 --claim my-share -- --config=configs/optical_sar.py:base \
+#     --config.data.simulate=0 --config.data.directories="('gs://my-bucket/pairs',)"
 #   launch/gke/train.sh tail   --name my-run
 #   launch/gke/train.sh --delete --name my-run
 #

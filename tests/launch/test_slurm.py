@@ -134,13 +134,15 @@ def test_what_sbatch_is_asked(stand_ins: StandIns) -> None:
   train = ("--", "--config=a.py", "--x=('b c',)")
   asked = stand_ins.run(
     "slurm/train.sbatch",
-    *("--name", "my-run", "--nodes", "2", "--gpus=4", "--sbatch=--partition=gpu", *train),
+    *("--name", "my-run", "--nodes", "2", "--gpus=4", "--cpus", "12"),
+    *("--sbatch=--partition=gpu", *train),
     PYTHON="python3.12",
   )
   assert asked.calls == [
     [
       *["sbatch", "--job-name=my-run", f"--chdir={ROOT}", "--export=ALL,PYTHON=python3.12"],
-      *["--nodes=2", "--gpus-per-node=4", "--ntasks-per-node=4", "--partition=gpu", str(SCRIPT)],
+      *["--nodes=2", "--gpus-per-node=4", "--ntasks-per-node=4", "--cpus-per-task=12"],
+      *["--partition=gpu", str(SCRIPT)],
       *["--config=a.py", "--x=('b c',)", "--workdir=runs/my-run"],
     ]
   ]

@@ -17,7 +17,7 @@ CREATE = [
   *["--node-count=2", "--node-prefix=my-run", "--spot", ZONE],
 ]
 DELETE = [*QUEUED, "delete", "my-run", "--force", "--quiet", ZONE]
-STATE = "training.sh state"
+STATE = "training.sh state 2>/dev/null || echo NONE"
 
 
 def requests(state: str) -> tuple[str, str, int]:
@@ -92,7 +92,6 @@ def test_watch_installs_starts_and_ends_with_the_run(stand_ins: StandIns) -> Non
 def test_watch_asks_again_after_a_preemption_and_goes_on(stand_ins: StandIns) -> None:
   stand_ins.answer(
     requests("SUSPENDED"),
-    requests("SUSPENDED"),
     requests("ACTIVE"),
     (STATE, "NONE\n", 0),
     requests("ACTIVE"),
@@ -102,11 +101,33 @@ def test_watch_asks_again_after_a_preemption_and_goes_on(stand_ins: StandIns) ->
   watched = stand_ins.run("tpu_queued_resources.sh", *WATCH, "--then-delete", *TRAIN)
   assert watched.status == 0, watched.errors
   assert verbs(watched.calls) == [
-    *["list", "list", "delete", "create"],
+    *["list", "delete", "create"],
     *["list", "ask", "scp", "install", "start", "list", "ask"],
     *["list", "delete"],
   ]
   assert DELETE in watched.calls and CREATE in watched.calls
+
+
+def test_watch_goes_on_where_deleting_or_asking_again_fails_for_a_moment(
+  stand_ins: StandIns,
+) -> None:
+  gone = ("queued-resources list", "other\tACTIVE\n", 0)
+  stand_ins.answer(
+    requests("SUSPENDED"),
+    ("queued-resources delete", "", 1),
+    requests("SUSPENDED"),
+    ("queued-resources create", "", 1),
+    gone,
+    ("queued-resources create", "", 1),  # but it was heard
+    requests("ACTIVE"),
+    (STATE, "DONE\n", 0),
+  )
+  watched = stand_ins.run("tpu_queued_resources.sh", *WATCH, *TRAIN)
+  assert watched.status == 0, watched.errors
+  assert verbs(watched.calls) == [
+    *["list", "delete", "list", "delete", "create", "list", "create"],
+    *["list", "ask"],
+  ]
 
 
 def test_watch_starts_again_what_was_stopped_and_waits_where_it_gets_no_answer(

@@ -12,13 +12,13 @@ and on nothing else.
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Generator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from xjepa_jax.data.batch_source import Batch, BatchSource
+from xjepa_jax.data.cores import usable_cores
 from xjepa_jax.data.dataset import PairDataset
 from xjepa_jax.data.order import Order
 from xjepa_jax.errors import DatasetError
@@ -52,9 +52,9 @@ class Reading:
 
     Args:
       batch_bytes: of one batch of this process.
-      cores: of this machine; None looks.
+      cores: None takes those that this process may use.
     """
-    cores = cores or os.cpu_count() or 2
+    cores = cores or usable_cores()
     fit = max(_PREFETCH_BYTES // max(batch_bytes, 1), 2)
     threads = int(min(max(cores // 2, 2), cores, _MOST_THREADS, fit))
     return cls(threads=threads, prefetch=int(min(2 * threads, fit)))

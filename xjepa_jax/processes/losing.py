@@ -35,7 +35,8 @@ def notice_losses(workdir: str, lost_seconds: float) -> None:
   """Ends this process with status 13 and one line when another is lost.
 
   A killed process is noticed within `lost_seconds`, usually half of it, and the first one at once.
-  From here on what libraries in C and C++ print goes to `workdir`/native-process-I.log.
+  From here on what libraries in C and C++ print goes to `workdir`/native-process-I.log;
+  that of the start before is native-process-I.1.log.
 
   Args:
     workdir: of the run; "" keeps no log.
@@ -93,6 +94,8 @@ def _native_log(workdir: str) -> int:
     if not workdir or "://" in workdir:
       raise OSError("no directory of this machine")
     os.makedirs(workdir, exist_ok=True)
+    with contextlib.suppress(FileNotFoundError):  # of the start before, which may have hung
+      os.replace(path, os.path.join(workdir, f"native-process-{process()}.1.log"))
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o644)
   except OSError:  # what is wrong with the directory is told by those who write the run into it
     with tempfile.TemporaryFile() as file:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import os
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -15,6 +14,7 @@ from jax.sharding import Mesh
 
 from xjepa_jax.config import Config, parse_bands, parse_routes
 from xjepa_jax.data.batch_source import Batch, SensorSlot
+from xjepa_jax.data.cores import usable_cores
 from xjepa_jax.data.dataset import PairDataset
 from xjepa_jax.data.pipeline import Pipeline, Reading
 from xjepa_jax.errors import ConfigError
@@ -295,7 +295,7 @@ def _reading(config: Config) -> Reading | None:
   data = config.data
   if not (data.threads or data.prefetch):
     return None
-  threads = data.threads or min(os.cpu_count() or 1, 2)
+  threads = data.threads or min(usable_cores(), 2)
   return Reading(threads=threads, prefetch=data.prefetch or 2 * threads)
 
 

@@ -8,6 +8,7 @@ import jax
 
 from xjepa_jax.config import Config
 from xjepa_jax.data import storage
+from xjepa_jax.data.cores import usable_cores
 from xjepa_jax.data.description import INFO_FILE
 from xjepa_jax.data.import_plan import plan_import
 from xjepa_jax.data.simulate import simulated_archive
@@ -73,4 +74,4 @@ def _simulate(config: Config, directory: str) -> None:
     return
   say(f"Simulating {config.data.simulate:,} pairs into {directory}")
   plan = plan_import(simulated_archive(config.data.simulate), _SHARD_BYTES, "bytes")
-  write_dataset(plan, directory, os.cpu_count() or 1, resume=os.path.isdir(directory))
+  write_dataset(plan, directory, usable_cores(), resume=os.path.isdir(directory))

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 
 from xjepa_jax.data.archive import Archive, Skip
+from xjepa_jax.data.cores import usable_cores
 from xjepa_jax.data.import_plan import ImportPlan, plan_import
 from xjepa_jax.data.writer import SKIPPED_FILE, ImportSummary, check_free, write_dataset
 from xjepa_jax.errors import DataError, XJepaError
@@ -20,7 +21,7 @@ _SHOWN = 5  # skipped pairs shown in the summary; all are in skipped.csv
 def add_output_arguments(parser: argparse.ArgumentParser) -> None:
   """Options of everything that writes a data set."""
   parser.add_argument("--out", required=True, help="directory of the data set to be written")
-  parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes")
+  parser.add_argument("--workers", type=int, default=usable_cores(), help="processes")
   parser.add_argument("--encoding", choices=("bytes", "zlib"), default="bytes")
   parser.add_argument("--shard-mb", type=float, default=128, help="target size of a shard, MB")
   parser.add_argument("--seed", type=int, default=0, help="of whatever is drawn, such as splits")

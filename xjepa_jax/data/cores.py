@@ -1,0 +1,12 @@
+"""How many cores this process may use, which on a cluster is fewer than the machine has."""
+
+from __future__ import annotations
+
+import os
+
+
+def usable_cores() -> int:
+  """Those that it is bound to, where the system tells; else all."""
+  if hasattr(os, "sched_getaffinity"):
+    return len(os.sched_getaffinity(0))
+  return os.cpu_count() or 1
