@@ -117,6 +117,7 @@ def test_a_description_has_each_measure_of_the_scenes_that_are_there() -> None:
   predictions = {
     "a->b": (tokens, tokens, np.zeros((3, 4), int)),
     "b->a": (tokens, tokens, np.arange(12).reshape(3, 4)),
+    "b->b": (tokens[:0], tokens[:0], np.zeros((0, 4), int)),
   }
   got = geometry.describe_geometry(descriptors, present, predictions)
   assert set(got) == {

@@ -24,7 +24,8 @@ from xjepa_jax.retrieval.row import Measures, measure
 from xjepa_jax.retrieval.scene_vectors import SceneVectors
 from xjepa_jax.retrieval.statistics_baseline import FITTED_PAIRS, as_vectors
 from xjepa_jax.sensors import Sensor
-from xjepa_jax.training.experiment import Experiment, open_split
+from xjepa_jax.training.experiment import Experiment
+from xjepa_jax.training.splits import open_split, shares
 
 _MOST_BANDS = (
   3  # of a sensor in mutual information: its time grows with the product of two sensors'
@@ -60,7 +61,9 @@ def _information_rows(
 ) -> list[Row]:
   """Of every direction across sensors, on the pairs that have both."""
   rows = []
-  for (a, b), similarity in _shared_information(experiment, protocol.archive).items():
+  for (a, b), similarity in _shared_information(
+    experiment, protocol.archive, len(tested.ids)
+  ).items():
     both = np.flatnonzero(tested.present[a] & tested.present[b])
     direction = Direction(a, b, both, both, protocol.leave_out)
     if not direction.located and labels is None:
@@ -92,7 +95,7 @@ def measured(
   of: Callable[[str, np.ndarray], np.ndarray],
   named: bool = True,
 ) -> SceneVectors:
-  """Measures the first pairs of a split, a batch at a time.
+  """Measures the first pairs of a split, a batch at a time; of each data set its share.
 
   Args:
     experiment: where they are, and which bands of them count.
@@ -107,15 +110,13 @@ def measured(
   ids: list[str] = []
   labels: list[tuple[str, ...]] = []
   parts = []
-  for dataset, batch in _batches(experiment, split):
-    rows = np.flatnonzero(batch["valid"])[: most - len(ids)]
+  for dataset, batch, left in _batches(experiment, split, most):
+    rows = np.flatnonzero(batch["valid"])[:left]
     values = {key: of(key, each[rows]) for key, each in batch["values"].items()}
     parts.append((values, {key: each[rows] for key, each in batch["present"].items()}))
     pairs = [dataset[int(number)] if named else None for number in batch["record"][rows]]
     ids += ["" if pair is None else pair.pair_id for pair in pairs]
     labels += [() if pair is None else pair.labels for pair in pairs]
-    if len(ids) >= most:
-      break
   values, present = jax.tree.map(lambda *each: np.concatenate(each), *parts)
   return SceneVectors(tuple(ids), np.full(len(ids), split, object), tuple(labels), present, values)
 
@@ -132,32 +133,39 @@ def _joined(parts: Sequence[SceneVectors]) -> SceneVectors:
   )
 
 
-def _batches(experiment: Experiment, split: str) -> Iterator[tuple[PairDataset, dict[str, Any]]]:
-  """All pairs of a split on the host, with the bands that the model sees."""
+def _batches(
+  experiment: Experiment, split: str, most: int
+) -> Iterator[tuple[PairDataset, dict[str, Any], int]]:
+  """A split on the host, with the bands that the model sees, and how many pairs may be taken."""
   bands = parse_bands(experiment.config.data.bands)
-  for dataset in open_split(experiment.config, split):
+  datasets = open_split(experiment.config, split)
+  for dataset, left in zip(datasets, shares(experiment.config, split, most), strict=True):
     held = tuple(key for key in experiment.inputs if key in dataset.format.sensors)
     chosen = {key: names for key, names in bands.items() if key in held}
     with (
       Pipeline(dataset, _BATCH, shuffle=False, once=True, bands=chosen, sensors=held) as pipeline,
       contextlib.closing(pipeline.batches()) as batches,  # its reading threads end with it
     ):
-      for _, batch in batches:
+      for _, batch in batches if left else ():
         for key in set(experiment.inputs) - set(held):
           slot = experiment.slots[key]
           batch["values"][key] = np.zeros((_BATCH, *slot.shape), slot.sensor.dtype)
           batch["present"][key] = np.zeros(_BATCH, bool)
-        yield dataset, batch
+        yield dataset, batch, left
+        left -= len(batch["valid"])
+        if left <= 0:
+          break
 
 
 def _statistics(sensors: Mapping[str, Sensor]) -> Callable[[str, np.ndarray], np.ndarray]:
   return lambda key, stored: image_statistics.image_statistics(sensors[key], stored)
 
 
-def _shared_information(experiment: Experiment, split: str) -> dict[tuple[str, str], np.ndarray]:
-  """(a, b) -> (P, P) mutual information of the P pairs with both sensors, if on one grid."""
+def _shared_information(
+  experiment: Experiment, split: str, most: int
+) -> dict[tuple[str, str], np.ndarray]:
+  """(a, b) -> (P, P) mutual information of the P of so many pairs with both, if on one grid."""
   sensors = {key: given.sensor for key, given in experiment.inputs.items()}
-  most = experiment.config.evaluation.mutual_information
   stored = measured(experiment, split, most, lambda _, values: values, False)
   found: dict[tuple[str, str], np.ndarray] = {}
   for a, b in itertools.combinations(sensors, 2):

@@ -12,10 +12,12 @@ import numpy as np
 from xjepa_jax.data.batch_source import Batch
 from xjepa_jax.data.dataset import PairDataset
 from xjepa_jax.model.crossing import predicted_descriptors
+from xjepa_jax.model.placing import on_mesh
 from xjepa_jax.processes import watchdog
 from xjepa_jax.retrieval.relevance import label_sets
 from xjepa_jax.training.experiment import Experiment
 from xjepa_jax.training.mesh import batch_sharding, replicated
+from xjepa_jax.training.splits import shares
 from xjepa_jax.training.step import plain_images
 from xjepa_jax.training.target import find_target
 
@@ -59,6 +61,8 @@ def describe_split(
 ) -> Described:
   """Describes at most `most` pairs of a split, the first ones or, shuffled, any.
 
+  Of several data sets each gives its share, see `training.splits.shares`.
+
   Args:
     experiment: what describes them, and where they are.
     encoder: parameters of an encoder, trained or averaged.
@@ -70,16 +74,17 @@ def describe_split(
   """
   parts: list[Batch] = []
   names: list[tuple[str, tuple[str, ...]]] = []
-  for dataset, batch in _batches(experiment, split, most, shuffle):
+  for dataset, batch, left in _batches(experiment, split, most, shuffle):
     found = jax.device_get((describe or experiment.describe)(encoder, batch))
-    part = jax.tree.map(lambda rows, valid=found["valid"]: rows[valid], found)
+    chosen = np.flatnonzero(found["valid"])[:left]
+    part = jax.tree.map(lambda rows, chosen=chosen: rows[chosen], found)
     parts.append(part)
     if named:
       names += [_names(dataset, int(record)) for record in part["record"]]
-  joined = jax.tree.map(lambda *rows: np.concatenate(rows)[:most], *parts)
+  joined = jax.tree.map(lambda *rows: np.concatenate(rows), *parts)
   return Described(
-    pair_ids=tuple(name for name, _ in names[:most]),
-    labels=tuple(labels for _, labels in names[:most]),
+    pair_ids=tuple(name for name, _ in names),
+    labels=tuple(labels for _, labels in names),
     present=joined["present"],
     descriptors=joined["descriptors"],
     predicted=joined.get("predicted", {}),
@@ -112,7 +117,7 @@ def predicting(experiment: Experiment, predictor: Any) -> Describe:
 
   shardings = jax.tree.map(lambda leaf: leaf.sharding, experiment.abstract_state())
   run = jax.jit(
-    described,
+    on_mesh(described, experiment.mesh.abstract_mesh),
     in_shardings=(
       find_target(shardings.opt_state),
       shardings.params["predictor"],
@@ -182,17 +187,15 @@ def _unit(values: np.ndarray) -> np.ndarray:
 
 def _batches(
   experiment: Experiment, split: str, most: int, shuffle: bool
-) -> Iterator[tuple[PairDataset, Batch]]:
-  """Batches of all data sets one after another, no more than hold `most` pairs."""
-  left = most
-  for dataset, batches in experiment.passes(split, shuffle):
-    if left <= 0:
-      break
-    for batch in batches:
+) -> Iterator[tuple[PairDataset, Batch, int]]:
+  """Batches of all data sets one after another, and how many pairs of each may still be taken."""
+  left = shares(experiment.config, split, most)
+  for number, (dataset, batches) in enumerate(experiment.passes(split, shuffle)):
+    for batch in batches if left[number] else ():
       watchdog.advanced()
-      yield dataset, batch
-      left -= len(batch["valid"])
-      if left <= 0:
+      yield dataset, batch, left[number]
+      left[number] -= len(batch["valid"])
+      if left[number] <= 0:
         break
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -194,13 +195,21 @@ def _remembered(row: Mapping[str, float], dimensions: int) -> Measurement | None
 def _predictions(
   experiment: Experiment, state: TrainState, split: str
 ) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
-  """route -> predicted and target tokens and their places, of a batch's first under one mask."""
+  """route -> predicted and target tokens and their places, of a batch's first under one mask.
+
+  Of the first batch of the first data set that has the route's sensors in it.
+  """
+  seen: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
+  target = find_target(state.opt_state)
   for _, batches in experiment.passes(split):
-    for batch in batches:
-      target = find_target(state.opt_state)
+    for batch in itertools.islice(batches, 1):
       found = experiment.predict(state.params, target, device_batch(batch))
-      return _seen_predictions(jax.device_get(found))
-  return {}
+      for route, arrays in _seen_predictions(jax.device_get(found)).items():
+        if not len(seen.get(route, ((),))[0]):
+          seen[route] = arrays
+    if all(len(predicted) for predicted, _, _ in seen.values()):
+      break
+  return seen
 
 
 def _seen_predictions(outputs: Any) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:

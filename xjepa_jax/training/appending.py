@@ -1,4 +1,4 @@
-"""Bytes at the end of a file, on disk when the call returns, or an error that names the file."""
+"""Bytes at the end of a file: given to the system when the call returns, or an error names it."""
 
 from __future__ import annotations
 

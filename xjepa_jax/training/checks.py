@@ -48,9 +48,11 @@ def check_splits(config: Config) -> None:
   Raises:
     ConfigError, DatasetError: a split or a sensor is not there.
   """
-  splits = {"data.train": config.data.train, "data.test": config.data.test}
-  if config.evaluation.every:
-    splits["data.validation"] = config.data.validation
+  splits = {
+    "data.train": config.data.train,
+    "data.test": config.data.test,
+    "data.validation": config.data.validation,  # of which confidence is learnt at the end
+  }
   for key, split in splits.items():
     try:
       datasets = open_split(config, split)

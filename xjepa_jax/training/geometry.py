@@ -180,6 +180,8 @@ def positional_collapse(predicted: np.ndarray, target: np.ndarray, positions: np
     From -2 to 2; NaN if no position was drawn in two samples.
   """
   samples, tokens, width = predicted.shape
+  if not samples:
+    return math.nan
   guess = normalised(predicted).reshape(-1, width)
   truth = normalised(target).reshape(-1, width)
   _, place = np.unique(positions, return_inverse=True)

@@ -26,3 +26,28 @@ def open_split(config: Config, split: str) -> list[PairDataset]:
   return [
     PairDataset(each, split, config.data.verify, bad_records) for each in config.data.directories
   ]
+
+
+def shares(config: Config, split: str, most: int) -> list[int]:
+  """How many pairs of a split each data set gives where at most `most` are looked at.
+
+  The same of each, or all where it has fewer: so every archive is among them, and every sensor,
+  whichever comes first.
+
+  Args:
+    config: names the data sets.
+    split: of them.
+    most: pairs of all together.
+
+  Returns:
+    One number a data set; together `most`, or all there are.
+  """
+  sizes = []
+  for dataset in open_split(config, split):
+    with dataset:
+      sizes.append(len(dataset))
+  given, left = [0] * len(sizes), most
+  for done, number in enumerate(sorted(range(len(sizes)), key=sizes.__getitem__)):
+    given[number] = min(sizes[number], left // (len(sizes) - done))
+    left -= given[number]
+  return given
