@@ -36,8 +36,8 @@ def test_install_sends_the_commit_to_all_workers(stand_ins: StandIns) -> None:
   unpack = (
     "if bash xjepa_jax/launch/worker/training.sh state 2>/dev/null | grep -qx RUNNING; then "
     "echo 'error: a training runs here from the code that would be replaced; stop it first' >&2; "
-    "exit 1; fi && rm -rf xjepa_jax && mkdir xjepa_jax && tar -xzf xjepa_jax.tar.gz -C xjepa_jax && "
-    "bash xjepa_jax/launch/worker/install.sh tpu"
+    "exit 1; fi && rm -rf xjepa_jax && mkdir xjepa_jax && "
+    "tar -xzf xjepa_jax.tar.gz -C xjepa_jax && bash xjepa_jax/launch/worker/install.sh tpu"
   )
   assert installed.calls == [
     ["git", "-C", str(ROOT), "status", "--porcelain", "--untracked-files=no"],

@@ -201,6 +201,21 @@ def test_another_mesh_continues_and_a_step_that_hangs_ends_with_the_stacks_of_al
   assert_as_alone(run.workdir, alone, max(losses(run.workdir)))
 
 
+@pytest.mark.parametrize("process", [0, 1])
+def test_a_process_that_the_others_do_not_join_says_so_in_one_line(
+  process: int, simulated: str, compiled: str, tmp_path: Path
+) -> None:
+  with running(tmp_path, simulated, compiled, 2, "--config.processes.join_seconds=5") as run:
+    run.processes[1 - process].kill()
+    assert run.statuses()[process] == 13
+    said = run.text(process)
+  assert re.fullmatch(
+    rf"error: process {process} of 2 could not join the others within 5 s \(told by the flags; "
+    r"coordinator 127\.0\.0\.1:\d+.*\)\. Start all of them, .*\n",
+    said,
+  ), said
+
+
 def test_an_error_that_all_processes_make_is_told_by_the_first(
   simulated: str, compiled: str, tmp_path: Path
 ) -> None:

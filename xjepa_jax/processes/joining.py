@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from xjepa_jax.errors import ConfigError, LostError
+from xjepa_jax.processes import losing
 
 # Cloud TPU's newer images block 8482, which is JAX's own choice.
 PORT = 8476
@@ -95,26 +96,31 @@ def join(found: Asked, join_seconds: int, lost_seconds: int) -> None:
   # SIGTERM is `stopping`'s: JAX's service would take it away from it.
   jax.config.update("jax_enable_preemption_service", False)
   try:
-    jax.distributed.initialize(
-      found.coordinator,
-      found.processes,
-      found.process,
-      cluster_detection_method=found.method,
-      initialization_timeout=join_seconds,
-      heartbeat_timeout_seconds=lost_seconds,
-      shutdown_timeout_seconds=_SHUTDOWN_SECONDS,
-    )
+    with losing.not_aborted(_not_joined(found, join_seconds)):
+      jax.distributed.initialize(
+        found.coordinator,
+        found.processes,
+        found.process,
+        cluster_detection_method=found.method,
+        initialization_timeout=join_seconds,
+        heartbeat_timeout_seconds=lost_seconds,
+        shutdown_timeout_seconds=_SHUTDOWN_SECONDS,
+      )
   except Exception as error:  # of gRPC, of a resolver, of a metadata server
     if found.by == "Cloud TPU" and not jax.distributed.is_initialized() and _is_alone(error):
       return
-    which = "" if found.process is None else f" {found.process} of {found.processes}"
-    raise LostError(
-      f"process{which} could not join the others within {join_seconds} s (told by {found.by}; "
-      f"coordinator {found.coordinator or 'found by JAX'}; "
-      f"{(str(error).splitlines() or [''])[0][:200]}). Start all of them, with the same number of "
-      "processes and a coordinator whose port they can all reach; processes.join_seconds is the "
-      "time they have."
-    ) from error
+    why = (str(error).splitlines() or [""])[0][:200]
+    raise LostError(_not_joined(found, join_seconds, why)) from error
+
+
+def _not_joined(found: Asked, join_seconds: int, why: str = "") -> str:
+  which = "" if found.process is None else f" {found.process} of {found.processes}"
+  return (
+    f"process{which} could not join the others within {join_seconds} s (told by {found.by}; "
+    f"coordinator {found.coordinator or 'found by JAX'}{'; ' if why else ''}{why}). Start all of "
+    "them, with the same number of processes and a coordinator whose port they can all reach; "
+    "processes.join_seconds is the time they have."
+  )
 
 
 def leave() -> None:

@@ -18,6 +18,7 @@ import re
 import signal
 import sys
 import tempfile
+from collections.abc import Callable, Iterator
 from typing import Any, TextIO
 
 from xjepa_jax.processes import ending
@@ -29,6 +30,30 @@ _SILENT = re.compile(r"stopped sending heartbeats\):\s*([\d,\s]+)")
 _TAIL = 20_000  # bytes of an unexpected abort that are shown
 _HANDLER = ctypes.CFUNCTYPE(None, ctypes.c_int)
 _kept: list[Any] = []  # a handler that is collected crashes
+
+
+@contextlib.contextmanager
+def not_aborted(said: str) -> Iterator[None]:
+  """While processes join: where JAX would abort this one, it ends with status 13 and one line.
+
+  Args:
+    said: the line.
+  """
+  stderr = os.dup(2)
+
+  def handle(number: int) -> None:
+    os.write(stderr, f"error: {said}\n".encode())
+    os._exit(ending.LOST)
+
+  with tempfile.TemporaryFile() as hidden:  # of C++, a stack
+    os.dup2(hidden.fileno(), 2)
+    before = _on_abort(handle)
+    try:
+      yield
+    finally:
+      _signal()(signal.SIGABRT, ctypes.cast(before or 0, _HANDLER))
+      os.dup2(stderr, 2)
+      os.close(stderr)
 
 
 def notice_losses(workdir: str, lost_seconds: float) -> None:
@@ -58,11 +83,22 @@ def notice_losses(workdir: str, lost_seconds: float) -> None:
     note_end(status)
     os._exit(status)
 
+  _on_abort(handle)
+
+
+def _on_abort(handle: Callable[[int], None]) -> int | None:
+  """Has SIGABRT handled by a function; the address of what did before."""
   handler = _HANDLER(handle)
   _kept.append(handler)
-  library = ctypes.CDLL(None)
-  library.signal.argtypes, library.signal.restype = [ctypes.c_int, _HANDLER], ctypes.c_void_p
-  library.signal(signal.SIGABRT, handler)
+  before: int | None = _signal()(signal.SIGABRT, handler)
+  return before
+
+
+def _signal() -> Any:
+  """C's own: Python's handlers run when C++ has returned, which it does not from an abort."""
+  function = ctypes.CDLL(None).signal
+  function.argtypes, function.restype = [ctypes.c_int, _HANDLER], ctypes.c_void_p
+  return function
 
 
 def _verdict(native: str, workdir: str, lost_seconds: float) -> tuple[int, str]:
