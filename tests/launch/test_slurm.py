@@ -47,7 +47,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 def submit(cluster: Cluster, name: str, *arguments: str, **environment: str) -> str:
   """The job's number."""
   output = f"--sbatch=--output={cluster.folder}/{name}.out"
-  options = ("--name", name, "--tasks", "2", output, "--sbatch=--parsable")
+  options = ("--name", name, "--tasks", "2", "--cpus", "1", output, "--sbatch=--parsable")
   words = ("bash", str(SCRIPT), *options, "--", *arguments)
   return cluster.call(*words, **environment).strip()
 
