@@ -48,7 +48,9 @@ def run(args: argparse.Namespace, work: str) -> dict[str, Any]:
     "machine": described,
     "sizes": sizes,
     "first": [] if "first" in args.skip else measure_first(size, work),
-    "unroll": [] if "unroll" in args.skip else measure_unroll(size, work, best, args.seconds),
+    "unroll": []
+    if "unroll" in args.skip
+    else measure_unroll(size, work, best, args.rounds, args.seconds),
     "parts": {} if "parts" in args.skip else measure_parts(args.sizes, work),
   }
 
@@ -135,15 +137,25 @@ def measure_first(size: str, work: str) -> list[dict[str, Any]]:
 
 
 def measure_unroll(
-  size: str, work: str, best: Mapping[str, Any], seconds: float
+  size: str, work: str, best: Mapping[str, Any], rounds: int, seconds: float
 ) -> list[dict[str, Any]]:
-  """Speed and compilation with more layers in a turn of the scan."""
-  rows = []
+  """Compilation with more layers in a turn of the scan, and speed, for which all take turns."""
+  rows: list[dict[str, Any]] = []
   for unroll in _UNROLLED:
-    options = {**best, "unroll": unroll, "cache": False}
-    found = measure(size, work, "ours", options, seconds)
-    rows.append({"unroll": unroll, "batch": SHAPES[size].batch, **found})
-    working.say(f"{size}, unroll {unroll}: {found['pairs'] / found['seconds']:.2f} pairs/s")
+    options = {**best, "unroll": unroll}
+    first = measure(size, work, "ours", {**options, "cache": False}, least=0)
+    rows.append({"unroll": unroll, "options": options, "first": first, "rounds": []})
+  for number in range(rounds):
+    for row in rows:
+      found = measure(size, work, "ours", row["options"], seconds)
+      row["rounds"].append(found)
+      rate = found["pairs"] / found["seconds"]
+      working.say(
+        f"{size}, round {number + 1} of {rounds}, unroll {row['unroll']}: {rate:.2f} pairs/s"
+      )
+  for row in rows:
+    flops = row["first"]["flops"]
+    row["summary"] = step_report.summarise(row["rounds"], flops, SHAPES[size].batch)
   return rows
 
 

@@ -109,14 +109,17 @@ def _first(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 
 
 def _unroll(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-  yield "| `model.unroll` | pairs/s | CPU s a step | trace and compile s | temporary MB |"
-  yield "|---|---:|---:|---:|---:|"
+  yield (
+    "| `model.unroll` | pairs/s, median | min | max | CPU s a step | peak resident MB "
+    "| trace and compile s |"
+  )
+  yield "|---|---:|---:|---:|---:|---:|---:|"
   for row in rows:
-    pairs = row["pairs"]
+    found, first = row["summary"], row["first"]
     yield (
-      f"| {row['unroll']} | {pairs / row['seconds']:.2f} "
-      f"| {row['batch'] * row['cpu_seconds'] / pairs:.2f} | {row['trace'] + row['compile']:.1f} "
-      f"| {row['temporary'] / _MB:,.0f} |"
+      f"| {row['unroll']} | {found['median']:.2f} | {found['min']:.2f} | {found['max']:.2f} "
+      f"| {found['cpu_seconds_per_step']:.2f} | {found['resident'] / _MB:,.0f} "
+      f"| {first['trace'] + first['compile']:.1f} |"
     )
 
 
