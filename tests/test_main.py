@@ -387,11 +387,21 @@ def test_values_that_do_not_go_together_are_refused_before_anything_is_written(
   assert not (workdir / "config.json").exists()
 
 
-def test_a_split_that_an_import_left_empty_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+  ("split", "every"),
+  [("test", 10), ("validation", 10), ("validation", 0)],
+  ids=["test", "validation", "validation, never evaluated: confidence is fitted on it"],
+)
+def test_a_split_that_an_import_left_empty_is_refused_before_anything_is_written(
+  tmp_path: Path, split: str, every: int
+) -> None:
   archive = simulated_archive(pairs=20, size=16)
-  directory = write(dataclasses.replace(archive, splits={**archive.splits, "test": []}), tmp_path)
-  with pytest.raises(DatasetError, match="'data.test' is 'test': .*there are train, validation"):
-    run(resolve(get_config(directory)), str(tmp_path / "run"))
+  directory = write(dataclasses.replace(archive, splits={**archive.splits, split: []}), tmp_path)
+  config = changed(resolve(get_config(directory)), evaluation__every=every)
+  left = "train, " + ("validation" if split == "test" else "test")
+  with pytest.raises(DatasetError, match=rf"'data.{split}' is '{split}': .*there are {left}"):
+    run(config, str(tmp_path / "run"))
+  assert not (tmp_path / "run" / "config.json").exists()
 
 
 def write(archive: Archive, folder: Path) -> str:
