@@ -2,7 +2,7 @@
 
   python -m benchmarks.train_step
 
-Takes about twenty minutes on two cores and 6 GB of memory; see README.md for what is measured and
+Takes about half an hour on two cores and 6 GB of memory; see README.md for what is measured and
 how. `--sizes tiny --skip unroll parts` takes about four.
 """
 
