@@ -40,7 +40,9 @@ def experiment(shape: StepShape, directory: str, accumulate: int = 1, **model: A
   config.model.update(
     width=shape.width, depth=shape.depth, attention_heads=shape.heads, patch=shape.patch, **model
   )
-  config.predictor.update(width=shape.predictor_width, depth=shape.predictor_depth)
+  config.predictor.update(
+    width=shape.predictor_width, depth=shape.predictor_depth, attention_heads=shape.heads
+  )
   config.objective = {"latent": {"term": "latent", "distance": "l2"}}
   config.heads = {"semantic": {"pooling": "mean", "size": 16}}  # one there must be
   config.evaluation.head = "semantic"

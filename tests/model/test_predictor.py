@@ -17,6 +17,7 @@ from xjepa_jax.config import PredictorConfig
 from xjepa_jax.errors import ConfigError
 from xjepa_jax.model.positions import coordinates
 from xjepa_jax.model.predictor import PREDICTORS, predictor_spec
+from xjepa_jax.model.presets import SIZES
 from xjepa_jax.model.trunk import Block, BlockSpec, Trunk
 from xjepa_jax.model.xjepa import merge, split
 
@@ -139,11 +140,33 @@ def test_its_parameters_are_float32_whatever_it_computes_in(kind: str) -> None:
   assert {each.dtype for each in found} == {jnp.dtype(jnp.bfloat16)}
 
 
-def test_its_width_is_half_the_encoder_s_and_divides_into_heads() -> None:
+def test_its_width_is_half_the_encoder_s() -> None:
   tiny = BlockSpec(192, 3, attention="cudnn")
   spec = predictor_spec(PredictorConfig(), tiny)
-  assert (spec.width, spec.heads, spec.attention) == (96, 3, "xla")
-  assert predictor_spec(PredictorConfig(width=64, attention_heads=4), tiny).heads == 4
+  assert (spec.width, spec.attention) == (96, "xla")
   for width, heads in ((62, 2), (64, 3)):
     with pytest.raises(ConfigError, match=rf"'predictor\.width' is {width}.*{heads} predictor"):
       predictor_spec(PredictorConfig(width=width, attention_heads=heads), tiny)
+
+
+@pytest.mark.parametrize("encoder_heads", [1, 3, 12])
+@pytest.mark.parametrize(
+  ("width", "heads"),
+  # The widest number of heads that divides the width and leaves each 64 numbers or more.
+  [(8, 1), (60, 1), (64, 1), (96, 1), (128, 2), (196, 2), (200, 2), (320, 5), (384, 6), (512, 8)],
+)
+def test_its_heads_are_64_wide_whatever_the_encoder_s(
+  width: int, heads: int, encoder_heads: int
+) -> None:
+  encoder = BlockSpec(768, encoder_heads)
+  assert predictor_spec(PredictorConfig(width=width), encoder).heads == heads
+  if width % 4 == 0:
+    assert predictor_spec(PredictorConfig(width=width, attention_heads=4), encoder).heads == 4
+
+
+@pytest.mark.parametrize("preset", SIZES)
+def test_every_preset_has_a_predictor(preset: str) -> None:
+  size = SIZES[preset]
+  spec = predictor_spec(PredictorConfig(), BlockSpec(size.width, size.heads))
+  assert spec.width == size.width // 2 and spec.width % spec.heads == 0
+  assert 64 <= spec.width // spec.heads < 128 or spec.heads == 1

@@ -26,7 +26,7 @@ def debug_config(layout: tuple[int, int, int] = (1, 8, 1)) -> Config:
   config.data.image_size = 16
   config.model.update(preset="debug", width=128, patch=4, attention_heads=8)
   config.mask.blocks = 2
-  config.predictor.update(depth=1, width=64)
+  config.predictor.update(depth=1, width=64, attention_heads=8)
   config.heads = ConfigDict({"layout": {"pooling": "grid", "cells": 2, "size": 16}})
   config.objective = ConfigDict({"latent": {}, "vicreg": {"on": "layout"}})
   config.training.update(batch=16, precision="float32")

@@ -24,7 +24,7 @@ def small_config(directory: str) -> ConfigDict:
   config.routes = ("s1->s2", "s2->s2")
   config.model.update(preset="debug", patch=4, attention_heads=8)
   config.mask.update(blocks=2, scale=(0.15, 0.2), context=0.4)
-  config.predictor.depth = 1
+  config.predictor.update(depth=1, attention_heads=8)
   config.heads = ConfigDict({"layout": {"pooling": "grid", "cells": 2, "size": 16}})
   config.objective = ConfigDict({"latent": {}, "vicreg": {"on": "layout"}})
   config.training.update(steps=12, batch=8, precision="float32")

@@ -110,7 +110,7 @@ class PredictorConfig:
   )
   width: int = _key(0, "of a token; 0 is half the encoder's", least=0)
   depth: int = _key(4, "layers", least=1)
-  attention_heads: int = _key(0, "0 is the encoder's", least=0)
+  attention_heads: int = _key(0, "0 is the width over 64, at least 1", least=0)
   queries: int = _key(16, 'shared learnable queries of the kind "queries"', least=1)
 
 

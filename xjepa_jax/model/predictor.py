@@ -21,6 +21,8 @@ from xjepa_jax.model.attention import attend, attend_in_blocks
 from xjepa_jax.model.positions import coordinates, sincos
 from xjepa_jax.model.trunk import Attention, Block, BlockSpec, Mlp, Trunk
 
+HEAD_WIDTH = 64  # of the vision transformers from tiny to large (presets.py)
+
 
 class Embedding(nnx.Module):
   """What all kinds of predictor share: how tokens and queries enter, and predictions leave."""
@@ -182,14 +184,23 @@ PREDICTORS: dict[str, type[NarrowPredictor] | type[QueryPredictor]] = {
 def predictor_spec(config: PredictorConfig, encoder: BlockSpec) -> BlockSpec:
   """What a predictor's layers have in common.
 
+  Its heads are as wide as the vision transformers' whatever the encoder's are: half the width with
+  the encoder's number of heads would leave heads of 32 numbers.
+
   Raises:
     ConfigError: its heads do not divide its width.
   """
-  width = config.width or max(encoder.width // 2 // encoder.heads, 1) * encoder.heads
-  heads = config.attention_heads or encoder.heads
+  width = config.width or max(encoder.width // 8, 1) * 4
+  heads = config.attention_heads or _heads_of(width)
   if width % heads or width % 4:
     raise ConfigError(
       f"config key 'predictor.width' is {width}: it must be a multiple of 4 and of the "
       f"{heads} predictor.attention_heads."
     )
   return dataclasses.replace(encoder, width=width, heads=heads, attention="xla")
+
+
+def _heads_of(width: int) -> int:
+  """As many heads as divide the width, of 64 numbers or a little more; one at least."""
+  most = max(width // HEAD_WIDTH, 1)
+  return next(heads for heads in range(most, 0, -1) if width % heads == 0)
