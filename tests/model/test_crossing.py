@@ -13,13 +13,13 @@ import pytest
 from tests.compiling import compiled
 from tests.model import reference
 from tests.model.test_xjepa import AVERAGE, MODEL, PARAMETERS, SEEN, VALUES
+from xjepa_jax.model.cells import cell_weights
 from xjepa_jax.model.crossing import (
   predicted_descriptors,
   predicted_tokens,
   prediction_blocks,
   trained_share,
 )
-from xjepa_jax.model.heads import cell_of_token
 from xjepa_jax.model.xjepa import merge
 
 
@@ -98,7 +98,7 @@ def test_descriptors_are_pooled_of_what_the_predictor_says_block_by_block(found:
   together, apart = found
   blocks = prediction_blocks((4, 4), trained_share(MODEL))
   heads = reference.wide(AVERAGE["heads"])
-  cell = cell_of_token((4, 4), 2)
+  cell = cell_weights((4, 4), 2).argmax(axis=1)
   for way in ("optical->radar", "radar->optical", "radar->thermal"):
     tokens = np.zeros((3, 16, 16))
     for block, part in zip(blocks, apart[way], strict=True):

@@ -1,4 +1,4 @@
-"""Heads: pooling against brute force, above all which token lies in which cell."""
+"""Heads: pooling and projection against brute force."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from tests.compiling import compiled
 from tests.model import reference
 from tests.model.reference import drawn
 from xjepa_jax.config import HeadConfig
-from xjepa_jax.model.heads import Head, cell_of_token, pool_cells
+from xjepa_jax.model.cells import cell_weights
+from xjepa_jax.model.heads import Head
 from xjepa_jax.model.trunk import BlockSpec
 from xjepa_jax.model.xjepa import merge, split
 
@@ -35,43 +36,12 @@ def described(definition: Any, parameters: Any, tokens: Any, indices: Any = None
   return compiled(lambda p, x: merge(definition, p)(x, indices), parameters, tokens)
 
 
-@pytest.mark.parametrize("grid", [(4, 4), (5, 7), (8, 2), (3, 3)])
-@pytest.mark.parametrize("cells", [1, 2, 3])
-def test_the_cell_of_a_token_is_where_its_upper_left_corner_lies(
-  grid: tuple[int, int], cells: int
-) -> None:
-  expected = []
-  for row in range(grid[0]):
-    for column in range(grid[1]):
-      # The last cell whose upper left corner is not below or right of the token's.
-      down = max(k for k in range(cells) if k * grid[0] <= row * cells)
-      right = max(k for k in range(cells) if k * grid[1] <= column * cells)
-      expected.append(down * cells + right)
-  np.testing.assert_array_equal(cell_of_token(grid, cells), expected)
-
-
-@pytest.mark.parametrize("indices", [None, INDICES])
-def test_a_cell_is_the_mean_of_its_tokens_and_an_empty_one_the_mean_of_all(indices: Any) -> None:
-  cell = cell_of_token(GRID, 3)
-  tokens = TOKENS if indices is None else SOME
-  found = compiled(lambda x: pool_cells(x, cell, indices, 9), tokens)
-  empty = 0
-  for sample in range(3):
-    places = np.arange(24) if indices is None else indices[sample]
-    for number in range(9):
-      inside = [tokens[sample, i] for i, place in enumerate(places) if cell[place] == number]
-      empty += not inside
-      expected = np.mean(inside or tokens[sample], axis=0)
-      np.testing.assert_allclose(found[sample, number], expected, atol=1e-6)
-  assert (empty > 0) == (indices is not None)
-
-
 @pytest.mark.parametrize("hidden", [0, 10])
 def test_a_grid_head_projects_each_cell_alike_and_puts_first_numbers_first(hidden: int) -> None:
   definition, parameters = head(pooling="grid", cells=2, size=20, hidden=hidden)
   found = described(definition, parameters, SOME, INDICES)
   assert found.shape == (3, 20) and found.dtype == np.float32
-  cell = cell_of_token(GRID, 2)
+  cell = cell_weights(GRID, 2).argmax(axis=1)  # each token lies in one cell
   for sample in range(3):
     for number in range(4):
       inside = SOME[sample][cell[INDICES[sample]] == number].astype(np.float64)
@@ -127,7 +97,7 @@ def test_patches_of_a_cell_add_up_to_what_a_grid_head_says_of_it() -> None:
   found = described(definition, parameters, TOKENS) - centre
   module = merge(definition, parameters)
   patches = np.asarray(module.patches(jnp.asarray(TOKENS), jnp.asarray(centre)))
-  cells = cell_of_token(module.grid, 2)
+  cells = cell_weights(module.grid, 2).argmax(axis=1)
   means = np.stack([patches[:, cells == cell].mean(axis=1) for cell in range(4)], axis=1)
   # The first number of every cell comes first.
   np.testing.assert_allclose(means.swapaxes(1, 2).reshape(len(TOKENS), -1), found, atol=1e-5)

@@ -6,11 +6,11 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 from jax import Array
 
 from xjepa_jax.config import HeadConfig
+from xjepa_jax.model.cells import cell_weights, pool_cells
 from xjepa_jax.model.layers import exact
 from xjepa_jax.model.trunk import BlockSpec
 
@@ -62,7 +62,7 @@ class Head(nnx.Module):
     return projected.reshape(tokens.shape[0], -1)
 
   def patches(self, tokens: Array, centre: Array) -> Array:
-    """What each token says for itself, as the cell that it lies in would.
+    """What each token says for itself, as the cells that it lies in would.
 
     Args:
       tokens: (B, N, D) of a whole grid, in order.
@@ -76,8 +76,9 @@ class Head(nnx.Module):
     projected = self.project(tokens)
     if self.pooling != "grid":
       return projected - centre
-    cell = cell_of_token(self.grid, self.cells)
-    return projected - centre.reshape(-1, self.cells**2).T[cell]
+    weights = jnp.asarray(cell_weights(self.grid, self.cells))
+    centres = centre.reshape(-1, self.cells**2).T
+    return projected - jnp.matmul(weights, centres, precision=exact(centres))
 
   def _pool(self, tokens: Array, indices: Array | None) -> Array:
     tokens = tokens.astype(jnp.float32)
@@ -87,33 +88,4 @@ class Head(nnx.Module):
       precision = exact(tokens)
       scores = jnp.einsum("bnd,d->bn", tokens, self.query[...], precision=precision)
       return jnp.einsum("bn,bnd->bd", jax.nn.softmax(scores, axis=-1), tokens, precision=precision)
-    return pool_cells(tokens, cell_of_token(self.grid, self.cells), indices, self.cells**2)
-
-
-def cell_of_token(grid: tuple[int, int], cells: int) -> np.ndarray:
-  """The cell (row-major among cells x cells) that each token of a grid lies in, (N,) int32."""
-  rows, columns = np.indices(grid)
-  return ((rows * cells // grid[0]) * cells + columns * cells // grid[1]).ravel().astype(np.int32)
-
-
-def pool_cells(tokens: Array, cell: np.ndarray, indices: Array | None, count: int) -> Array:
-  """Means of the tokens of each cell.
-
-  A cell without a token gets the mean of all: it is described by what surrounds it.
-
-  Args:
-    tokens: (B, n, D).
-    cell: (N,) the cell of each place in the grid.
-    indices: (B, n) places of the tokens; None is all in order.
-    count: number of cells.
-
-  Returns:
-    (B, count, D).
-  """
-  places = jnp.asarray(cell)[None] if indices is None else jnp.asarray(cell)[indices]
-  member = jax.nn.one_hot(places, count, dtype=tokens.dtype)
-  member = jnp.broadcast_to(member, (tokens.shape[0], *member.shape[1:]))
-  counts = member.sum(axis=1)[..., None]
-  sums = jnp.einsum("bnc,bnd->bcd", member, tokens, precision=exact(tokens))
-  means = sums / jnp.maximum(counts, 1)
-  return jnp.where(counts > 0, means, tokens.mean(axis=1, keepdims=True))
+    return pool_cells(tokens, cell_weights(self.grid, self.cells), indices)

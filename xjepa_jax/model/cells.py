@@ -1,0 +1,58 @@
+"""Cells of a grid head: which tokens a cell is made of, and their means."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from xjepa_jax.model.layers import exact
+
+
+def cell_weights(grid: tuple[int, int], cells: int) -> np.ndarray:
+  """How much of each token lies in each cell.
+
+  The scene is cut into rows x columns tokens, and again into cells x cells cells; neither need
+  divide the other. A cell's weights are the areas of what it shares with the tokens.
+
+  Args:
+    grid: rows and columns of tokens.
+    cells: along a side.
+
+  Returns:
+    (N, cells * cells) float32, both row-major: the share of the token's area that lies in the
+    cell. A token's weights add up to 1; all are 0 or 1 where the cells divide the tokens.
+  """
+  down, right = (_shares(tokens, cells) for tokens in grid)
+  return np.einsum("rk,cl->rckl", down, right).reshape(grid[0] * grid[1], cells**2)
+
+
+def _shares(tokens: int, cells: int) -> np.ndarray:
+  """(tokens, cells) along one side: the share of a token's length that lies in a cell."""
+  # In units in which tokens and cells begin and end at whole numbers, so that 1 is exactly 1.
+  token, cell = np.arange(tokens)[:, None] * cells, np.arange(cells) * tokens
+  common = np.minimum(token + cells, cell + tokens) - np.maximum(token, cell)
+  return (np.maximum(common, 0) / cells).astype(np.float32)
+
+
+def pool_cells(tokens: Array, weights: np.ndarray, indices: Array | None) -> Array:
+  """Means of the tokens of each cell, weighted by what of them lies in it.
+
+  A cell without a token gets the mean of all: it is described by what surrounds it.
+
+  Args:
+    tokens: (B, n, D).
+    weights: (N, P) of each place in the grid and each cell, see `cell_weights`.
+    indices: (B, n) places of the tokens; None is all in order.
+
+  Returns:
+    (B, P, D).
+  """
+  member = jnp.asarray(weights, tokens.dtype)
+  member = (
+    jnp.broadcast_to(member, (len(tokens), *member.shape)) if indices is None else member[indices]
+  )
+  total = member.sum(axis=1)[..., None]
+  sums = jnp.einsum("bnp,bnd->bpd", member, tokens, precision=exact(tokens))
+  means = sums / jnp.where(total > 0, total, 1)
+  return jnp.where(total > 0, means, tokens.mean(axis=1, keepdims=True))
