@@ -56,13 +56,16 @@ def test_it_is_asked_for_as_much_at_once_as_it_was_trained_on(
 def test_tokens_come_back_in_the_order_of_the_grid_whatever_the_blocks() -> None:
   """A predictor that answers with the context's token at the place asked for changes nothing."""
 
-  def echo(tokens: Any, indices: Any, blocks: Any, targets: Any) -> list[Any]:
-    at = blocks.reshape(len(tokens), -1, 1)
-    return [jnp.take_along_axis(tokens, at, axis=1) * factor for factor in (1, 2)[: len(targets)]]
+  def echo(tokens: Any, indices: Any, contexts: Any, blocks: Any) -> dict[str, Any]:
+    assert contexts == ("c",)
+    return {
+      key: jnp.take_along_axis(tokens, places.reshape(1, len(places), -1, 1), axis=2) * factor
+      for factor, (key, places) in enumerate(blocks.items(), 1)
+    }
 
   tokens: Any = np.random.default_rng(0).standard_normal((3, 24, 5)).astype(np.float32)
   for share in (0.0, 0.2, 1.0):
-    found = predicted_tokens(echo, tokens, ("a", "b"), prediction_blocks((4, 6), share))
+    found = predicted_tokens(echo, tokens, "c", ("a", "b"), prediction_blocks((4, 6), share))
     np.testing.assert_array_equal(found["a"], tokens)
     np.testing.assert_array_equal(found["b"], 2 * tokens)
 
@@ -78,13 +81,14 @@ def found() -> tuple[Any, Any]:
     )
     tokens = encoder.tokens(VALUES, SEEN)
     together = predicted_descriptors(MODEL, average, parameters["predictor"], tokens)
-    everywhere = jnp.broadcast_to(jnp.arange(16), (3, 16))
+    everywhere = jnp.broadcast_to(jnp.arange(16), (1, 3, 16))
     blocks = jnp.asarray(prediction_blocks((4, 4), trained_share(MODEL)))
 
     def alone(way: tuple[str, str]) -> Any:
       def predicted(block: Any) -> Any:
         asked = jnp.broadcast_to(block, (3, 1, len(block)))
-        return predictor(tokens[way[0]], everywhere, asked, way[1:])[0]
+        found = predictor(tokens[way[0]][None], everywhere, way[:1], {way[1]: asked})
+        return found[way[1]][0]
 
       return jax.lax.map(predicted, blocks)
 

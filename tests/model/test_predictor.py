@@ -24,10 +24,12 @@ from xjepa_jax.model.xjepa import merge, split
 GRID, WIDE, WIDTH, HEADS, DEPTH = (4, 5), 12, 8, 2, 2
 SPEC = BlockSpec(WIDTH, HEADS)
 RNG = np.random.default_rng(0)
-TOKENS = RNG.standard_normal((2, 6, WIDE)).astype(np.float32)
-PLACES = np.stack([np.sort(RNG.permutation(20)[:6]) for _ in range(2)]).astype(np.int32)
-BLOCKS = RNG.integers(0, 20, (2, 3, 4)).astype(np.int32)  # 3 blocks of 4, which may overlap
-TARGETS = ("radar", "optical")
+CONTEXTS = ("optical", "radar", "optical")
+TOKENS = RNG.standard_normal((3, 2, 6, WIDE)).astype(np.float32)
+PLACES = np.stack([np.sort(RNG.permutation(20)[:6]) for _ in range(6)]).astype(np.int32)
+PLACES = PLACES.reshape(3, 2, 6)
+# 3 blocks of 4 a sensor, which may overlap.
+BLOCKS = {key: RNG.integers(0, 20, (2, 3, 4)).astype(np.int32) for key in ("radar", "optical")}
 
 
 def build(kind: str, dtype: Any = jnp.float32) -> tuple[Any, Any]:
@@ -39,22 +41,28 @@ def build(kind: str, dtype: Any = jnp.float32) -> tuple[Any, Any]:
   return definition, drawn(shapes)
 
 
-def predicted(
-  definition: Any, parameters: Any, blocks: Any = BLOCKS, targets: Any = TARGETS
-) -> Any:
+def predicted(definition: Any, parameters: Any, blocks: Any = BLOCKS, at: Any = slice(None)) -> Any:
+  """Of all contexts, or of those at some numbers."""
+
   def predict(parameters: Any, *args: Any) -> Any:
-    return merge(definition, parameters)(*args, targets)
+    # The blocks go by position: a jitted function would sort a dict.
+    asked = dict(zip(blocks, args[2:], strict=True))
+    return merge(definition, parameters)(*args[:2], CONTEXTS[at], asked)
 
-  return compiled(predict, parameters, TOKENS, PLACES, blocks)
+  return compiled(predict, parameters, TOKENS[at], PLACES[at], *blocks.values())
 
 
-def entered(p: Any, sample: int) -> tuple[Any, Any]:
+def entered(p: Any, context: int, sample: int) -> tuple[Any, Any]:
   """Context tokens and, a target sensor after the other, queries of one sample."""
   p = p["embedding"]
   table = reference.sincos(coordinates(GRID), WIDTH)
-  context = reference.linear(p["enter_tokens"], TOKENS[sample]) + table[PLACES[sample]]
-  asked = [p["mask_token"] + p["sensor_tags"][t] + table[BLOCKS[sample].ravel()] for t in TARGETS]
-  return context, np.concatenate(asked)
+  tokens = reference.linear(p["enter_tokens"], TOKENS[context, sample])
+  tokens = tokens + table[PLACES[context, sample]] + p["context_tags"][CONTEXTS[context]]
+  asked = [
+    p["mask_token"] + p["sensor_tags"][key] + table[blocks[sample].ravel()]
+    for key, blocks in BLOCKS.items()
+  ]
+  return tokens, np.concatenate(asked)
 
 
 def left(p: Any, x: Any) -> Any:
@@ -65,16 +73,16 @@ def left(p: Any, x: Any) -> Any:
 def test_the_narrow_kind_is_a_transformer_in_which_a_query_sees_the_context_and_its_block() -> None:
   definition, parameters = build("narrow")
   found = predicted(definition, parameters)
-  assert [each.shape for each in found] == [(2, 12, WIDE)] * 2
+  assert {key: each.shape for key, each in found.items()} == dict.fromkeys(BLOCKS, (3, 2, 12, WIDE))
   exact = reference.wide(parameters)
   # 0 is the context; each block of each target sensor is a group of its own.
   group = np.concatenate([np.zeros(6), 1 + np.repeat(np.arange(6), 4)])
   allowed = (group[None, :] == 0) | (group[:, None] == group[None, :])
-  for sample in range(2):
-    x = np.concatenate(entered(exact, sample))
+  for context, sample in np.ndindex(3, 2):
+    x = np.concatenate(entered(exact, context, sample))
     expected = left(exact, reference.trunk(exact["trunk"]["blocks"], x, HEADS, allowed)[6:])
-    np.testing.assert_allclose(found[0][sample], expected[:12], rtol=1e-4, atol=1e-4)
-    np.testing.assert_allclose(found[1][sample], expected[12:], rtol=1e-4, atol=1e-4)
+    for key, part in (("radar", expected[:12]), ("optical", expected[12:])):
+      np.testing.assert_allclose(found[key][context, sample], part, rtol=1e-4, atol=1e-4)
 
 
 def test_the_kind_queries_gathers_the_context_and_looks_at_both() -> None:
@@ -82,8 +90,8 @@ def test_the_kind_queries_gathers_the_context_and_looks_at_both() -> None:
   found = predicted(definition, parameters)
   exact = reference.wide(parameters)
   cross = exact["cross"]
-  for sample in range(2):
-    context, asked = entered(exact, sample)
+  for at in np.ndindex(3, 2):
+    context, asked = entered(exact, *at)
     memory = np.concatenate([exact["shared_queries"], context])
     memory = reference.trunk(exact["trunk"]["blocks"], memory, HEADS)
     normed = reference.layer_norm(cross["norm1"], asked)
@@ -91,8 +99,8 @@ def test_the_kind_queries_gathers_the_context_and_looks_at_both() -> None:
     x = asked + reference.attention(cross["attention"], normed, memory, HEADS)
     x = x + reference.mlp(cross["mlp"], reference.layer_norm(cross["norm2"], x))
     expected = left(exact, x)
-    np.testing.assert_allclose(found[0][sample], expected[:12], rtol=1e-4, atol=1e-4)
-    np.testing.assert_allclose(found[1][sample], expected[12:], rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(found["radar"][at], expected[:12], rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(found["optical"][at], expected[12:], rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("kind", PREDICTORS)
@@ -100,9 +108,39 @@ def test_a_block_s_prediction_depends_neither_on_other_blocks_nor_on_other_senso
   kind: str,
 ) -> None:
   definition, parameters = build(kind)
-  together = predicted(definition, parameters)
-  alone = predicted(definition, parameters, BLOCKS[:, 1:2], ("optical",))
-  np.testing.assert_allclose(alone[0], together[1][:, 4:8], atol=1e-5)
+  together = predicted(definition, parameters)["optical"]
+  block = {"optical": BLOCKS["optical"][:, 1:2]}
+  alone = predicted(definition, parameters, block, slice(1, 2))["optical"]
+  np.testing.assert_allclose(alone[0], together[1, :, 4:8], atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", PREDICTORS)
+def test_the_same_tokens_say_something_else_as_another_sensor_s(kind: str) -> None:
+  definition, parameters = build(kind)
+
+  def predict(parameters: Any, contexts: Any) -> Any:
+    return merge(definition, parameters)(TOKENS[:1], PLACES[:1], contexts, BLOCKS)["radar"]
+
+  optical, radar = (
+    compiled(lambda p, key=key: predict(p, (key,)), parameters) for key in ("optical", "radar")
+  )
+  assert np.abs(optical - radar).min(axis=-1).max() > 1e-4
+
+
+@pytest.mark.parametrize("kind", PREDICTORS)
+def test_tags_and_queries_are_drawn_as_large_as_positions(kind: str) -> None:
+  width = 128
+  config, spec = PredictorConfig(kind, depth=1, queries=5), BlockSpec(width, 2)
+  sensors = ("optical", "radar")
+  drawn = split(PREDICTORS[kind](config, spec, WIDE, sensors, (8, 8), nnx.Rngs(0)))[1]
+  size = np.sqrt(np.mean(reference.sincos(coordinates((8, 8)), width) ** 2))
+  tags = drawn["embedding"]
+  found = [tags["mask_token"], *tags["sensor_tags"].values(), *tags["context_tags"].values()]
+  found += [*drawn.get("shared_queries", ())]
+  assert len(found) == (10 if kind == "queries" else 5)
+  for tag in found:
+    assert 0.75 * size < np.sqrt(np.mean(np.square(tag))) < 1.25 * size  # 4 standard errors
+  assert len(np.unique(np.stack(found), axis=0)) == len(found)
 
 
 def test_the_context_is_processed_as_if_nothing_were_asked() -> None:
@@ -120,13 +158,15 @@ def test_the_context_is_processed_as_if_nothing_were_asked() -> None:
 
 def test_within_a_narrow_block_queries_know_of_each_other_and_of_their_sensor() -> None:
   definition, parameters = build("narrow")
-  together = predicted(definition, parameters)
-  other = BLOCKS.copy()
+  same = dict.fromkeys(BLOCKS, BLOCKS["radar"])
+  together = predicted(definition, parameters, same)
+  other = BLOCKS["radar"].copy()
   other[:, 0, 3] = (other[:, 0, 3] + 7) % 20
-  moved = predicted(definition, parameters, other)
-  assert np.abs(moved[0][:, :3] - together[0][:, :3]).min(axis=-1).max() > 1e-4
-  np.testing.assert_allclose(moved[0][:, 4:], together[0][:, 4:], atol=1e-5)
-  assert np.abs(together[0] - together[1]).max() > 1e-2
+  moved = predicted(definition, parameters, same | {"radar": other})
+  difference = np.abs(moved["radar"] - together["radar"])
+  assert difference[..., :3, :].min(axis=-1).max() > 1e-4
+  np.testing.assert_allclose(difference[..., 4:, :], 0, atol=1e-5)
+  assert np.abs(together["radar"] - together["optical"]).max() > 1e-2
 
 
 @pytest.mark.parametrize("kind", PREDICTORS)
@@ -134,10 +174,10 @@ def test_its_parameters_are_float32_whatever_it_computes_in(kind: str) -> None:
   definition, parameters = build(kind, jnp.bfloat16)
   assert all(leaf.dtype == np.float32 for leaf in jax.tree.leaves(parameters))
   found = jax.eval_shape(
-    lambda p: merge(definition, p)(TOKENS.astype(jnp.bfloat16), PLACES, BLOCKS, TARGETS),
+    lambda p: merge(definition, p)(TOKENS.astype(jnp.bfloat16), PLACES, CONTEXTS, BLOCKS),
     parameters,
   )
-  assert {each.dtype for each in found} == {jnp.dtype(jnp.bfloat16)}
+  assert {each.dtype for each in found.values()} == {jnp.dtype(jnp.bfloat16)}
 
 
 def test_its_width_is_half_the_encoder_s() -> None:

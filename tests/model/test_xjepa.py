@@ -88,8 +88,8 @@ def found() -> Found:
     apart = {}
     for route in made.predicted:
       context, target = route.split("->")
-      tokens, places = made.tokens[context], made.positions[context]
-      apart[route] = predictor(tokens, places, masks.target, [target])[0]
+      tokens, places = made.tokens[context][None], made.positions[context][None]
+      apart[route] = predictor(tokens, places, (context,), {target: masks.target})[target][0]
     return Found(made, masks, MODEL.encode(average, VALUES, SEEN)[0], apart, gradients)
 
   return compiled(everything, PARAMETERS, AVERAGE)
@@ -155,8 +155,8 @@ def test_no_gradient_reaches_the_average_and_some_reaches_every_trained_part(fou
   assert not any(leaf.any() for leaf in jax.tree.leaves(average))
   for path, leaf in jax.tree_util.tree_leaves_with_path(trained):
     name = jax.tree_util.keystr(path, simple=True, separator="/")
-    # A sensor that is no context has a stem for the average alone.
-    assert leaf.any() != ("stems/thermal" in name), name
+    # A sensor that is no context has a stem for the average alone, and a tag for nobody.
+    assert leaf.any() != ("stems/thermal" in name or "context_tags/thermal" in name), name
 
 
 def test_one_mask_for_all_samples_where_predictions_are_to_be_compared() -> None:

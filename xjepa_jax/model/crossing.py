@@ -53,13 +53,14 @@ def trained_share(model: XJepa) -> float:
 
 
 def predicted_tokens(
-  predictor: Any, tokens: Array, targets: Sequence[str], blocks: np.ndarray
+  predictor: Any, tokens: Array, context: str, targets: Sequence[str], blocks: np.ndarray
 ) -> dict[str, Array]:
   """Tokens of other sensors at every place.
 
   Args:
     predictor: the module.
     tokens: (B, N, D) of one sensor's whole images.
+    context: that sensor.
     targets: sensors to predict.
     blocks: (J, m) places, each of the N once.
 
@@ -67,11 +68,11 @@ def predicted_tokens(
     target -> (B, N, D) in row-major order.
   """
   batch, count = tokens.shape[:2]
-  indices = jnp.broadcast_to(jnp.arange(count), (batch, count))
+  indices = jnp.broadcast_to(jnp.arange(count), (1, batch, count))
   asked = jnp.broadcast_to(jnp.asarray(blocks), (batch, *blocks.shape))
   order = np.argsort(blocks.ravel())
-  found = predictor(tokens, indices, asked, targets)
-  return {key: each[:, order] for key, each in zip(targets, found, strict=True)}
+  found = predictor(tokens[None], indices, (context,), dict.fromkeys(targets, asked))
+  return {key: each[0][:, order] for key, each in found.items()}
 
 
 def predicted_descriptors(
@@ -105,7 +106,7 @@ def predicted_descriptors(
     if not targets:
       continue
     described = module.descriptors(
-      predicted_tokens(asking, tokens[key], targets, blocks), heads=heads
+      predicted_tokens(asking, tokens[key], key, targets, blocks), heads=heads
     )
     for head, by_target in described.items():
       ways = found.setdefault(head, {})

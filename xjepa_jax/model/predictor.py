@@ -8,7 +8,8 @@ of its own block. So a block's prediction does not depend on which other blocks 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 
 import jax.numpy as jnp
 from flax import nnx
@@ -22,10 +23,17 @@ from xjepa_jax.model.positions import coordinates, sincos
 from xjepa_jax.model.trunk import Attention, Block, BlockSpec, Mlp, Trunk
 
 HEAD_WIDTH = 64  # of the vision transformers from tiny to large (presets.py)
+# What says who is asked, and by whom, is as large as what says where: half of the table's numbers
+# are sines, half are cosines of the same angles, so their mean square is 1/2.
+TAG_SCALE = math.sqrt(0.5)
 
 
 class Embedding(nnx.Module):
-  """What all kinds of predictor share: how tokens and queries enter, and predictions leave."""
+  """What all kinds of predictor share: how tokens and queries enter, and predictions leave.
+
+  Tokens of all sensors go through the same layers, so a tag says whose a context token is, and
+  another whose token a query asks for.
+  """
 
   def __init__(
     self,
@@ -35,31 +43,34 @@ class Embedding(nnx.Module):
     grid: tuple[int, int],
     rngs: nnx.Rngs,
   ):
-    def drawn() -> nnx.Param:
-      shape = (spec.width,)
-      return nnx.Param(0.02 * nnx.initializers.normal(1.0)(rngs.params(), shape, jnp.float32))
-
     self.enter_tokens = spec.linear(encoder_width, spec.width, rngs)
-    self.mask_token = drawn()
-    self.sensor_tags = nnx.Dict({key: drawn() for key in sensors})
+    self.mask_token = _tag((spec.width,), rngs)
+    self.sensor_tags = nnx.Dict({key: _tag((spec.width,), rngs) for key in sensors})
+    self.context_tags = nnx.Dict({key: _tag((spec.width,), rngs) for key in sensors})
     self.norm = spec.norm(rngs)
     self.leave = spec.linear(spec.width, encoder_width, rngs)
     self.grid = grid
     self.width = spec.width
     self.dtype = spec.dtype
 
-  def context(self, tokens: Array, indices: Array) -> Array:
-    """(..., n, d) of (..., n, D) tokens at their places."""
-    return self.enter_tokens(tokens) + self._places(indices).astype(self.dtype)
+  def context(self, tokens: Array, indices: Array, sensors: Sequence[str]) -> Array:
+    """(S, B, n, d) of (S, B, n, D) tokens of S sensors at their places."""
+    tags = jnp.stack([self.context_tags[key][...] for key in sensors])[:, None, None]
+    return self.enter_tokens(tokens) + (tags + self._places(indices)).astype(self.dtype)
 
-  def queries(self, indices: Array, target: str) -> Array:
-    """(..., m, d) that ask for tokens of a sensor at (..., m) places."""
-    tag = self.mask_token[...] + self.sensor_tags[target][...]
-    return (tag + self._places(indices)).astype(self.dtype)
+  def asked(self, blocks: Mapping[str, Array], contexts: int) -> Array:
+    """(S, B, T J m, d) queries for T sensors at (B, J, m) places, alike for S contexts."""
+    queries = []
+    for key, places in blocks.items():
+      tag = self.mask_token[...] + self.sensor_tags[key][...]
+      queries.append(tag + self._places(places.reshape(len(places), -1)))
+    x = jnp.concatenate(queries, axis=-2).astype(self.dtype)
+    return jnp.broadcast_to(x, (contexts, *x.shape))
 
-  def predictions(self, x: Array, targets: int) -> list[Array]:
-    """(..., targets * M, d) queries after all layers as (..., M, D) a target sensor."""
-    return jnp.split(self.leave(self.norm(x)), targets, axis=-2)
+  def predictions(self, x: Array, targets: Sequence[str]) -> dict[str, Array]:
+    """(..., T M, d) queries after all layers as target sensor -> (..., M, D)."""
+    parts = jnp.split(self.leave(self.norm(x)), len(targets), axis=-2)
+    return dict(zip(targets, parts, strict=True))
 
   def _places(self, indices: Array) -> Array:
     return jnp.asarray(sincos(coordinates(self.grid), self.width), jnp.float32)[indices]
@@ -116,25 +127,24 @@ class NarrowPredictor(nnx.Module):
     self.trunk = Trunk(config.depth, spec, rngs, layer=NarrowLayer)
 
   def __call__(
-    self, tokens: Array, indices: Array, blocks: Array, targets: Sequence[str]
-  ) -> list[Array]:
+    self, tokens: Array, indices: Array, contexts: Sequence[str], blocks: Mapping[str, Array]
+  ) -> dict[str, Array]:
     """Predicted tokens.
 
     Args:
-      tokens: (..., n, D) of the context.
-      indices: (..., n) their places.
-      blocks: (..., J, m) places to predict.
-      targets: sensors to predict there.
+      tokens: (S, B, n, D) of the contexts of S sensors, each by itself.
+      indices: (S, B, n) their places.
+      contexts: the S sensors.
+      blocks: target sensor -> (B, J, m) places to predict of it, J and m alike for all.
 
     Returns:
-      For each target sensor (..., J * m, D).
+      target sensor -> (S, B, J * m, D), by each context.
     """
-    count, size = blocks.shape[-2:]
-    places = blocks.reshape(*blocks.shape[:-2], -1)
-    asked = [self.embedding.queries(places, target) for target in targets]
-    x = jnp.concatenate([self.embedding.context(tokens, indices), *asked], axis=-2)
-    x = self.trunk(x, (len(targets) * count, size))
-    return self.embedding.predictions(x[..., tokens.shape[-2] :, :], len(targets))
+    count, size = next(iter(blocks.values())).shape[-2:]
+    context = self.embedding.context(tokens, indices, contexts)
+    asked = self.embedding.asked(blocks, len(contexts))
+    x = self.trunk(jnp.concatenate([context, asked], axis=-2), (len(blocks) * count, size))
+    return self.embedding.predictions(x[..., tokens.shape[-2] :, :], tuple(blocks))
 
 
 class QueryPredictor(nnx.Module):
@@ -154,25 +164,20 @@ class QueryPredictor(nnx.Module):
     rngs: nnx.Rngs,
   ):
     self.embedding = Embedding(spec, encoder_width, sensors, grid, rngs)
-    shape = (config.queries, spec.width)
-    self.shared_queries = nnx.Param(
-      0.02 * nnx.initializers.normal(1.0)(rngs.params(), shape, jnp.float32)
-    )
+    self.shared_queries = _tag((config.queries, spec.width), rngs)
     self.trunk = Trunk(config.depth, spec, rngs, layer=Block)
     self.cross = CrossLayer(spec, rngs)
 
   def __call__(
-    self, tokens: Array, indices: Array, blocks: Array, targets: Sequence[str]
-  ) -> list[Array]:
+    self, tokens: Array, indices: Array, contexts: Sequence[str], blocks: Mapping[str, Array]
+  ) -> dict[str, Array]:
     """As `NarrowPredictor`."""
-    context = self.embedding.context(tokens, indices)
+    context = self.embedding.context(tokens, indices, contexts)
     shared = self.shared_queries[...]
     shared = jnp.broadcast_to(shared, (*context.shape[:-2], *shared.shape)).astype(context.dtype)
     memory = self.trunk(jnp.concatenate([shared, context], axis=-2))
-    places = blocks.reshape(*blocks.shape[:-2], -1)
-    asked = [self.embedding.queries(places, target) for target in targets]
-    x = self.cross(jnp.concatenate(asked, axis=-2), memory)
-    return self.embedding.predictions(x, len(targets))
+    x = self.cross(self.embedding.asked(blocks, len(contexts)), memory)
+    return self.embedding.predictions(x, tuple(blocks))
 
 
 PREDICTORS: dict[str, type[NarrowPredictor] | type[QueryPredictor]] = {
@@ -204,3 +209,8 @@ def _heads_of(width: int) -> int:
   """As many heads as divide the width, of 64 numbers or a little more; one at least."""
   most = max(width // HEAD_WIDTH, 1)
   return next(heads for heads in range(most, 0, -1) if width % heads == 0)
+
+
+def _tag(shape: tuple[int, ...], rngs: nnx.Rngs) -> nnx.Param:
+  """What is added to a token or stands for one, drawn as large as positions are."""
+  return nnx.Param(TAG_SCALE * nnx.initializers.normal(1.0)(rngs.params(), shape, jnp.float32))

@@ -138,8 +138,8 @@ class XJepa:
     for targets, keys in groups.items():
       x = jnp.stack([tokens[key] for key in keys])
       places = jnp.stack([context[key] for key in keys])
-      blocks = jnp.broadcast_to(masks.target, (len(keys), *masks.target.shape))
-      for target, found in zip(targets, module(x, places, blocks, targets), strict=True):
+      blocks = dict.fromkeys(targets, masks.target)
+      for target, found in module(x, places, keys, blocks).items():
         for number, key in enumerate(keys):
           predicted[f"{key}->{target}"] = found[number]
     return {f"{a}->{b}": predicted[f"{a}->{b}"] for a, b in self.routes}
