@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.compiling import compiled
-from xjepa_jax.model.cells import cell_weights, pool_cells
+from xjepa_jax.model.cells import cell_weights, cells_seen, pool_cells
 
 GRIDS = [(4, 4), (5, 7), (8, 2), (3, 3), (1, 6), (12, 12)]
 RNG = np.random.default_rng(0)
@@ -80,3 +80,11 @@ def test_a_field_that_rises_evenly_is_pooled_without_jumps() -> None:
   # A cell of 1.5 tokens holds 2/3 of one and 1/3 of the next, then 1/3 and 2/3.
   np.testing.assert_allclose(steps, np.where(np.arange(7) % 2, 5 / 3, 4 / 3), rtol=1e-5)
   np.testing.assert_allclose(found.mean(axis=(0, 1)), 5.5, rtol=1e-6)
+
+
+@pytest.mark.parametrize("cells", [2, 3, 8])
+def test_a_cell_is_seen_if_one_of_the_tokens_lies_in_it(cells: int) -> None:
+  found = compiled(lambda at: cells_seen(cell_weights(GRID, cells), at), INDICES)
+  area = counted(GRID, cells)
+  for sample in range(3):
+    np.testing.assert_array_equal(found[sample], (area[INDICES[sample]] > 0).any(axis=0))

@@ -122,6 +122,8 @@ def test_shapes_and_names_are_those_promised(found: Found) -> None:
   assert made.tokens["radar"].shape == (BATCH, PLAN.context_tokens, 16)
   assert made.descriptors["layout"]["optical"].shape == (BATCH, 8)
   assert made.descriptors["semantic"]["radar"].shape == (BATCH, 6)
+  assert made.seen["layout"]["optical"].shape == (BATCH, 4)
+  assert made.seen["semantic"]["radar"].shape == (BATCH, 1)
   assert set(made.present) == set(made.grid) == set(INPUTS)
 
 
@@ -130,6 +132,16 @@ def test_each_sensor_shows_the_tokens_of_its_own_mask(found: Found) -> None:
   np.testing.assert_array_equal(made.positions["optical"], masks.context[0])
   np.testing.assert_array_equal(made.positions["radar"], masks.context[1])
   assert (masks.context[0] != masks.context[1]).any()
+
+
+def test_a_cell_counts_as_seen_where_a_context_token_lies(found: Found) -> None:
+  for key, places in found.made.positions.items():
+    for sample in range(BATCH):
+      # Two by two cells of two by two tokens.
+      cells = {(place // 4 // 2) * 2 + place % 4 // 2 for place in places[sample].tolist()}
+      seen = found.made.seen["layout"][key][sample]
+      assert set(np.flatnonzero(seen).tolist()) == cells
+    assert found.made.seen["semantic"][key].all()
 
 
 def test_targets_are_normalised_tokens_of_the_average_s_look_at_the_whole_image(

@@ -15,7 +15,7 @@ from tests.compiling import known
 from xjepa_jax.model.outputs import Outputs
 from xjepa_jax.objective.term import Term
 
-BATCH, TARGETS, CONTEXT, WIDTH, SIZE, GRID = 16, 3, 4, 6, 8, (2, 3)
+BATCH, TARGETS, CONTEXT, WIDTH, SIZE, CELLS, GRID = 16, 3, 4, 6, 8, 2, (2, 3)
 SENSORS = ("optical", "radar", "thermal")
 ROUTES = ("optical->radar", "radar->optical", "optical->optical")
 FLOATS = ("predicted", "target", "tokens", "descriptors")
@@ -31,6 +31,7 @@ def outputs() -> Outputs:
     return (rng.standard_normal(shape) * 0.8 + 0.3).astype(np.float32)
 
   present: dict[str, Any] = {sensor: rng.random(BATCH) < 0.7 for sensor in SENSORS}
+  seen: dict[str, Any] = {sensor: np.ones((BATCH, CELLS), bool) for sensor in SENSORS}
 
   def lacking(values: Any, *sensors: str) -> Any:
     values[~np.logical_and.reduce([present[sensor] for sensor in sensors])] = np.nan
@@ -46,9 +47,29 @@ def outputs() -> Outputs:
     tokens={s: lacking(normal(BATCH, CONTEXT, WIDTH), s) for s in SENSORS},
     positions={s: places() for s in SENSORS},
     descriptors={"layout": {s: lacking(normal(BATCH, SIZE), s) for s in SENSORS}},
+    seen={"layout": seen},
     present=present,
     grid=dict.fromkeys(SENSORS, GRID),
   )
+
+
+@pytest.fixture
+def gaps(outputs: Outputs) -> Outputs:
+  """The same with cells that no context token lies in; what stands there is NaN."""
+  rng = np.random.default_rng(7)
+  seen: dict[str, Any] = {sensor: rng.random((BATCH, CELLS)) < 0.7 for sensor in SENSORS}
+  seen["optical"][np.flatnonzero(outputs.present["optical"])[0]] = False  # not one cell of it
+  descriptors: dict[str, Any] = {}
+  for sensor, values in outputs.descriptors["layout"].items():
+    # Number j of cell c is number j * CELLS + c.
+    descriptors[sensor] = np.where(np.tile(seen[sensor], (1, SIZE // CELLS)), values, np.nan)
+  return dataclasses.replace(outputs, descriptors={"layout": descriptors}, seen={"layout": seen})
+
+
+@pytest.fixture(params=["whole", "gaps"])
+def cells(request: pytest.FixtureRequest, outputs: Outputs) -> Outputs:
+  """Outputs with all cells of every descriptor, and with some."""
+  return outputs if request.param == "whole" else request.getfixturevalue("gaps")
 
 
 @pytest.fixture

@@ -18,35 +18,39 @@ from xjepa_jax.model.outputs import Outputs
 from xjepa_jax.objective.contrastive import contrastive
 
 
-def info_nce(one: list[np.ndarray], other: list[np.ndarray], temperature: float) -> float:
-  """Of two lists of vectors that belong together, place by place."""
+def similarity(a: np.ndarray, b: np.ndarray) -> float:
+  """Cosine over the numbers that both have; NaN is what is not there."""
+  both = ~np.isnan(a) & ~np.isnan(b)
+  a, b = a[both], b[both]
+  return float(a @ b / math.sqrt((a @ a) * (b @ b))) if both.any() else 0.0
 
-  def similarity(a: np.ndarray, b: np.ndarray) -> float:
-    return a @ b / math.sqrt((a @ a) * (b @ b)) / temperature
 
-  total = 0.0
+def info_nce(one: Any, other: Any, temperature: float) -> list[float]:
+  """Of each of two lists of vectors that belong together, place by place."""
+  found = np.zeros(len(one))
   for queries, answers in ((one, other), (other, one)):
     for place, query in enumerate(queries):
-      exps = [math.exp(similarity(query, answer)) for answer in answers]
-      total -= math.log(exps[place] / sum(exps))
-  return total / 2 / len(one)
+      exps = [math.exp(similarity(query, answer) / temperature) for answer in answers]
+      found[place] -= math.log(exps[place] / sum(exps)) / 2
+  return found.tolist()
 
 
 def definition(outputs: Outputs, temperature: float, cells: int, across: bool) -> float:
   found: list[Any] = []
   for a, b in itertools.combinations(sorted(outputs.present), 2):
     both = outputs.present[a] & outputs.present[b]
-    one, other = (
-      np.stack([outputs.descriptors["layout"][s][both][:, c::cells] for c in range(cells)], 1)
-      for s in (a, b)
-    )
+    sides = []
+    for sensor in (a, b):
+      there = np.tile(outputs.seen["layout"][sensor], 4)
+      values = np.where(there, outputs.descriptors["layout"][sensor], np.nan)[both]
+      sides.append(np.stack([values[:, c::cells] for c in range(cells)], 1))
     if across:
-      one, other = (side.reshape(-1, side.shape[-1]) for side in (one, other))
-      found.append(info_nce(list(one), list(other), temperature))
-    else:
-      found.append(
-        np.mean([info_nce(list(one[:, c]), list(other[:, c]), temperature) for c in range(cells)])
-      )
+      sides = [side.reshape(-1, 1, side.shape[-1]) for side in sides]
+    losses = []
+    for one, other in zip(*(side.swapaxes(0, 1) for side in sides), strict=True):
+      there = (~np.isnan(one) & ~np.isnan(other)).any(axis=1)
+      losses += info_nce(one[there], other[there], temperature)
+    found.append(np.mean(losses))
   return float(np.mean(found))
 
 
@@ -54,6 +58,17 @@ def definition(outputs: Outputs, temperature: float, cells: int, across: bool) -
 def test_contrastive_is_symmetric_info_nce_among_the_samples_of_both(
   outputs: Outputs, agrees: Callable[..., None], cells: int, across: bool
 ) -> None:
+  check(outputs, agrees, cells, across)
+
+
+@pytest.mark.parametrize(("cells", "across"), [(0, False), (2, False), (4, True)])
+def test_cells_that_a_context_did_not_see_are_left_out(
+  gaps: Outputs, agrees: Callable[..., None], cells: int, across: bool
+) -> None:
+  check(gaps, agrees, cells, across)
+
+
+def check(outputs: Outputs, agrees: Callable[..., None], cells: int, across: bool) -> None:
   def reference(params: dict[str, Any], outputs: Outputs) -> float:
     del params
     return definition(outputs, 0.2, max(cells, 1), across)
@@ -86,9 +101,11 @@ def test_a_learned_temperature_stops_at_a_hundredth_and_can_come_back(outputs: O
 
 
 def of_two(outputs: Outputs, values: Any) -> Outputs:
+  seen = jnp.ones((len(values), 2), bool)
   return dataclasses.replace(
     outputs,
     descriptors={"layout": {"optical": values, "radar": values}},
+    seen={"layout": dict.fromkeys(("optical", "radar"), seen)},
     present=dict.fromkeys(("optical", "radar"), jnp.arange(len(values)) < 5),
   )
 

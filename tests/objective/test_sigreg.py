@@ -23,9 +23,14 @@ def reference(params: dict[str, Any], outputs: Outputs) -> float:
   grid = [EXTENT * i / (POINTS - 1) for i in range(POINTS)]
   found = []
   for sensor, present in outputs.present.items():
-    values = outputs.descriptors["layout"][sensor][present]
+    rows = np.flatnonzero(present & outputs.seen["layout"][sensor].any(axis=1))
     for column in drawn.T:
-      projected = values @ (column / np.sqrt(column @ column))
+      projected = np.zeros(len(rows))
+      for number, row in enumerate(rows):
+        there = np.tile(outputs.seen["layout"][sensor][row], 4)
+        part = column[there]
+        value = outputs.descriptors["layout"][sensor][row][there] @ part
+        projected[number] = value / np.sqrt(part @ part)
       integrand = [
         abs(np.mean(np.exp(1j * t * projected)) - np.exp(-(t**2) / 2)) ** 2 * np.exp(-(t**2) / 2)
         for t in grid
@@ -39,15 +44,16 @@ def reference(params: dict[str, Any], outputs: Outputs) -> float:
 
 
 def test_sigreg_is_the_mean_epps_pulley_statistic_of_slices_and_sensors(
-  outputs: Outputs, agrees: Callable[..., None]
+  cells: Outputs, agrees: Callable[..., None]
 ) -> None:
-  agrees(sigreg(slices=SLICES, points=POINTS, extent=EXTENT), outputs, reference)
+  agrees(sigreg(slices=SLICES, points=POINTS, extent=EXTENT), cells, reference)
 
 
-def statistic(outputs: Outputs, values: Any) -> float:
+def statistic(outputs: Outputs, values: Any, seen: Any = None) -> float:
   one = dataclasses.replace(
     outputs,
     descriptors={"layout": {"optical": values}},
+    seen={"layout": {"optical": jnp.ones((len(values), 1), bool) if seen is None else seen}},
     present={"optical": jnp.ones(len(values), bool)},
   )
   return float(jax.jit(sigreg().loss)({}, one, jax.random.key(1))[0])
@@ -62,6 +68,15 @@ def test_standard_normal_samples_have_the_expected_statistic_whatever_their_numb
   for number in (256, 1024):
     values = rng.standard_normal((number, 64)).astype(np.float32)
     assert 0.8 * expected < statistic(outputs, values) < 1.2 * expected
+
+
+def test_standard_normal_samples_have_it_too_where_half_of_their_cells_are_missing(
+  outputs: Outputs,
+) -> None:
+  expected, _ = integrate.quad(lambda t: (1 - np.exp(-(t**2))) * np.exp(-(t**2) / 2), -3, 3)
+  rng = np.random.default_rng(4)
+  values = rng.standard_normal((1024, 64)).astype(np.float32)
+  assert 0.8 * expected < statistic(outputs, values, rng.random((1024, 16)) < 0.5) < 1.2 * expected
 
 
 def test_collapsed_samples_have_a_statistic_that_grows_with_their_number(outputs: Outputs) -> None:

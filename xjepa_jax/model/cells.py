@@ -48,11 +48,21 @@ def pool_cells(tokens: Array, weights: np.ndarray, indices: Array | None) -> Arr
   Returns:
     (B, P, D).
   """
-  member = jnp.asarray(weights, tokens.dtype)
-  member = (
-    jnp.broadcast_to(member, (len(tokens), *member.shape)) if indices is None else member[indices]
-  )
+  member = _members(weights, indices)
+  if indices is None:
+    member = jnp.broadcast_to(member, (len(tokens), *member.shape))
+  member = member.astype(tokens.dtype)
   total = member.sum(axis=1)[..., None]
   sums = jnp.einsum("bnp,bnd->bpd", member, tokens, precision=exact(tokens))
   means = sums / jnp.where(total > 0, total, 1)
   return jnp.where(total > 0, means, tokens.mean(axis=1, keepdims=True))
+
+
+def cells_seen(weights: np.ndarray, indices: Array) -> Array:
+  """(B, P) bool: which cells overlap one of the tokens at (B, n) places."""
+  return (_members(weights, indices) > 0).any(axis=1)
+
+
+def _members(weights: np.ndarray, indices: Array | None) -> Array:
+  """(B, n, P), or (N, P) for all tokens in order."""
+  return jnp.asarray(weights) if indices is None else jnp.asarray(weights)[indices]

@@ -107,6 +107,13 @@ class Encoder(nnx.Module):
       if heads is None or name in heads
     }
 
+  def seen(self, indices: Mapping[str, Array]) -> dict[str, dict[str, Array]]:
+    """head -> sensor -> (B, P) bool: which cells have one of these tokens, see `Head.seen`."""
+    return {
+      name: {key: head.seen(each) for key, each in indices.items()}
+      for name, head in self.heads.items()
+    }
+
   def _enter(
     self, key: str, values: Array, seen: Array, indices: Array | None
   ) -> tuple[Array, Array]:

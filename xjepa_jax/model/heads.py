@@ -10,7 +10,7 @@ from flax import nnx
 from jax import Array
 
 from xjepa_jax.config import HeadConfig
-from xjepa_jax.model.cells import cell_weights, pool_cells
+from xjepa_jax.model.cells import cell_weights, cells_seen, pool_cells
 from xjepa_jax.model.layers import exact
 from xjepa_jax.model.trunk import BlockSpec
 
@@ -60,6 +60,12 @@ class Head(nnx.Module):
     if self.pooling == "grid":
       projected = projected.swapaxes(1, 2)
     return projected.reshape(tokens.shape[0], -1)
+
+  def seen(self, indices: Array) -> Array:
+    """(B, P) bool: which cells have a token at (B, n) places; P is 1 for a head without cells."""
+    if self.pooling == "grid":
+      return cells_seen(cell_weights(self.grid, self.cells), indices)
+    return jnp.ones((len(indices), 1), bool)
 
   def patches(self, tokens: Array, centre: Array) -> Array:
     """What each token says for itself, as the cells that it lies in would.

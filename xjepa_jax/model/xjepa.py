@@ -106,6 +106,7 @@ class XJepa:
       tokens=tokens,
       positions=context,
       descriptors=encoder.descriptors(tokens, context),
+      seen=encoder.seen(context),
       present=dict(present),
       grid={key: given.grid for key, given in self.inputs.items()},
       prefixes={

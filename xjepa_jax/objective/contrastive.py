@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
@@ -12,14 +13,13 @@ from xjepa_jax.errors import ConfigError
 from xjepa_jax.model.outputs import Outputs
 from xjepa_jax.objective import options
 from xjepa_jax.objective.term import (
+  Field,
   Scalars,
   Term,
   descriptors,
   masked_mean,
   mean_of_counted,
   no_parameters,
-  sensor_pairs,
-  unit,
 )
 
 # Of a learned temperature's inverse; CLIP's bound, without which training can become unstable.
@@ -40,7 +40,8 @@ def contrastive(
 
     mean over i of (log sum_j exp s_ij + log sum_j exp s_ji) / 2 - s_ii
 
-  and the mean over pairs of sensors.
+  and the mean over pairs of sensors. Of a grid head's descriptors, a cosine is that of the cells of
+  which both contexts have a token.
 
   Args:
     on: head whose descriptors are compared.
@@ -74,36 +75,61 @@ def contrastive(
     del key
     return {"log_scale": jnp.float32(-math.log(temperature))}
 
-  def split(values: jax.Array) -> jax.Array:
+  def split(field: Field) -> tuple[jax.Array, jax.Array]:
+    """(B, cells, d) numbers and whether they are there, as float32."""
+    values, there = field.numbers()
     rows, size = values.shape
     if size % cells:
       raise ConfigError(f"cells is {cells}, which does not divide descriptors of size {size}.")
-    return unit(values.reshape(rows, size // cells, cells).swapaxes(1, 2))
-
-  def between(one: jax.Array, other: jax.Array, both: jax.Array, scale: jax.Array) -> jax.Array:
+    parts = [
+      each.reshape(rows, size // cells, cells).swapaxes(1, 2).astype(jnp.float32)
+      for each in (values, there)
+    ]
     if across_cells:
-      one, other = (side.reshape(-1, 1, side.shape[-1]) for side in (one, other))
-      both = jnp.repeat(both, cells)
-    similarity = scale * jnp.einsum("bcd,ecd->cbe", one, other, precision="highest")
+      parts = [each.reshape(rows * cells, 1, -1) for each in parts]
+    return parts[0], parts[1]
+
+  def between(one: Field, other: Field, scale: jax.Array) -> tuple[jax.Array, jax.Array]:
+    (a, a_there), (b, b_there) = split(one), split(other)
+    similarity = scale * _cosines(a, a_there, b, b_there)
+    both = (a_there * b_there).any(axis=-1).T  # (cells, B)
     same = jnp.diagonal(similarity, axis1=1, axis2=2)
-    among = jnp.where(both[:, None] & both[None, :], similarity, _MASKED)
+    among = jnp.where(both[:, :, None] & both[:, None, :], similarity, _MASKED)
     forth = jax.nn.logsumexp(among, axis=2) - same
     back = jax.nn.logsumexp(among, axis=1) - same
-    return masked_mean(((forth + back) / 2).T, both)
+    return masked_mean((forth + back) / 2, both), both.any()
 
   def loss(params: dict[str, Any], outputs: Outputs, key: jax.Array) -> tuple[jax.Array, Scalars]:
     del key
     scale = jnp.float32(1 / temperature)
     if learn_temperature:
       scale = _clipped_scale(params["log_scale"])
-    units = {sensor: split(values) for sensor, values in descriptors(outputs, on).items()}
+    fields = descriptors(outputs, on)
     parts = [
-      (between(units[one], units[other], both, scale), both.any())
-      for one, other, both in sensor_pairs(outputs, units)
+      between(fields[one], fields[other], scale) for one, other in itertools.combinations(fields, 2)
     ]
     return mean_of_counted(parts), {"temperature": 1 / scale} if learn_temperature else {}
 
   return Term(init if learn_temperature else no_parameters, loss)
+
+
+def _cosines(a: jax.Array, a_there: jax.Array, b: jax.Array, b_there: jax.Array) -> jax.Array:
+  """(C, B, E) cosines of (B, C, d) and (E, C, d), each over the numbers that both have.
+
+  Args:
+    a, b: 0 where a number is not there.
+    a_there, b_there: 1 where it is there, else 0.
+  """
+
+  def products(one: jax.Array, other: jax.Array) -> jax.Array:
+    return jnp.einsum("bcd,ecd->cbe", one, other, precision="highest")
+
+  def inverse_root(squares: jax.Array) -> jax.Array:
+    some = squares > 0
+    return jnp.where(some, jax.lax.rsqrt(jnp.where(some, squares, 1.0)), 0.0)
+
+  lengths = inverse_root(products(a * a, b_there)) * inverse_root(products(a_there, b * b))
+  return products(a, b) * lengths
 
 
 def _clipped_scale(log_scale: jax.Array) -> jax.Array:

@@ -9,7 +9,14 @@ import jax.numpy as jnp
 
 from xjepa_jax.model.outputs import Outputs
 from xjepa_jax.objective import options
-from xjepa_jax.objective.term import Scalars, Term, descriptors, mean_of_counted, no_parameters
+from xjepa_jax.objective.term import (
+  Field,
+  Scalars,
+  Term,
+  descriptors,
+  mean_of_counted,
+  no_parameters,
+)
 
 
 def sigreg(on: str = "layout", slices: int = 256, points: int = 17, extent: float = 3.0) -> Term:
@@ -24,6 +31,10 @@ def sigreg(on: str = "layout", slices: int = 256, points: int = 17, extent: floa
   trapezoid rule; then the mean over directions and sensors. The factor n makes the statistic of
   true standard normal samples independent of n, as in the paper; so its gradient at one sample
   does not shrink with the batch.
+
+  Of a grid head's descriptor the cells without a token of the context are left out: x_i is u' z_i
+  over the numbers that are there, u made as long as before over these. Of a standard normal z that
+  is standard normal again, whatever is missing.
 
   Sensors are treated apart: pooled, a gap between sensors could hide in the variance of the whole.
 
@@ -45,10 +56,14 @@ def sigreg(on: str = "layout", slices: int = 256, points: int = 17, extent: floa
   points = options.whole("points", points, least=2)
   extent = options.number("extent", extent, above=0)
 
-  def statistic(values: jax.Array, present: jax.Array, key: jax.Array) -> jax.Array:
+  def statistic(field: Field, key: jax.Array) -> jax.Array:
+    values, there = field.numbers()
     drawn = jax.random.normal(key, (values.shape[-1], slices), jnp.float32)
     directions = drawn / jnp.linalg.norm(drawn, axis=0)
     projected = jnp.einsum("bk,ks->bs", values, directions, precision="highest")
+    left = jnp.einsum("bk,ks->bs", there.astype(jnp.float32), directions**2, precision="highest")
+    projected = projected * jax.lax.rsqrt(jnp.where(left > 0, left, 1.0))
+    present = there.any(axis=1)
     t = jnp.linspace(0.0, extent, points, dtype=jnp.float32)
     normal = jnp.exp(-t * t / 2)
     angles = projected[..., None] * t
@@ -63,10 +78,10 @@ def sigreg(on: str = "layout", slices: int = 256, points: int = 17, extent: floa
     del params
     parts = {
       sensor: (
-        statistic(values, outputs.present[sensor], key),
-        outputs.present[sensor].any(),
+        statistic(field, key),
+        field.there.any(),
       )
-      for sensor, values in descriptors(outputs, on).items()
+      for sensor, field in descriptors(outputs, on).items()
     }
     logged = {f"sensor/{sensor}": value for sensor, (value, _) in parts.items()}
     return mean_of_counted(parts.values()), logged

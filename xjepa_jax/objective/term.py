@@ -6,7 +6,6 @@ computes in float32 whatever it is given.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -41,15 +40,18 @@ def no_parameters(key: jax.Array) -> dict[str, Any]:
 def rows_where(mask: jax.Array, values: jax.Array) -> jax.Array:
   """Values (B, ...) as float32, those of rows that are not in `mask` (B,) replaced by 0.
 
-  Replaced before anything is computed of them, so that neither they nor their gradients, finite
-  or not, can reach a sum.
+  A mask of more axes, (B, P), is of as many of the values'. Replaced before anything is computed of
+  them, so that neither they nor their gradients, finite or not, can reach a sum.
   """
   wide = mask.reshape(mask.shape + (1,) * (values.ndim - mask.ndim))
   return jnp.where(wide, values.astype(jnp.float32), 0.0)
 
 
 def masked_mean(values: jax.Array, mask: jax.Array) -> jax.Array:
-  """Mean of values (B, ...) over the rows in `mask` (B,), and over all other axes; 0 if none."""
+  """Mean of values (B, ...) over the rows in `mask` (B,), and over all other axes; 0 if none.
+
+  A mask of more axes, (B, P), is of as many of the values'.
+  """
   entries = values.size // max(mask.size, 1)
   return rows_where(mask, values).sum() / (jnp.maximum(mask.sum(), 1) * entries)
 
@@ -75,8 +77,29 @@ def unit(vectors: jax.Array) -> jax.Array:
   return vectors * jnp.where(some, jax.lax.rsqrt(jnp.where(some, squares, 1.0)), 0.0)
 
 
-def descriptors(outputs: Outputs, head: str) -> dict[str, jax.Array]:
-  """Sensor -> (B, K) float32 descriptors of a head, 0 where the sensor is absent.
+class Field(NamedTuple):
+  """Vectors at places, such as the cells of a descriptor.
+
+  Attributes:
+    vectors: (B, P, D) float32, 0 where there is none.
+    there: (B, P) bool, whether there is one.
+  """
+
+  vectors: jax.Array
+  there: jax.Array
+
+  def numbers(self) -> tuple[jax.Array, jax.Array]:
+    """(B, D P) all of a sample's numbers, the first of every place first, and (B, D P) bool."""
+    rows, _, width = self.vectors.shape
+    flat = self.vectors.swapaxes(1, 2).reshape(rows, -1)
+    return flat, jnp.tile(self.there, (1, width))
+
+
+def descriptors(outputs: Outputs, head: str) -> dict[str, Field]:
+  """Sensor -> the cells of a head's descriptors; a head without cells has one.
+
+  A cell of which the context had no token is not there: what stands in its place was made of the
+  others' tokens.
 
   Raises:
     ConfigError: the model has no such head.
@@ -84,16 +107,12 @@ def descriptors(outputs: Outputs, head: str) -> dict[str, jax.Array]:
   if head not in outputs.descriptors:
     heads = ", ".join(sorted(outputs.descriptors)) or "none"
     raise ConfigError(f"on is {head!r}, which is no head of the model; its heads are: {heads}.")
-  found = outputs.descriptors[head]
-  return {sensor: rows_where(outputs.present[sensor], found[sensor]) for sensor in sorted(found)}
-
-
-def sensor_pairs(outputs: Outputs, sensors: Iterable[str]) -> list[tuple[str, str, jax.Array]]:
-  """Every two of the sensors, and which samples (B,) have both."""
-  return [
-    (one, other, outputs.present[one] & outputs.present[other])
-    for one, other in itertools.combinations(sorted(sensors), 2)
-  ]
+  found = {}
+  for sensor, values in sorted(outputs.descriptors[head].items()):
+    there = outputs.present[sensor][:, None] & outputs.seen[head][sensor]
+    cells = values.reshape(len(values), -1, there.shape[1]).swapaxes(1, 2)
+    found[sensor] = Field(rows_where(there, cells), there)
+  return found
 
 
 def errors_by_route(

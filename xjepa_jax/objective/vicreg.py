@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,24 +13,19 @@ from xjepa_jax.errors import ConfigError
 from xjepa_jax.model.outputs import Outputs
 from xjepa_jax.objective import options
 from xjepa_jax.objective.term import (
+  Field,
   Scalars,
   Term,
   descriptors,
+  masked_mean,
   mean_of_counted,
   no_parameters,
   rows_where,
-  sensor_pairs,
 )
 
+OVER = ("descriptor", "cells")
 # Inside the square root of the standard deviation, as in the paper: its gradient stays finite.
 EPSILON = 1e-4
-
-
-class _Field(NamedTuple):
-  """Vectors at places: (B, P, D) float32, 0 where there is none; (B, P) bool, whether there is."""
-
-  vectors: jax.Array
-  there: jax.Array
 
 
 def vicreg(
@@ -38,6 +34,7 @@ def vicreg(
   invariance: float = 25.0,
   covariance: float = 1.0,
   deviation: float = 1.0,
+  over: str = "descriptor",
 ) -> Term:
   """Variance, invariance, covariance (Bardes, Ponce, LeCun, ICLR 2022, eq. 1 to 6).
 
@@ -51,15 +48,25 @@ def vicreg(
   let a weight keep its meaning whatever the number of sensors and of dimensions. Var and Cov are
   unbiased; a sensor that has less than two samples is left out.
 
-  On "tokens", the vectors are the context tokens of the online encoder. Their variance over the
-  grid would be satisfied by the encoding of position alone, so v and c are those within positions:
-  each position's mean over the batch is subtracted, and so many degrees of freedom fewer are left.
-  s compares the tokens themselves, where both sensors have one at the same position.
+  Cells of a grid head's descriptor that have no token of the context are left out of s, v and c.
+  The statistics of the others are
+
+    over "descriptor": of all its numbers. Two numbers' covariance is of the samples that have both,
+      its denominator that which leaves it unbiased.
+    over "cells": of the numbers of a cell, over samples x cells: the mean of each cell over the
+      batch is subtracted, or the variance over the grid would be satisfied by the position alone,
+      and so many degrees of freedom fewer are left. A covariance of K / cells numbers is estimated
+      from cells times as many vectors, and neighbouring cells may say the same.
+
+  On "tokens", the vectors are the context tokens of the online encoder, and the statistics over
+  positions as those over cells. s compares the tokens themselves, where both sensors have one at
+  the same position.
 
   Args:
     on: a head, for its raw descriptors, or "tokens".
     variance, invariance, covariance: weights; the paper's are 25, 25, 1.
     deviation: standard deviation above which v asks for nothing more.
+    over: "descriptor" or "cells"; tokens are always taken by position.
 
   Returns:
     A term that learns nothing and logs v, s and c, unweighted, under their names.
@@ -72,15 +79,17 @@ def vicreg(
   invariance = options.number("invariance", invariance, least=0)
   covariance = options.number("covariance", covariance, least=0)
   deviation = options.number("deviation", deviation, above=0)
+  whole = options.word("over", over, one_of=OVER) == "descriptor" and on != "tokens"
 
   def loss(params: dict[str, Any], outputs: Outputs, key: jax.Array) -> tuple[jax.Array, Scalars]:
     del params, key
-    fields = _token_fields(outputs) if on == "tokens" else _descriptor_fields(outputs, on)
-    spreads = [_spread(field, deviation) for field in fields.values()]
+    fields = _token_fields(outputs) if on == "tokens" else descriptors(outputs, on)
+    spread = _spread_of_numbers if whole else _spread_of_vectors
+    spreads = [spread(field, deviation) for field in fields.values()]
     parts = {
       "variance": mean_of_counted((hinge, count) for hinge, _, count in spreads),
       "invariance": mean_of_counted(
-        _difference(fields[one], fields[other]) for one, other, _ in sensor_pairs(outputs, fields)
+        _difference(fields[one], fields[other]) for one, other in itertools.combinations(fields, 2)
       ),
       "covariance": mean_of_counted((square, count) for _, square, count in spreads),
     }
@@ -94,15 +103,7 @@ def vicreg(
   return Term(no_parameters, loss)
 
 
-def _descriptor_fields(outputs: Outputs, head: str) -> dict[str, _Field]:
-  """A descriptor is a field of one place."""
-  return {
-    sensor: _Field(values[:, None, :], outputs.present[sensor][:, None])
-    for sensor, values in descriptors(outputs, head).items()
-  }
-
-
-def _token_fields(outputs: Outputs) -> dict[str, _Field]:
+def _token_fields(outputs: Outputs) -> dict[str, Field]:
   """Context tokens, each at its place in the grid: every sensor's context is another subset."""
   grids = {outputs.grid[sensor] for sensor in outputs.tokens}
   if len(grids) > 1:
@@ -115,7 +116,7 @@ def _token_fields(outputs: Outputs) -> dict[str, _Field]:
     present, positions = outputs.present[sensor], outputs.positions[sensor]
     places = math.prod(outputs.grid[sensor])
     there = jnp.broadcast_to(present[:, None], positions.shape)
-    fields[sensor] = _Field(
+    fields[sensor] = Field(
       _scatter(rows_where(present, tokens), positions, places),
       _scatter(there, positions, places),
     )
@@ -132,7 +133,7 @@ def _scatter(values: jax.Array, positions: jax.Array, places: int) -> jax.Array:
   return jax.vmap(row)(values, positions)
 
 
-def _spread(field: _Field, deviation: float) -> tuple[jax.Array, jax.Array, jax.Array]:
+def _spread_of_vectors(field: Field, deviation: float) -> tuple[jax.Array, jax.Array, jax.Array]:
   """() hinge of the deviations, () covariances squared, and () whether there are enough vectors."""
   there = field.there[..., None]
   number = field.there.sum(axis=0)
@@ -140,13 +141,48 @@ def _spread(field: _Field, deviation: float) -> tuple[jax.Array, jax.Array, jax.
   centred = jnp.where(there, field.vectors - means, 0.0)
   freedom = (number - (number > 0)).sum()
   cov = jnp.einsum("bpd,bpe->de", centred, centred, precision="highest") / jnp.maximum(freedom, 1)
-  variances = jnp.diagonal(cov)
-  hinge = jnp.maximum(deviation - jnp.sqrt(variances + EPSILON), 0.0).mean()
+  enough = jnp.broadcast_to(freedom > 0, (len(cov),))
+  return _hinge(cov, deviation, enough), _squares(cov, enough), freedom > 0
+
+
+def _spread_of_numbers(field: Field, deviation: float) -> tuple[jax.Array, jax.Array, jax.Array]:
+  """As `_spread_of_vectors`, of all numbers of a sample, each over the samples that have it.
+
+  With n_i samples that have number i and n_ij that have i and j, of means m over the n_i, the sum
+  over the n_ij of (z_i - m_i) (z_j - m_j) has the expectation
+
+    Cov_ij n_ij (1 - 1 / n_i - 1 / n_j + n_ij / (n_i n_j))
+
+  if samples are independent and what is missing says nothing of them: n - 1 times Cov_ij where
+  nothing is.
+  """
+  values, there = field.numbers()
+  width = field.vectors.shape[-1]
+  number = jnp.maximum(there.sum(axis=0), 1).astype(jnp.float32)
+  centred = jnp.where(there, values - values.sum(axis=0) / number, 0.0)
+  cells = field.there.astype(jnp.float32)
+  pairs = jnp.tile(jnp.einsum("bp,bq->pq", cells, cells, precision="highest"), (width, width))
+  freedom = pairs * (1 - 1 / number[:, None] - 1 / number + pairs / (number[:, None] * number))
+  products = jnp.einsum("bi,bj->ij", centred, centred, precision="highest")
+  # One sample that has both says nothing, and an infinite or a huge number at that.
+  cov = jnp.where(pairs > 1, products / jnp.where(pairs > 1, freedom, 1.0), 0.0)
+  enough = jnp.diagonal(pairs) > 1
+  return _hinge(cov, deviation, enough), _squares(cov, enough), enough.any()
+
+
+def _hinge(cov: jax.Array, deviation: float, enough: jax.Array) -> jax.Array:
+  """() mean shortfall of the deviations of a (K, K) covariance, over numbers of `enough` (K,)."""
+  shortfall = jnp.maximum(deviation - jnp.sqrt(jnp.diagonal(cov) + EPSILON), 0.0)
+  return masked_mean(shortfall, enough)
+
+
+def _squares(cov: jax.Array, enough: jax.Array) -> jax.Array:
+  """() sum of the squares off the diagonal, divided by the numbers that have any."""
   off_diagonal = jnp.where(jnp.eye(len(cov), dtype=bool), 0.0, cov)
-  return hinge, (off_diagonal**2).sum() / len(cov), freedom > 0
+  return (off_diagonal**2).sum() / jnp.maximum(enough.sum(), 1)
 
 
-def _difference(one: _Field, other: _Field) -> tuple[jax.Array, jax.Array]:
+def _difference(one: Field, other: Field) -> tuple[jax.Array, jax.Array]:
   """() mean square of the difference where both are, and () whether that is anywhere."""
   both = one.there & other.there
   square = jnp.where(both[..., None], one.vectors - other.vectors, 0.0) ** 2
