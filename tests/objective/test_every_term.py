@@ -22,7 +22,7 @@ OBJECTIVE = build(
     "vicreg": {},
     "tokens": {"term": "vicreg", "on": "tokens"},
     "over_cells": {"term": "vicreg", "over": "cells"},
-    "psa": {"width": 6},
+    "psa": {},
     "sigreg": {"slices": 8},
     "contrastive": {"learn_temperature": True},
     "by_cell": {"term": "contrastive", "cells": 4},
@@ -68,7 +68,7 @@ def evaluate() -> Callable[[Outputs], Losses]:
 
 def test_every_term_of_the_table_is_here() -> None:
   parameters = OBJECTIVE.init(jax.random.key(0))
-  assert parameters.keys() == {"psa", "contrastive"}
+  assert parameters.keys() == {"contrastive"}
   assert set(TERMS) <= set(OBJECTIVE.terms)
 
 

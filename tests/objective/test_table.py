@@ -87,8 +87,7 @@ def test_what_a_term_draws_does_not_depend_on_the_other_terms(outputs: Outputs) 
     ({"vicreg": {"on": ""}}, "objective.vicreg.on is ''; expected a name"),
     ({"vicreg": {"variance": "much"}}, "objective.vicreg.variance is 'much'"),
     ({"vicreg": {"deviation": 0}}, "objective.vicreg.deviation is 0"),
-    ({"psa": {}}, "objective.psa.width is missing; the term 'psa' needs it"),
-    ({"psa": {"width": 8, "floor": 1.5}}, "objective.psa.floor is 1.5; expected at most 1"),
+    ({"psa": {"floor": 1.5}}, "objective.psa.floor is 1.5; expected at most 1"),
     ({"sigreg": {"points": 1}}, "objective.sigreg.points is 1; .*at least 2"),
     ({"contrastive": {"temperature": 0}}, "objective.contrastive.temperature is 0; .*more than 0"),
     (

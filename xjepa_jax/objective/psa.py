@@ -1,4 +1,4 @@
-"""Prediction Space Alignment: the latent error under a learned metric."""
+"""Prediction Space Alignment: the latent error under the metric that its own covariance gives."""
 
 from __future__ import annotations
 
@@ -11,75 +11,93 @@ import jax.numpy as jnp
 from xjepa_jax.errors import ConfigError
 from xjepa_jax.model.outputs import Outputs
 from xjepa_jax.objective import options
-from xjepa_jax.objective.term import Scalars, Term, errors_by_route, masked_mean, mean_of_counted
+from xjepa_jax.objective.term import (
+  Scalars,
+  Term,
+  errors_by_route,
+  mean_of_counted,
+  no_parameters,
+)
+
+# Of targets whose variance is 1: a smaller mean square is rounding, whose directions say nothing,
+# and the square of which a gradient divides by.
+_LEAST = 1e-12
 
 
-def psa(*, width: int, floor: float = 0.1, routes: Sequence[str] = ()) -> Term:
-  """Mean sqrt(e' M e) over target tokens, e = predicted - sg[target], M learned (X-JEPA's PSA).
+def psa(floor: float = 0.1, routes: Sequence[str] = ()) -> Term:
+  """Mean e' M e / D over target tokens, e = predicted - sg[target], M their inverse covariance.
 
-  M is symmetric, positive definite, and of trace D:
+  X-JEPA's PSA (Choudhury et al., WACV 2026) measures the error by a learned Mahalanobis metric M.
+  Which metric a loss can learn depends on what is held fixed. With S = mean of e e', the loss is
+  tr(M S) / D, and
 
-    M = (1 - floor) D L L' / tr(L L') + floor I
+    with tr M = D its least value over M is the least eigenvalue of S: all weight goes to the
+    direction that is predicted best already, the constant part of the targets and their position;
 
-  with L, a D x D parameter, the identity at first, when the term is the mean length of the error.
-  Left free, M would learn to be 0, since that is what minimises the loss; with its trace fixed, it
-  can only move its weight from one direction to another. It moves it to where predictions are
-  good, so the floor, added after L L' has been normalised (else L would outgrow it), keeps every
-  eigenvalue at `floor` or above: no direction is given up.
+    with det M = 1 it is det(S)^(1 / D), reached by M = det(S)^(1 / D) S^-1: the mean of logarithms
+    of all eigenvalues instead of the least. A direction weighs as much as what is relatively left
+    of its error, so a per cent less of a small one, the content, is worth as much as a per cent
+    less of a large one. It is the likelihood of a Gaussian error whose covariance is fitted, too:
+    -log p of n errors is n / 2 log det S and a constant.
+
+  The second is minimised in closed form, so M is no parameter that an optimiser would have to
+  follow with: the loss of a route is
+
+    det(S_f)^(1 / D),   S_f = (1 - floor) S + floor (tr S / D) I
+
+  whose gradient at an error is 2 M e / (n D), M = (1 - floor) det(S_f)^(1 / D) S_f^-1 + m I, m =
+  floor det(S_f)^(1 / D) tr(S_f^-1) / D. The floor bounds the weight of a direction whose error
+  vanishes, such as the mean over D, which targets without a learned scale do not have: without it
+  one such direction could bring the loss to 0, and be all that is taught. It also serves where a
+  batch has fewer target tokens than D and S is singular; more are better.
+
+  An error that is alike in all directions has the loss of "latent", and so has floor 1.
 
   Args:
-    width: D, of the predicted tokens.
-    floor: the least eigenvalue of M, between 0 and 1; at 1, M stays the identity.
+    floor: share of the mean eigenvalue in all of them, above 0 and at most 1.
     routes: "a->b" of those that count, or none for all of the model's. A route that no sample of
       the batch has is left out of the mean.
 
   Returns:
-    A term that learns {"factor": (D, D)}. It logs each route's loss as "route/a->b" and, as
-    "eigenvalue_std", the standard deviation of M's eigenvalues, which is 0 for the identity.
+    A term that learns nothing. It logs each route's loss as "route/a->b" and, as "evenness/a->b",
+    that over the mean square of its error: 1 where the error is alike in all directions.
 
   Raises:
     ConfigError: an option has a value that cannot work.
   """
-  width = options.whole("width", width, least=1)
   floor = options.number("floor", floor, above=0)
   if floor > 1:
     raise ConfigError(f"floor is {floor!r}; expected at most 1.")
   routes = options.route_names("routes", routes)
 
-  def init(key: jax.Array) -> dict[str, Any]:
-    del key
-    return {"factor": jnp.eye(width, dtype=jnp.float32)}
-
   def loss(params: dict[str, Any], outputs: Outputs, key: jax.Array) -> tuple[jax.Array, Scalars]:
-    del key
-    factor = params["factor"].astype(jnp.float32)
-    scale = (1 - floor) * width / jnp.maximum(jnp.sum(factor * factor), 1e-20)
-
-    def length(error: jax.Array) -> jax.Array:
-      # A sum of squares, e' L L' e = |L' e|^2, so that rounding cannot make it negative.
-      turned = jnp.einsum("bmd,de->bme", error, factor, precision="highest")
-      return _safe_sqrt(scale * jnp.sum(turned**2, -1) + floor * jnp.sum(error**2, -1))
-
-    losses = {}
+    del params, key
+    losses, logged = {}, {}
     for route, (error, both) in errors_by_route(outputs, routes).items():
-      if error.shape[-1] != width:
-        raise ConfigError(f"width is {width}; predicted tokens have {error.shape[-1]}.")
-      losses[route] = (masked_mean(length(error), both), both.any())
-    logged = {f"route/{route}": value for route, (value, _) in losses.items()}
-    logged["eigenvalue_std"] = _eigenvalue_std(factor, scale)
+      size, evenness = _fitted(error, both, floor)
+      losses[route] = (size * evenness, both.any())
+      logged[f"route/{route}"] = size * evenness
+      logged[f"evenness/{route}"] = jax.lax.stop_gradient(evenness)
     return mean_of_counted(losses.values()), logged
 
-  return Term(init, loss)
+  return Term(no_parameters, loss)
 
 
-def _safe_sqrt(values: jax.Array) -> jax.Array:
-  """Square root with a gradient of 0 at 0, where it would be infinite and 0 * inf is NaN."""
-  some = values > 0
-  return jnp.where(some, jnp.sqrt(jnp.where(some, values, 1.0)), 0.0)
+def _fitted(error: jax.Array, both: jax.Array, floor: float) -> tuple[jax.Array, jax.Array]:
+  """tr S / D, and det(S_f)^(1 / D) over it.
 
-
-def _eigenvalue_std(factor: jax.Array, scale: jax.Array) -> jax.Array:
-  """Of scale L L' + floor I: the size of what is left without the mean of its eigenvalues."""
-  product = scale * jnp.einsum("de,fe->df", factor, factor, precision="highest")
-  rest = product - jnp.mean(jnp.diagonal(product)) * jnp.eye(len(product))
-  return jax.lax.stop_gradient(jnp.sqrt(jnp.sum(rest * rest) / len(product)))
+  Args:
+    error: (..., D), 0 where there is none.
+    both: whether there is one, of the first axes of `error`.
+    floor: see `psa`.
+  """
+  width = error.shape[-1]
+  tokens = jnp.maximum(both.sum(), 1) * (error.size // width // both.size)
+  products = jnp.einsum("...d,...e->de", error, error, precision="highest") / tokens
+  mean = jnp.trace(products) / width
+  some = mean > _LEAST
+  # Relative to its mean eigenvalue: what is factored has eigenvalues from `floor` to D.
+  relative = products / jnp.where(some, mean, 1.0)
+  factor = jnp.linalg.cholesky((1 - floor) * relative + floor * jnp.eye(width))
+  logarithm = 2 * jnp.log(jnp.diagonal(factor)).mean()
+  return mean, jnp.where(some, jnp.exp(logarithm), 1.0)

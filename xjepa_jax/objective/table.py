@@ -28,7 +28,7 @@ TERMS: dict[str, Callable[..., Term]] = {
   "cosine": cosine,
 }
 # Those that compare samples: of a batch they say something else than the mean over its parts.
-OVER_SAMPLES = ("vicreg", "sigreg", "contrastive")
+OVER_SAMPLES = ("vicreg", "psa", "sigreg", "contrastive")
 WEIGHING = ("weight", "warmup", "start", "end")
 
 
@@ -62,9 +62,6 @@ def _weighted(label: str, entry: Any) -> Weighted:
     known = ("term", *WEIGHING, *parameters)
     if key not in known:
       raise ConfigError(f"{where}.{key} is no key of the term {name!r}{_nearest(key, known)}")
-  for key, parameter in parameters.items():
-    if parameter.default is inspect.Parameter.empty and key not in entry:
-      raise ConfigError(f"{where}.{key} is missing; the term {name!r} needs it.")
   try:
     term = TERMS[name](**{key: entry[key] for key in parameters if key in entry})
     if "on" in parameters:

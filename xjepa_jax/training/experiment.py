@@ -22,7 +22,6 @@ from xjepa_jax.model import xjepa
 from xjepa_jax.model.inputs import SensorInput, sensor_inputs
 from xjepa_jax.model.masking import MaskPlan, plan_masks
 from xjepa_jax.model.placing import on_mesh
-from xjepa_jax.model.presets import size_of
 from xjepa_jax.objective import table
 from xjepa_jax.training import checks
 from xjepa_jax.training import mesh as meshes
@@ -169,7 +168,7 @@ def build_experiment(
   routes = parse_routes(config.routes, tuple(inputs))
   checks.check_routes(routes)
   model = xjepa.build(config, inputs, routes, dtype)
-  objective = table.build(_terms(config))
+  objective = table.build(config.objective)
   plan = plan_masks(model.grid, **dataclasses.asdict(config.mask))
   rates = _schedules(config)
   momentum = momentum_schedule(
@@ -251,15 +250,6 @@ def _inputs(config: Config, slots: Mapping[str, SensorSlot]) -> dict[str, Sensor
     sizes = {key: (height * wanted // rows,) * 2 for key, (height, _) in sizes.items()}
   sensors = {key: slot.sensor for key, slot in slots.items()}
   return sensor_inputs(sensors, sizes, config.model.patch)
-
-
-def _terms(config: Config) -> dict[str, Mapping[str, Any]]:
-  """Settings of the objective's terms; the metric of "psa" is of the encoder's width."""
-  width = size_of(config.model.preset, config.model.width).width
-  return {
-    label: {"width": width, **entry} if entry.get("term", label) == "psa" else entry
-    for label, entry in config.objective.items()
-  }
 
 
 def _schedules(config: Config) -> Schedules:
