@@ -41,7 +41,6 @@ def _tiny(config: ConfigDict) -> None:
   config.predictor.depth = 2
   config.training.steps = 400
   config.optimizer.warmup = 40
-  config.target.momentum = 0.98
   config.evaluation.every = 100
   config.checkpoint.every = 100
   config.telemetry.every = 20
@@ -59,7 +58,6 @@ def _for_archives(config: ConfigDict, preset: str) -> None:
   config.optimizer.warmup = 2_500
   config.optimizer.learning_rate = 5e-4
   config.optimizer.final_weight_decay = 0.4
-  config.target.momentum = 0.996
   config.evaluation.every = 1_000
   config.checkpoint.every = 1_000
   config.checkpoint.keep_every = 10_000

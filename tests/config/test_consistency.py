@@ -16,6 +16,15 @@ from xjepa_jax.errors import ConfigError
   [
     ({"training": {"batch": 8, "accumulate": 3}}, r"'training\.accumulate' is 3.*batch = 8"),
     ({"heads": {}}, r"'heads' is empty"),
+    (
+      {"target": {"momentum": 0.996}},
+      r"'target\.momentum' is 0\.996.*'power'.*target\.lag.*'linear'",
+    ),
+    ({"target": {"final_momentum": 1.0}}, r"'target\.final_momentum' is 1\.0.*'power'"),
+    (
+      {"target": {"schedule": "linear", "lag": 0.1}},
+      r"'target\.lag' is 0\.1, and target\.schedule is 'linear'",
+    ),
     ({"evaluation": {"head": "layuot"}}, r"'evaluation\.head' is 'layuot'.*layout, semantic"),
     (
       {"heads": {"layout": {"pooling": "grid", "cells": 3, "size": 32}}},

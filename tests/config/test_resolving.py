@@ -83,7 +83,7 @@ def test_a_key_of_another_group_is_found(wrong: str, right: str) -> None:
 
 def test_a_key_like_no_other_is_refused_with_those_there_are() -> None:
   said = refusal({"target": {"zzzz": 1}})
-  assert "'target.zzzz'" in said and "momentum, final_momentum, schedule" in said
+  assert "'target.zzzz'" in said and "schedule, lag, momentum, final_momentum" in said
   assert "mean" not in said
 
 

@@ -27,6 +27,7 @@ def small_config(directory: str) -> ConfigDict:
   config.predictor.update(depth=1, attention_heads=8)
   config.heads = ConfigDict({"layout": {"pooling": "grid", "cells": 2, "size": 16}})
   config.objective = ConfigDict({"latent": {}, "vicreg": {"on": "layout"}})
+  config.target.update(schedule="linear", momentum=0.99)
   config.training.update(steps=12, batch=8, precision="float32")
   config.optimizer.warmup = 2
   return config

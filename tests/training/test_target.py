@@ -11,9 +11,17 @@ import optax
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
+from xjepa_jax.config import TargetConfig
 from xjepa_jax.errors import ConfigError, TrainingError
 from xjepa_jax.training.mesh import make_mesh
-from xjepa_jax.training.target import TargetState, find_target, momentum_schedule, target_encoder
+from xjepa_jax.training.target import (
+  TargetState,
+  configured_schedule,
+  find_target,
+  momentum_schedule,
+  power_schedule,
+  target_encoder,
+)
 
 
 def params_of(seed: int = 0) -> dict[str, Any]:
@@ -148,12 +156,62 @@ def test_the_schedules_run_from_start_to_end_and_stay() -> None:
   assert momentum_schedule("linear", 0.996, 1.0, steps)(jnp.asarray(99)) == 1.0
 
 
+def weights(schedule: optax.Schedule, steps: int) -> np.ndarray:
+  """What the start and the parameters after each update weigh in the average, update by update."""
+  found = np.zeros(steps + 1)
+  found[0] = 1.0
+  for n, tau in enumerate(np.asarray(jax.vmap(schedule)(jnp.arange(steps)), np.float64)):
+    found *= tau
+    found[n + 1] += 1 - tau
+  return found
+
+
+@pytest.mark.parametrize("lag", [0.05, 0.2, 0.5])
+def test_the_power_average_lags_by_its_share_of_the_steps_whatever_their_number(lag: float) -> None:
+  for steps in (100, 2_000):
+    found = weights(power_schedule(lag), steps)
+    assert found.sum() == pytest.approx(1)
+    age = steps - np.arange(steps + 1)
+    assert found @ age / steps == pytest.approx(lag, abs=0.6 / steps)
+    # k^e - (k - 1)^e of N^e, with e = 1 / lag - 1
+    power = (np.arange(steps + 1) / steps) ** (1 / lag - 1)
+    np.testing.assert_allclose(found[1:], np.diff(power), rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("steps", [100, 50_000])
+def test_the_random_start_weighs_nothing_after_a_short_and_after_a_long_run(steps: int) -> None:
+  found = weights(power_schedule(TargetConfig.lag), steps)
+  assert found[0] == 0
+  # Nor do the parameters that are still near it: those of the first half, all together.
+  assert found[: steps // 2 + 1].sum() == pytest.approx(0.5**19, rel=0.01)
+  # The schedule that it replaces, over 100 steps from .98 to 1, left a third of the start in it.
+  assert weights(momentum_schedule("linear", 0.98, 1.0, 100), 100)[0] == pytest.approx(
+    0.36, abs=0.01
+  )
+
+
+def test_without_a_lag_the_average_is_the_parameters_and_at_a_half_their_mean() -> None:
+  np.testing.assert_array_equal(weights(power_schedule(0.0), 5), [0, 0, 0, 0, 0, 1])
+  np.testing.assert_allclose(weights(power_schedule(0.5), 5), [0, *[0.2] * 5], rtol=1e-5)
+  with pytest.raises(ConfigError, match=r"'target\.lag' is 1\.0"):
+    power_schedule(1.0)
+
+
+def test_the_published_schedule_is_a_choice_of_the_config() -> None:
+  published = configured_schedule(TargetConfig(schedule="linear"), 1000)
+  expected = 0.996 + 0.004 * np.array([0, 500, 1000, 1500]).clip(max=1000) / 1000
+  np.testing.assert_allclose([published(n) for n in (0, 500, 1000, 1500)], expected, atol=1e-7)
+  constant = configured_schedule(TargetConfig(schedule="constant", momentum=0.9), 10)
+  assert constant(7) == np.float32(0.9)
+  assert configured_schedule(TargetConfig(), 10)(1) == pytest.approx(0.5**19, rel=1e-4)
+
+
 @pytest.mark.parametrize(
   ("arguments", "complaint"),
   [
     (("linear", 1.5, 1.0, 10), r"'target\.momentum' is 1.5"),
     (("linear", 0.9, -0.1, 10), r"'target\.final_momentum' is -0.1"),
-    (("sine", 0.9, 1.0, 10), "'sine'.*constant, linear, cosine"),
+    (("sine", 0.9, 1.0, 10), "'sine'.*power, linear, cosine, constant"),
     (("cosine", 0.9, 1.0, 0), "over 0 steps"),
   ],
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from xjepa_jax.config.schema import Config, HeadConfig
+from xjepa_jax.config.schema import Config, HeadConfig, TargetConfig
 from xjepa_jax.errors import ConfigError
 
 
@@ -27,6 +27,7 @@ def check_together(config: Config) -> None:
         f"{head.cells**2} cells (heads.{name}.cells = {head.cells})."
       )
     _check_prefixes(name, head)
+  _check_target(config.target)
   for name in ("replica", "fsdp", "tensor"):
     if getattr(config.mesh, name) == 0:
       raise ConfigError(f"config key 'mesh.{name}' is 0; give a number of devices, or -1.")
@@ -39,6 +40,24 @@ def check_together(config: Config) -> None:
       f"config key 'telemetry.profile' is {config.telemetry.profile}; expected a first and a last "
       "step, or ()."
     )
+
+
+def _check_target(target: TargetConfig) -> None:
+  """A momentum belongs to its schedules, and a lag to the other."""
+  if target.schedule != "power":
+    if target.lag != TargetConfig.lag:
+      raise ConfigError(
+        f"config key 'target.lag' is {target.lag}, and target.schedule is {target.schedule!r}, "
+        "which has a momentum: leave the lag out, or set target.schedule to 'power'."
+      )
+    return
+  for name in ("momentum", "final_momentum"):
+    if getattr(target, name) != getattr(TargetConfig, name):
+      raise ConfigError(
+        f"config key 'target.{name}' is {getattr(target, name)}, and target.schedule is 'power', "
+        "which has none: its memory is the share target.lag of the steps. Leave the momentum out, "
+        "or set target.schedule to 'linear', the default of old, 'cosine' or 'constant'."
+      )
 
 
 def _check_prefixes(name: str, head: HeadConfig) -> None:

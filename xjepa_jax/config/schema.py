@@ -132,9 +132,16 @@ class HeadConfig:
 class TargetConfig:
   """The EMA target encoder."""
 
-  momentum: float = _key(0.996, "at the first step", least=0, most=1)
-  final_momentum: float = _key(1.0, "at the last step", least=0, most=1)
-  schedule: str = _key("linear", "between them", one_of=("constant", "linear", "cosine"))
+  schedule: str = _key(
+    "power",
+    "how it forgets: power by a lag, the others by a momentum",
+    one_of=("power", "linear", "cosine", "constant"),
+  )
+  lag: float = _key(0.05, "mean age of what is averaged over the steps done", least=0, most=0.9)
+  momentum: float = _key(
+    -1.0, "at the first step, unless the schedule is power; -1 is .996", least=-1, most=1
+  )
+  final_momentum: float = _key(-1.0, "at the last step; -1 is 1", least=-1, most=1)
 
 
 @dataclasses.dataclass(frozen=True)

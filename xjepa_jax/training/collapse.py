@@ -134,7 +134,7 @@ def _low_rank(recent: Sequence[Measurement]) -> tuple[str, tuple[str, ...]] | No
     (
       "add a term that keeps the space open: `vicreg` on pooled descriptors, `sigreg`, or "
       "`contrastive`, or raise its weight",
-      "raise the target's momentum",
+      "let the target lag more (target.lag)",
       "lower the learning rate",
     ),
   )

@@ -29,7 +29,7 @@ from xjepa_jax.training import step as steps
 from xjepa_jax.training.optimizer import Schedules, optimizer, schedules
 from xjepa_jax.training.splits import open_split
 from xjepa_jax.training.state import TrainState, abstract_state, create_state
-from xjepa_jax.training.target import find_target, momentum_schedule
+from xjepa_jax.training.target import configured_schedule, find_target
 
 
 @dataclasses.dataclass(frozen=True)
@@ -171,12 +171,7 @@ def build_experiment(
   objective = table.build(config.objective)
   plan = plan_masks(model.grid, **dataclasses.asdict(config.mask))
   rates = _schedules(config)
-  momentum = momentum_schedule(
-    config.target.schedule,
-    config.target.momentum,
-    config.target.final_momentum,
-    config.training.steps,
-  )
+  momentum = configured_schedule(config.target, config.training.steps)
   transform = _optimizer(config, momentum)
   return Experiment(
     config=config,

@@ -103,7 +103,7 @@ def optimizer(
   Args:
     learning_rate, warmup, steps, final_learning_rate, weight_decay, final_weight_decay: see
       `schedules`.
-    momentum: tau of the target encoder by update; see `target.momentum_schedule`.
+    momentum: tau of the target encoder by update; see `target.configured_schedule`.
     b1, b2, eps: Adam's.
     clip: largest global norm of the gradients; 0 does not clip.
     decay_rules: (pattern, factor): the first pattern found in a parameter's path counts.
