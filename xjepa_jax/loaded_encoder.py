@@ -174,31 +174,34 @@ class LoadedEncoder:
   def _encode(
     self, encoder: Any, centre: Any, stored: jax.Array, sensor: str, head: str | None
   ) -> jax.Array:
-    module, tokens = self._tokens(encoder, stored, sensor)
+    module, values, tokens = self._tokens(encoder, stored, sensor)
     if head is None:
       return tokens[sensor].astype(jnp.float32)
-    return _unit(module.descriptors(tokens, heads=(head,))[head][sensor] - centre[head][sensor])
+    found = module.descriptors(values, tokens, heads=(head,))[head][sensor]
+    return _unit(found - centre[head][sensor])
 
   def _patches(
     self, encoder: Any, centre: Any, stored: jax.Array, sensor: str, head: str
   ) -> jax.Array:
-    module, tokens = self._tokens(encoder, stored, sensor)
-    found: jax.Array = module.heads[head].patches(tokens[sensor], centre[head][sensor])
+    module, values, tokens = self._tokens(encoder, stored, sensor)
+    found: jax.Array = module.patches(
+      head, sensor, values[sensor], tokens.get(sensor), centre[head][sensor]
+    )
     return found
 
   def _tokens(
     self, encoder: Any, stored: jax.Array, sensor: str
-  ) -> tuple[Any, dict[str, jax.Array]]:
-    """The encoder as a module, and sensor -> (B, N, D) of whole images."""
+  ) -> tuple[Any, dict[str, jax.Array], dict[str, jax.Array]]:
+    """The encoder as a module, and sensor -> scaled images, sensor -> (B, N, D) of them."""
     values, seen = images.scale(self.inputs[sensor].sensor, stored)
     cut = images.crop({sensor: values}, self.inputs, None)
     module = xjepa.merge(self._model.encoder, encoder)
-    return module, module.tokens(cut, {sensor: seen})
+    return module, cut, module.tokens(cut, {sensor: seen})
 
   def _cross(
     self, encoder: Any, crossing: Any, stored: jax.Array, sensor: str, head: str, to: str
   ) -> jax.Array:
-    _, tokens = self._tokens(encoder, stored, sensor)
+    _, _, tokens = self._tokens(encoder, stored, sensor)
     found = predicted_descriptors(
       self._model, encoder, crossing["predictor"], tokens, heads=(head,)
     )

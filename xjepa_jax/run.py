@@ -13,6 +13,7 @@ from xjepa_jax.report.conclusion import Trained, conclude
 from xjepa_jax.report.glance import glance
 from xjepa_jax.retrieval.end_evaluation import check_protocol
 from xjepa_jax.retrieval.evaluation import Validation
+from xjepa_jax.training import canonical
 from xjepa_jax.training.agreement import check_same_config, first_decides
 from xjepa_jax.training.cautions import cautions
 from xjepa_jax.training.checkpoint import Checkpoints
@@ -99,10 +100,15 @@ def _checkpoints(config: Config, workdir: str) -> Checkpoints:
 def _first_state(
   experiment: Experiment, checkpoints: Checkpoints, workdir: str, goodput: Goodput
 ) -> TrainState:
-  """A new state, or that of the last sound checkpoint."""
+  """A new state, its layouts fitted in closed form, or that of the last sound checkpoint."""
+  config = experiment.config
   if not first_decides(lambda: None if checkpoints.latest is None else "continue"):
     with goodput.spending("compile"):
       state = experiment.new_state()
+      for name in canonical.canonical_heads(config.heads):
+        found = canonical.fit(experiment, config.heads[name], config.heads[name].fitted)
+        state = canonical.put(state, name, found.maps)
+        say(f"heads.{name}: {found}")
       give_back()  # of what compiling it took
     return state
   with goodput.spending("restore"):

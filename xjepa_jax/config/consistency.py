@@ -5,6 +5,8 @@ from __future__ import annotations
 from xjepa_jax.config.schema import Config, HeadConfig, TargetConfig
 from xjepa_jax.errors import ConfigError
 
+DIRECTIONS = 9  # of `model.gradients`, which this may not import
+
 
 def check_together(config: Config) -> None:
   """Values that are right alone and wrong together."""
@@ -20,7 +22,13 @@ def check_together(config: Config) -> None:
       f"config key 'evaluation.head' is {config.evaluation.head!r}; the heads are "
       f"{', '.join(config.heads)}."
     )
+  if config.model.preset == "none" and config.training.steps:
+    raise ConfigError(
+      f"config key 'training.steps' is {config.training.steps}, and model.preset is 'none': "
+      "without a network there is nothing to train. Give training.steps = 0, or a preset with a network."
+    )
   for name, head in config.heads.items():
+    _check_layout(name, head)
     if head.pooling == "grid" and head.size % head.cells**2:
       raise ConfigError(
         f"config key 'heads.{name}.size' is {head.size}; it must be a multiple of the "
@@ -39,6 +47,22 @@ def check_together(config: Config) -> None:
     raise ConfigError(
       f"config key 'telemetry.profile' is {config.telemetry.profile}; expected a first and a last "
       "step, or ()."
+    )
+
+
+def _check_layout(name: str, head: HeadConfig) -> None:
+  """A layout of the image's own cells has as many numbers as they give."""
+  whole = head.cells**2 * DIRECTIONS
+  if head.pooling == "gradients" and head.size != whole:
+    raise ConfigError(
+      f"config key 'heads.{name}.size' is {head.size}; the pooling 'gradients' gives "
+      f"{head.cells} x {head.cells} cells x {DIRECTIONS} directions = {whole} numbers."
+    )
+  whole = head.cells**2 * head.numbers
+  if head.pooling == "canonical" and head.size > whole:
+    raise ConfigError(
+      f"config key 'heads.{name}.size' is {head.size}; {head.cells} x {head.cells} cells x "
+      f"{head.numbers} numbers give at most {whole}. Give a smaller size, or more cells or numbers."
     )
 
 

@@ -75,8 +75,8 @@ class ModelConfig:
 
   preset: str = _key(
     "tiny",
-    "width, depth and heads where these are 0",
-    one_of=("debug", "tiny", "small", "base", "large", "huge", "giant"),
+    "width, depth and heads where these are 0; none is no network, for heads that read images",
+    one_of=("none", "debug", "tiny", "small", "base", "large", "huge", "giant"),
   )
   width: int = _key(0, "of a token; 0 is the preset's", least=0)
   depth: int = _key(0, "layers; 0 is the preset's", least=0)
@@ -116,11 +116,23 @@ class PredictorConfig:
 
 @dataclasses.dataclass(frozen=True)
 class HeadConfig:
-  """From tokens to one descriptor."""
+  """From tokens, or from images, to one descriptor."""
 
-  pooling: str = _key("mean", "how tokens become a vector", one_of=("mean", "attention", "grid"))
-  cells: int = _key(4, 'cells along a side, for the pooling "grid"', least=1)
+  pooling: str = _key(
+    "mean",
+    "how tokens become a vector; canonical and gradients describe cells of the image itself",
+    one_of=("mean", "attention", "grid", "canonical", "gradients"),
+  )
+  cells: int = _key(4, "cells along a side, for poolings that keep the layout", least=1)
+  numbers: int = _key(
+    4, 'numbers of each cell that sensors share, for the pooling "canonical"', least=1, most=9
+  )
   size: int = _key(256, "numbers of the descriptor, over all cells", least=1)
+  fitted: int = _key(
+    20_000,
+    "training pairs, at most, that the pooling canonical is fitted on before the first step",
+    least=1,
+  )
   hidden: int = _key(0, "width of a hidden layer before the projection; 0 is none", least=0)
   prefixes: tuple[int, ...] = _key(
     (), "sizes to which the descriptor can be cut: terms see each of these beginnings too", least=1
@@ -162,7 +174,7 @@ class OptimizerConfig:
 class TrainingConfig:
   """How long, how many at once, in which arithmetic."""
 
-  steps: int = _key(1000, "updates", least=1)
+  steps: int = _key(1000, "updates; 0 evaluates and exports what is fitted", least=0)
   batch: int = _key(64, "pairs of a global batch", least=1)
   accumulate: int = _key(1, "parts of a batch whose gradients are added up", least=1)
   overlap: bool = _key(True, "compiler options that run messages beside products; docs/scale.md")

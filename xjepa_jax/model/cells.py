@@ -23,11 +23,11 @@ def cell_weights(grid: tuple[int, int], cells: int) -> np.ndarray:
     (N, cells * cells) float32, both row-major: the share of the token's area that lies in the
     cell. A token's weights add up to 1; all are 0 or 1 where the cells divide the tokens.
   """
-  down, right = (_shares(tokens, cells) for tokens in grid)
+  down, right = (shares(tokens, cells) for tokens in grid)
   return np.einsum("rk,cl->rckl", down, right).reshape(grid[0] * grid[1], cells**2)
 
 
-def _shares(tokens: int, cells: int) -> np.ndarray:
+def shares(tokens: int, cells: int) -> np.ndarray:
   """(tokens, cells) along one side: the share of a token's length that lies in a cell."""
   # In units in which tokens and cells begin and end at whole numbers, so that 1 is exactly 1.
   token, cell = np.arange(tokens)[:, None] * cells, np.arange(cells) * tokens

@@ -98,6 +98,8 @@ def predicted_descriptors(
   Returns:
     head -> "a->b" -> (B, K) float32, not normalised.
   """
+  if not model.routes:
+    return {}
   module, asking = merge(model.encoder, encoder), merge(model.predictor, predictor)
   blocks = prediction_blocks(model.grid, trained_share(model))
   found: dict[str, dict[str, Array]] = {}
@@ -105,7 +107,7 @@ def predicted_descriptors(
     targets = [b for a, b in model.routes if a == key and b != key]
     if not targets:
       continue
-    described = module.descriptors(
+    described = module.pooled(
       predicted_tokens(asking, tokens[key], key, targets, blocks), heads=heads
     )
     for head, by_target in described.items():

@@ -1,7 +1,8 @@
-"""The encoder: images of any of its sensors to tokens, and tokens to descriptors.
+"""The encoder: images of any of its sensors to tokens, and images and tokens to descriptors.
 
 One function serves as context encoder (trained weights, some of the tokens) and as target encoder
-(their moving average, all tokens). Stems belong to a sensor; the last layers are shared.
+(their moving average, all tokens). Stems belong to a sensor; the last layers are shared. An encoder
+of the preset "none" has no network: its heads read images alone.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from xjepa_jax.config import HeadConfig, ModelConfig
 from xjepa_jax.errors import ConfigError
 from xjepa_jax.model.heads import Head
 from xjepa_jax.model.inputs import SensorInput
+from xjepa_jax.model.layout import layouts
 from xjepa_jax.model.positions import coordinates, sincos, spacing
 from xjepa_jax.model.presets import size_of
 from xjepa_jax.model.stem import STEMS
@@ -44,8 +46,28 @@ class Encoder(nnx.Module):
     dtype: object,
     rngs: nnx.Rngs,
   ):
-    spec, depth, shared = layer_spec(config, dtype)
     self.grid = next(iter(inputs.values())).grid
+    self.has_network = has_network(config)
+    spec = layer_spec(config, dtype)[0] if self.has_network else None
+    if spec is not None:
+      self._build_network(config, inputs, spec, rngs)
+    self.layouts = nnx.Dict(layouts(heads, tuple(inputs), spec, self.grid, rngs))
+    pooled = {name: head for name, head in heads.items() if name not in self.layouts}
+    if pooled and spec is None:
+      raise ConfigError(
+        f"config key 'heads.{next(iter(pooled))}.pooling' is {next(iter(pooled.values())).pooling!r}, "
+        "which pools a network's tokens, and model.preset is 'none'. Give the pooling 'canonical' "
+        "or 'gradients', or a model.preset that has a network."
+      )
+    self.heads = nnx.Dict(
+      {name: Head(head, spec, self.grid, rngs) for name, head in pooled.items()}
+    )
+
+  def _build_network(
+    self, config: ModelConfig, inputs: Mapping[str, SensorInput], spec: BlockSpec, rngs: nnx.Rngs
+  ) -> None:
+    """Stems and trunk."""
+    _, depth, shared = layer_spec(config, spec.dtype)
     self.width = spec.width
     self.rotary = config.positions == "rotary"
     self.unit = config.position_unit
@@ -65,7 +87,6 @@ class Encoder(nnx.Module):
       self.own = nnx.Dict({key: Trunk(depth - shared, spec, rngs) for key in inputs})
     self.trunk = Trunk(shared, spec, rngs)
     self.norm = spec.norm(rngs)
-    self.heads = nnx.Dict({name: Head(head, spec, self.grid, rngs) for name, head in heads.items()})
 
   def tokens(
     self,
@@ -81,8 +102,10 @@ class Encoder(nnx.Module):
       indices: sensor -> (B, n) places of the tokens wanted, n alike for all; None is all.
 
     Returns:
-      sensor -> (B, n, D), normalised by the encoder's last layer norm.
+      sensor -> (B, n, D), normalised by the encoder's last layer norm; empty without a network.
     """
+    if not self.has_network:
+      return {}
     entered = [
       self._enter(key, values[key], seen[key], None if indices is None else indices[key])
       for key in values
@@ -94,22 +117,58 @@ class Encoder(nnx.Module):
 
   def descriptors(
     self,
+    values: Mapping[str, Array],
     tokens: Mapping[str, Array],
     indices: Mapping[str, Array] | None = None,
     heads: Sequence[str] | None = None,
   ) -> dict[str, dict[str, Array]]:
-    """head -> sensor -> (B, K) descriptors of tokens, not normalised; all heads for None."""
+    """Descriptors, not normalised.
+
+    Args:
+      values: sensor -> (B, H, W, C) scaled images, which layouts read whole.
+      tokens: sensor -> (B, n, D) of these images.
+      indices: sensor -> (B, n) places of the tokens; None is all.
+      heads: by name; None is all.
+
+    Returns:
+      head -> sensor -> (B, K).
+    """
+    places = indices or {}
+    found = self.pooled(tokens, indices, heads)
+    for name, layout in self.layouts.items():
+      if heads is None or name in heads:
+        found[name] = {
+          key: layout(key, each, tokens.get(key), places.get(key)) for key, each in values.items()
+        }
+    return found
+
+  def pooled(
+    self,
+    tokens: Mapping[str, Array],
+    indices: Mapping[str, Array] | None = None,
+    heads: Sequence[str] | None = None,
+  ) -> dict[str, dict[str, Array]]:
+    """As `descriptors`, of the heads that pool tokens and need no image."""
+    places = indices or {}
     return {
-      name: {
-        key: head(each, None if indices is None else indices[key]) for key, each in tokens.items()
-      }
+      name: {key: head(each, places.get(key)) for key, each in tokens.items()}
       for name, head in self.heads.items()
       if heads is None or name in heads
     }
 
+  def patches(
+    self, head: str, sensor: str, values: Array, tokens: Array | None, centre: Array
+  ) -> Array:
+    """What each patch of images says for itself: (B, N, d), see `Head.patches`, `layout`."""
+    if head in self.layouts:
+      found: Array = self.layouts[head].patches(sensor, values, tokens, centre)
+      return found
+    return self.heads[head].patches(tokens, centre)
+
   def seen(self, indices: Mapping[str, Array]) -> dict[str, dict[str, Array]]:
     """head -> sensor -> (B, P) bool: which cells have one of these tokens, see `Head.seen`."""
-    return {
+    whole = {key: jnp.ones((len(each), 1), bool) for key, each in indices.items()}
+    return dict.fromkeys(self.layouts, whole) | {
       name: {key: head.seen(each) for key, each in indices.items()}
       for name, head in self.heads.items()
     }
@@ -132,6 +191,11 @@ class Encoder(nnx.Module):
     if self.has_own:
       x = self.own[key](x, chosen if self.rotary else None)
     return x, chosen
+
+
+def has_network(config: ModelConfig) -> bool:
+  """Whether an encoder has tokens: its preset is not "none"."""
+  return config.preset != "none"
 
 
 def layer_spec(config: ModelConfig, dtype: object) -> tuple[BlockSpec, int, int]:

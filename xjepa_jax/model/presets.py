@@ -15,8 +15,9 @@ class Size:
 
 
 # Dosovitskiy et al. 2021 (base, large, huge), Touvron et al. 2021 (tiny, small), Zhai et al. 2022
-# (giant, with a plain MLP ratio of 4); debug is for tests.
+# (giant, with a plain MLP ratio of 4); debug is for tests, none has no network.
 SIZES = {
+  "none": Size(0, 0, 0),
   "debug": Size(32, 2, 2),
   "tiny": Size(192, 12, 3),
   "small": Size(384, 12, 6),

@@ -16,7 +16,7 @@ from flax import nnx
 from jax import Array
 
 from xjepa_jax.config import Config, Route
-from xjepa_jax.model.encoder import Encoder, layer_spec
+from xjepa_jax.model.encoder import Encoder, has_network, layer_spec
 from xjepa_jax.model.inputs import SensorInput
 from xjepa_jax.model.masking import MaskPlan, Masks, sample_masks
 from xjepa_jax.model.outputs import Outputs
@@ -64,7 +64,7 @@ class XJepa:
     encoder_key, predictor_key = jax.random.split(key)
     return {
       "encoder": split(self._build_encoder(encoder_key))[1],
-      "predictor": split(self._build_predictor(predictor_key))[1],
+      "predictor": split(self._build_predictor(predictor_key))[1] if self.routes else {},
     }
 
   def outputs(
@@ -105,7 +105,7 @@ class XJepa:
       target=self._targets(target_encoder, values, seen, masks),
       tokens=tokens,
       positions=context,
-      descriptors=encoder.descriptors(tokens, context),
+      descriptors=encoder.descriptors({key: values[key] for key in self.contexts}, tokens, context),
       seen=encoder.seen(context),
       present=dict(present),
       grid={key: given.grid for key, given in self.inputs.items()},
@@ -121,7 +121,7 @@ class XJepa:
     """Tokens (sensor -> (B, N, D)) and descriptors (head -> sensor -> (B, K)) of whole images."""
     module = merge(self.encoder, encoder)
     tokens = module.tokens(values, seen)
-    return tokens, module.descriptors(tokens)
+    return tokens, module.descriptors(values, tokens)
 
   def _predict(
     self,
@@ -174,13 +174,17 @@ def build(
 ) -> XJepa:
   """The architecture that a config describes; nothing is drawn or allocated.
 
+  Without a network there are no tokens that could be predicted, and so no routes.
+
   Raises:
     ConfigError: its numbers do not go together.
   """
   key = jax.random.key(0)
-  encoder = nnx.eval_shape(lambda: _encoder(config, inputs, dtype, key))
-  predictor = nnx.eval_shape(lambda: _predictor(config, inputs, dtype, key))
-  return XJepa(inputs, routes, split(encoder)[0], split(predictor)[0], config, dtype)
+  encoder = split(nnx.eval_shape(lambda: _encoder(config, inputs, dtype, key)))[0]
+  if not has_network(config.model):
+    return XJepa(inputs, (), encoder, None, config, dtype)
+  predictor = split(nnx.eval_shape(lambda: _predictor(config, inputs, dtype, key)))[0]
+  return XJepa(inputs, routes, encoder, predictor, config, dtype)
 
 
 def split(module: nnx.Module) -> tuple[Any, Parameters]:

@@ -83,7 +83,7 @@ def conclude(experiment: Experiment, trained: Trained, writers: Writers, workdir
     experiment.config.evaluation.head,
     {"steps": steps, "results": findings.summary, "geometry": findings.geometry},
     model_card(experiment.model, findings),
-    {"predictor": predictor, "centre": measured.predicted_centre},
+    {"predictor": predictor, "centre": measured.predicted_centre} if predictor else None,
     {
       head: {way: to_json(fitted) for way, fitted in ways.items()}
       for head, ways in measured.confidence.items()

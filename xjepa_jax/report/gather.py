@@ -12,6 +12,7 @@ import numpy as np
 
 from xjepa_jax.config import to_dict
 from xjepa_jax.data.pictures import picture
+from xjepa_jax.model.encoder import has_network
 from xjepa_jax.report.findings import Example, Findings, TokenMap, chance_rows, summary_rows
 from xjepa_jax.report.retrieval_grid import examples_of
 from xjepa_jax.retrieval.baselines import protocol
@@ -26,11 +27,19 @@ _QUERIES = 6  # shown a direction
 _TOKEN_PAIRS = 6
 
 
-def summary(evaluation: Evaluation, baselines: Sequence[Row]) -> list[dict[str, Any]]:
-  """Rows of the table of results: every head, every baseline, chance."""
+def summary(
+  evaluation: Evaluation, baselines: Sequence[Row], network: bool = True
+) -> list[dict[str, Any]]:
+  """Rows of the table of results: every head, every baseline, chance.
+
+  Args:
+    evaluation, baselines: of one split.
+    network: whether the heads are a network's, whose name they then bear.
+  """
   rows: list[dict[str, Any]] = []
   for head, found in evaluation.rows.items():
-    rows += summary_rows(f"X-JEPA, {head}", [dataclasses.asdict(row) for row in found])
+    name = f"X-JEPA, {head}" if network else head
+    rows += summary_rows(name, [dataclasses.asdict(row) for row in found])
   for row in baselines:
     rows += summary_rows(row.method, [dataclasses.asdict(row)])
   first = next(iter(evaluation.rows.values()))
@@ -68,7 +77,7 @@ def gather(
     maps = token_maps(experiment, evaluation.described, tokens, pictures, _TOKEN_PAIRS)
   return Findings(
     title=title,
-    summary=summary(evaluation, baselines),
+    summary=summary(evaluation, baselines, has_network(experiment.config.model)),
     protocol={
       "pairs": f"the split {split!r}, {len(evaluation.described.pair_ids):,} pairs",
       "encoder": f"the {experiment.config.evaluation.encoder} encoder, whole images",
@@ -173,6 +182,8 @@ def token_maps(
     tokens: sensor -> (B, N, D) of its first pairs.
     count: pairs, at most.
   """
+  if not tokens:  # without a network
+    return ()
   grids = {key: given.grid for key, given in experiment.inputs.items()}
   maps = []
   for row in range(min([count, len(described.pair_ids), *map(len, tokens.values())])):

@@ -200,6 +200,8 @@ def _predictions(
   Of the first batch of the first data set that has the route's sensors in it.
   """
   seen: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
+  if not experiment.model.routes:
+    return seen
   target = find_target(state.opt_state)
   for _, batches in experiment.passes(split):
     for batch in itertools.islice(batches, 1):

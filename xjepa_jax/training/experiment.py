@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -19,6 +20,7 @@ from xjepa_jax.data.dataset import PairDataset
 from xjepa_jax.data.pipeline import Pipeline, Reading
 from xjepa_jax.errors import ConfigError
 from xjepa_jax.model import xjepa
+from xjepa_jax.model.encoder import has_network
 from xjepa_jax.model.inputs import SensorInput, sensor_inputs
 from xjepa_jax.model.masking import MaskPlan, plan_masks
 from xjepa_jax.model.placing import on_mesh
@@ -168,10 +170,10 @@ def build_experiment(
   routes = parse_routes(config.routes, tuple(inputs))
   checks.check_routes(routes)
   model = xjepa.build(config, inputs, routes, dtype)
-  objective = table.build(config.objective)
+  objective = table.build(config.objective) if config.training.steps else table.Objective({})
   plan = plan_masks(model.grid, **dataclasses.asdict(config.mask))
   rates = _schedules(config)
-  momentum = configured_schedule(config.target, config.training.steps)
+  momentum = configured_schedule(config.target, max(config.training.steps, 1))
   transform = _optimizer(config, momentum)
   return Experiment(
     config=config,
@@ -244,15 +246,19 @@ def _inputs(config: Config, slots: Mapping[str, SensorSlot]) -> dict[str, Sensor
         )
     sizes = {key: (height * wanted // rows,) * 2 for key, (height, _) in sizes.items()}
   sensors = {key: slot.sensor for key, slot in slots.items()}
-  return sensor_inputs(sensors, sizes, config.model.patch)
+  # Without a network there are no patches, and any images go that share a grid of some kind.
+  common = math.gcd(*(height for height, _ in sizes.values()))
+  first = sizes[next(iter(sizes))][0]
+  patch = config.model.patch if has_network(config.model) else first // common
+  return sensor_inputs(sensors, sizes, patch)
 
 
 def _schedules(config: Config) -> Schedules:
   chosen = config.optimizer
   return schedules(
     chosen.learning_rate,
-    chosen.warmup,
-    config.training.steps,
+    chosen.warmup if config.training.steps else 0,
+    max(config.training.steps, 1),
     chosen.final_learning_rate,
     chosen.weight_decay,
     chosen.final_weight_decay,
@@ -263,8 +269,8 @@ def _optimizer(config: Config, momentum: optax.Schedule) -> optax.GradientTransf
   chosen = config.optimizer
   return optimizer(
     learning_rate=chosen.learning_rate,
-    warmup=chosen.warmup,
-    steps=config.training.steps,
+    warmup=chosen.warmup if config.training.steps else 0,
+    steps=max(config.training.steps, 1),
     momentum=momentum,
     final_learning_rate=chosen.final_learning_rate,
     weight_decay=chosen.weight_decay,

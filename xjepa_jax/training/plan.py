@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from xjepa_jax.config import describe_keys, to_dict
-from xjepa_jax.model.encoder import layer_spec
+from xjepa_jax.model.encoder import has_network, layer_spec
 from xjepa_jax.model.predictor import predictor_spec
 from xjepa_jax.training import flops, process_memory
 from xjepa_jax.training.cautions import cautions
@@ -72,6 +72,8 @@ class Memory:
 def step_flops(experiment: Experiment) -> float:
   """Floating-point operations of one update of a whole batch, forward and backward."""
   config, model, plan = experiment.config, experiment.model, experiment.plan
+  if not has_network(config.model):
+    return 0.0
   spec, depth, _ = layer_spec(config.model, model.dtype)
   narrow = predictor_spec(config.predictor, spec)
   shapes = {key: (given.patch, given.bands) for key, given in experiment.inputs.items()}
@@ -169,9 +171,12 @@ def describe_plan(experiment: Experiment) -> Iterator[str]:
     f"  {rows} x {columns} tokens; the context sees {plan.context_tokens} of {plan.tokens}, "
     f"{plan.blocks} target blocks of {plan.block_tokens}"
   )
-  yield "  routes " + ", ".join(f"{a}->{b}" for a, b in experiment.model.routes)
+  yield "  routes " + (", ".join(f"{a}->{b}" for a, b in experiment.model.routes) or "none")
   yield "Parameters"
   yield from (f"  {line}" for line in parameter_lines(experiment))
+  if not experiment.config.training.steps:
+    yield "No steps: what is fitted in closed form is evaluated and exported"
+    return
   needed = memory(experiment)
   operations, peak = step_flops(experiment), peak_rate(experiment)
   yield f"Operations: {operations / 1e9:,.2f} GFLOP a step"
