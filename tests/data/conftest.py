@@ -6,6 +6,7 @@ import functools
 import os
 import pathlib
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -47,6 +48,26 @@ def _pair(number: int, lacking: bool = True) -> Pair:
 
 def _read(entry: Entry, lacking: bool) -> Pair:
   return _pair(entry.source, lacking)
+
+
+class Views(NamedTuple):
+  """Simulated scenes: optical (N, H, W, 12), SAR (N, H, W, 2), classes (N, H, W), labels."""
+
+  optical: np.ndarray
+  sar: np.ndarray
+  classes: np.ndarray
+  labels: list[tuple[str, ...]]
+
+
+@pytest.fixture(scope="session")
+def views() -> Views:
+  """1000 scenes of 64 pixels."""
+  from xjepa_jax.data.scenes import scene  # SciPy takes a while: not for those who only write
+
+  made = [scene(2024, i) for i in range(1000)]
+  optical = np.stack([each.optical for each in made]).astype(np.float32)
+  sar, classes = (np.stack([getattr(each, n) for each in made]) for n in ("sar", "classes"))
+  return Views(optical, sar, classes, [each.labels for each in made])
 
 
 @pytest.fixture(scope="session")

@@ -6,33 +6,22 @@ import os
 import pathlib
 import subprocess
 import sys
-from collections.abc import Callable
 
 import numpy as np
 import pytest
 from scipy import ndimage
 
+from tests.data.conftest import Views
 from xjepa_jax.data import optical as optical_module
 from xjepa_jax.data import sar as sar_module
 from xjepa_jax.data import scenes
 from xjepa_jax.data.landscape import CLASS, CLASS_NAMES, PIXEL_M, Landscape, smooth_noise
 from xjepa_jax.data.scenes import MIN_LABEL_FRACTION, Scene, scene
+from xjepa_jax.data.seasons import Season
 
 SEED = 2024
-TRAIN, TEST = slice(0, 800), slice(800, 1000)
-N_TEST = 200
 B02, B03, B04, B08, B8A, B09 = 1, 2, 3, 7, 8, 9
 VV, VH = 0, 1
-
-Views = tuple[np.ndarray, np.ndarray, np.ndarray]
-
-
-@pytest.fixture(scope="module")
-def views() -> Views:
-  """1000 scenes as stacks: optical (N, H, W, 12), SAR (N, H, W, 2), classes (N, H, W)."""
-  made = [scene(SEED, i) for i in range(TEST.stop)]
-  optical = np.stack([s.optical for s in made]).astype(np.float32)
-  return optical, np.stack([s.sar for s in made]), np.stack([s.classes for s in made])
 
 
 def fingerprint(made: Scene) -> str:
@@ -133,19 +122,20 @@ def test_more_wind_changes_the_radar_image_alone(monkeypatch: pytest.MonkeyPatch
 # --- land cover ------------------------------------------------------------------------------
 
 
-def test_labels_are_the_classes_whose_share_reaches_the_threshold() -> None:
+def test_labels_are_the_classes_whose_share_reaches_the_threshold_and_the_largest() -> None:
   for i in range(40):
     made = scene(SEED, i)
+    pixels = [int((made.classes == code).sum()) for code in range(len(CLASS_NAMES))]
     expected = []
-    for code, name in enumerate(CLASS_NAMES):
-      if (made.classes == code).sum() >= MIN_LABEL_FRACTION * made.classes.size:
+    for name, count in zip(CLASS_NAMES, pixels, strict=True):
+      if count >= MIN_LABEL_FRACTION * made.classes.size or count == max(pixels):
         expected.append(name)
     assert made.labels == tuple(expected)
     assert made.labels
 
 
 def test_every_class_occurs_and_a_scene_shows_several_objects(views: Views) -> None:
-  classes = views[2][:300]
+  classes = views.classes[:300]
   share = np.bincount(classes.ravel(), minlength=len(CLASS_NAMES)) / classes.size
   assert share.min() > 0.005
   assert share.max() < 0.25
@@ -155,7 +145,7 @@ def test_every_class_occurs_and_a_scene_shows_several_objects(views: Views) -> N
 
 
 def test_the_layouts_of_two_scenes_agree_no_more_than_by_chance(views: Views) -> None:
-  classes = views[2][:200]
+  classes = views.classes[:200]
   share = np.bincount(classes.ravel(), minlength=len(CLASS_NAMES)) / classes.size
   agreement = np.mean([np.mean(a == b) for a, b in itertools.pairwise(classes)])
   assert agreement == pytest.approx(np.sum(share**2), abs=0.02)
@@ -196,7 +186,7 @@ def mean_over(image: np.ndarray, classes: np.ndarray, *names: str) -> float:
 
 
 def test_water_is_dark_and_buildings_are_bright_in_both_polarisations(views: Views) -> None:
-  _, sar, classes = views
+  sar, classes = views.sar, views.classes
   for polarisation in (VV, VH):
     image = sar[..., polarisation]
     water = mean_over(image, classes, "water")
@@ -206,24 +196,23 @@ def test_water_is_dark_and_buildings_are_bright_in_both_polarisations(views: Vie
 
 
 def test_forest_scatters_more_volume_than_open_ground(views: Views) -> None:
-  _, sar, classes = views
+  sar, classes = views.sar, views.classes
   forest = mean_over(sar[..., VH], classes, "broadleaf forest", "conifer forest")
   assert forest > mean_over(sar[..., VH], classes, "bare soil", "grass", "gravel") + 4
 
 
 def test_vegetation_is_green_to_the_optical_sensor(views: Views) -> None:
-  optical, _, classes = views
+  optical, classes = views.optical, views.classes
   ndvi = (optical[..., B08] - optical[..., B04]) / (optical[..., B08] + optical[..., B04])
   forest = mean_over(ndvi, classes, "broadleaf forest", "conifer forest")
   assert forest > mean_over(ndvi, classes, "bare soil") + 0.3
-  assert mean_over(ndvi, classes, "green cereal") > mean_over(ndvi, classes, "ripe cereal") + 0.2
   assert mean_over(ndvi, classes, "water") < mean_over(ndvi, classes, "dense urban")
   ndwi = (optical[..., B03] - optical[..., B08]) / (optical[..., B03] + optical[..., B08])
   assert mean_over(ndwi, classes, "water") > 0 > mean_over(ndwi, classes, "grass")
 
 
 def test_speckle_over_water_has_the_stated_number_of_looks(views: Views) -> None:
-  _, sar, classes = views
+  sar, classes = views.sar, views.classes
   for polarisation in (VV, VH):
     squared, weight = 0.0, 0
     for image, ground in zip(sar[..., polarisation], classes, strict=True):
@@ -240,7 +229,7 @@ def test_speckle_over_water_has_the_stated_number_of_looks(views: Views) -> None
 
 
 def test_coarser_bands_are_smoother(views: Views) -> None:
-  optical = views[0][:200]
+  optical = views.optical[:200]
 
   def neighbours(band: int) -> float:
     image = optical[..., band].astype(np.float64)
@@ -252,7 +241,7 @@ def test_coarser_bands_are_smoother(views: Views) -> None:
 
 def test_about_a_quarter_of_the_scenes_shows_clouds(views: Views) -> None:
   # The coastal band smooths over 60 m; no ground reaches a reflectance of 0.3 there.
-  cloudy = views[0][..., 0].max(axis=(1, 2)) > 3000
+  cloudy = views.optical[..., 0].max(axis=(1, 2)) > 3000
   assert 0.18 < cloudy.mean() < 0.27
 
 
@@ -261,17 +250,21 @@ def tilted(east: float, north: float, cover: str = "grass") -> Landscape:
   return Landscape(
     np.full((64, 64), CLASS[cover], np.uint8),
     np.zeros((64, 64), np.int64),
+    0 * plane,
     east * plane,
     north * plane,
     0.0,
   )
 
 
+JULY = Season("temperate", 195)
+
+
 def test_slopes_that_face_the_midday_sun_are_brighter() -> None:
   for i in range(5):
     # Ground that rises towards the north faces south.
-    south = optical_module.optical(scenes.streams(SEED, i), tilted(0, 0.2))
-    north = optical_module.optical(scenes.streams(SEED, i), tilted(0, -0.2))
+    south = optical_module.optical(scenes.streams(SEED, i), tilted(0, 0.2), JULY)
+    north = optical_module.optical(scenes.streams(SEED, i), tilted(0, -0.2), JULY)
     assert south[..., B08].mean() > 1.05 * north[..., B08].mean()
 
 
@@ -280,110 +273,10 @@ def test_slopes_facing_the_radar_are_brighter_and_it_looks_east_or_west() -> Non
   for i in range(12):
     parts = [scenes.streams(SEED, i) for _ in range(2)]
     rise_east, rise_west = (
-      float(sar_module.sar(p, tilted(s, 0))[..., VV].mean())
+      float(sar_module.sar(p, tilted(s, 0, "broadleaf forest"), JULY)[..., VV].mean())
       for p, s in zip(parts, (0.2, -0.2), strict=True)
     )
     # 11.3 degrees to either side at 0.25 dB a degree, a little less where noise adds in.
     assert abs(rise_east - rise_west) == pytest.approx(5.5, abs=0.5)
     brighter_in_the_west.append(rise_east > rise_west)
   assert 0 < sum(brighter_in_the_west) < 12
-
-
-# --- how hard the pairs are to match ---------------------------------------------------------
-
-
-def standardised(x: np.ndarray) -> np.ndarray:
-  return (x - x[TRAIN].mean(axis=0)) / x[TRAIN].std(axis=0)
-
-
-def recall_at_1(distance: np.ndarray) -> tuple[float, float]:
-  own = np.arange(len(distance))
-  return float(np.mean(distance.argmin(1) == own)), float(np.mean(distance.argmin(0) == own))
-
-
-def best_ridge_recall(x: np.ndarray, y: np.ndarray) -> float:
-  """R@1 of y's nearest neighbour to a ridge prediction from x; the best penalty, with hindsight."""
-  x, y = standardised(x), standardised(y)
-  found = 0.0
-  for penalty in (0.1, 1.0, 10.0, 100.0):
-    gram = x[TRAIN].T @ x[TRAIN] + penalty * np.eye(x.shape[1])
-    predicted = standardised(x @ np.linalg.solve(gram, x[TRAIN].T @ y[TRAIN]))
-    found = max(found, recall_at_1(squared_distance(predicted[TEST], y[TEST]))[0])
-  return found
-
-
-def cca_recall(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
-  """R@1 both ways in the canonical space, each direction weighted by its correlation."""
-  x, y = standardised(x), standardised(y)
-
-  def whitening(z: np.ndarray) -> np.ndarray:
-    values, vectors = np.linalg.eigh(np.cov(z[TRAIN].T) + 0.01 * np.eye(z.shape[1]))
-    return vectors / np.sqrt(values) @ vectors.T
-
-  u, s, vt = np.linalg.svd(whitening(x) @ (x[TRAIN].T @ y[TRAIN] / TRAIN.stop) @ whitening(y))
-  a = x[TEST] @ whitening(x) @ u[:, : len(s)] * s
-  b = y[TEST] @ whitening(y) @ vt.T[:, : len(s)] * s
-  return recall_at_1(squared_distance(a, b))
-
-
-def squared_distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-  return ((a[:, None] - b[None]) ** 2).sum(-1)
-
-
-def band_means(images: np.ndarray) -> np.ndarray:
-  return images.mean(axis=(1, 2), dtype=np.float64)
-
-
-def band_statistics(images: np.ndarray) -> np.ndarray:
-  spread = [images.std(axis=(1, 2), dtype=np.float64)]
-  levels = np.percentile(images, (5, 25, 50, 75, 95), axis=(1, 2))
-  return np.concatenate([band_means(images), *spread, *levels], axis=1)
-
-
-@pytest.mark.parametrize(("describe", "limit"), [(band_means, 0.10), (band_statistics, 0.15)])
-def test_global_colour_and_statistics_do_not_find_the_pair(
-  views: Views, describe: Callable[[np.ndarray], np.ndarray], limit: float
-) -> None:
-  optical, sar, _ = views
-  right = describe(sar)
-  for left in (describe(optical), describe(np.log(optical))):
-    recalls = best_ridge_recall(left, right), best_ridge_recall(right, left)
-    assert max(*recalls, *cca_recall(left, right)) < limit
-
-
-def test_no_band_is_a_copy_of_the_backscatter(views: Views) -> None:
-  optical = views[0][TEST].reshape(N_TEST, -1, 12).astype(np.float64)
-  sar = views[1][TEST].reshape(N_TEST, -1, 2).astype(np.float64)
-  for band in range(12):
-    for polarisation in (VV, VH):
-      x, y = optical[..., band], sar[..., polarisation]
-      assert abs(np.corrcoef(x.ravel(), y.ravel())[0, 1]) < 0.4
-      within = [abs(np.corrcoef(a, b)[0, 1]) for a, b in zip(x, y, strict=True)]
-      assert np.median(within) < 0.5
-
-
-def quantised(images: np.ndarray, blur: float, levels: int = 8) -> np.ndarray:
-  """(N, P, levels) one-hot of each blurred image's own quantiles."""
-  codes = []
-  for image in images:
-    smooth = ndimage.gaussian_filter(image, blur).ravel()
-    cuts = np.quantile(smooth, np.linspace(0, 1, levels + 1)[1:-1])
-    codes.append(np.eye(levels, dtype=np.float32)[np.searchsorted(cuts, smooth)])
-  return np.stack(codes)
-
-
-def mutual_information(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-  """(N, M) nats between every pair of quantised images."""
-  n, pixels, levels = a.shape
-  joint = a.transpose(0, 2, 1).reshape(-1, pixels) @ b.transpose(1, 0, 2).reshape(pixels, -1)
-  joint = joint.reshape(n, levels, -1, levels).transpose(0, 2, 1, 3) / pixels
-  apart = joint.sum(3, keepdims=True) * joint.sum(2, keepdims=True)
-  ratio = np.where(joint > 0, joint, 1) / np.where(joint > 0, apart, 1)
-  return np.asarray((joint * np.log(ratio)).sum((2, 3)))
-
-
-def test_the_two_images_of_a_pair_share_their_layout(views: Views) -> None:
-  optical, sar = views[0][TEST], views[1][TEST]
-  ndvi = (optical[..., B08] - optical[..., B04]) / (optical[..., B08] + optical[..., B04])
-  shared = mutual_information(quantised(ndvi, 0.7), quantised(sar[..., VV], 1.5))
-  assert min(recall_at_1(-shared)) > 0.65

@@ -1,4 +1,4 @@
-"""The ground that both sensors look at: land cover, parcels and relief.
+"""The ground that both sensors look at: land cover, its texture, parcels and relief.
 
 Everything here is geometry. What a class looks like is decided by `optical` and `sar`, each from
 its own random streams, so that the layout is all the two sensors share.
@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
 from scipy import sparse
+
+from xjepa_jax.data.biomes import ZONES, Biome
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -23,10 +26,11 @@ PIXEL_M = 10.0
 CLASS_NAMES: tuple[str, ...] = (
   "water",
   "bare soil",
-  "green cereal",
-  "ripe cereal",
+  "cereal",
   "row crop",
   "rapeseed",
+  "rice",
+  "orchard",
   "grass",
   "broadleaf forest",
   "conifer forest",
@@ -36,28 +40,9 @@ CLASS_NAMES: tuple[str, ...] = (
   "dense urban",
   "road",
   "gravel",
+  "dunes",
 )
 CLASS = {name: code for code, name in enumerate(CLASS_NAMES)}
-
-# What each zone is made of: the Dirichlet weights of its classes (one draw a scene, so that scenes
-# of one zone still differ), and how readily the zone wins a pixel against the others.
-ZONE_CLASSES: dict[str, dict[str, float]] = {
-  "farmland": {
-    "bare soil": 1.0,
-    "green cereal": 1.2,
-    "ripe cereal": 0.9,
-    "row crop": 1.0,
-    "rapeseed": 0.4,
-    "grass": 0.9,
-  },
-  "forest": {"broadleaf forest": 1.2, "conifer forest": 1.2},
-  "town": {"residential": 1.6, "dense urban": 1.0, "grass": 0.3},
-  "open": {"grass": 0.9, "heath": 0.9, "wetland": 0.5, "gravel": 0.4},
-}
-ZONE_BIAS = {"farmland": 0.6, "forest": 0.3, "town": -0.2, "open": -0.4}
-
-# Standard deviation of the height, in metres, of a flat and of a hilly scene.
-RELIEF_M = (1.5, 22.0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,6 +52,8 @@ class Landscape:
   Attributes:
     classes: (H, W) uint8, index into CLASS_NAMES.
     regions: (H, W) int, the parcel, block or patch a pixel belongs to, 0 .. n_regions - 1.
+    texture: (H, W) what varies within a class in its own pattern (crowns, rows, pools, ridges),
+      about 0 with a deviation of about 1; 0 where a class has none.
     slope_east: (H, W) rise per metre towards the east; 0 on water.
     slope_north: (H, W) rise per metre towards the north; 0 on water.
     street_angle: direction of the streets, radians anticlockwise from east.
@@ -74,6 +61,7 @@ class Landscape:
 
   classes: Classes
   regions: Ints
+  texture: Floats
   slope_east: Floats
   slope_north: Floats
   street_angle: float
@@ -164,31 +152,32 @@ def _line(
   return np.abs(off) / np.sqrt(1 + (bend * k * np.cos(k * u + phase)) ** 2)
 
 
-def _zones(rng: np.random.Generator, size: int, parcels: Ints) -> Ints:
-  """(H, W) index into ZONE_CLASSES: the zone whose field is highest wins the pixel."""
-  bias = np.array(list(ZONE_BIAS.values())) + rng.normal(0, 0.5, len(ZONE_BIAS))
+def _zones(rng: np.random.Generator, size: int, parcels: Ints, biome: Biome) -> Ints:
+  """(H, W) index into ZONES: of those that the biome has, the highest field wins the pixel."""
+  names = [name for name in ZONES if name in biome.zones]
+  bias = np.array([biome.zones[name] for name in names]) + rng.normal(0, 0.5, len(names))
   fields = np.stack([smooth_noise(rng, size, 90.0) + b for b in bias])
   if rng.uniform() < 0.6:
     # Where land is farmed, woods and villages mostly end at the edge of a parcel.
     area = np.bincount(parcels.ravel())
     fields = np.stack([(np.bincount(parcels.ravel(), f.ravel()) / area)[parcels] for f in fields])
-  return np.argmax(fields, axis=0)
+  return np.array([ZONES.index(name) for name in names])[np.argmax(fields, axis=0)]
 
 
 def _land_cover(
-  rng: np.random.Generator, zones: Ints, partitions: dict[str, Ints]
+  rng: np.random.Generator, zones: Ints, partitions: dict[str, Ints], biome: Biome
 ) -> tuple[Classes, Ints]:
   """Draw a class for every parcel, block and patch: (classes, region numbers)."""
   classes = np.zeros(zones.shape, dtype=np.uint8)
   regions = np.zeros(zones.shape, dtype=np.int64)
   first = 0
-  for zone, (name, weights) in enumerate(ZONE_CLASSES.items()):
+  for name, weights in biome.cover.items():
     ids = partitions[name]
     count = int(ids.max()) + 1
     codes = np.array([CLASS[member] for member in weights], dtype=np.uint8)
     share = rng.dirichlet(list(weights.values()))
     drawn = rng.choice(codes, count, p=share)
-    here = zones == zone
+    here = zones == ZONES.index(name)
     classes[here] = drawn[ids[here]]
     regions[here] = first + ids[here]
     first += count
@@ -201,25 +190,30 @@ def _put(classes: Classes, regions: Ints, where: Mask, name: str) -> None:
   classes[where] = CLASS[name]
 
 
-def _waters(rng: np.random.Generator, size: int, x: Floats, y: Floats) -> tuple[Mask, Mask, Floats]:
-  """(water, its marshy fringe, metres from the valley's axis)."""
+def _waters(
+  rng: np.random.Generator, size: int, x: Floats, y: Floats, biome: Biome
+) -> tuple[Mask, Mask, Mask, Floats]:
+  """(water, its marshy fringe, the sea's beach, metres from the valley's axis)."""
   # All is drawn in every scene, wanted or not, so that no switch shifts what is drawn after it.
-  chance = rng.uniform(size=4)
+  odds = (biome.river, biome.lake, biome.sea, 0.5, 0.5)
+  river, lake, sea, banks, shore = rng.uniform(size=5) < odds
   axis = _line(rng, x, y, 90.0, 700.0)
   half_width = rng.uniform(9.0, 35.0)
-  basin, level = smooth_noise(rng, size, 80.0), rng.uniform(0.7, 1.6)
+  basin, level = smooth_noise(rng, size, 80.0), rng.uniform(0.5, 1.4)
   marsh = smooth_noise(rng, size, 40.0) > 0.2
-  river = (axis < half_width) & (chance[0] < 0.35)
-  lake = (basin > level) & (chance[1] < 0.4)
-  banks = (axis < half_width + 45) & (chance[0] < 0.35) & (chance[2] < 0.5)
-  shore = (basin > level - 0.4) & (chance[1] < 0.4) & (chance[3] < 0.5)
-  valley = axis if chance[0] < 0.35 else np.full_like(axis, np.inf)
-  return river | lake, (banks | shore) & marsh, valley
+  inland, _ = _rotate(x, y, rng.uniform(0, 2 * np.pi))
+  inland = inland - rng.uniform(-0.5, 0.5) * float(x.max()) + 50.0 * smooth_noise(rng, size, 110.0)
+  water = ((axis < half_width) & river) | ((basin > level) & lake) | ((inland < 0) & sea)
+  wet = ((axis < half_width + 45) & river & banks) | ((basin > level - 0.4) & lake & shore)
+  beach = (inland < rng.uniform(20.0, 70.0)) & sea
+  return water, wet & marsh, beach, axis if river else np.full_like(axis, np.inf)
 
 
-def _slopes(rng: np.random.Generator, size: int, valley: Floats) -> tuple[Floats, Floats]:
+def _slopes(
+  rng: np.random.Generator, size: int, valley: Floats, relief_m: tuple[float, float]
+) -> tuple[Floats, Floats]:
   """Rise per metre towards the east and the north."""
-  low, high = np.log(RELIEF_M)
+  low, high = np.log(relief_m)
   amplitude = np.exp(rng.uniform(low, high))
   # A sample of margin on each side, so that the edges have slopes as true as the middle's.
   height = smooth_noise(rng, size + 2, 220.0) + 0.25 * smooth_noise(rng, size + 2, 70.0)
@@ -228,38 +222,80 @@ def _slopes(rng: np.random.Generator, size: int, valley: Floats) -> tuple[Floats
   return right[1:-1, 1:-1], -down[1:-1, 1:-1]
 
 
-def landscape(streams: dict[str, np.random.Generator], size: int) -> Landscape:
+def _wave(metres: Floats, length: float) -> Floats:
+  return np.sin(2 * np.pi / length * metres)
+
+
+def _texture(
+  rng: np.random.Generator, classes: Classes, x: Floats, y: Floats, field: float, street: float
+) -> Floats:
+  """(H, W) the pattern of each pixel's class; angles of parcels and streets in radians."""
+  size = len(classes)
+  crowns, clumps, waves = (smooth_noise(rng, size, metres) for metres in (13.0, 24.0, 50.0))
+  (across, along), (east, north) = _rotate(x, y, field), _rotate(x, y, street)
+  blown, _ = _rotate(x, y, rng.uniform(0, np.pi))
+  # Sines cost the most, so a pattern is computed where its class is.
+  patterns: dict[str, Callable[[Mask], Floats]] = {
+    "bare soil": lambda at: waves[at],
+    "cereal": lambda at: waves[at],
+    "row crop": lambda at: 1.4 * _wave(across[at], 45.0),
+    "rice": lambda at: 2.2 * np.maximum(_wave(across[at], 60.0), _wave(along[at], 80.0)) ** 8 - 0.7,
+    "orchard": lambda at: 2 * _wave(across[at], 42.0) * _wave(along[at], 42.0),
+    "grass": lambda at: 0.7 * (waves[at] + clumps[at]),
+    "broadleaf forest": lambda at: clumps[at],
+    "conifer forest": lambda at: crowns[at],
+    "heath": lambda at: 1.2 * np.maximum(clumps[at], 0) + 0.8 * np.maximum(crowns[at], 0) - 0.8,
+    "wetland": lambda at: np.where(clumps[at] > 0.6, -1.6, 0.6),
+    "residential": lambda at: 2 * _wave(east[at], 50.0) * _wave(north[at], 38.0),
+    "gravel": lambda at: 1.4 * _wave(north[at] + 30.0 * waves[at], 70.0),
+    "dunes": lambda at: 1.4 * _wave(blown[at] + 25.0 * waves[at], 120.0),
+  }
+  found = np.zeros(classes.shape)
+  for name, pattern in patterns.items():
+    here = classes == CLASS[name]
+    if here.any():
+      found[here] = pattern(here)
+  return found
+
+
+def landscape(streams: dict[str, np.random.Generator], size: int, biome: Biome) -> Landscape:
   """Lay out one scene of size x size pixels of 10 m.
 
   Args:
-    streams: generators named "zones", "parcels", "cover", "water", "roads" and "relief".
+    streams: generators named "zones", "parcels", "cover", "water", "roads", "relief" and
+      "texture".
     size: pixels along a side.
+    biome: what the ground is made of.
   """
   metres = (np.arange(size) - (size - 1) / 2) * PIXEL_M
   x, y = np.meshgrid(metres, -metres)
   rng = streams["parcels"]
   street_angle, field_angle = rng.uniform(0, np.pi, 2)
-  hedges, width, length = rng.uniform(), rng.uniform(90, 170), rng.uniform(140, 320)
+  hedges, width, length = rng.uniform(), rng.uniform(*biome.parcel_m), rng.uniform(140, 320)
   wobble = [smooth_noise(rng, size, 60.0) for _ in range(2)]
   rough = [smooth_noise(rng, size, 20.0) for _ in range(2)]
   farm, hedge = _parcels(rng, x + 8 * wobble[0], y + 8 * wobble[1], field_angle, width, length)
   blocks, street = _parcels(rng, x, y, street_angle, 75.0, 110.0)
   patches = _patches(rng, x + 15 * rough[0], y + 15 * rough[1], 170.0)
 
-  zones = _zones(streams["zones"], size, farm)
+  zones = _zones(streams["zones"], size, farm, biome)
   partitions = {"farmland": farm, "forest": patches, "town": blocks, "open": patches}
-  classes, regions = _land_cover(streams["cover"], zones, partitions)
-  farmland, town = zones == 0, zones == 2
+  classes, regions = _land_cover(streams["cover"], zones, partitions, biome)
+  farmland, town = zones == ZONES.index("farmland"), zones == ZONES.index("town")
   _put(classes, regions, town & (street < 4.0), "road")
-  if hedges < 0.4:
+  if hedges < biome.hedges:
     _put(classes, regions, farmland & (hedge < 5.0), "broadleaf forest")
-  water, marsh, valley = _waters(streams["water"], size, x, y)
+  water, marsh, beach, valley = _waters(streams["water"], size, x, y, biome)
   _put(classes, regions, marsh, "wetland")
+  _put(classes, regions, beach, "dunes")
   _put(classes, regions, water, "water")
   for chance in (0.7, 0.35):
     wanted = streams["roads"].uniform() < chance
     road = _line(streams["roads"], x, y, 60.0, 1500.0) < streams["roads"].uniform(5.0, 9.0)
     _put(classes, regions, road & wanted, "road")
-  east, north = _slopes(streams["relief"], size, valley)
+  east, north = _slopes(streams["relief"], size, valley, biome.relief_m)
   dry = classes != CLASS["water"]
-  return Landscape(classes, _renumber(regions), east * dry, north * dry, float(street_angle))
+  texture = _texture(streams["texture"], classes, x, y, field_angle, street_angle)
+  return Landscape(
+    classes, _renumber(regions), texture, east * dry, north * dry, float(street_angle)
+  )

@@ -1,4 +1,4 @@
-"""A scene as Sentinel-2 sees it: class spectra under sun, relief, haze and cloud."""
+"""A scene as Sentinel-2 sees it: spectra by class and season under sun, relief, haze and cloud."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from xjepa_jax.data.landscape import CLASS_NAMES, PIXEL_M, Floats, Landscape, smooth_noise
+from xjepa_jax.data.seasons import STATES, YEAR_DAYS, Season
 
 Cube = npt.NDArray[np.float32]
 
@@ -15,23 +16,47 @@ BANDS = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "
 # Native ground sampling of each band in metres.
 GROUND_M = (60, 10, 10, 10, 20, 20, 20, 10, 20, 60, 20, 20)
 
-# Surface reflectance x 1e4 in the order of BANDS: rounded, typical mid-latitude L2A values.
+# Surface reflectance x 1e4 of every state in the order of BANDS: rounded, typical L2A values.
 SPECTRA: dict[str, tuple[int, ...]] = {
   "water": (330, 380, 430, 300, 260, 220, 210, 180, 165, 150, 85, 65),
+  "ice": (4700, 4800, 4700, 4500, 4300, 4000, 3800, 3500, 3200, 2500, 350, 260),
+  "flooded field": (430, 500, 620, 610, 680, 760, 800, 820, 840, 800, 520, 330),
+  "grown rice": (270, 320, 590, 390, 890, 2500, 3100, 3300, 3480, 3500, 1350, 640),
   "bare soil": (700, 880, 1180, 1520, 1780, 1930, 2080, 2230, 2380, 2450, 2950, 2550),
+  "seedlings": (500, 610, 930, 990, 1400, 2150, 2500, 2650, 2820, 2880, 2450, 1750),
   "green cereal": (260, 310, 610, 370, 960, 2750, 3450, 3650, 3850, 3900, 1700, 850),
-  "ripe cereal": (600, 790, 1230, 1520, 1930, 2380, 2630, 2790, 2980, 3060, 3050, 2080),
-  "row crop": (280, 350, 670, 500, 1080, 2500, 3050, 3250, 3450, 3500, 1950, 1020),
-  "rapeseed": (350, 450, 1150, 930, 1480, 2850, 3450, 3650, 3850, 3900, 2080, 1080),
+  "straw": (600, 790, 1230, 1520, 1930, 2380, 2630, 2790, 2980, 3060, 3050, 2080),
+  "leafy crop": (280, 350, 670, 500, 1080, 2500, 3050, 3250, 3450, 3500, 1950, 1020),
+  "rapeseed in flower": (350, 450, 1150, 930, 1480, 2850, 3450, 3650, 3850, 3900, 2080, 1080),
   "grass": (310, 400, 740, 560, 1150, 2400, 2850, 3050, 3250, 3300, 2100, 1200),
-  "broadleaf forest": (200, 245, 450, 275, 740, 2250, 2900, 3100, 3300, 3350, 1550, 700),
+  "dry grass": (520, 680, 1060, 1330, 1750, 2150, 2350, 2500, 2680, 2750, 2950, 2050),
+  "leafy orchard": (380, 470, 760, 720, 1180, 2150, 2550, 2720, 2880, 2930, 2150, 1350),
+  "bare orchard": (520, 650, 930, 1120, 1430, 1750, 1900, 2030, 2150, 2200, 2450, 1850),
+  "leafy forest": (200, 245, 450, 275, 740, 2250, 2900, 3100, 3300, 3350, 1550, 700),
+  "autumn forest": (260, 330, 620, 700, 1150, 1950, 2250, 2400, 2550, 2600, 1750, 950),
+  "bare forest": (320, 400, 560, 680, 950, 1300, 1450, 1580, 1700, 1750, 1800, 1250),
   "conifer forest": (180, 210, 340, 235, 520, 1450, 1800, 1900, 2050, 2100, 1000, 480),
   "heath": (350, 430, 650, 660, 1050, 1800, 2150, 2300, 2480, 2530, 2000, 1220),
-  "wetland": (310, 380, 590, 490, 870, 1620, 1920, 2060, 2170, 2180, 1250, 680),
+  "dry heath": (450, 570, 820, 980, 1330, 1750, 1950, 2080, 2230, 2280, 2450, 1700),
+  "green reed": (310, 380, 590, 490, 870, 1620, 1920, 2060, 2170, 2180, 1250, 680),
+  "dead reed": (380, 480, 700, 830, 1080, 1350, 1480, 1580, 1680, 1680, 1450, 950),
   "residential": (680, 820, 1030, 1080, 1330, 1850, 2080, 2180, 2270, 2280, 1980, 1600),
   "dense urban": (1080, 1280, 1430, 1530, 1640, 1790, 1890, 1980, 2040, 2050, 2050, 1880),
   "road": (780, 930, 1060, 1130, 1240, 1350, 1410, 1470, 1510, 1520, 1530, 1380),
-  "gravel": (1350, 1620, 2020, 2380, 2570, 2710, 2810, 2950, 3050, 3060, 3550, 3250),
+  "gravel": (1000, 1220, 1560, 1900, 2090, 2220, 2320, 2450, 2550, 2560, 3050, 2750),
+  "dunes": (1150, 1450, 2050, 2600, 2850, 3000, 3120, 3270, 3400, 3420, 4000, 3600),
+}
+SNOW = np.array([8200, 8300, 8300, 8200, 8000, 7700, 7400, 7100, 6700, 5600, 1100, 900], np.float32)
+# Share of the snow on the ground that is seen from above; crowns, roofs and traffic hide the rest.
+SNOW_SEEN = {
+  "water": 0.0,
+  "broadleaf forest": 0.45,
+  "conifer forest": 0.2,
+  "heath": 0.7,
+  "orchard": 0.7,
+  "residential": 0.5,
+  "dense urban": 0.35,
+  "road": 0.2,
 }
 
 # Change of log reflectance for one unit of vigour: pigments and water darken the visible and the
@@ -48,7 +73,7 @@ CLOUD = np.array(
 )
 
 # Share of scenes with clouds in or near them; in one of seven of these the gap is overhead.
-CLOUDY = 0.27
+CLOUDY = 0.22
 # Clouds lie low enough for their shadow to fall within this many pixels.
 SHADOW_REACH = 48
 
@@ -64,31 +89,59 @@ ROUGH_TEXTURE = {
   "dense urban": (0.28, 0.25),
 }
 
-_SPECTRA = np.array([SPECTRA[name] for name in CLASS_NAMES], dtype=np.float32)
+# Change of log reflectance for one unit of `Landscape.texture`: crowns and pools shade the ground
+# between them, ridges are lit.
+PATTERN = {
+  "bare soil": -0.12,
+  "cereal": 0.12,
+  "row crop": 0.15,
+  "rice": 0.2,
+  "orchard": -0.2,
+  "grass": -0.12,
+  "broadleaf forest": 0.14,
+  "conifer forest": 0.14,
+  "heath": -0.15,
+  "wetland": 0.25,
+  "residential": -0.12,
+  "gravel": 0.18,
+  "dunes": 0.12,
+}
+
+_SPECTRA = np.array([SPECTRA[state] for state in STATES], dtype=np.float32)
+_SNOW_SEEN = np.array([SNOW_SEEN.get(name, 1.0) for name in CLASS_NAMES], dtype=np.float32)
+_PATTERN = np.array([PATTERN.get(name, 0.0) for name in CLASS_NAMES])
 _TEXTURE = np.array([ROUGH_TEXTURE.get(name, TEXTURE) for name in CLASS_NAMES])
-_HUE_CLASSES = ("bare soil", "dense urban", "road", "gravel")
+_HUE_STATES = ("ice", "bare soil", "dense urban", "road", "gravel", "dunes")
 _AXES = np.stack(
   [
-    TURBIDITY_AXIS if name == "water" else HUE_AXIS if name in _HUE_CLASSES else VIGOUR_AXIS
-    for name in CLASS_NAMES
+    TURBIDITY_AXIS if state == "water" else HUE_AXIS if state in _HUE_STATES else VIGOUR_AXIS
+    for state in STATES
   ]
 ).astype(np.float32)
 
 
-def _surface(rng: np.random.Generator, ground: Landscape) -> Cube:
+def _surface(rng: np.random.Generator, ground: Landscape, season: Season) -> Cube:
   """(H, W, 12) reflectance x 1e4 of the ground under even light."""
   classes, regions = ground.classes, ground.regions
   size, n = len(classes), len(CLASS_NAMES)
-  season = rng.normal(0, 0.35)
-  # Per scene and class (date, variety, soil; the date moves all classes), then per region, then
-  # within the region.
-  by_class = rng.normal((0.0, season), (0.15, 0.3), (n, 2))
-  by_region = rng.normal(0, (0.12, 0.3), (ground.n_regions, 2))
+  year = rng.normal(0, 0.35)
+  # Per scene and class (variety, soil; an early or late year moves all classes), then per region,
+  # then within the region.
+  by_class = rng.normal((0.0, year), (0.15, 0.3), (n, 2))
+  by_region = rng.normal(0, (0.16, 0.35), (ground.n_regions, 2))
   within = 0.05 * smooth_noise(rng, size, 60.0), 0.15 * smooth_noise(rng, size, 50.0)
   fine = rng.normal(0, 1, (size, size, 2)) * _TEXTURE[classes]
-  change = (by_class[classes] + by_region[regions] + np.stack(within, -1) + fine).astype(np.float32)
-  log_factor = change[..., :1] + change[..., 1:] * _AXES[classes]
-  return _SPECTRA[classes] * np.exp(np.clip(log_factor, -1.5, 1.0))
+  change = by_class[classes] + by_region[regions] + np.stack(within, -1) + fine
+  change[..., 0] += _PATTERN[classes] * ground.texture
+  states = season.states().astype(np.float32)
+  change = change.astype(np.float32)
+  log_factor = change[..., :1] + change[..., 1:] * (states @ _AXES)[classes]
+  bare = (states @ _SPECTRA)[classes] * np.exp(np.clip(log_factor, -1.5, 1.0))
+  if not season.snow:
+    return bare
+  drifts = np.clip(season.snow + 0.15 * smooth_noise(rng, size, 60.0), 0, 1).astype(np.float32)
+  white = (drifts * _SNOW_SEEN[classes])[..., None]
+  return bare + white * (SNOW - bare)
 
 
 def _shading(ground: Landscape, zenith: float, azimuth: float) -> Floats:
@@ -110,7 +163,7 @@ def _clouds(
   """(H, W) opacity of the clouds, and of the shadow they cast; both 0 in a cloudless scene."""
   if rng.uniform() >= CLOUDY:
     return np.zeros((size, size)), np.zeros((size, size))
-  level = rng.uniform(0.8, 1.5)
+  level = rng.uniform(1.1, 1.7)
   reach = rng.uniform(150.0, 550.0) * np.tan(zenith) / PIXEL_M
   right, down = -reach * np.sin(azimuth), reach * np.cos(azimuth)
   wide = size + 2 * SHADOW_REACH
@@ -147,20 +200,29 @@ def _sensor(rng: np.random.Generator, radiance: Cube) -> Cube:
   return seen + noise * rng.standard_normal(seen.shape, dtype=np.float32)
 
 
-def optical(streams: dict[str, np.random.Generator], ground: Landscape) -> npt.NDArray[np.uint16]:
+def _sun(rng: np.random.Generator, day: int) -> tuple[float, float]:
+  """(zenith, azimuth) at half past ten, radians, the azimuth clockwise from north."""
+  # 38 degrees on average over the year and latitudes of 35 to 50: high in June, low in December.
+  noon = 44.0 + 15.0 * np.cos(2 * np.pi * (day + 10) / YEAR_DAYS)
+  return np.radians(noon + rng.uniform(-8, 8)), np.radians(rng.uniform(140, 175))
+
+
+def optical(
+  streams: dict[str, np.random.Generator], ground: Landscape, season: Season
+) -> npt.NDArray[np.uint16]:
   """Sentinel-2 L2A image of the ground.
 
   Args:
     streams: generators named "spectra", "sun", "sky" and "msi noise".
     ground: what lies below.
+    season: when it is seen.
 
   Returns:
     (H, W, 12) uint16 reflectance x 1e4 in the order of BANDS, without the +1000 offset of
     processing baseline 04.00; at least 1, because 0 is nodata.
   """
-  zenith = np.radians(streams["sun"].uniform(25, 62))
-  azimuth = np.radians(streams["sun"].uniform(140, 175))
+  zenith, azimuth = _sun(streams["sun"], season.day)
   light = _shading(ground, zenith, azimuth).astype(np.float32)[..., None]
-  surface = _surface(streams["spectra"], ground) * light
+  surface = _surface(streams["spectra"], ground, season) * light
   image = _sensor(streams["msi noise"], _atmosphere(streams["sky"], surface, zenith, azimuth))
   return np.rint(np.clip(image, 1, 20_000)).astype(np.uint16)

@@ -6,14 +6,17 @@ import dataclasses
 
 import numpy as np
 
+from xjepa_jax.data import simulated_places
+from xjepa_jax.data.biomes import BIOMES, draw_biome
 from xjepa_jax.data.landscape import CLASS_NAMES, landscape
 from xjepa_jax.data.optical import optical
 from xjepa_jax.data.sar import sar
+from xjepa_jax.data.seasons import draw_season
 
 __all__ = ["CLASS_NAMES", "MIN_LABEL_FRACTION", "MIN_SIZE", "Scene", "scene"]
 
 # A class is a label of the scene when it covers at least this share of its pixels.
-MIN_LABEL_FRACTION = 0.05
+MIN_LABEL_FRACTION = 0.15
 MIN_SIZE = 16
 
 # One random stream for each part of a scene, numbered by its place here: append, never reorder,
@@ -32,6 +35,9 @@ STREAMS = (
   "backscatter",
   "orbit",
   "speckle",
+  "biome",
+  "weather",
+  "texture",
 )
 
 
@@ -44,14 +50,18 @@ class Scene:
       B07 B08 B8A B09 B11 B12, no +1000 offset; 0 is nodata, so every pixel is at least 1.
     sar: (H, W, 2) float32, sigma0 of VV and VH in dB.
     classes: (H, W) uint8, index into CLASS_NAMES.
-    labels: names of the classes that cover at least MIN_LABEL_FRACTION of the scene, in the
-      order of CLASS_NAMES.
+    labels: names of the classes that cover at least MIN_LABEL_FRACTION of the scene, and of that
+      which covers most; in the order of CLASS_NAMES.
+    biome: the kind of country, a key of `biomes.BIOMES`.
+    season: of the day it was seen, one of `seasons.SEASONS`.
   """
 
   optical: np.ndarray
   sar: np.ndarray
   classes: np.ndarray
   labels: tuple[str, ...]
+  biome: str
+  season: str
 
 
 def _check(name: str, value: int, least: int) -> int:
@@ -63,7 +73,8 @@ def _check(name: str, value: int, least: int) -> int:
 
 def _labels(classes: np.ndarray) -> tuple[str, ...]:
   share = np.bincount(classes.ravel(), minlength=len(CLASS_NAMES)) / classes.size
-  return tuple(n for n, part in zip(CLASS_NAMES, share, strict=True) if part >= MIN_LABEL_FRACTION)
+  least = min(MIN_LABEL_FRACTION, share.max())
+  return tuple(n for n, part in zip(CLASS_NAMES, share, strict=True) if part >= least)
 
 
 def streams(seed: int, index: int) -> dict[str, np.random.Generator]:
@@ -91,10 +102,15 @@ def scene(seed: int, index: int, size: int = 64) -> Scene:
   seed, index = _check("seed", seed, 0), _check("index", index, 0)
   size = _check("size", size, MIN_SIZE)
   parts = streams(seed, index)
-  ground = landscape(parts, size)
+  biome = draw_biome(parts["biome"])
+  ground = landscape(parts, size, BIOMES[biome])
+  day = simulated_places.day_of_year(index)
+  season = draw_season(parts["weather"], BIOMES[biome].climate, day)
   return Scene(
-    optical=optical(parts, ground),
-    sar=sar(parts, ground),
+    optical=optical(parts, ground, season),
+    sar=sar(parts, ground, season),
     classes=ground.classes,
     labels=_labels(ground.classes),
+    biome=biome,
+    season=season.name,
   )

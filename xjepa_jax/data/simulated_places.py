@@ -1,6 +1,7 @@
 """Where and when simulated scenes are said to have been seen.
 
-They lie around 0 N, 0 E, at sea, where nobody takes them for observations, and in 2025.
+They lie around 0 N, 0 E, at sea, where nobody takes them for observations, and in 2025. Their
+seasons are those of the north all the same.
 """
 
 from __future__ import annotations
@@ -37,7 +38,11 @@ def centre(index: int, size: int) -> tuple[float, float]:
   return west + degrees * size / 2, north - degrees * size / 2
 
 
+def day_of_year(index: int) -> int:
+  """Days after 1 January on which a scene was seen."""
+  return index * 37 % _DAYS  # 37 and 365 have no common divisor: neighbours differ, all days occur
+
+
 def acquired(index: int, hours: int = 0) -> str:
   """When a scene was seen, ISO 8601, and another sensor so many hours later."""
-  days = index * 37 % _DAYS  # 37 and 365 have no common divisor: neighbours differ, all days occur
-  return (_START + datetime.timedelta(days=days, hours=hours)).isoformat()
+  return (_START + datetime.timedelta(days=day_of_year(index), hours=hours)).isoformat()
