@@ -4,6 +4,16 @@ python -m xjepa_jax.data.importers manifest --src OMBRIA/pairs.csv --out data/om
   --sensor s1=grey --sensor s2=rgb --nodata s1=255 --nodata s2=0
 python -m xjepa_jax.main --config=configs/ombria.py
 
+Its validation split has 70 pairs. To choose by more, cut all 694 into folds by group, each tested
+once, and import and train on each:
+
+python -m xjepa_jax.data.folds --src OMBRIA/pairs.csv --out folds --group adjacency_group
+python -m xjepa_jax.data.importers manifest --src folds/fold_0.csv --allow-outside \
+  --out data/fold_0 --name ombria \
+  --sensor s1=grey --sensor s2=rgb --nodata s1=255 --nodata s2=0
+python -m xjepa_jax.main --config=configs/ombria.py --workdir=runs/fold_0 \
+  --config.data.directories="('data/fold_0',)"
+
 400 steps, about seven minutes on two cores. On the 140 test pairs, none of which borders a training
 pair, SAR -> optical and optical -> SAR, by 512 numbers (1 KiB as float16, with the same result):
 

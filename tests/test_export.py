@@ -26,6 +26,7 @@ from xjepa_jax import export
 from xjepa_jax.data.dataset import PairDataset
 from xjepa_jax.errors import ExportError
 from xjepa_jax.retrieval.evaluation import Evaluation, evaluate
+from xjepa_jax.retrieval.predictions import predicted_outputs
 from xjepa_jax.training.checkpoint import Checkpoints
 from xjepa_jax.training.experiment import open_experiment
 from xjepa_jax.training.manifest import write_manifest
@@ -56,7 +57,8 @@ def evaluated(finished_run: FinishedRun) -> Evaluation:
   experiment = open_experiment(finished_run.config)
   with Checkpoints(finished_run.workdir, {}, read_only=True) as checkpoints:
     state = checkpoints.restore(experiment.abstract_state(), described["training"]["steps"])
-  return evaluate(experiment, state, "test")
+  predicted = predicted_outputs(experiment, state, "test")
+  return evaluate(experiment, state, "test", predicted)[described["training"]["encoder"]]
 
 
 @pytest.fixture

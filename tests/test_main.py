@@ -39,13 +39,13 @@ from xjepa_jax.errors import (
 )
 from xjepa_jax.processes import stopping
 from xjepa_jax.retrieval import evaluation
+from xjepa_jax.retrieval.encoder_choice import encoders
 from xjepa_jax.run import run
 from xjepa_jax.training.checkpoint import Checkpoints
 from xjepa_jax.training.collapse import Measurement, Verdict
 from xjepa_jax.training.experiment import open_experiment
 from xjepa_jax.training.json_lines import read_history
 from xjepa_jax.training.splits import shares
-from xjepa_jax.training.target import find_target
 
 ROOT = Path(__file__).resolve().parents[1]
 # Programs compile for minutes on a machine that is busy with something else.
@@ -110,7 +110,7 @@ def test_a_run_leaves_checkpoints_metrics_report_and_encoder(finished_run: Finis
   assert (Path(workdir) / "checkpoints" / str(STEPS)).is_dir()
   (events,) = glob.glob(f"{workdir}/tensorboard/*tfevents*")
   shown = Path(events).read_bytes()
-  assert shown.count(b"validation/retrieval") == 3  # at steps 4, 8 and 12
+  assert shown.count(b"validation/retrieval") == 4  # at steps 0, 4, 8 and 12
   for tag in (b"report/retrieval", b"report/tokens", b"report/curves"):
     assert shown.count(tag) == 1
   for name in ("index.html", "metrics.json", "retrieval.png", "tokens.png", "curves.png"):
@@ -119,7 +119,7 @@ def test_a_run_leaves_checkpoints_metrics_report_and_encoder(finished_run: Finis
     assert os.path.getsize(f"{workdir}/encoder/{name}") > 100
   rows = read_history(f"{workdir}/metrics.jsonl")
   assert set(losses(workdir)) == set(range(1, STEPS + 1))
-  assert [row["step"] for row in rows if "validation/score" in row] == [4, 8, 12]
+  assert [row["step"] for row in rows if "validation/score" in row] == [0, 4, 8, 12]
   report = json.loads(Path(workdir, "report", "metrics.json").read_text())
   assert report["collapse"] is None and report["protocol"]["pairs"] == "the split 'test', 16 pairs"
   assert report["timing"]["pairs_per_second"] > 0
@@ -133,9 +133,13 @@ def test_the_table_has_every_head_and_baseline_in_both_directions(
   across = {
     (row["name"], row["direction"]) for row in report["summary"] if row.get("recall@1") is not None
   }
+  described = json.loads(Path(finished_run.workdir, "encoder", "encoder.json").read_text())
+  (other,) = {"averaged", "trained"} - {described["training"]["encoder"]}
   names = (
     "X-JEPA, layout",
     "X-JEPA, semantic",
+    f"X-JEPA, layout, {other} encoder (not exported)",
+    f"X-JEPA, semantic, {other} encoder (not exported)",
     "X-JEPA, layout, predict-then-search",
     "X-JEPA, semantic, predict-then-search",
     "image statistics",
@@ -149,20 +153,102 @@ def test_the_table_has_every_head_and_baseline_in_both_directions(
   assert chance == {1 / 16}
 
 
-def test_the_best_checkpoint_is_the_one_exported(finished_run: FinishedRun) -> None:
+def test_the_best_step_s_better_encoder_is_the_one_exported(finished_run: FinishedRun) -> None:
   rows = read_history(f"{finished_run.workdir}/metrics.jsonl")
-  scores = {row["step"]: row["validation/score"] for row in rows if "validation/score" in row}
-  best = max(scores, key=lambda step: (scores[step], step))
+  scores = {
+    (row[f"validation/{name}/score"], row["step"], name)
+    for row in rows
+    for name in ("averaged", "trained")
+    if "validation/score" in row
+  }
+  assert len(scores) == 8
+  for row in rows:
+    if "validation/score" in row:
+      both = [row[f"validation/{name}/score"] for name in ("averaged", "trained")]
+      assert row["validation/score"] == max(both)
+  highest = max(score for score, _, _ in scores)
+  best = max(step for score, step, _ in scores if score == highest)
+  name = min(name for score, step, name in scores if (score, step) == (highest, best))
   described = json.loads(Path(finished_run.workdir, "encoder", "encoder.json").read_text())
-  assert described["training"]["steps"] == best
-  experiment = open_experiment(finished_run.config)
-  with Checkpoints(finished_run.workdir, {}, read_only=True) as checkpoints:
-    state = checkpoints.restore(experiment.abstract_state(), int(best))
-  exported = load_file(f"{finished_run.workdir}/encoder/encoder.safetensors")
-  leaves = jax.tree_util.tree_leaves_with_path(find_target(state.opt_state))
-  for path, leaf in leaves:
-    name = "encoder/" + jax.tree_util.keystr(path, simple=True, separator="/")
-    np.testing.assert_array_equal(exported[name], np.asarray(leaf))
+  assert described["training"]["steps"] == best and described["training"]["encoder"] == name
+  assert exported(finished_run.config, finished_run.workdir, int(best)) == {name}
+  report = json.loads(Path(finished_run.workdir, "report", "metrics.json").read_text())
+  assert report["protocol"]["encoder"] == f"the {name} encoder, whole images"
+
+
+def exported(config: Config, workdir: str, step: int) -> set[str]:
+  """The encoders of a checkpoint's state that are the exported one."""
+  experiment = open_experiment(config)
+  with Checkpoints(workdir, {}, read_only=True) as checkpoints:
+    state = checkpoints.restore(experiment.abstract_state(), step)
+  arrays = load_file(f"{workdir}/encoder/encoder.safetensors")
+  return {
+    name
+    for name, encoder in encoders(state).items()
+    if all(
+      np.array_equal(
+        arrays["encoder/" + jax.tree_util.keystr(path, simple=True, separator="/")], leaf
+      )
+      for path, leaf in jax.tree_util.tree_leaves_with_path(encoder)
+    )
+  }
+
+
+def test_before_the_first_step_both_encoders_are_the_same_and_measured(
+  finished_run: FinishedRun,
+) -> None:
+  rows = read_history(f"{finished_run.workdir}/metrics.jsonl")
+  (first,) = [row for row in rows if row["step"] == 0]
+  averaged = {
+    key.removeprefix("validation/averaged/"): value
+    for key, value in first.items()
+    if key.startswith("validation/averaged/")
+  }
+  assert averaged.keys() >= {"score", "s1->s2/recall@1", "semantic/s2->s1/recall@10"}
+  for key, value in averaged.items():
+    assert first[f"validation/trained/{key}"] == value == first[f"validation/{key}"]
+
+
+def test_the_step_before_the_first_is_exported_if_training_only_makes_it_worse(
+  finished_run: FinishedRun,
+  tmp_path: Path,
+  monkeypatch: pytest.MonkeyPatch,
+  capsys: pytest.CaptureFixture[str],
+) -> None:
+  # Of the averaged, the trained and the chosen encoder, at step 0 and at step 4.
+  scores = iter([0.8, 0.9, 0.9, 0.7, 0.6, 0.7])
+  monkeypatch.setattr(evaluation, "validation_score", lambda *_: next(scores))
+  config = changed(finished_run.config, training__steps=4, checkpoint__keep=1)
+  workdir = str(tmp_path / "run")
+  for agreed in (2, -1):  # it is stopped, and continued
+    with monkeypatch.context() as patched:
+      patched.setattr(stopping, "agreed", lambda step, agreed=agreed: step == agreed)
+      run(config, workdir)
+  said = capsys.readouterr().err
+  assert "Step 0, trained encoder, was the best on the validation split; it is" in said
+  assert exported(config, workdir, 0) == {"averaged", "trained"}  # which begin alike
+  described = json.loads(Path(workdir, "encoder", "encoder.json").read_text())
+  assert (described["training"]["steps"], described["training"]["encoder"]) == (0, "trained")
+
+
+def test_every_evaluation_has_the_floor_of_latent_prediction_and_the_share_of_position(
+  finished_run: FinishedRun,
+) -> None:
+  rows = read_history(f"{finished_run.workdir}/metrics.jsonl")
+  for row in rows:
+    if "validation/score" not in row:
+      continue
+    for route in ("s1->s1", "s1->s2", "s2->s1", "s2->s2"):
+      parts = [row[f"targets/{part}/{route}"] for part in ("constant", "position", "scene", "rest")]
+      assert sum(parts) == pytest.approx(1, abs=1e-3)  # targets are layer-normalised
+      assert row[f"probe/latent/position/{route}"] == pytest.approx(sum(parts[2:]), rel=1e-3)
+      assert row[f"probe/latent/constant/{route}"] == pytest.approx(sum(parts[1:]), rel=1e-3)
+      assert row[f"probe/latent/real/{route}"] > 0 < row[f"probe/latent/other_context/{route}"]
+    routes = [row[key] for key in row if key.startswith("probe/latent/real/")]
+    assert row["validation/loss/latent"] == pytest.approx(np.mean(routes), rel=1e-5)
+    assert all(0 <= row[f"geometry/position_share/{key}"] <= 1 for key in ("s1", "s2"))
+  report = Path(finished_run.workdir, "report", "index.html").read_text()
+  assert "What prediction knows" in report
 
 
 def test_a_killed_run_continues_with_the_same_losses_bit_for_bit(
@@ -248,6 +334,8 @@ def test_a_disk_that_takes_no_more_ends_the_run_with_one_paragraph(
   line, options = command(
     f"--config={CONFIG}:{simulated}", f"--workdir={workdir}", compiled=compiled
   )
+  # Pictures of the first evaluation would fill it before the first checkpoint does.
+  line.append("--config.telemetry.tensorboard=false")
   limited = ["sh", "-c", 'ulimit -f 100 && exec "$@"', "sh", *line]
   ended = subprocess.run(limited, capture_output=True, text=True, timeout=600, **options)
   assert ended.returncode == 1 and not ended.stdout
@@ -272,12 +360,12 @@ def test_a_directory_of_another_config_is_refused_by_the_keys_that_differ(
 
 @pytest.fixture
 def collapsing(monkeypatch: pytest.MonkeyPatch) -> list[list[Measurement]]:
-  """From the second measurement on, every space is called collapsed."""
+  """From the third measurement on, every space is called collapsed."""
   seen: list[list[Measurement]] = []
 
   def diagnose(history: list[Measurement], _: int) -> Verdict | None:
     seen.append(list(history))
-    return Verdict(history[-1].step, ("it is flat",), ("vicreg",)) if len(history) > 1 else None
+    return Verdict(history[-1].step, ("it is flat",), ("vicreg",)) if len(history) > 2 else None
 
   monkeypatch.setattr(evaluation, "diagnose", diagnose)
   return seen
@@ -299,14 +387,14 @@ def test_a_collapse_ends_the_run_if_asked_and_the_same_command_does_not_go_on(
     assert max(losses(workdir)) == 8
     report = json.loads(Path(workdir, "report", "metrics.json").read_text())
     assert report["collapse"].startswith("The space is collapsing (step 8)")
-  assert [each.step for each in collapsing[-1]] == [4, 8]
+  assert [each.step for each in collapsing[-1]] == [0, 4, 8]
 
 
 def test_a_continued_run_remembers_what_was_measured_before(finished_run: FinishedRun) -> None:
   experiment = open_experiment(finished_run.config)
   rows = read_history(f"{finished_run.workdir}/metrics.jsonl")
   remembered = evaluation.Validation(experiment, rows).history
-  assert [each.step for each in remembered] == [4, 8, 12]
+  assert [each.step for each in remembered] == [0, 4, 8, 12]
   with Checkpoints(finished_run.workdir, {}, read_only=True) as checkpoints:
     state = checkpoints.restore(experiment.abstract_state(), STEPS)
   validation = evaluation.Validation(experiment)
@@ -458,7 +546,8 @@ def test_data_sets_are_mixed_though_sensors_lack_in_pairs_and_in_a_whole_data_se
     assert rows[name, "s1->s2"]["queries"] == both
     assert rows[name, "s1->s2"]["recall@1"] is not None
   assert rows["X-JEPA, layout", "s1->s2"]["archive_size"] == 15
-  assert report["protocol"]["encoder"] == "the online encoder, whole images"
+  assert ("X-JEPA, layout, averaged encoder (not exported)", "s1->s2") in rows
+  assert report["protocol"]["encoder"] == "the trained encoder, whole images"
   assert glob.glob(f"{workdir}/profile/**/*.xplane.pb", recursive=True)
   (events,) = glob.glob(f"{workdir}/tensorboard/*tfevents*")
   assert b"encoder/trunk" in Path(events).read_bytes()
@@ -480,7 +569,8 @@ def test_one_sensor_without_labels_is_trained_and_its_last_step_exported(
   )
   run(config, str(tmp_path / "run"))
   said = capsys.readouterr().err
-  assert "No step has a score on the validation split; the last, 2, is" in said
+  assert "No step has a score on the validation split; the last, 2, is evaluated and" in said
+  assert "exported, averaged encoder" in said
   report = json.loads(Path(tmp_path, "run", "report", "metrics.json").read_text())
   assert report["summary"] == [] and "rankme/s2" in report["geometry"]
   (events,) = glob.glob(f"{tmp_path}/run/tensorboard/*tfevents*")

@@ -11,6 +11,7 @@ from xjepa_jax.config import Config, to_dict
 from xjepa_jax.processes import barriers, log
 from xjepa_jax.report.conclusion import Trained, conclude
 from xjepa_jax.report.glance import glance
+from xjepa_jax.retrieval.encoder_choice import choose, encoders
 from xjepa_jax.retrieval.end_evaluation import check_protocol
 from xjepa_jax.retrieval.evaluation import Validation
 from xjepa_jax.training import canonical
@@ -146,13 +147,17 @@ def _train(
   history = _history(workdir, first)
   validation = Validation(experiment, history)
 
-  def evaluate(state: TrainState, step: int) -> tuple[dict[str, float], str]:
-    measured = validation(state, step)
-    if validation.latest is not None:
-      writers.images(step, glance(experiment, state, validation.latest, bool(writers)))
-    return measured
-
   with _progress(experiment, first) as progress:
+
+    def evaluate(state: TrainState, step: int) -> tuple[dict[str, float], str]:
+      measured = validation(state, step)
+      if validation.latest is not None:
+        encoder = encoders(state)[validation.chosen]
+        writers.images(step, glance(experiment, encoder, validation.latest, bool(writers)))
+      for warning in validation.warnings:
+        progress.message(warning)
+      return measured
+
     outcome = train(
       experiment,
       state,
@@ -179,10 +184,13 @@ def _train(
       f"Stopped after step {int(outcome.state.step):,}, for the space has collapsed "
       "(telemetry.stop_on_collapse)"
     )
+  state, encoder = _best_state(experiment, outcome, checkpoints)
   return Trained(
-    state=_best_state(experiment, outcome, checkpoints),
+    state=state,
+    encoder=encoder,
     last=int(outcome.state.step),
     verdict=outcome.verdict,
+    warnings=validation.warnings,
     timing={"pairs_per_second": rate, **_timing(goodput)},
   )
 
@@ -209,23 +217,34 @@ def _timing(goodput: Goodput) -> dict[str, float]:
   }
 
 
-def _best_state(experiment: Experiment, outcome: Outcome, checkpoints: Checkpoints) -> TrainState:
-  """The best by its score on the validation split; the last where none has a score."""
+def _best_state(
+  experiment: Experiment, outcome: Outcome, checkpoints: Checkpoints
+) -> tuple[TrainState, str]:
+  """The best by its score on the validation split, and the better of its encoders; the last where
+  none has a score."""
+  asked = experiment.config.evaluation.encoder
   last, best = int(outcome.state.step), checkpoints.best
   if best is None:
+    encoder = choose(asked, {})
     say(
-      f"No step has a score on the validation split; the last, {last:,}, is evaluated and exported"
+      f"No step has a score on the validation split; the last, {last:,}, is evaluated and "
+      f"exported, {encoder} encoder"
     )
-    return outcome.state
+    return outcome.state, encoder
+  encoder = choose(asked, checkpoints.metrics(best))
+  say(
+    f"Step {best:,}, {encoder} encoder, was the best on the validation split; it is evaluated and "
+    "exported"
+  )
   if best == last:
-    return outcome.state
-  say(f"Step {best:,} was the best on the validation split; it is evaluated and exported")
+    return outcome.state, encoder
   state: TrainState = checkpoints.restore(experiment.abstract_state(), best)
-  return state
+  return state, encoder
 
 
 def _is_unmeasured(experiment: Experiment, history: Sequence[Row], step: int) -> bool:
-  """Whether an earlier start was asked to stop at this step and had no time to evaluate it."""
+  """Whether this step is due to be evaluated and was not: the run begins, or an earlier start was
+  asked to stop there and had no time."""
 
   def decide() -> str:
     measured = any(

@@ -27,11 +27,13 @@ class Phase:
   """The phase of one process, from its start.
 
   A save goes on beside steps, and counts while its directory has a temporary name; an evaluation
-  that begins meanwhile is still that save. What follows the last validation is the report.
+  that begins meanwhile is still that save. An evaluation may come before the first step, which
+  ends when its loss is written. What follows the last validation is the report.
   """
 
   def __init__(self) -> None:
     self._doing = "start"
+    self._stepped = False
     self._saving: set[str] = set()
 
   @property
@@ -61,7 +63,8 @@ class Phase:
       if self._doing == "restore":
         self._doing = "start"
       elif kind == "written" and self._doing in ("first step", "evaluation"):
-        self._doing = "steps"
+        self._stepped = self._stepped or self._doing == "first step"
+        self._doing = "steps" if self._stepped else "first step"
     elif kind == "opened" and (shard := _SHARD.fullmatch(path)):
       self._open_shard(shard[1])
 

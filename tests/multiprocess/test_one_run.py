@@ -178,6 +178,32 @@ def test_the_first_process_too_may_be_lost_or_asked_to_stop_and_one_alone_contin
   assert_as_alone(run.workdir, alone, checkpoints(run.workdir)[-1])
 
 
+def test_processes_evaluate_both_encoders_and_choose_the_same_one(
+  simulated: str, compiled: str, tmp_path: Path
+) -> None:
+  options = (
+    "--config.training.steps=2",
+    "--config.optimizer.warmup=1",
+    "--config.evaluation.every=2",
+    "--config.evaluation.mutual_information=0",
+  )
+  with running(tmp_path, simulated, compiled, 2, *options) as run:
+    assert run.statuses() == [0, 0], run.text()
+  scores = {
+    (row[f"validation/{name}/score"], int(row["step"]), name)
+    for row in rows(run.workdir)
+    for name in ("averaged", "trained")
+    if "validation/score" in row
+  }
+  assert {step for _, step, _ in scores} == {0, 2}
+  said = re.findall(r"Step (\d), (\w+) encoder, was the best on the validation", run.text(0))
+  ((step, name),) = said
+  assert (max(score for score, _, _ in scores), int(step), name) in scores
+  described = json.loads((run.workdir / "encoder" / "encoder.json").read_text())
+  assert described["training"]["encoder"] == name and described["training"]["steps"] == int(step)
+  assert run.text(1) == ""
+
+
 def test_another_mesh_continues_and_a_step_that_hangs_ends_with_the_stacks_of_all_threads(
   stopped: Left, alone: Left, simulated: str, compiled: str, tmp_path: Path
 ) -> None:

@@ -30,6 +30,15 @@ def test_every_kind_of_number_has_its_panel() -> None:
     "geometry/layout/deviation/a": 0.9,
     "geometry/position/a->b": 0.3,
     "norm/gradient": 1.0,
+    "validation/averaged/a->b/recall@1": 0.1,
+    "validation/averaged/score": 0.3,
+    "validation/trained/score": 0.2,
+    "validation/score": 0.3,
+    "validation/loss/latent": 0.2,
+    "geometry/position_share/s1": 0.1,
+    "probe/latent/position/a->b": 0.2,
+    "probe/latent/over_position/a->b": 1.1,
+    "targets/position/a->b": 0.01,
   }
   history = [{"step": 1} | row, {"step": 2} | row]
   figure = curves(history, {"chance": 0.01})
@@ -37,10 +46,14 @@ def test_every_kind_of_number_has_its_panel() -> None:
   assert found == {
     "Loss by term": {"total (weighted)", "latent"},
     "Prediction loss by route": {"a → b"},
+    "Averaged and trained encoder: validation score": {"averaged", "trained"},
     "Retrieval: R@1": {"a → b", "chance"},
     "Effective rank (RankMe)": {"layout a"},
     "Gap between sensors": {"layout"},
     "Deviation": {"layout a"},
+    "Loss on validation pairs": {"latent"},
+    "Loss over that of a guess from position (1: no better)": {"latent a → b"},
+    "Share of the tokens' variance that place explains": {"s1"},
     "Position (0: predictions know only their place)": {"a → b"},
   }
   assert panel_titles(history) == list(found)

@@ -122,6 +122,32 @@ def test_a_collapsed_run_says_so(findings: Findings, tmp_path: Path) -> None:
   assert any(each.get("role") == "alert" for each in page.of("p"))
 
 
+def test_what_prediction_knows_stands_beside_guesses_that_know_less(
+  findings: Findings, tmp_path: Path
+) -> None:
+  probed = {
+    "probe/latent/real/a->b": 0.0691,
+    "probe/latent/other_context/a->b": 0.0692,
+    "probe/latent/position/a->b": 0.0681,
+    "probe/latent/constant/a->b": 0.1,
+    "targets/constant/a->b": 0.9,
+    "targets/position/a->b": 0.035,
+    "targets/scene/a->b": 0.04,
+    "targets/rest/a->b": 0.025,
+  }
+  history = [{"step": 100, **probed}, {"step": 200, "loss/total": 1.0}]
+  warned = dataclasses.replace(findings, history=history, warnings=("It <teaches> nothing.",))
+  page = Page(Path(write_report(str(tmp_path), warned)).read_text())
+  text = " ".join("".join(page.text).split())
+  assert "What prediction knows" in text and "at step 100" in text
+  for shown in ("latent, a → b", "0.0691", "0.0692", "0.0681", "90.0%", "3.5%", "4.0%", "2.5%"):
+    assert shown in text, shown
+  assert "It <teaches> nothing." in text
+  assert json.loads((tmp_path / "metrics.json").read_text())["warnings"] == [
+    "It <teaches> nothing."
+  ]
+
+
 def test_a_report_of_nothing_but_a_title_is_a_page(tmp_path: Path) -> None:
   page = Page(Path(write_report(str(tmp_path), Findings("Nothing yet"))).read_text())
   assert not page.of("h2") and not page.of("img")

@@ -160,7 +160,7 @@ def test_the_end_of_a_run_by_another_protocol_is_what_the_command_measures_of_it
   described = json.loads(Path(finished_run.workdir, "encoder", "encoder.json").read_text())
   with Checkpoints(finished_run.workdir, {}, read_only=True) as checkpoints:
     state = checkpoints.restore(experiment.abstract_state(), described["training"]["steps"])
-  found = evaluate_at_end(experiment, state)
+  found = evaluate_at_end(experiment, state, described["training"]["encoder"])
   assert (found.protocol.queries, found.protocol.archive) == ("validation", "test")
   ours = {
     (row.query, row.archive, row.method): row

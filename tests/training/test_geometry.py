@@ -108,6 +108,28 @@ def test_a_prediction_of_the_mean_target_of_each_position_is_collapsed() -> None
   assert math.isnan(geometry.positional_collapse(scene, scene, apart))
 
 
+def test_the_share_of_position_is_that_of_a_loop_over_tokens() -> None:
+  rng = np.random.default_rng(0)
+  tokens = rng.normal(size=(7, 5, 3)) + rng.normal(size=(1, 5, 3)) + 10  # a constant counts nowhere
+  middle = tokens.reshape(-1, 3).mean(axis=0)
+  places = [tokens[:, n].mean(axis=0) - middle for n in range(5)]
+  every = [tokens[b, n] - middle for b in range(7) for n in range(5)]
+  expected = np.mean([p @ p for p in places]) / np.mean([t @ t for t in every])
+  found = geometry.position_share(tokens.sum(axis=0), float(np.square(tokens).sum()), 7)
+  assert found == pytest.approx(expected)
+
+
+def test_tokens_that_say_their_place_alone_are_all_position_and_scenes_without_place_none() -> None:
+  rng = np.random.default_rng(0)
+  place = np.tile(rng.normal(size=(1, 9, 4)), (50, 1, 1))
+  scene = np.tile(rng.normal(size=(50, 1, 4)), (1, 9, 1))
+  for tokens, share in ((place, 1.0), (scene, 0.0)):
+    squares = float(np.square(tokens).sum())
+    assert geometry.position_share(tokens.sum(axis=0), squares, 50) == pytest.approx(share)
+  assert math.isnan(geometry.position_share(np.zeros((9, 4)), 0.0, 0))
+  assert math.isnan(geometry.position_share(np.zeros((9, 4)), 0.0, 50))
+
+
 def test_a_description_has_each_measure_of_the_scenes_that_are_there() -> None:
   rng = np.random.default_rng(0)
   descriptors = {"a": rng.normal(size=(20, 6)), "b": rng.normal(size=(20, 6))}

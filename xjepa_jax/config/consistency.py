@@ -35,6 +35,10 @@ def check_together(config: Config) -> None:
         f"{head.cells**2} cells (heads.{name}.cells = {head.cells})."
       )
     _check_prefixes(name, head)
+    if name in ("averaged", "trained"):
+      raise ConfigError(
+        f"config key 'heads.{name}' names a head as the metrics name an encoder; choose another."
+      )
   _check_target(config.target)
   for name in ("replica", "fsdp", "tensor"):
     if getattr(config.mesh, name) == 0:

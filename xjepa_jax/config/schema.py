@@ -213,7 +213,11 @@ class EvaluationConfig:
   pairs: int = _key(2000, "of a split, at most", least=2)
   batch: int = _key(0, "pairs at once; 0 is the training batch", least=0)
   head: str = _key("layout", "head whose descriptors are ranked first, and choose the best")
-  encoder: str = _key("target", "which weights", one_of=("target", "online"))
+  encoder: str = _key(
+    "best",
+    "exported: the average (target), the trained weights (online), or the better on validation",
+    one_of=("best", "target", "online"),
+  )
   protocol: str = _key(
     "paired-recall",
     "by which the end of a run is measured",

@@ -19,6 +19,7 @@ def model_card(model: XJepa, findings: Findings) -> str:
     for name, head in model.config.heads.items()
   )
   example = next(iter(model.inputs))
+  warnings = "\n\n".join(each for each in (findings.collapse, *findings.warnings) if each)
   protocol = "\n".join(f"- {key}: {value}" for key, value in findings.protocol.items())
   return f"""# {findings.title}
 
@@ -48,7 +49,7 @@ Values go in as the product stores them; scaling is part of the encoder.
 
 {protocol}
 
-{findings.collapse or ""}
+{warnings}
 
 ## Not for
 

@@ -16,8 +16,9 @@ from xjepa_jax.report.page import draw, write_report
 from xjepa_jax.report.table import HEADLINE, text_table
 from xjepa_jax.retrieval.baselines import baseline_rows
 from xjepa_jax.retrieval.confidence import to_json
+from xjepa_jax.retrieval.encoder_choice import encoders
 from xjepa_jax.retrieval.end_evaluation import evaluate_at_end
-from xjepa_jax.retrieval.evaluation import chosen_encoder, first_tokens
+from xjepa_jax.retrieval.evaluation import first_tokens
 from xjepa_jax.training.experiment import Experiment
 from xjepa_jax.training.json_lines import read_history
 from xjepa_jax.training.mesh import on_every_device
@@ -32,14 +33,18 @@ class Trained:
 
   Attributes:
     state: the one that is evaluated and exported.
+    encoder: which encoder of it is, see `retrieval.encoder_choice`.
     last: the last step of the run, which is not that state's if an earlier one was better.
     verdict: what is wrong with the space, or "".
+    warnings: what else should be known of the run, a sentence or two each.
     timing: seconds and rates, by name.
   """
 
   state: TrainState
+  encoder: str
   last: int
   verdict: str
+  warnings: Sequence[str]
   timing: Mapping[str, float]
 
 
@@ -51,9 +56,9 @@ def conclude(experiment: Experiment, trained: Trained, writers: Writers, workdir
   """
   say(f"Evaluating by the protocol {experiment.config.evaluation.protocol!r}")
   started = time.monotonic()
-  measured = evaluate_at_end(experiment, trained.state)
+  measured = evaluate_at_end(experiment, trained.state, trained.encoder)
   evaluation, split = measured.evaluation, measured.protocol.archive
-  encoder = chosen_encoder(experiment, trained.state)
+  encoder = encoders(trained.state)[trained.encoder]
   tokens = first_tokens(experiment, encoder, split)
   encoder = on_every_device(experiment.mesh, encoder)
   predictor = on_every_device(experiment.mesh, trained.state.params["predictor"])
@@ -65,9 +70,11 @@ def conclude(experiment: Experiment, trained: Trained, writers: Writers, workdir
     baseline_rows(experiment, measured.protocol),
     tokens,
     split,
+    encoder=trained.encoder,
     title=f"X-JEPA: {', '.join(experiment.inputs)}",
     history=read_history(f"{workdir}/metrics.jsonl"),
     verdict=trained.verdict,
+    warnings=trained.warnings,
     timing={**trained.timing, "evaluation_seconds": time.monotonic() - started},
   )
   findings = dataclasses.replace(
@@ -81,7 +88,12 @@ def conclude(experiment: Experiment, trained: Trained, writers: Writers, workdir
     encoder,
     evaluation.centre,
     experiment.config.evaluation.head,
-    {"steps": steps, "results": findings.summary, "geometry": findings.geometry},
+    {
+      "steps": steps,
+      "encoder": trained.encoder,
+      "results": findings.summary,
+      "geometry": findings.geometry,
+    },
     model_card(experiment.model, findings),
     {"predictor": predictor, "centre": measured.predicted_centre} if predictor else None,
     {
@@ -106,4 +118,6 @@ def _tell(findings: Findings, headline: Sequence[str], encoder: str, page: str) 
     print(text_table(findings.summary, None if set(headline) <= set(HEADLINE) else columns))
   if findings.collapse:
     print(findings.collapse)
+  for warning in findings.warnings:
+    print(warning)
   print(f"Encoder: {encoder}\nReport:  {page}")

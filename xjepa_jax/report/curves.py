@@ -36,6 +36,7 @@ class Panel:
     share: values are shares, shown in per cent.
     from_zero: the axis of values begins at 0, unless some are below.
     smooth: draw a running mean over the values where there are many.
+    but: a regular expression of keys that are left out although the pattern fits.
   """
 
   title: str
@@ -43,17 +44,44 @@ class Panel:
   share: bool = False
   from_zero: bool = False
   smooth: bool = False
+  but: str = ""
+
+  def fits(self, key: str) -> bool:
+    """Whether a key's values are plotted here."""
+    return bool(re.search(self.pattern, key)) and not (self.but and re.search(self.but, key))
 
 
 # A key goes to the first panel that fits.
 PANELS = (
   Panel("Loss by term", r"^loss(/|$)", smooth=True),
   Panel("Prediction loss by route", r"^(.*/)?route/", smooth=True),
-  Panel("Retrieval: R@1", r"(/|^)recall@1(?=/|$)", share=True, from_zero=True),
+  Panel(
+    "Averaged and trained encoder: validation score",
+    r"((?<=^validation/averaged)|(?<=^validation/trained))/score$",
+    from_zero=True,
+  ),
+  Panel(
+    "Retrieval: R@1",
+    r"(/|^)recall@1(?=/|$)",
+    share=True,
+    from_zero=True,
+    but=r"^validation/(averaged|trained)/",
+  ),
   Panel("Effective rank (RankMe)", r"(?i)rankme", from_zero=True),
   Panel("Gap between sensors", r"(?i)gap", from_zero=True),
   Panel("Deviation", r"(?i)deviation", from_zero=True),
-  Panel("Position (0: predictions know only their place)", r"(?i)position(al)?", from_zero=True),
+  Panel("Loss on validation pairs", r"^validation/loss(/|$)"),
+  Panel(
+    "Loss over that of a guess from position (1: no better)",
+    r"^probe/(?=[^/]+/over_position/)|over_position/",
+  ),
+  Panel("Share of the tokens' variance that place explains", r"position_share", from_zero=True),
+  Panel(
+    "Position (0: predictions know only their place)",
+    r"(?i)position(al)?",
+    from_zero=True,
+    but=r"^(probe|targets)/",
+  ),
 )
 
 
@@ -114,7 +142,7 @@ def _lines(
         values.setdefault(key, {})[int(row["step"])] = float(value)
   found: dict[str, dict[str, tuple[np.ndarray, np.ndarray]]] = {p.title: {} for p in panels}
   for key, by_step in values.items():
-    panel = next((p for p in panels if re.search(p.pattern, key)), None)
+    panel = next((p for p in panels if p.fits(key)), None)
     if panel is not None and np.isfinite(list(by_step.values())).any():
       steps = np.array(sorted(by_step))
       line = steps, np.array([by_step[step] for step in steps])

@@ -109,6 +109,7 @@ class Findings:
     protocol: how it was measured, in words: which split, which encoder, what was left out.
     geometry: numbers of the space: RankMe, modality gap, deviation, by name.
     collapse: what is wrong with the space, or None if nothing was found to be.
+    warnings: what else should be known: terms that teach nothing, a run that gets worse.
     history: rows of `metrics.jsonl`.
     examples: queries with their answers, shown in this order within each direction.
     token_maps: pairs whose tokens are shown.
@@ -122,6 +123,7 @@ class Findings:
   protocol: Mapping[str, str] = dataclasses.field(default_factory=dict)
   geometry: Mapping[str, float] = dataclasses.field(default_factory=dict)
   collapse: str | None = None
+  warnings: Sequence[str] = ()
   history: Sequence[Mapping[str, float]] = ()
   examples: Sequence[Example] = ()
   token_maps: Sequence[TokenMap] = ()

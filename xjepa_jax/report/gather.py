@@ -53,9 +53,11 @@ def gather(
   tokens: Mapping[str, np.ndarray],
   split: str,
   *,
+  encoder: str,
   title: str,
   history: Sequence[Mapping[str, float]],
   verdict: str,
+  warnings: Sequence[str],
   timing: Mapping[str, float],
 ) -> Findings:
   """A run's findings.
@@ -65,9 +67,11 @@ def gather(
     evaluation, baselines: of `split`.
     tokens: sensor -> (B, N, D) of the first pairs of `split`.
     split: of the pairs shown.
+    encoder: "averaged" or "trained".
     title: of the report.
     history: rows of `metrics.jsonl`.
     verdict: what is wrong with the space, or "".
+    warnings: what else should be known of the run.
     timing: seconds and rates, by name.
   """
   device = experiment.mesh.devices.ravel()[0].device_kind
@@ -80,7 +84,7 @@ def gather(
     summary=summary(evaluation, baselines, has_network(experiment.config.model)),
     protocol={
       "pairs": f"the split {split!r}, {len(evaluation.described.pair_ids):,} pairs",
-      "encoder": f"the {experiment.config.evaluation.encoder} encoder, whole images",
+      "encoder": f"the {encoder} encoder, whole images",
       "centre": "each sensor's descriptors less their mean over training pairs",
       **(rows[0].protocol if rows else {}),
       **{
@@ -91,6 +95,7 @@ def gather(
     },
     geometry=evaluation.geometry,
     collapse=verdict or None,
+    warnings=tuple(warnings),
     history=history,
     examples=found,
     token_maps=maps,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -11,23 +12,26 @@ from PIL import Image
 from xjepa_jax.report.gather import Pictures, examples, has_examples, token_maps
 from xjepa_jax.report.retrieval_grid import retrieval_grid
 from xjepa_jax.report.token_maps import token_sheet
-from xjepa_jax.retrieval.evaluation import Evaluation, chosen_encoder, first_tokens
+from xjepa_jax.retrieval.evaluation import Evaluation, first_tokens
 from xjepa_jax.training.experiment import Experiment
-from xjepa_jax.training.state import TrainState
 
 _QUERIES = 2  # of a direction
 _TOKEN_PAIRS = 3
 
 
 def glance(
-  experiment: Experiment, state: TrainState, evaluation: Evaluation, shown: bool = True
+  experiment: Experiment,
+  encoder: Any,
+  evaluation: Evaluation,
+  shown: bool = True,
 ) -> dict[str, np.ndarray]:
   """A few queries of the validation split and what they find; of one sensor alone, its tokens.
 
   Every process has to call it, for tokens are computed by all.
 
   Args:
-    experiment, state: what was evaluated.
+    experiment: the run.
+    encoder: parameters of the encoder that was evaluated.
     evaluation: of the validation split.
     shown: whether this process has anyone to show them to; else there are none.
 
@@ -36,7 +40,6 @@ def glance(
   """
   split = experiment.config.data.validation
   across = has_examples(experiment, evaluation)
-  encoder = chosen_encoder(experiment, state)
   tokens = {} if across else first_tokens(experiment, encoder, split)
   if not shown:
     return {}

@@ -35,6 +35,7 @@ def to_json(findings: Findings) -> dict[str, Any]:
     "protocol": plain(findings.protocol),
     "geometry": plain(findings.geometry),
     "collapse": findings.collapse,
+    "warnings": plain(findings.warnings),
     "last": plain(last_values(findings)),
     "examples": [_example(example) for example in findings.examples],
     "timing": plain(findings.timing),

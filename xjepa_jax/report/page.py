@@ -79,6 +79,7 @@ def render(findings: Findings, pictures: Mapping[str, bytes]) -> str:
     "results": ("Results", sections.results(findings)),
     "retrieval": ("What was found", sections.retrieval(findings, pictures.get(RETRIEVAL))),
     "geometry": ("The space", sections.geometry(findings)),
+    "prediction": ("What prediction knows", sections.prediction(findings)),
     "tokens": ("What tokens tell apart", sections.tokens(findings, pictures.get(TOKENS))),
     "curves": ("The course of training", sections.course(findings, pictures.get(CURVES))),
     "run": ("The run", sections.run(findings)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import math
 import struct
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,6 +14,14 @@ from typing import Any
 from xjepa_jax.report.curves import panel_titles
 from xjepa_jax.report.findings import Findings, definition
 from xjepa_jax.report.table import Cells, arrow, cells, number
+from xjepa_jax.training.triviality import CONSTANT, OTHER, PARTS, POSITION, REAL, probed
+
+_KINDS = {
+  REAL: "Loss",
+  OTHER: "Shown another sample’s context",
+  POSITION: "Guess from position",
+  CONSTANT: "Guess of one constant",
+}
 
 
 def lead(findings: Findings) -> str:
@@ -33,13 +42,17 @@ def lead(findings: Findings) -> str:
 
 
 def verdict(findings: Findings) -> str:
-  """Whether the space has collapsed."""
+  """Whether the space has collapsed, and what else should be known."""
+  lines = []
   if findings.collapse is not None:
     text = escape(findings.collapse)
-    return f'<p class="verdict bad" role="alert"><strong>The space collapsed.</strong> {text}</p>'
-  if findings.geometry:
-    return '<p class="verdict">No sign of a collapse of the space was found.</p>'
-  return ""
+    lines.append(
+      f'<p class="verdict bad" role="alert"><strong>The space collapsed.</strong> {text}</p>'
+    )
+  elif findings.geometry:
+    lines.append('<p class="verdict">No sign of a collapse of the space was found.</p>')
+  lines += [f'<p class="verdict bad" role="alert">{escape(each)}</p>' for each in findings.warnings]
+  return "\n".join(lines)
 
 
 def results(findings: Findings) -> str:
@@ -98,6 +111,27 @@ def geometry(findings: Findings) -> str:
     '<p class="faint">RankMe is the number of dimensions that descriptors effectively use: near 1 '
     "is a collapse. The gap is the distance between the sensors’ means. A falling loss alone "
     "proves nothing.</p>" + _plain_table(("Measure", "Value"), rows, numbers_from=1)
+  )
+
+
+def prediction(findings: Findings) -> str:
+  """What terms that predict lose at the last validation, beside guesses that know less."""
+  measured = next((row for row in reversed(findings.history) if probed(row)), {})
+  rows = []
+  for label, route in probed(measured):
+    losses = [measured.get(f"probe/{label}/{kind}/{route}") for kind in _KINDS]
+    parts = [measured.get(f"targets/{part}/{route}", math.nan) for part in PARTS]
+    shares = [number("recall@", part / sum(parts)) for part in parts]  # in per cent
+    rows.append((f"{label}, {arrow(route)}", *(number("loss", each) for each in losses), *shares))
+  if not rows:
+    return ""
+  header = ("Term and route", *_KINDS.values(), *(f"Targets: {part}" for part in PARTS))
+  return (
+    f'<p class="faint">On validation pairs at step {int(measured["step"]):,}. A loss that is not '
+    "below that of the best guess from position alone teaches nothing that a table of places does "
+    "not say; one that is the same with another sample’s context does not look at it. Targets: "
+    "what share of their mean square is the mean of all, of the place, of the scene, and the "
+    "rest.</p>" + _plain_table(header, rows, numbers_from=1)
   )
 
 

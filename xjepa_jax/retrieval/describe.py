@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -16,13 +17,14 @@ from xjepa_jax.model.placing import on_mesh
 from xjepa_jax.processes import watchdog
 from xjepa_jax.retrieval.relevance import label_sets
 from xjepa_jax.training.experiment import Experiment
+from xjepa_jax.training.geometry import position_share
 from xjepa_jax.training.mesh import batch_sharding, replicated
 from xjepa_jax.training.splits import shares
-from xjepa_jax.training.step import plain_images
+from xjepa_jax.training.step import plain_images, token_sums
 from xjepa_jax.training.target import find_target
 
 Descriptors = dict[str, dict[str, np.ndarray]]
-Describe = Callable[[Any, Mapping[str, Any]], Mapping[str, Any]]
+DescribeBatch = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 _CENTRE_PAIRS = 512  # of the training split: a mean needs no more
 
 
@@ -37,6 +39,8 @@ class Described:
     descriptors: head -> sensor -> (P, K), as the encoder gives them.
     predicted: head -> "a->b" -> (P, K), what sensor a's image says of b's, as the predictor gives
       it; empty if it was not asked for.
+    position_share: sensor -> how much of its tokens' variance their place explains, see
+      `training.geometry`; empty if it was not asked for.
   """
 
   pair_ids: tuple[str, ...]
@@ -44,6 +48,7 @@ class Described:
   present: Mapping[str, np.ndarray]
   descriptors: Descriptors
   predicted: Descriptors = dataclasses.field(default_factory=dict)
+  position_share: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
   def label_sets(self) -> np.ndarray | None:
     """(P, L) bool over all names that occur, or None where no pair has a label."""
@@ -57,30 +62,49 @@ def describe_split(
   most: int,
   shuffle: bool = False,
   named: bool = True,
-  describe: Describe | None = None,
 ) -> Described:
-  """Describes at most `most` pairs of a split, the first ones or, shuffled, any.
+  """Describes a split by one encoder; see `describe_by_several`."""
+  by = {"": functools.partial(experiment.describe, encoder)}
+  return describe_by_several(experiment, by, split, most, shuffle, named)[""]
+
+
+def describe_by_several(
+  experiment: Experiment,
+  describers: Mapping[str, DescribeBatch],
+  split: str,
+  most: int,
+  shuffle: bool = False,
+  named: bool = True,
+) -> dict[str, Described]:
+  """Describes at most `most` pairs of a split, the first ones or, shuffled, any; all in one pass.
 
   Of several data sets each gives its share, see `training.splits.shares`.
 
   Args:
-    experiment: what describes them, and where they are.
-    encoder: parameters of an encoder, trained or averaged.
+    experiment: where the pairs are.
+    describers: name -> what describes a batch: `experiment.describe` or `predicting` of an encoder.
     split: of the data sets.
     most: pairs.
     shuffle: take them in random order, the same for a seed.
     named: read ids and labels, for which every record is read a second time.
-    describe: what describes a batch, see `predicting`; None is the experiment's.
   """
-  parts: list[Batch] = []
+  parts: dict[str, list[Batch]] = {name: [] for name in describers}
+  sums: dict[str, list[Any]] = {name: [] for name in describers}
   names: list[tuple[str, tuple[str, ...]]] = []
   for dataset, batch, left in _batches(experiment, split, most, shuffle):
-    found = jax.device_get((describe or experiment.describe)(encoder, batch))
-    chosen = np.flatnonzero(found["valid"])[:left]
-    part = jax.tree.map(lambda rows, chosen=chosen: rows[chosen], found)
-    parts.append(part)
+    for name, describe in describers.items():
+      found = dict(jax.device_get(describe(batch)))
+      sums[name].append(found.pop("sums", {}))
+      chosen = np.flatnonzero(found["valid"])[:left]
+      parts[name].append(jax.tree.map(lambda rows, chosen=chosen: rows[chosen], found))
     if named:
-      names += [_names(dataset, int(record)) for record in part["record"]]
+      names += [_names(dataset, int(record)) for record in found["record"][chosen]]
+  return {name: _described(found, names, sums[name]) for name, found in parts.items()}
+
+
+def _described(
+  parts: Sequence[Batch], names: Sequence[tuple[str, tuple[str, ...]]], sums: Sequence[Any]
+) -> Described:
   joined = jax.tree.map(lambda *rows: np.concatenate(rows), *parts)
   return Described(
     pair_ids=tuple(name for name, _ in names),
@@ -88,18 +112,22 @@ def describe_split(
     present=joined["present"],
     descriptors=joined["descriptors"],
     predicted=joined.get("predicted", {}),
+    position_share={
+      key: position_share(each["tokens"], float(each["squares"]), float(each["count"]))
+      for key, each in jax.tree.map(lambda *each: sum(map(np.float64, each)), *sums).items()
+    },
   )
 
 
-def predicting(experiment: Experiment, predictor: Any) -> Describe:
+def predicting(experiment: Experiment, encoder: Any, predictor: Any) -> DescribeBatch:
   """Describes batches as the experiment does, and predicts each sensor's descriptors from others'.
 
   Args:
     experiment: the run.
-    predictor: its parameters.
+    encoder, predictor: their parameters.
 
   Returns:
-    (encoder, batch) -> as `training.step.describe`, and "predicted": head -> "a->b" -> (B, K).
+    batch -> as `training.step.describe`, and "predicted": head -> "a->b" -> (B, K).
   """
   model = experiment.model
 
@@ -107,10 +135,12 @@ def predicting(experiment: Experiment, predictor: Any) -> Describe:
     values, seen = plain_images(model, batch["values"])
     tokens, descriptors = model.encode(encoder, values, seen)
     valid = batch["valid"]
+    present = {key: each & valid for key, each in batch["present"].items()}
     return {
       "descriptors": descriptors,
       "predicted": predicted_descriptors(model, encoder, predictor, tokens),
-      "present": {key: present & valid for key, present in batch["present"].items()},
+      "present": present,
+      "sums": token_sums(tokens, present),
       "valid": valid,
       "record": batch["record"],
     }
@@ -125,36 +155,35 @@ def predicting(experiment: Experiment, predictor: Any) -> Describe:
     ),
     out_shardings=replicated(experiment.mesh),
   )
-  return lambda encoder, batch: run(encoder, predictor, batch)
+  return functools.partial(run, encoder, predictor)
 
 
-def centres_of(experiment: Experiment, encoder: Any, describe: Describe) -> tuple[Any, Any]:
-  """As `centres`, and those of predicted descriptors, head -> "a->b" -> (K,)."""
-  found = _training_pairs(experiment, encoder, describe)
-  ways = {
+def centres(
+  experiment: Experiment, describers: Mapping[str, DescribeBatch]
+) -> dict[str, tuple[Descriptors, Descriptors]]:
+  """Mean descriptors of training pairs, all describers' in one pass.
+
+  What all scenes of a sensor have in common says nothing about a scene; taking it away closes most
+  of the gap between sensors. It is taken from training pairs, so nothing is learnt from those
+  that are searched.
+
+  Returns:
+    Name -> head -> sensor -> (K,) of the descriptors, and head -> "a->b" -> (K,) of predicted ones.
+  """
+  split = experiment.config.data.train
+  found = describe_by_several(
+    experiment, describers, split, _CENTRE_PAIRS, shuffle=True, named=False
+  )
+  return {name: (_centres(each), _predicted_centres(each)) for name, each in found.items()}
+
+
+def _predicted_centres(found: Described) -> Descriptors:
+  return {
     head: {
       way: _mean(values[found.present[way.partition("->")[0]]]) for way, values in each.items()
     }
     for head, each in found.predicted.items()
   }
-  return _centres(found), ways
-
-
-def centres(experiment: Experiment, encoder: Any) -> Descriptors:
-  """Mean descriptors of training pairs, head -> sensor -> (K,).
-
-  What all scenes of a sensor have in common says nothing about a scene; taking it away closes most
-  of the gap between sensors. It is taken from training pairs, so nothing is learnt from those
-  that are searched.
-  """
-  return _centres(_training_pairs(experiment, encoder, None))
-
-
-def _training_pairs(experiment: Experiment, encoder: Any, describe: Describe | None) -> Described:
-  split = experiment.config.data.train
-  return describe_split(
-    experiment, encoder, split, _CENTRE_PAIRS, shuffle=True, named=False, describe=describe
-  )
 
 
 def _centres(found: Described) -> Descriptors:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -12,13 +14,16 @@ from xjepa_jax.retrieval.confidence import Confidence, fit_directions
 from xjepa_jax.retrieval.describe import (
   Described,
   Descriptors,
-  centres_of,
+  centres,
+  describe_by_several,
   describe_split,
   normalised,
   predicting,
 )
 from xjepa_jax.retrieval.directions import Row, unit_rows
-from xjepa_jax.retrieval.evaluation import Evaluation, chosen_encoder, geometry_of
+from xjepa_jax.retrieval.encoder_choice import encoders
+from xjepa_jax.retrieval.evaluation import Evaluation, geometry_of
+from xjepa_jax.retrieval.predictions import predicted_outputs
 from xjepa_jax.retrieval.protocol_rows import PREDICTED, scene_rows
 from xjepa_jax.retrieval.protocols import Protocol, protocol_of
 from xjepa_jax.retrieval.relevance import label_sets
@@ -34,7 +39,8 @@ class EndEvaluation:
   Attributes:
     protocol: with the names of the data set's splits.
     evaluation: of the split that is searched; its rows are the protocol's, and those of
-      predict-then-search are under "HEAD, predict-then-search".
+      predict-then-search are under "HEAD, predict-then-search", those of the encoder that is not
+      exported under "HEAD, trained encoder (not exported)" or the same of "averaged".
     predicted_centre: head -> "a->b" -> (K,), what was taken from predicted descriptors.
     confidence: head -> "a->b" -> what scores are worth, by the validation split.
   """
@@ -45,36 +51,73 @@ class EndEvaluation:
   confidence: dict[str, dict[str, Confidence]]
 
 
-def evaluate_at_end(experiment: Experiment, state: TrainState) -> EndEvaluation:
-  """Describes what asks and what is searched, and ranks by every head, plain and predicted."""
+def evaluate_at_end(experiment: Experiment, state: TrainState, chosen: str) -> EndEvaluation:
+  """Describes what asks and what is searched, and ranks by every head, plain and predicted.
+
+  Args:
+    experiment: the run.
+    state: its best.
+    chosen: the encoder that is exported; see `encoder_choice`. The other one is ranked beside it.
+  """
   config = experiment.config
   protocol = run_protocol(config.evaluation.protocol, config.data)
-  encoder = chosen_encoder(experiment, state)
-  describe = predicting(experiment, state.params["predictor"])
-  centre, predicted_centre = centres_of(experiment, encoder, describe)
-  splits = tuple(dict.fromkeys((protocol.archive, protocol.queries)))
-  found = {
-    split: describe_split(experiment, encoder, split, config.evaluation.pairs, describe=describe)
-    for split in splits
+  both = encoders(state)
+  describers = {
+    name: predicting(experiment, encoder, state.params["predictor"])
+    if name == chosen
+    else functools.partial(experiment.describe, encoder)
+    for name, encoder in both.items()
   }
+  centre = centres(experiment, describers)
+  described: dict[str, dict[str, Described]] = {name: {} for name in both}
+  for split in dict.fromkeys((protocol.archive, protocol.queries)):
+    found = describe_by_several(experiment, describers, split, config.evaluation.pairs)
+    for name, each in found.items():
+      described[name][split] = each
+  (other,) = set(both) - {chosen}
+  rows = _rows(config.heads, protocol, described[chosen], centre[chosen])
+  beside = _rows(config.heads, protocol, described[other], centre[other])
+  searched = described[chosen][protocol.archive]
+  evaluation = Evaluation(
+    described=searched,
+    centre=centre[chosen][0],
+    descriptors=normalised(searched.descriptors, centre[chosen][0]),
+    rows={
+      **{head: rows[head] for head in config.heads},
+      **{f"{head}, {other} encoder (not exported)": found for head, found in beside.items()},
+      **rows,
+    },
+    geometry=geometry_of(
+      experiment, searched, predicted_outputs(experiment, state, protocol.archive)
+    ),
+  )
+  confidence = _confidence(experiment, both[chosen], centre[chosen][0])
+  return EndEvaluation(protocol, evaluation, centre[chosen][1], confidence)
+
+
+def _rows(
+  heads: Iterable[str],
+  protocol: Protocol,
+  described: dict[str, Described],
+  centre: tuple[Descriptors, Descriptors],
+) -> dict[str, list[Row]]:
+  """The protocol's rows of each head, and those of predict-then-search under a name of their own.
+
+  Args:
+    heads: by name.
+    protocol: who asks, and who is searched.
+    described: split -> its pairs.
+    centre: see `describe.centres`.
+  """
   rows: dict[str, list[Row]] = {}
-  for head in config.heads:
-    scenes = joined(found, head, centre, predicted_centre)
+  for head in heads:
+    scenes = joined(described, head, *centre)
     measured = scene_rows(protocol, scenes, label_sets(scenes.labels))
     rows[head] = [row for row in measured if row.method != PREDICTED]
     crossed = [row for row in measured if row.method == PREDICTED]
     if crossed:
       rows[f"{head}, {PREDICTED}"] = crossed
-  searched = found[protocol.archive]
-  evaluation = Evaluation(
-    described=searched,
-    centre=centre,
-    descriptors=normalised(searched.descriptors, centre),
-    rows={**{head: rows[head] for head in config.heads}, **rows},
-    geometry=geometry_of(experiment, state, searched, protocol.archive),
-  )
-  confidence = _confidence(experiment, encoder, centre)
-  return EndEvaluation(protocol, evaluation, predicted_centre, confidence)
+  return rows
 
 
 def _confidence(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,14 +11,24 @@ from typing import Any
 import jax
 import numpy as np
 
-from xjepa_jax.retrieval.describe import Described, Descriptors, centres, describe_split, normalised
+from xjepa_jax.model.outputs import Outputs
+from xjepa_jax.retrieval.describe import (
+  Described,
+  Descriptors,
+  centres,
+  describe_by_several,
+  normalised,
+)
 from xjepa_jax.retrieval.directions import Row, evaluate_directions
+from xjepa_jax.retrieval.encoder_choice import AVERAGED, choose, encoders
+from xjepa_jax.retrieval.predictions import latent_scalars, predicted_outputs, route_predictions
 from xjepa_jax.retrieval.validation_score import validation_score
 from xjepa_jax.training.collapse import MIN_STEP, Measurement, diagnose
 from xjepa_jax.training.experiment import Experiment, device_batch
 from xjepa_jax.training.geometry import describe_geometry
 from xjepa_jax.training.state import TrainState
-from xjepa_jax.training.target import find_target
+from xjepa_jax.training.triviality import triviality
+from xjepa_jax.training.worsening import worsening
 
 CUTS = (1, 5, 10)
 _JUDGED = "recall@5"  # the hit rate that a collapse is judged by
@@ -26,7 +36,7 @@ _JUDGED = "recall@5"  # the hit rate that a collapse is judged by
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-  """One split, measured.
+  """One split, measured by one encoder.
 
   Attributes:
     described: its pairs.
@@ -43,18 +53,35 @@ class Evaluation:
   geometry: Mapping[str, float]
 
 
-def chosen_encoder(experiment: Experiment, state: TrainState) -> Any:
-  """The encoder's parameters that the config evaluates: the target's or the trained ones."""
-  if experiment.config.evaluation.encoder == "online":
-    return state.params["encoder"]
-  return find_target(state.opt_state)
+def evaluate(
+  experiment: Experiment, state: TrainState, split: str, predicted: Outputs
+) -> dict[str, Evaluation]:
+  """Describes a split by both encoders, in one pass, and ranks it in every direction by every head.
+
+  Args:
+    experiment, state: the run, and what is measured of it.
+    split: of the data sets.
+    predicted: of the same split, see `predictions`.
+
+  Returns:
+    "averaged" and "trained", see `encoder_choice`.
+  """
+  describers = {
+    name: functools.partial(experiment.describe, encoder)
+    for name, encoder in encoders(state).items()
+  }
+  most = experiment.config.evaluation.pairs
+  found = describe_by_several(experiment, describers, split, most)
+  centre = centres(experiment, describers)
+  return {
+    name: _evaluation(experiment, described, centre[name][0], predicted)
+    for name, described in found.items()
+  }
 
 
-def evaluate(experiment: Experiment, state: TrainState, split: str) -> Evaluation:
-  """Describes a split and ranks it, in every direction, by every head."""
-  encoder = chosen_encoder(experiment, state)
-  described = describe_split(experiment, encoder, split, experiment.config.evaluation.pairs)
-  centre = centres(experiment, encoder)
+def _evaluation(
+  experiment: Experiment, described: Described, centre: Descriptors, predicted: Outputs
+) -> Evaluation:
   descriptors = normalised(described.descriptors, centre)
   labels = described.label_sets()
   return Evaluation(
@@ -65,19 +92,21 @@ def evaluate(experiment: Experiment, state: TrainState, split: str) -> Evaluatio
       head: evaluate_directions(by_sensor, described.present, labels, CUTS)
       for head, by_sensor in descriptors.items()
     },
-    geometry=geometry_of(experiment, state, described, split),
+    geometry=geometry_of(experiment, described, predicted),
   )
 
 
 def geometry_of(
-  experiment: Experiment, state: TrainState, described: Described, split: str
+  experiment: Experiment, described: Described, predicted: Outputs
 ) -> dict[str, float]:
-  """The geometry of the head ranked first, on the pairs of a split that are described."""
-  return describe_geometry(
+  """The geometry of the head ranked first, on the pairs that are described, and of the tokens."""
+  found = describe_geometry(
     described.descriptors[experiment.config.evaluation.head],
     described.present,
-    _predictions(experiment, state, split),
+    route_predictions(predicted),
   )
+  shares = described.position_share.items()
+  return found | {f"position_share/{key}": each for key, each in shares if math.isfinite(each)}
 
 
 def first_tokens(experiment: Experiment, encoder: Any, split: str) -> dict[str, np.ndarray]:
@@ -98,21 +127,35 @@ def scalars(evaluation: Evaluation, head: str) -> dict[str, float]:
   "chance/a->b/recall@5" and "chance/queries" are what a collapse is judged against.
   """
   found = {f"geometry/{name}": value for name, value in evaluation.geometry.items()}
-  for name, rows in evaluation.rows.items():
-    for row in rows:
-      where = "validation/" if name == head else f"validation/{name}/"
-      for metric, value in row.metrics.items():
-        found[f"{where}{row.query}->{row.archive}/{metric}"] = value
+  found |= {f"validation/{key}": value for key, value in _retrieval(evaluation, head).items()}
   across = [row for row in evaluation.rows[head] if row.query != row.archive]
   if across:
     found["chance/queries"] = float(min(row.co_located for row in across))
   for row in across:
     if _JUDGED in row.chance:
       found[f"chance/{row.query}->{row.archive}/{_JUDGED}"] = row.chance[_JUDGED]
-  score = validation_score(evaluation.rows[head], CUTS)
-  if score is not None:
-    found["validation/score"] = score
   return found
+
+
+def scalars_by_encoder(evaluations: Mapping[str, Evaluation], head: str) -> dict[str, float]:
+  """The retrieval of both encoders: "validation/trained/a->b/recall@1" and so on, as `scalars`."""
+  return {
+    f"validation/{name}/{key}": value
+    for name, evaluation in evaluations.items()
+    for key, value in _retrieval(evaluation, head).items()
+  }
+
+
+def _retrieval(evaluation: Evaluation, head: str) -> dict[str, float]:
+  """The rows' numbers, and the score by the head ranked first."""
+  found = {
+    f"{'' if name == head else f'{name}/'}{row.query}->{row.archive}/{metric}": value
+    for name, rows in evaluation.rows.items()
+    for row in rows
+    for metric, value in row.metrics.items()
+  }
+  score = validation_score(evaluation.rows[head], CUTS)
+  return found if score is None else {**found, "score": score}
 
 
 class Validation:
@@ -130,8 +173,12 @@ class Validation:
     """
     self.experiment = experiment
     size = experiment.config.heads[experiment.config.evaluation.head].size
-    self.latest: Evaluation | None = None  # what the last call measured
-    self.history = [found for row in rows if (found := _remembered(row, size)) is not None]
+    # What the last call measured, and of which encoder.
+    self.latest: Evaluation | None = None
+    self.chosen = AVERAGED
+    remembered = [(row, found) for row in rows if (found := _remembered(row, size)) is not None]
+    self.rows = [row for row, _ in remembered]
+    self.history = [found for _, found in remembered]
 
   @property
   def verdict(self) -> str:
@@ -140,14 +187,35 @@ class Validation:
     verdict = diagnose(self.history, max(MIN_STEP, warmup))
     return "" if verdict is None else str(verdict)
 
+  @property
+  def warnings(self) -> list[str]:
+    """What else should be known by all that was measured: a sentence or two each.
+
+    Of triviality nothing is said before the end of the warm-up, for nothing has been learnt yet.
+    """
+    experiment = self.experiment
+    if not self.rows or self.rows[-1]["step"] < max(experiment.config.optimizer.warmup, 1):
+      return []
+    step = int(self.rows[-1]["step"])
+    taught = {
+      label: float(one.weight_at(step)) > 0 for label, one in experiment.objective.terms.items()
+    }
+    return [words for words in (triviality(self.rows[-1], taught), worsening(self.rows)) if words]
+
   def __call__(self, state: TrainState, step: int) -> tuple[dict[str, float], str]:
     """Scalars of the validation split, and a verdict in words, "" if all is well."""
-    config = self.experiment.config
-    head = config.evaluation.head
-    evaluation = evaluate(self.experiment, state, config.data.validation)
-    self.latest = evaluation
-    self.history.append(_measurement(evaluation, head, step))
-    return scalars(evaluation, head), self.verdict
+    experiment, config = self.experiment, self.experiment.config
+    head, split = config.evaluation.head, config.data.validation
+    predicted = predicted_outputs(experiment, state, split)
+    evaluations = evaluate(experiment, state, split, predicted)
+    measured = scalars_by_encoder(evaluations, head)
+    self.chosen = choose(config.evaluation.encoder, measured)
+    self.latest = evaluations[self.chosen]
+    self.history.append(_measurement(self.latest, head, step))
+    measured |= scalars(self.latest, head)
+    measured |= latent_scalars(experiment, state, predicted, step)
+    self.rows.append({"step": step, **measured})
+    return measured, self.verdict
 
 
 def _measurement(evaluation: Evaluation, head: str, step: int) -> Measurement:
@@ -190,35 +258,3 @@ def _remembered(row: Mapping[str, float], dimensions: int) -> Measurement | None
     chance=chance,
     queries=int(row.get("chance/queries", 0)),
   )
-
-
-def _predictions(
-  experiment: Experiment, state: TrainState, split: str
-) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
-  """route -> predicted and target tokens and their places, of a batch's first under one mask.
-
-  Of the first batch of the first data set that has the route's sensors in it.
-  """
-  seen: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
-  if not experiment.model.routes:
-    return seen
-  target = find_target(state.opt_state)
-  for _, batches in experiment.passes(split):
-    for batch in itertools.islice(batches, 1):
-      found = experiment.predict(state.params, target, device_batch(batch))
-      for route, arrays in _seen_predictions(jax.device_get(found)).items():
-        if not len(seen.get(route, ((),))[0]):
-          seen[route] = arrays
-    if all(len(predicted) for predicted, _, _ in seen.values()):
-      break
-  return seen
-
-
-def _seen_predictions(outputs: Any) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
-  """Of the samples that have both sensors of a route; places are alike for all samples."""
-  found = {}
-  for route, predicted in outputs.predicted.items():
-    there = np.all([outputs.present[key] for key in route.split("->")], axis=0)
-    places = np.broadcast_to(np.arange(predicted.shape[1]), predicted.shape[:2])
-    found[route] = (predicted[there], outputs.target[route][there], places[there])
-  return found

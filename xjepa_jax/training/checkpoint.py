@@ -202,7 +202,11 @@ class Checkpoints:
       raise CheckpointError(
         f"{self.directory / str(step)}: has no readable description ({error})."
       ) from error
-    return {**about, "metrics": self._manager.metrics(step) or {}}
+    return {**about, "metrics": self.metrics(step)}
+
+  def metrics(self, step: int) -> dict[str, float]:
+    """What an evaluation of a checkpoint's state gave; {} if it was not evaluated."""
+    return dict(self._manager.metrics(step) or {})
 
   def wait(self) -> None:
     """Waits until what is being saved is on disk. Raises CheckpointError if it failed."""

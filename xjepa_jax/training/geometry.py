@@ -198,6 +198,31 @@ def positional_collapse(predicted: np.ndarray, target: np.ndarray, positions: np
   return float(difference[others > 0].mean())
 
 
+def position_share(tokens: np.ndarray, squares: float, count: float) -> float:
+  """The share of the tokens' variance that their place explains.
+
+  mean |mean token of a place - mean of all|^2 / mean |token - mean of all|^2: 0 where all places
+  have the same mean, 1 where a token says its place and nothing else. The constant is in neither,
+  for what all tokens share is taken from descriptors anyway. Of P images that have nothing in
+  common it is about 1 / P.
+
+  Args:
+    tokens: (N, D), the sum of tokens over images.
+    squares: the sum of their squares over images, N and D.
+    count: of images.
+
+  Returns:
+    From 0 to 1; NaN of no images, or where all tokens are alike.
+  """
+  if not count:
+    return math.nan
+  means = np.asarray(tokens, np.float64) / count
+  constant = np.square(means.mean(axis=0)).sum()
+  position = np.square(means).sum(axis=1).mean() - constant
+  total = squares / (count * len(means)) - constant
+  return float(np.clip(position / total, 0, 1)) if total > 0 else math.nan
+
+
 def _grouped(values: np.ndarray, group: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
   """For every row of values (T, D), the sum and the size of its group: (T, D), (T,)."""
   _, index, counts = np.unique(group, return_inverse=True, return_counts=True)

@@ -69,7 +69,8 @@ def train(
     evaluate: measures the state, see `retrieval.evaluation.Validation`.
     workdir: of profiles.
     verdict: of the last evaluation of an earlier start.
-    unmeasured: the state's step was due to be evaluated, and the earlier start had no time for it.
+    unmeasured: the state's step is due to be evaluated and was not: the run begins, or an earlier
+      start had no time for it.
 
   Raises:
     TrainingError: too many updates in a row were not finite.
@@ -148,9 +149,10 @@ def train(
 
 
 def is_due(config: Config, step: int) -> bool:
-  """Whether the state after a step is evaluated."""
+  """Whether the state after a step is evaluated; that before the first one is, for what training
+  adds to it can be judged by nothing else."""
   every = config.evaluation.every
-  return bool(every) and step > 0 and (step % every == 0 or step == config.training.steps)
+  return bool(every) and (step % every == 0 or step == config.training.steps)
 
 
 def _all_stop(verdict: str) -> bool:

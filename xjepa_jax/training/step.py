@@ -150,15 +150,37 @@ def describe(model: XJepa) -> Callable[[Parameters, Mapping[str, Any]], dict[str
 
   Returns:
     (encoder, batch) -> "descriptors": head -> sensor -> (B, K) float32, not normalised, beside the
-    batch's "present", "valid" and "record"; pure, for a batch as the data pipeline gives it.
+    batch's "present", "valid" and "record", and "sums", see `token_sums`; pure, for a batch as the
+    data pipeline gives it.
   """
 
   def described(encoder: Parameters, batch: Mapping[str, Any]) -> dict[str, Any]:
     values, seen = plain_images(model, batch["values"])
-    found = {"descriptors": model.encode(encoder, values, seen)[1], "present": _present(batch)}
+    tokens, descriptors = model.encode(encoder, values, seen)
+    present = _present(batch)
+    found = {"descriptors": descriptors, "present": present, "sums": token_sums(tokens, present)}
     return found | {name: batch[name] for name in ("valid", "record")}
 
   return described
+
+
+def token_sums(tokens: Mapping[str, Array], present: Mapping[str, Array]) -> dict[str, Any]:
+  """Of each sensor's tokens (B, N, D), over the images that are there: what moments are made of.
+
+  Returns:
+    sensor -> "tokens" (N, D), their sum over B; "squares" (), that of their squares over B, N and
+    D; "count" (), of images. All float32.
+  """
+  found = {}
+  for key, values in tokens.items():
+    there = present[key].astype(jnp.float32)[:, None, None]
+    values = values.astype(jnp.float32) * there
+    found[key] = {
+      "tokens": values.sum(axis=0),
+      "squares": jnp.square(values).sum(),
+      "count": there.sum(),
+    }
+  return found
 
 
 def tokens(model: XJepa) -> Callable[[Parameters, Mapping[str, Any]], dict[str, Array]]:

@@ -1,0 +1,44 @@
+"""Which weights are measured and exported: the trained encoder's, or their moving average.
+
+Neither is better in general. An average finds more in mid-run, while the learning rate is high, and
+less where it lags behind (docs/trials.md); so both are measured at every validation.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from xjepa_jax.training.agreement import first_decides
+from xjepa_jax.training.state import TrainState
+from xjepa_jax.training.target import find_target
+
+AVERAGED, TRAINED = "averaged", "trained"
+ENCODERS = (AVERAGED, TRAINED)
+_NAMED = {"target": AVERAGED, "online": TRAINED}  # of the config key evaluation.encoder
+
+
+def encoders(state: TrainState) -> dict[str, Any]:
+  """Name -> parameters of an encoder."""
+  return {AVERAGED: find_target(state.opt_state), TRAINED: state.params["encoder"]}
+
+
+def choose(asked: str, metrics: Mapping[str, float]) -> str:
+  """The encoder that a config asks for, by what was measured of a state.
+
+  Every process has to call it; the first one's numbers count, for those of others may differ in
+  their last digits.
+
+  Args:
+    asked: "target", "online", or "best": the one of the higher score, the average of equals or
+      where there is no score.
+    metrics: with "validation/averaged/score" and "validation/trained/score", where they exist.
+  """
+  return first_decides(lambda: _NAMED.get(asked) or _better(metrics))
+
+
+def _better(metrics: Mapping[str, float]) -> str:
+  scores = {name: float(metrics.get(f"validation/{name}/score", math.nan)) for name in ENCODERS}
+  found = {name: score for name, score in scores.items() if math.isfinite(score)}
+  return max(found, key=lambda name: found[name], default=AVERAGED)
