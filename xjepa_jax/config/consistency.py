@@ -25,7 +25,7 @@ def check_together(config: Config) -> None:
   if config.model.preset == "none" and config.training.steps:
     raise ConfigError(
       f"config key 'training.steps' is {config.training.steps}, and model.preset is 'none': "
-      "without a network there is nothing to train. Give training.steps = 0, or a preset with a network."
+      "without a network there is nothing to train. Give training.steps = 0, or a preset with one."
     )
   for name, head in config.heads.items():
     _check_layout(name, head)

@@ -53,15 +53,11 @@ class Encoder(nnx.Module):
       self._build_network(config, inputs, spec, rngs)
     self.layouts = nnx.Dict(layouts(heads, tuple(inputs), spec, self.grid, rngs))
     pooled = {name: head for name, head in heads.items() if name not in self.layouts}
-    if pooled and spec is None:
-      raise ConfigError(
-        f"config key 'heads.{next(iter(pooled))}.pooling' is {next(iter(pooled.values())).pooling!r}, "
-        "which pools a network's tokens, and model.preset is 'none'. Give the pooling 'canonical' "
-        "or 'gradients', or a model.preset that has a network."
-      )
-    self.heads = nnx.Dict(
-      {name: Head(head, spec, self.grid, rngs) for name, head in pooled.items()}
-    )
+    self.heads: nnx.Dict = nnx.Dict()
+    if spec is None:
+      _refuse_pooling(pooled)
+    else:
+      self.heads.update({name: Head(head, spec, self.grid, rngs) for name, head in pooled.items()})
 
   def _build_network(
     self, config: ModelConfig, inputs: Mapping[str, SensorInput], spec: BlockSpec, rngs: nnx.Rngs
@@ -191,6 +187,15 @@ class Encoder(nnx.Module):
     if self.has_own:
       x = self.own[key](x, chosen if self.rotary else None)
     return x, chosen
+
+
+def _refuse_pooling(heads: Mapping[str, HeadConfig]) -> None:
+  for name, head in heads.items():
+    raise ConfigError(
+      f"config key 'heads.{name}.pooling' is {head.pooling!r}, which pools a network's tokens, and "
+      "model.preset is 'none'. Give the pooling 'canonical' or 'gradients', or a preset that has a "
+      "network."
+    )
 
 
 def has_network(config: ModelConfig) -> bool:

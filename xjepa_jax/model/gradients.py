@@ -1,9 +1,9 @@
 """Oriented gradients of images in cells: local structure that optical and radar images share.
 
-Which way an edge runs, and where it lies, survives a change of sensor; how bright its sides are does
-not. So each cell is described by how much gradient it has in each direction, at unit length: a weak
-field boundary counts as much as a strong one. Channel features of orientated gradients (CFOG, Ye et
-al., IEEE TGRS 2019) without learning, and with fill left out of every sum.
+Which way an edge runs, and where it lies, survives a change of sensor; how bright its sides are
+does not. So each cell is described by how much gradient it has in each direction, at unit length: a
+weak field boundary counts as much as a strong one. Channel features of orientated gradients (CFOG,
+Ye et al., IEEE TGRS 2019) without learning, and with fill left out of every sum.
 
   scaled image -> blur -> structure tensor summed over bands -> size of the gradient along nine
   directions -> mean over a cell and a little beyond -> square root -> unit length

@@ -1,9 +1,10 @@
 """A layout in spatial frequencies: numbers of cells as a cosine transform, slow ones first.
 
-What two sensors share of a scene is mostly its slow parts: neighbouring cells are alike, so the slow
-frequencies have most of the variance and drown the rest in a scalar product, and the fast ones are
-mostly noise. In the transform both are put right by a weight a frequency, and a descriptor can be
-cut where it has said most: its beginning is a coarse layout, not a corner of the scene.
+What two sensors share of a scene is mostly its slow parts: neighbouring cells are alike, so the
+slow frequencies have most of the variance and drown the rest in a scalar product, and the fast ones
+are mostly noise. In the transform both are put right by a weight for each frequency, and a
+descriptor can be cut where it has said most: its beginning is a coarse layout, not a corner of the
+scene.
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ from xjepa_jax.report.glance import report_pictures
 from xjepa_jax.report.page import draw, write_report
 from xjepa_jax.report.table import HEADLINE, text_table
 from xjepa_jax.retrieval.baselines import baseline_rows
+from xjepa_jax.retrieval.closed_form import closed_form, finds_less
 from xjepa_jax.retrieval.confidence import to_json
 from xjepa_jax.retrieval.encoder_choice import encoders
 from xjepa_jax.retrieval.end_evaluation import evaluate_at_end
@@ -62,23 +63,26 @@ def conclude(experiment: Experiment, trained: Trained, writers: Writers, workdir
   tokens = first_tokens(experiment, encoder, split)
   encoder = on_every_device(experiment.mesh, encoder)
   predictor = on_every_device(experiment.mesh, trained.state.params["predictor"])
+  plain = closed_form(experiment, measured.protocol)
   if not barriers.is_first():
     return ""
+  head = experiment.config.evaluation.head
+  less = finds_less(evaluation.rows[head], plain.rows)
   findings = gather(
     experiment,
     evaluation,
-    baseline_rows(experiment, measured.protocol),
+    [*plain.rows, *baseline_rows(experiment, measured.protocol)],
     tokens,
     split,
     encoder=trained.encoder,
     title=f"X-JEPA: {', '.join(experiment.inputs)}",
     history=read_history(f"{workdir}/metrics.jsonl"),
     verdict=trained.verdict,
-    warnings=trained.warnings,
+    warnings=[*trained.warnings, *([less] if less else [])],
     timing={**trained.timing, "evaluation_seconds": time.monotonic() - started},
   )
   findings = dataclasses.replace(
-    findings, protocol={**measured.protocol.words(), **findings.protocol}
+    findings, protocol={**measured.protocol.words(), **findings.protocol, **plain.protocol}
   )
   page = _report(findings, f"{workdir}/report", writers, trained.last)
   steps = int(trained.state.step)
@@ -87,7 +91,7 @@ def conclude(experiment: Experiment, trained: Trained, writers: Writers, workdir
     experiment.model,
     encoder,
     evaluation.centre,
-    experiment.config.evaluation.head,
+    head,
     {
       "steps": steps,
       "encoder": trained.encoder,

@@ -84,7 +84,8 @@ def protocol(experiment: Experiment) -> dict[str, str]:
   return {
     image_statistics.METHOD: "mean, deviation and percentiles of every band; one sensor's "
     f"predicted from the other's by ridge regression on at most {FITTED_PAIRS:,} training pairs",
-    mutual_information.METHOD: f"of the pixels of at most {_MOST_BANDS} bands a sensor ({bands})",
+    mutual_information.METHOD: "of means of 2 x 2 pixels, for speckle has none in common, of at "
+    f"most {_MOST_BANDS} bands a sensor ({bands})",
   }
 
 
@@ -173,14 +174,28 @@ def _shared_information(
     one, other = stored.vectors[a][both], stored.vectors[b][both]
     if both.sum() < 2 or one.shape[1:3] != other.shape[1:3]:
       continue
+    (one, seen_one), (other, seen_other) = (
+      _without_speckle(each[..., _chosen(each.shape[-1])], sensors[key].valid(each))
+      for key, each in ((a, one), (b, other))
+    )
     found[a, b] = mutual_information.mutual_information(
-      one[..., _chosen(one.shape[-1])],
-      other[..., _chosen(other.shape[-1])],
-      seen_queries=sensors[a].valid(one),
-      seen_archive=sensors[b].valid(other),
+      one, other, seen_queries=seen_one, seen_archive=seen_other
     )
     found[b, a] = found[a, b].T  # what two images share does not depend on which of them asks
   return found
+
+
+def _without_speckle(values: np.ndarray, seen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  """Means of 2 x 2 pixels, (P, H // 2, W // 2, C), and which have one that was seen."""
+  count, height, width, bands = values.shape
+  if min(height, width) < 2:
+    return values, seen
+  cut = slice(None), slice(height // 2 * 2), slice(width // 2 * 2)
+  parts = (count, height // 2, 2, width // 2, 2)
+  weights = seen[cut].reshape(parts)
+  known = np.where(seen[..., None], values, 0)[cut].astype(np.float32).reshape(*parts, bands)
+  number = weights.sum(axis=(2, 4))
+  return known.sum(axis=(2, 4)) / np.maximum(number, 1)[..., None], number > 0
 
 
 def _chosen(bands: int) -> list[int]:

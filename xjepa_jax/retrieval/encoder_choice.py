@@ -20,7 +20,9 @@ _NAMED = {"target": AVERAGED, "online": TRAINED}  # of the config key evaluation
 
 
 def encoders(state: TrainState) -> dict[str, Any]:
-  """Name -> parameters of an encoder."""
+  """Name -> parameters of an encoder; of one without a network, whose two are the same, the one."""
+  if not state.params["predictor"]:
+    return {AVERAGED: find_target(state.opt_state)}
   return {AVERAGED: find_target(state.opt_state), TRAINED: state.params["encoder"]}
 
 

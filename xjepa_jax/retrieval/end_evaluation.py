@@ -74,9 +74,12 @@ def evaluate_at_end(experiment: Experiment, state: TrainState, chosen: str) -> E
     found = describe_by_several(experiment, describers, split, config.evaluation.pairs)
     for name, each in found.items():
       described[name][split] = each
-  (other,) = set(both) - {chosen}
   rows = _rows(config.heads, protocol, described[chosen], centre[chosen])
-  beside = _rows(config.heads, protocol, described[other], centre[other])
+  beside = {
+    f"{head}, {other} encoder (not exported)": found
+    for other in set(both) - {chosen}
+    for head, found in _rows(config.heads, protocol, described[other], centre[other]).items()
+  }
   searched = described[chosen][protocol.archive]
   evaluation = Evaluation(
     described=searched,
@@ -84,7 +87,7 @@ def evaluate_at_end(experiment: Experiment, state: TrainState, chosen: str) -> E
     descriptors=normalised(searched.descriptors, centre[chosen][0]),
     rows={
       **{head: rows[head] for head in config.heads},
-      **{f"{head}, {other} encoder (not exported)": found for head, found in beside.items()},
+      **beside,
       **rows,
     },
     geometry=geometry_of(

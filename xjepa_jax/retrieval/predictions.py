@@ -23,6 +23,8 @@ def predicted_outputs(experiment: Experiment, state: TrainState, split: str) -> 
   All are of one mask, so that predictions can be compared place by place.
   """
   config = experiment.config
+  if not experiment.model.routes:
+    return Outputs({}, {}, {}, {}, {}, {}, {}, {})
   rows = len(config.data.directories) * (config.evaluation.batch or config.training.batch)
   target = find_target(state.opt_state)
   parts = [
@@ -57,6 +59,8 @@ def latent_scalars(
     "validation/loss/LABEL" and "validation/loss/total", of the terms with the weights of this
     step; and what `training.triviality.probe` measures.
   """
+  if not experiment.objective.terms:
+    return {}
   parameters = jax.device_get(on_every_device(experiment.mesh, state.params["objective"]))
   key = jax.random.key(experiment.config.training.seed)
   _, losses = experiment.objective.loss(parameters, jax.tree.map(jnp.asarray, outputs), step, key)

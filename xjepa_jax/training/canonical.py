@@ -1,9 +1,9 @@
 """The closed form of a canonical layout: what sensors share of their cells, from sums over pairs.
 
 Canonical correlation (Hotelling 1936) of two sensors' cells, and for more than two its form of
-largest variance (MAXVAR, Kettenring 1971): directions of each sensor's gradients that correlate most
-with the others'. One map serves all cells and all frequencies; how far sensors agree, though, falls
-with the frequency, so every ring of frequencies gets its own weight,
+largest variance (MAXVAR, Kettenring 1971): directions of each sensor's gradients that correlate
+most with the others'. One map serves all cells and all frequencies; how far sensors agree, though,
+falls with the frequency, so every ring of frequencies gets its own weight,
 
   scale[r, j] = rho[r, j] / deviation[r, j],
 
@@ -36,7 +36,7 @@ from xjepa_jax.training.state import TrainState
 from xjepa_jax.training.step import plain_images
 from xjepa_jax.training.target import TargetState
 
-# Of the mean eigenvalue of a sensor's covariance: nine directions of unit length have eight freedoms.
+# Of the mean eigenvalue of a sensor's covariance: at unit length nine directions are eight numbers.
 RIDGE = 1e-2
 _MOST_CORRELATED = 0.995  # more is few samples
 _MEAN_PAIRS = 512  # that the mean gradient of a sensor's cells is taken from
@@ -186,22 +186,24 @@ def solve(
 def put(state: TrainState, head: str, maps: Maps) -> TrainState:
   """The state with a layout's maps in place of those drawn, trained and averaged."""
 
-  def replaced(encoder: Any) -> Any:
-    layout = encoder["layouts"][head]
-    new = {
-      key: {name: _like(old, maps[key][name]) for name, old in leaves.items()}
-      for key, leaves in layout["maps"].items()
-    }
-    return {**encoder, "layouts": {**encoder["layouts"], head: {**layout, "maps": new}}}
-
   def averaged(node: Any) -> Any:
-    return node._replace(encoder=replaced(node.encoder)) if _is_target(node) else node
+    return node._replace(encoder=with_maps(node.encoder, head, maps)) if _is_target(node) else node
 
   return dataclasses.replace(
     state,
-    params={**state.params, "encoder": replaced(state.params["encoder"])},
+    params={**state.params, "encoder": with_maps(state.params["encoder"], head, maps)},
     opt_state=jax.tree.map(averaged, state.opt_state, is_leaf=_is_target),
   )
+
+
+def with_maps(encoder: Any, head: str, maps: Maps) -> Any:
+  """An encoder's parameters with a layout's maps in place of those drawn, placed as these are."""
+  layout = encoder["layouts"][head]
+  new = {
+    key: {name: _like(old, maps[key][name]) for name, old in leaves.items()}
+    for key, leaves in layout["maps"].items()
+  }
+  return {**encoder, "layouts": {**encoder["layouts"], head: {**layout, "maps": new}}}
 
 
 def _means(experiment: Experiment, cells: int, most: int) -> dict[str, np.ndarray]:

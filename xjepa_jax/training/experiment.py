@@ -151,6 +151,11 @@ def open_experiment(config: Config, devices: Sequence[Any] | None = None) -> Exp
   return _jitted(build_experiment(config, mesh, data_slots(config), dtype))
 
 
+def like(experiment: Experiment, config: Config) -> Experiment:
+  """Another config on an open experiment's mesh and data; in float32, as no network is in it."""
+  return _jitted(build_experiment(config, experiment.mesh, experiment.slots, jnp.float32))
+
+
 def build_experiment(
   config: Config, mesh: Mesh, slots: Mapping[str, SensorSlot], dtype: Any
 ) -> Experiment:

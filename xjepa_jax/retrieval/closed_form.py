@@ -1,0 +1,125 @@
+"""What needs no training beside every network: gradients as they are, and the linear layout.
+
+The linear layout is fitted on the run's own training pairs (`training.canonical`) and ranked as the
+run's encoder is: its images, its pairs, its protocol. A network that finds less than these is worth
+less than the seconds that they take.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+
+from xjepa_jax.config import Config, HeadConfig, ModelConfig
+from xjepa_jax.model.encoder import has_network
+from xjepa_jax.retrieval.describe import centres, describe_by_several
+from xjepa_jax.retrieval.directions import Row, unit_rows
+from xjepa_jax.retrieval.protocol_rows import scene_rows
+from xjepa_jax.retrieval.protocols import Protocol
+from xjepa_jax.retrieval.relevance import label_sets
+from xjepa_jax.retrieval.scene_vectors import SceneVectors
+from xjepa_jax.training import canonical
+from xjepa_jax.training.experiment import Experiment, like
+
+LINEAR, GRADIENTS = "linear", "gradients"
+# 1,020 numbers are a KiB as int8 with their scale.
+HEADS = {
+  LINEAR: HeadConfig(pooling="canonical", cells=16, numbers=4, size=1020),
+  GRADIENTS: HeadConfig(pooling="gradients", cells=8, size=576),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class ClosedForm:
+  """Rows of a table, and what made them, in words, by method."""
+
+  rows: Sequence[Row] = ()
+  protocol: dict[str, str] = dataclasses.field(default_factory=dict)
+
+
+def closed_form(experiment: Experiment, protocol: Protocol) -> ClosedForm:
+  """Fits and ranks both under a protocol; nothing for a run that is itself one of them.
+
+  Every process has to call it.
+  """
+  if not has_network(experiment.config.model):
+    return ClosedForm()
+  plain = like(experiment, without_network(experiment.config))
+  encoder = plain.model.init(jax.random.key(0))["encoder"]
+  fit = canonical.fit(plain, HEADS[LINEAR], HEADS[LINEAR].fitted)
+  describe = functools.partial(plain.describe, canonical.with_maps(encoder, LINEAR, fit.maps))
+  (centre, _) = centres(plain, {"": describe})[""]
+  splits = dict.fromkeys((protocol.archive, protocol.queries))
+  most = plain.config.evaluation.pairs
+  found = {split: describe_by_several(plain, {"": describe}, split, most)[""] for split in splits}
+  rows: list[Row] = []
+  for head in HEADS:
+    present = {
+      key: np.concatenate([part.present[key] for part in found.values()]) for key in plain.inputs
+    }
+    scenes = SceneVectors(
+      ids=tuple(each for part in found.values() for each in part.pair_ids),
+      splits=np.array([name for name, part in found.items() for _ in part.pair_ids], object),
+      labels=tuple(each for part in found.values() for each in part.labels),
+      present=present,
+      vectors={
+        key: unit_rows(
+          np.concatenate([part.descriptors[head][key] for part in found.values()]) - middle,
+          present[key],
+        )
+        for key, middle in centre[head].items()
+      },
+    )
+    rows += scene_rows(protocol, scenes, label_sets(scenes.labels), (head, head))
+  return ClosedForm(
+    rows,
+    {
+      LINEAR: f"{HEADS[LINEAR].size:,} numbers, a KiB as int8; {fit}",
+      GRADIENTS: f"{HEADS[GRADIENTS].size} numbers: oriented gradients of 8 x 8 cells as they are",
+    },
+  )
+
+
+def without_network(config: Config) -> Config:
+  """The config of the closed form on the same pairs and images."""
+  return dataclasses.replace(
+    config,
+    model=ModelConfig(preset="none"),
+    heads=HEADS,
+    objective={},
+    training=dataclasses.replace(config.training, steps=0),
+    evaluation=dataclasses.replace(config.evaluation, head=LINEAR),
+  )
+
+
+def finds_less(rows: Sequence[Row], plain: Sequence[Row]) -> str:
+  """Says that a network finds less than the linear layout does, with what to do; "" if not.
+
+  Args:
+    rows: of the network, by the head ranked first.
+    plain: of the same directions, `ClosedForm.rows`.
+  """
+  own = {(row.query, row.archive): row.metrics["recall@1"] for row in rows if _located(row)}
+  theirs = {
+    (row.query, row.archive): row.metrics["recall@1"]
+    for row in plain
+    if row.method == LINEAR and _located(row)
+  }
+  both = [(own[way], theirs[way]) for way in own.keys() & theirs.keys()]
+  network, linear = np.mean(both, axis=0) if both else (0.0, 0.0)
+  if network >= linear:
+    return ""
+  return (
+    f"The network finds less than the linear layout, which took no training: R@1 {network:.1%} "
+    f"against {linear:.1%}, mean over directions. Search with that (configs/linear.py, the same "
+    "data), or start the network from it (a head of the pooling 'canonical', as in "
+    "configs/optical_sar.py)."
+  )
+
+
+def _located(row: Row) -> bool:
+  return "recall@1" in row.metrics
