@@ -30,6 +30,7 @@ def outputs_of(
     tokens={},
     positions={},
     descriptors={},
+    seen={},
     present={"a": jnp.ones(samples, bool), "b": jnp.asarray(there)},
     grid={},
     prefixes={},
