@@ -240,8 +240,8 @@ def test_coarser_bands_are_smoother(views: Views) -> None:
 
 
 def test_about_a_fifth_of_the_scenes_shows_clouds(views: Views) -> None:
-  # Nothing but clouds and snow reaches a reflectance of 0.3 in the coastal band, smoothed over 60 m,
-  # and snow absorbs the short-wave infrared.
+  # Hardly anything but clouds and snow reaches a reflectance of 0.3 in the coastal band, smoothed
+  # over 60 m, and snow absorbs the short-wave infrared.
   bright, snowless = views.optical[..., 0] > 3000, views.optical[..., 10] > 3000
   cloudy = (bright & snowless).any(axis=(1, 2))
   # In one of six cloudy scenes the gap is overhead.
