@@ -392,3 +392,73 @@ def test_settings_that_cannot_work_are_refused_by_key(
 def test_a_grid_without_tokens_is_refused() -> None:
   with pytest.raises(ConfigError, match=r"0 x 4 tokens.*model\.patch"):
     plan_masks((0, 4))
+
+
+# What was not seen.
+
+
+@functools.cache
+def of_half_seen(name: str) -> tuple[Any, dict[str, np.ndarray]]:
+  """Masks, and which tokens each sensor saw: none of the right half, and few of the last sample."""
+  plan = PLANS[name]
+  rows, columns = plan.grid
+  seen = {sensor: np.ones((200, rows, columns), bool) for sensor in SENSORS}
+  seen["radar"][:, :, columns // 2 :] = False
+  seen["radar"][-1] = False
+  seen["radar"][-1, 0, :2] = True
+  seen["optical"][-1] = False
+  flat = {sensor: each.reshape(200, -1) for sensor, each in seen.items()}
+  found = sample(jax.random.key(3), plan, 200, SENSORS, SENSORS, flat)
+  return jax.device_get(found), flat
+
+
+@pytest.mark.parametrize("name", ["6x6", "28x28", "hidden"])
+def test_what_was_not_seen_is_a_target_only_where_no_block_has_enough_of_the_seen(
+  name: str,
+) -> None:
+  plan = PLANS[name]
+  masks, seen = of_half_seen(name)
+  rows, columns = plan.grid
+  for sensor in SENSORS:
+    # Blocks of all are for what all saw.
+    wanted = seen["radar"] & seen["optical"] if plan.visible == 0 else seen[sensor]
+    covered = np.take_along_axis(wanted, masks.target[sensor].reshape(200, -1), axis=1)
+    covered = covered.reshape(200, plan.blocks, -1)
+    # By brute force: the most that any block of any shape could cover, and the least of the best.
+    for row in (0, 199):
+      image = wanted[row].reshape(rows, columns)
+      best = [
+        max(
+          image[top : top + h, left : left + w].sum()
+          for top in range(rows - h + 1)
+          for left in range(columns - w + 1)
+        )
+        for h, w in plan.shapes
+      ]
+      least, most = min(*best, plan.block_tokens), min(max(best), plan.block_tokens)
+      counts = covered[row].sum(axis=-1)
+      assert least <= counts.min() and counts.max() <= most, (sensor, row)
+
+
+@pytest.mark.parametrize("name", ["4x4", "half", "6x6", "overlap", "random"])
+def test_a_context_has_all_of_the_seen_that_it_may_before_it_has_any_other(name: str) -> None:
+  plan = PLANS[name]
+  masks, seen = of_half_seen(name)
+  for sensor in SENSORS:
+    allowed = np.ones((200, plan.tokens), bool)
+    if not plan.overlap:
+      allowed &= ~members(masks.target[sensor].reshape(200, -1), plan.tokens)
+    wanted = seen["optical"] & seen["radar"] if plan.same_context else seen[sensor]
+    chosen = members(masks.context[sensor], plan.tokens)
+    assert (chosen.sum(axis=1) == plan.context_tokens).all()
+    assert not (chosen & ~allowed).any()
+    expected = np.minimum((allowed & wanted).sum(axis=1), plan.context_tokens)
+    np.testing.assert_array_equal((chosen & wanted).sum(axis=1), expected)
+
+
+def test_masks_of_images_that_were_seen_whole_are_those_of_none_told() -> None:
+  plan = PLANS["half"]
+  seen = dict.fromkeys(SENSORS, np.ones((50, plan.tokens), bool))
+  told = sample(jax.random.key(3), plan, 50, SENSORS, SENSORS, seen)
+  plain = sample(jax.random.key(3), plan, 50, SENSORS, SENSORS)
+  assert all(jax.tree.leaves(jax.tree.map(np.array_equal, told, plain)))

@@ -13,11 +13,13 @@ from tests.compiling import compiled
 from tests.model import reference
 from tests.model.reference import drawn
 from xjepa_jax.config import default_config, parse_routes, resolve
+from xjepa_jax.model.fill import seen_share
 from xjepa_jax.model.inputs import sensor_inputs
 from xjepa_jax.model.mask_plan import plan_masks
 from xjepa_jax.model.masking import sample_masks
 from xjepa_jax.model.outputs import Outputs
 from xjepa_jax.model.xjepa import XJepa, build, merge
+from xjepa_jax.objective import table
 from xjepa_jax.sensors import Band, Sensor
 
 SENSORS = {
@@ -193,3 +195,41 @@ def test_one_mask_for_all_samples_where_predictions_are_to_be_compared() -> None
   for places in made.values():
     assert places.shape == (BATCH, PLAN.context_tokens)
     np.testing.assert_array_equal(places, np.broadcast_to(places[:1], places.shape))
+
+
+def test_fill_neither_counts_nor_teaches_and_no_image_of_fill_is_nan() -> None:
+  """The radar saw the left half of the first image, nothing of the second, all of the third."""
+  values = {key: each.copy() for key, each in VALUES.items()}
+  values["radar"][0, :, 8:] = 0
+  values["radar"][1] = 0
+
+  def loss(parameters: Any, values: Any) -> Any:
+    everybody = {key: jnp.ones(BATCH, bool) for key in INPUTS}
+    made = MODEL.outputs(parameters, AVERAGE, values, SEEN, everybody, PLAN, KEY)
+    settings = {"latent": {}, "psa": {}, "vicreg": {}, "tokens": {"term": "vicreg", "on": "tokens"}}
+    total, metrics = table.build(settings).loss({}, made, 0, KEY)
+    return total, (made, metrics)
+
+  (gradients, moved), (made, metrics) = compiled(
+    jax.grad(loss, argnums=(0, 1), has_aux=True), PARAMETERS, values
+  )
+  for found in (gradients, moved, metrics):
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(found))
+  masks = compiled(
+    lambda: sample_masks(KEY, PLAN, BATCH, MODEL.contexts, MODEL.targets, fill_of(values))
+  )
+  left = masks.target["radar"].reshape(BATCH, -1) % 4 < 2
+  np.testing.assert_array_equal(
+    made.counted["optical->radar"], np.stack([left[0], 0 * left[1], 1 | left[2]]).astype(bool)
+  )
+  np.testing.assert_array_equal(made.counted["radar->optical"].all(axis=1), [True, False, True])
+  shown = made.tokens["radar"].any(axis=-1)
+  places = made.positions["radar"]
+  np.testing.assert_array_equal(shown, np.stack([places[0] % 4 < 2, 0 * shown[1], 1 | shown[2]]))
+  assert not made.seen["layout"]["radar"][1].any() and not made.seen["semantic"]["radar"][1].any()
+  # What a target of fill or a token of fill is predicted from or as is not asked for.
+  assert not moved["radar"][1].any() and not moved["radar"][0, :, 8:].any()
+
+
+def fill_of(values: Any) -> dict[str, Any]:
+  return {key: seen_share(INPUTS[key], values[key]) > 0 for key in INPUTS}

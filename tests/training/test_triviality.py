@@ -31,6 +31,7 @@ def outputs_of(
     positions={},
     descriptors={},
     seen={},
+    counted={"a->b": jnp.ones(predicted.shape[:2], bool)},
     present={"a": jnp.ones(samples, bool), "b": jnp.asarray(there)},
     grid={},
     prefixes={},

@@ -20,6 +20,7 @@ from jax import Array
 from xjepa_jax.config import HeadConfig
 from xjepa_jax.model import spectrum
 from xjepa_jax.model.cells import cell_weights
+from xjepa_jax.model.fill import shown
 from xjepa_jax.model.gradients import DIRECTIONS, oriented_gradients
 from xjepa_jax.model.layers import exact
 from xjepa_jax.model.trunk import BlockSpec
@@ -146,7 +147,7 @@ class CanonicalLayout(nnx.Module):
 
   def _of_tokens(self, tokens: Array, indices: Array | None) -> Array:
     """(B, P, d) what tokens add to their cells; nothing where there is no token."""
-    found = self.project(tokens.astype(jnp.float32))
+    found = jnp.where(shown(tokens)[..., None], self.project(tokens.astype(jnp.float32)), 0.0)
     rows, columns = self.grid
     if indices is not None:
       empty = jnp.zeros((rows * columns, found.shape[-1]), found.dtype)

@@ -17,6 +17,7 @@ from jax import Array
 
 from xjepa_jax.config import Config, Route
 from xjepa_jax.model.encoder import Encoder, has_network, layer_spec
+from xjepa_jax.model.fill import seen_share
 from xjepa_jax.model.inputs import SensorInput
 from xjepa_jax.model.mask_plan import MaskPlan
 from xjepa_jax.model.masking import Masks, sample_masks
@@ -92,7 +93,10 @@ class XJepa:
       alike: one mask for all samples, so that predictions can be compared place by place.
     """
     batch = next(iter(values.values())).shape[0]
-    masks = sample_masks(key, plan, 1 if alike else batch, self.contexts, self.targets)
+    shown = {key: seen_share(self.inputs[key], values[key]) > 0 for key in self.inputs}
+    masks = sample_masks(
+      key, plan, 1 if alike else batch, self.contexts, self.targets, None if alike else shown
+    )
     masks = jax.tree.map(lambda x: jnp.broadcast_to(x, (batch, *x.shape[1:])), masks)
     context = masks.context
     encoder = merge(self.encoder, parameters["encoder"])
@@ -107,7 +111,8 @@ class XJepa:
       tokens=tokens,
       positions=context,
       descriptors=encoder.descriptors({key: values[key] for key in self.contexts}, tokens, context),
-      seen=encoder.seen(context),
+      seen=encoder.seen(tokens, context),
+      counted=self._counted(shown, masks),
       present=dict(present),
       grid={key: given.grid for key, given in self.inputs.items()},
       prefixes={
@@ -161,6 +166,16 @@ class XJepa:
       for key, each in tokens.items()
     }
     return {f"{a}->{b}": jax.lax.stop_gradient(chosen[b]) for a, b in self.routes}
+
+  def _counted(self, shown: Mapping[str, Array], masks: Masks) -> dict[str, Array]:
+    """route -> (B, M) bool: targets of which something was seen, as of the context."""
+
+    def at(key: str, places: Array) -> Array:
+      return jnp.take_along_axis(shown[key], places, axis=1)
+
+    asked = {key: at(key, _flat(masks.target[key])) for key in self.targets}
+    told = {key: at(key, masks.context[key]).any(axis=1) for key in self.contexts}
+    return {f"{a}->{b}": asked[b] & told[a][:, None] for a, b in self.routes}
 
   def _build_encoder(self, key: Array) -> Encoder:
     return _encoder(self.config, self.inputs, self.dtype, key)
