@@ -6,6 +6,7 @@ import functools
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
@@ -88,6 +89,7 @@ def trained(grid: tuple[int, int]) -> tuple[CanonicalLayout, np.ndarray, np.ndar
   """A layout whose tokens say something, with the kernel and the bias of what they say."""
   layout = drawn(SPEC, grid)
   kernel, bias = layout.project.kernel, layout.project.bias
+  assert bias is not None
   kernel[...] = chance.normal(size=kernel.shape).astype(np.float32)
   bias[...] = chance.normal(size=bias.shape).astype(np.float32)
   return layout, np.asarray(kernel[...]), np.asarray(bias[...])
@@ -138,9 +140,9 @@ def test_patches_are_cells_whose_scalar_products_add_up_to_those_of_centred_desc
 
 def test_gradients_are_a_cell_after_the_other_and_their_patches_centred() -> None:
   layout = GradientLayout(HeadConfig(pooling="gradients", cells=4, size=144))
-  found = np.asarray(layout("a", IMAGES, None, None))
+  found = np.asarray(layout("a", jnp.asarray(IMAGES), None, None))
   expected = np.asarray(measure(IMAGES, 4)[0])
   np.testing.assert_allclose(found, expected.reshape(2, 144), atol=1e-6)
   centre = chance.normal(size=144).astype(np.float32)
-  patches = layout.patches("a", IMAGES, None, centre)
+  patches = layout.patches("a", jnp.asarray(IMAGES), None, jnp.asarray(centre))
   np.testing.assert_allclose(patches, expected - centre.reshape(16, 9), atol=1e-6)
