@@ -235,7 +235,9 @@ def rewritten(copy: Path, **keys: Any) -> str:
 
 def test_what_another_version_wrote_is_refused(copy: Path) -> None:
   with pytest.raises(
-    ExportError, match="format 'xjepa_jax encoder 1', expected 'xjepa_jax enc.* 2'"
+    ExportError,
+    match="format 'xjepa_jax encoder 1', expected 'xjepa_jax enc.* 3'.*version of xjepa_jax that "
+    "wrote it.*or run its config again.*main --config",
   ):
     xjepa_jax.load_encoder(rewritten(copy, format="xjepa_jax encoder 1"))
   config = json.loads((copy / "encoder.json").read_text())["config"]
@@ -246,6 +248,47 @@ def test_what_another_version_wrote_is_refused(copy: Path) -> None:
   with pytest.raises(ExportError, match="not an encoder of this version"):
     write_manifest(epath.Path(copy))
     xjepa_jax.load_encoder(str(copy))
+
+
+def of_format_2(copy: Path, **head: Any) -> str:
+  """The directory as the format before this one had it, with keys that are no more."""
+  config = json.loads((copy / "encoder.json").read_text())["config"]
+  config["objective"]["psa"] = {"term": "psa", "width": 64}
+  config["mask"]["same"] = True
+  config["heads"]["layout"].update(head)
+  for each in config["heads"].values():
+    del each["numbers"], each["fitted"]
+  return rewritten(copy, format=export.BEFORE, config=config)
+
+
+def test_an_encoder_of_the_format_before_is_read_without_its_predictor(
+  copy: Path, encoder: export.LoadedEncoder, images: dict[str, np.ndarray]
+) -> None:
+  shutil.rmtree(copy / "predictor")  # that it is another is not even noticed
+  (copy / "predictor").mkdir()
+  found = xjepa_jax.load_encoder(of_format_2(copy), predictor=True)
+  for head in encoder.heads:
+    expected = encoder.describe({"s2": images["s2"]}, head)
+    np.testing.assert_array_equal(found.describe({"s2": images["s2"]}, head), expected)
+  assert found.predicts == ()
+  with pytest.raises(ExportError, match="predicts nothing.*of an older format none is read"):
+    found.describe({"s1": images["s1"]}, to="s2")
+
+
+def test_an_encoder_of_the_format_before_whose_cells_are_others_now_is_refused(copy: Path) -> None:
+  with pytest.raises(
+    ExportError, match=r"'layout' do not divide its 4 x 4 tokens.*or run its config again"
+  ):
+    xjepa_jax.load_encoder(of_format_2(copy, cells=3, size=27))
+
+
+def test_patches_of_a_head_that_pools_tokens_are_the_tokens(
+  encoder: export.LoadedEncoder, images: dict[str, np.ndarray]
+) -> None:
+  for head in encoder.heads:
+    rows, columns = encoder.patch_grid(head)
+    assert (rows, columns) == (4, 4) and encoder.has_tokens
+    assert encoder.patches({"s1": images["s1"]}, head).shape[1] == rows * columns
 
 
 def test_what_is_no_local_directory_is_refused(tmp_path: Path) -> None:

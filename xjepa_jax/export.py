@@ -39,8 +39,12 @@ from xjepa_jax.training.manifest import damage, write_manifest
 from xjepa_jax.training.structure import structure_differences
 from xjepa_jax.versions import versions
 
-# 2: a grid head puts the first number of every cell first.
-FORMAT = "xjepa_jax encoder 2"
+# 2: a grid head puts the first number of every cell first. 3: heads that read images; cells that
+# tokens overlap in part; the predictor knows its context sensor.
+FORMAT = "xjepa_jax encoder 3"
+BEFORE = "xjepa_jax encoder 2"  # read without its predictor, where its cells divide the tokens
+# Of a config of the format before this one, what an encoder is made of: other keys came and went.
+_BUILT_OF = ("routes", "model", "predictor", "heads", "evaluation")
 _OLD = ".old"
 DESCRIPTION, ARRAYS, TENSORS, CARD = "encoder.json", "arrays", "encoder.safetensors", "README.md"
 PREDICTOR = "predictor"
@@ -114,10 +118,12 @@ def load_encoder(directory: str, predictor: bool = False) -> LoadedEncoder:
 
   Args:
     directory: local.
-    predictor: read the predictor too, if the directory has it.
+    predictor: read the predictor too, if the directory has it; that of the format before this one
+      is left out, for predictors have changed since.
 
   Raises:
-    ExportError: there is none, a file is damaged, or it was written by a newer version.
+    ExportError: there is none, a file is damaged, or it is of a format that this version cannot
+      read.
   """
   _check_local(directory)
   path = epath.Path(os.path.abspath(directory))  # Orbax takes no relative one
@@ -133,12 +139,16 @@ def load_encoder(directory: str, predictor: bool = False) -> LoadedEncoder:
     )
   try:
     described = json.loads((path / DESCRIPTION).read_text(encoding="utf-8"))
-    if described.get("format") != FORMAT:
+    where = f"{directory}/{DESCRIPTION}"
+    if described.get("format") not in (FORMAT, BEFORE):
       raise ExportError(
-        f"{directory}/{DESCRIPTION}: format {described.get('format')!r}, expected {FORMAT!r}. Use "
-        "the version of xjepa_jax that wrote it."
+        f"{where}: format {described.get('format')!r}, expected {FORMAT!r} or {BEFORE!r}. "
+        f"{_way_out(described)}"
       )
-    model = _model(described, f"{directory}/{DESCRIPTION}")
+    model = _model(described, where)
+    if described["format"] == BEFORE:
+      _check_before(model, described, where)
+      predictor = False
     shapes = jax.eval_shape(lambda: model.init(jax.random.key(0)))
     centre = {
       name: {key: jax.ShapeDtypeStruct((each.size,), np.float32) for key in model.inputs}
@@ -160,6 +170,31 @@ def load_encoder(directory: str, predictor: bool = False) -> LoadedEncoder:
       f"{directory}: not an encoder of this version ({type(error).__name__}: {error})."
     ) from error
   return LoadedEncoder(model, arrays["encoder"], arrays["centre"], head, described, crossing)
+
+
+def _check_before(model: xjepa.XJepa, described: Mapping[str, Any], where: str) -> None:
+  """Cells of the format before this one were whole tokens.
+
+  Raises:
+    ExportError: a head's cells do not divide the tokens, and would be made of others now.
+  """
+  for name, head in model.config.heads.items():
+    if head.pooling == "grid" and any(side % head.cells for side in model.grid):
+      rows, columns = model.grid
+      raise ExportError(
+        f"{where}: format {BEFORE!r}, and the {head.cells} x {head.cells} cells of its head "
+        f"{name!r} do not divide its {rows} x {columns} tokens: in {FORMAT!r} such cells are made "
+        f"of other tokens. {_way_out(described)}"
+      )
+
+
+def _way_out(described: Mapping[str, Any]) -> str:
+  version = described.get("versions", {}).get("xjepa-jax")
+  named = f" ({version})" if version else ""
+  return (
+    f"Use the version of xjepa_jax that wrote it{named}, or run its config again with this one: "
+    "python -m xjepa_jax.main --config=... --workdir=... trains and exports anew."
+  )
 
 
 def _ways(model: xjepa.XJepa) -> list[str]:
@@ -237,7 +272,10 @@ def _description(model: xjepa.XJepa, head: str, summary: Mapping[str, Any]) -> d
 
 def _model(described: Mapping[str, Any], where: str) -> xjepa.XJepa:
   """The architecture that an `encoder.json` describes."""
-  config: Config = resolve(described["config"])
+  written = described["config"]
+  if described["format"] == BEFORE:
+    written = {key: written[key] for key in _BUILT_OF}
+  config: Config = resolve(written)
   inputs = {
     key: SensorInput(
       sensor_from_json(entry["description"], f"{where}: sensors.{key}.description"),

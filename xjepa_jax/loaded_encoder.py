@@ -14,7 +14,9 @@ from jax.sharding import NamedSharding, PartitionSpec
 from xjepa_jax.errors import ExportError
 from xjepa_jax.model import images, xjepa
 from xjepa_jax.model.crossing import predicted_descriptors
+from xjepa_jax.model.encoder import has_network
 from xjepa_jax.model.inputs import SensorInput
+from xjepa_jax.model.layout import reads_images
 
 
 class LoadedEncoder:
@@ -59,6 +61,11 @@ class LoadedEncoder:
   def heads(self) -> dict[str, int]:
     """head -> the size of its descriptors."""
     return {name: head.size for name, head in self._model.config.heads.items()}
+
+  @property
+  def has_tokens(self) -> bool:
+    """Whether it has a network; heads of one that has none read images alone."""
+    return has_network(self._model.config.model)
 
   @property
   def predicts(self) -> tuple[tuple[str, str], ...]:
@@ -119,11 +126,22 @@ class LoadedEncoder:
     )
 
   def tokens(self, values: Mapping[str, Any]) -> np.ndarray:
-    """(B, N, D) float32 patch tokens of images, N in row-major order; else as `describe`."""
+    """(B, N, D) float32 patch tokens of images, N in row-major order; else as `describe`.
+
+    Raises:
+      ExportError: as `describe`, or the encoder has no network.
+    """
+    if not self.has_tokens:
+      raise ExportError(
+        "this encoder has no network (model.preset 'none'), and so no tokens: its heads read "
+        "images. `patches` gives what each cell of an image says."
+      )
     return self._on_devices(values, None)
 
   def patches(self, values: Mapping[str, Any], head: str | None = None) -> np.ndarray:
     """What each patch of an image says for itself, centred: to see which patches of two match.
+
+    Patches are those of `patch_grid`.
 
     Args:
       values: as `describe` takes them.
@@ -141,6 +159,13 @@ class LoadedEncoder:
       self._run_patches(self._encoder, self._centre, jnp.asarray(stored), sensor=sensor, head=head)
     )
 
+  def patch_grid(self, head: str | None = None) -> tuple[int, int]:
+    """Rows and columns of a head's `patches`: its own cells where it reads images, else tokens."""
+    settings = self._model.config.heads[self._known_head(head)]
+    if reads_images(settings):
+      return settings.cells, settings.cells
+    return self._model.grid
+
   def _known_head(self, head: str | None) -> str:
     head = self.head if head is None else head
     if head not in self.heads:
@@ -155,7 +180,7 @@ class LoadedEncoder:
       ways = ", ".join(f"{a} to {b}" for a, b in self.predicts) or "nothing"
       raise ExportError(
         f"{sensor} to {to} cannot be predicted; this encoder predicts {ways}. Load it with "
-        "predictor=True."
+        "predictor=True; of an older format none is read."
       )
     count = len(stored)
     devices = len(jax.local_devices())

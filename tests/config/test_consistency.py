@@ -39,6 +39,23 @@ from xjepa_jax.errors import ConfigError
       r"'heads\.layout\.prefixes' is \(16, 8\); expected rising numbers",
     ),
     ({"heads": {"layout": {"size": 32, "prefixes": (32,)}}}, r"below heads\.layout\.size = 32\."),
+    (
+      {"heads": {"layout": {"pooling": "gradients", "cells": 2, "size": 36, "prefixes": (9,)}}},
+      r"'heads\.layout\.prefixes' is \(9,\).*'gradients' cannot be cut.*'canonical'",
+    ),
+    (
+      {"heads": {"layout": {"pooling": "gradients", "cells": 2, "size": 32}}},
+      r"'heads\.layout\.size' is 32.*2 x 2 cells x 9 directions = 36",
+    ),
+    (
+      {"heads": {"layout": {"pooling": "canonical", "cells": 2, "numbers": 3, "size": 13}}},
+      r"'heads\.layout\.size' is 13.*2 x 2 cells x 3 numbers give at most 12",
+    ),
+    (
+      {"heads": {"layout": {"pooling": "canonical", "size": 32, "prefixes": (40,)}}},
+      r"'heads\.layout\.prefixes' is \(40,\).*below heads\.layout\.size = 32\.",
+    ),
+    ({"model": {"preset": "none"}}, r"'training\.steps' is 1000.*'none'.*training\.steps = 0"),
     ({"mesh": {"tensor": 0}}, r"'mesh\.tensor' is 0"),
     ({"mask": {"scale": (0.2, 0.1)}}, r"'mask\.scale' is \(0\.2, 0\.1\).*smaller first"),
     ({"mask": {"aspect": (1.0,)}}, r"'mask\.aspect' is \(1\.0,\)"),
@@ -49,3 +66,8 @@ def test_values_that_do_not_go_together_are_refused(content: Any, complaint: str
   with pytest.raises(ConfigError) as error:
     resolve(content)
   assert re.search(complaint, str(error.value)) and "\n" not in str(error.value)
+
+
+def test_a_canonical_layout_may_be_cut_anywhere_and_a_network_may_have_one() -> None:
+  head = {"pooling": "canonical", "cells": 3, "numbers": 2, "size": 17, "prefixes": (1, 5, 16)}
+  assert resolve({"heads": {"layout": head}}).heads["layout"].prefixes == (1, 5, 16)

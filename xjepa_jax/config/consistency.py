@@ -89,7 +89,16 @@ def _check_target(target: TargetConfig) -> None:
 
 
 def _check_prefixes(name: str, head: HeadConfig) -> None:
-  """Beginnings of a descriptor rise, are shorter than it, and of a grid keep all of its cells."""
+  """Beginnings of a descriptor rise, are shorter than it, and of a grid keep all of its cells.
+
+  Gradients stand a cell after the other: their beginning is a corner of the scene.
+  """
+  if head.prefixes and head.pooling == "gradients":
+    raise ConfigError(
+      f"config key 'heads.{name}.prefixes' is {head.prefixes}; a descriptor of the pooling "
+      "'gradients' cannot be cut, for its beginning is a corner of the scene. Give fewer cells, or "
+      "the pooling 'canonical', whose beginnings are coarser layouts."
+    )
   parts = head.cells**2 if head.pooling == "grid" else 1
   rising = all(a < b for a, b in zip(head.prefixes, (*head.prefixes[1:], head.size), strict=False))
   if not rising or any(size % parts for size in head.prefixes):

@@ -163,6 +163,11 @@ class CanonicalLayout(nnx.Module):
 Layout = GradientLayout | CanonicalLayout
 
 
+def reads_images(head: HeadConfig) -> bool:
+  """Whether a head describes cells of the image itself, with or without a network."""
+  return head.pooling in ("canonical", "gradients")
+
+
 def layouts(
   heads: Mapping[str, HeadConfig],
   sensors: tuple[str, ...],

@@ -1,15 +1,8 @@
-"""The closed form of a canonical layout: what sensors share of their cells, from sums over pairs.
+"""The closed form of a canonical layout, fitted on a run's training pairs and put into its state.
 
-Canonical correlation (Hotelling 1936) of two sensors' cells, and for more than two its form of
-largest variance (MAXVAR, Kettenring 1971): directions of each sensor's gradients that correlate
-most with the others'. One map serves all cells and all frequencies; how far sensors agree, though,
-falls with the frequency, so every ring of frequencies gets its own weight,
-
-  scale[r, j] = rho[r, j] / deviation[r, j],
-
-which whitens number j over the ring and trusts it as far as it correlates there. All of it follows
-from first and second moments, so it takes one look at the pairs, in batches, on any mesh: sums of a
-batch are float32 on the devices, sums of batches and everything after are float64 on the host.
+It takes one look at the pairs for the mean of each sensor's cells and one for their moments, in
+batches, on any mesh: sums of a batch are float32 on the devices, sums of batches and everything
+after (`canonical_correlation`) are float64 on the host.
 """
 
 from __future__ import annotations
@@ -17,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -26,54 +19,18 @@ import numpy as np
 
 from xjepa_jax.config import HeadConfig
 from xjepa_jax.model import spectrum
-from xjepa_jax.model.gradients import DIRECTIONS, oriented_gradients
+from xjepa_jax.model.gradients import oriented_gradients
 from xjepa_jax.model.placing import on_mesh
 from xjepa_jax.processes import watchdog
-from xjepa_jax.training.experiment import Experiment
+from xjepa_jax.training.canonical_correlation import Maps, Moments, solve
+from xjepa_jax.training.experiment import Experiment, device_batch
 from xjepa_jax.training.mesh import batch_sharding, replicated
 from xjepa_jax.training.splits import shares
 from xjepa_jax.training.state import TrainState
 from xjepa_jax.training.step import plain_images
 from xjepa_jax.training.target import TargetState
 
-# Of the mean eigenvalue of a sensor's covariance: at unit length nine directions are eight numbers.
-RIDGE = 1e-2
-_MOST_CORRELATED = 0.995  # more is few samples
 _MEAN_PAIRS = 512  # that the mean gradient of a sensor's cells is taken from
-
-Maps = dict[str, dict[str, np.ndarray]]  # sensor -> kernel, bias, scale of `layout.SensorMap`
-
-
-@dataclasses.dataclass(frozen=True)
-class Moments:
-  """Sums over the images of two sensors that show the same places, or of one.
-
-  Attributes:
-    pairs: () how many.
-    first, other: (P, F) sums of the spectra of either sensor.
-    second: (R, F, F) sums of their products over the frequencies of each ring.
-  """
-
-  pairs: Any
-  first: Any
-  other: Any
-  second: Any
-
-  def __add__(self, more: Moments) -> Moments:
-    return Moments(*(a + b for a, b in zip(self._parts(), more._parts(), strict=True)))
-
-  def covariance(self, side: int) -> np.ndarray:
-    """(R, F, F) float64 a frequency, about the mean of each frequency; 0 without pairs."""
-    ring, count = spectrum.rings(side), max(float(self.pairs), 1.0)
-    means = np.zeros(self.second.shape)
-    np.add.at(means, ring, self.first[:, :, None] * self.other[:, None, :] / count)
-    return (self.second - means) / (count * np.bincount(ring)[:, None, None])
-
-  def _parts(self) -> tuple[Any, ...]:
-    return tuple(getattr(self, field.name) for field in dataclasses.fields(self))
-
-
-jax.tree_util.register_dataclass(Moments, ["pairs", "first", "other", "second"], [])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,74 +70,6 @@ def fit(experiment: Experiment, head: HeadConfig, most: int) -> Fit:
   moments, pairs = _moments(experiment, head.cells, means, most)
   maps, correlations = solve(moments, means, head.cells, head.numbers)
   return Fit(maps, correlations, pairs, time.monotonic() - started)
-
-
-def solve(
-  moments: Mapping[tuple[str, str], Moments],
-  means: Mapping[str, np.ndarray],
-  side: int,
-  numbers: int,
-) -> tuple[Maps, np.ndarray]:
-  """The maps of the largest correlations.
-
-  Args:
-    moments: (a, b) -> of these sensors' spectra, a before b in the order of `means`, and (a, a).
-    means: sensor -> (F,) the mean gradients of a cell, which spectra are about.
-    side: cells along a side.
-    numbers: d of each cell.
-
-  Returns:
-    sensor -> kernel (F, d), bias (d,), scale (R, d), float32; and the correlations (d,). A sensor
-    that no other shares a pair with gets its principal directions, and no weights.
-  """
-  keys, weights = list(means), np.bincount(spectrum.rings(side))
-  own = {key: moments[key, key].covariance(side) for key in keys}
-  power = {key: _positive(np.trace(own[key], axis1=1, axis2=2) / DIRECTIONS) for key in keys}
-
-  def pooled(a: str, b: str, covariance: np.ndarray) -> np.ndarray:
-    each = covariance / np.sqrt(power[a] * power[b])[:, None, None]
-    return np.average(each, axis=0, weights=weights)
-
-  white = {key: _whitening(pooled(key, key, own[key])) for key in keys}
-  cross = {
-    (a, b): moments[a, b].covariance(side)
-    for a, b in itertools.combinations(keys, 2)
-    if moments[a, b].pairs > 0
-  }
-  blocks = np.eye(len(keys) * DIRECTIONS)
-  for (a, b), covariance in cross.items():
-    rows, columns = (
-      slice(keys.index(k) * DIRECTIONS, (keys.index(k) + 1) * DIRECTIONS) for k in (a, b)
-    )
-    blocks[rows, columns] = white[a] @ pooled(a, b, covariance) @ white[b]
-    blocks[columns, rows] = blocks[rows, columns].T
-  values, vectors = np.linalg.eigh(blocks)
-  parts = vectors[:, ::-1][:, :numbers].reshape(len(keys), DIRECTIONS, numbers)
-  partners = {key: [pair for pair in cross if key in pair] for key in keys}
-  kernels = {
-    key: white[key] @ _unit(part) if partners[key] else _principal(own[key].sum(axis=0), numbers)
-    for key, part in zip(keys, parts, strict=True)
-  }
-  deviation = {
-    key: np.sqrt(_positive(np.einsum("fd,rfg,gd->rd", kernels[key], own[key], kernels[key])))
-    for key in keys
-  }
-  shared = {
-    (a, b): np.einsum("fd,rfg,gd->rd", kernels[a], covariance, kernels[b])
-    / (deviation[a] * deviation[b])
-    for (a, b), covariance in cross.items()
-  }
-  maps: Maps = {}
-  for key in keys:
-    scale = np.ones_like(deviation[key])
-    if partners[key]:
-      counts = [float(moments[pair].pairs) for pair in partners[key]]
-      rho = np.average([shared[pair] for pair in partners[key]], axis=0, weights=counts)
-      scale = np.clip(rho, 0, _MOST_CORRELATED) / deviation[key]
-    found = {"kernel": kernels[key], "bias": -means[key] @ kernels[key], "scale": scale}
-    maps[key] = {name: value.astype(np.float32) for name, value in found.items()}
-  most = (values[::-1][:numbers] - 1) / max(len(keys) - 1, 1) if cross else np.ones(numbers)
-  return maps, most
 
 
 def put(state: TrainState, head: str, maps: Maps) -> TrainState:
@@ -255,12 +144,23 @@ def _moments(
   return total, pairs
 
 
-def _measured(experiment: Experiment, of: Any, most: int) -> Iterator[tuple[Any, int]]:
-  """What a function makes of batches of training pairs, float64 on the host, and their rows."""
+def _measured(
+  experiment: Experiment, of: Callable[[Any], Any], most: int
+) -> Iterator[tuple[Any, int]]:
+  """What a function makes of batches of training pairs, float64 on the host, and their rows.
+
+  Of the last batch only those that are still wanted are valid, so that the pairs looked at do not
+  depend on the size of a batch.
+  """
   mesh = experiment.mesh
+
+  def measure(batch: Mapping[str, Any], left: jax.Array) -> tuple[Any, jax.Array]:
+    valid = batch["valid"] & (jnp.cumsum(batch["valid"]) <= left)
+    return of({**batch, "valid": valid}), valid.sum()
+
   run = jax.jit(
-    on_mesh(of, mesh.abstract_mesh),
-    in_shardings=batch_sharding(mesh),
+    on_mesh(measure, mesh.abstract_mesh),
+    in_shardings=(batch_sharding(mesh), replicated(mesh)),
     out_shardings=replicated(mesh),
   )
   split = experiment.config.data.train
@@ -270,37 +170,13 @@ def _measured(experiment: Experiment, of: Any, most: int) -> Iterator[tuple[Any,
       if left[number] <= 0:
         break
       watchdog.advanced()
-      wanted = {name: batch[name] for name in ("values", "present", "valid")}
-      rows = int(jnp.sum(batch["valid"]))
-      yield jax.tree.map(lambda x: np.asarray(x, np.float64), jax.device_get(run(wanted))), rows
-      left[number] -= rows
+      found, rows = jax.device_get(run(device_batch(batch), np.int32(left[number])))
+      yield jax.tree.map(lambda x: np.asarray(x, np.float64), found), int(rows)
+      left[number] -= int(rows)
 
 
 def _present(batch: Mapping[str, Any], key: str) -> jax.Array:
   return batch["present"][key] & batch["valid"]
-
-
-def _whitening(covariance: np.ndarray) -> np.ndarray:
-  """(F, F): the root of the inverse, of a covariance with a ridge; 0 for one that is 0."""
-  values, vectors = np.linalg.eigh(covariance)
-  ridged = np.maximum(values, 0) + RIDGE * values.mean()
-  if values.mean() <= 0:
-    return np.zeros_like(covariance)
-  return vectors @ np.diag(1 / np.sqrt(ridged)) @ vectors.T
-
-
-def _principal(covariance: np.ndarray, numbers: int) -> np.ndarray:
-  return np.linalg.eigh(covariance)[1][:, ::-1][:, :numbers]
-
-
-def _unit(columns: np.ndarray) -> np.ndarray:
-  return columns / np.maximum(np.linalg.norm(columns, axis=0), 1e-12)
-
-
-def _positive(values: np.ndarray) -> np.ndarray:
-  """Variances; what rounding or a constant image leaves of one counts as 1, of which nothing is."""
-  least = 1e-9 * max(float(values.max(initial=0)), 0.0)
-  return np.where(values > least, values, 1.0)
 
 
 def _is_target(node: Any) -> bool:

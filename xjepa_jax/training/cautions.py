@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import jax
 
+from xjepa_jax.model.encoder import has_network
 from xjepa_jax.objective.table import OVER_SAMPLES
 from xjepa_jax.training.experiment import Experiment
 
@@ -15,7 +16,8 @@ WHOLE = 0.1  # of all parameters: less is norms, biases and small tables, which 
 
 def cautions(experiment: Experiment) -> Iterator[str]:
   """What goes on and should be known, with what to change."""
-  yield from _whole_parameters(experiment)
+  if has_network(experiment.config.model):
+    yield from _whole_parameters(experiment)
   yield from _parts_of_batches(experiment)
 
 

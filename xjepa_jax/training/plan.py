@@ -159,19 +159,7 @@ def describe_plan(experiment: Experiment) -> Iterator[str]:
   """The plan for people, line by line: config, sensors, parameters, operations, memory, mesh."""
   yield "Config"
   yield from (f"  {line}" for line in config_lines(experiment))
-  yield "Sensors"
-  for key, given in experiment.inputs.items():
-    yield (
-      f"  {key}: {given.sensor.product}; {given.height} x {given.width} pixels, "
-      f"{given.bands} bands, patches of {given.patch} pixels = {given.metres:g} m"
-    )
-  plan = experiment.plan
-  rows, columns = plan.grid
-  yield (
-    f"  {rows} x {columns} tokens; the context sees {plan.context_tokens} of {plan.tokens}, "
-    f"{plan.blocks} target blocks of {plan.block_tokens}"
-  )
-  yield "  routes " + (", ".join(f"{a}->{b}" for a, b in experiment.model.routes) or "none")
+  yield from _input_lines(experiment)
   yield "Parameters"
   yield from (f"  {line}" for line in parameter_lines(experiment))
   if not experiment.config.training.steps:
@@ -188,6 +176,27 @@ def describe_plan(experiment: Experiment) -> Iterator[str]:
   yield f"Mesh: {devices.size} x {devices.ravel()[0].device_kind}: {sizes}"
   yield f"Arithmetic: {experiment.model.dtype}"
   yield from (f"Note: {caution}" for caution in cautions(experiment))
+
+
+def _input_lines(experiment: Experiment) -> Iterator[str]:
+  """Sensors, and what a network sees of them: tokens, masks, routes."""
+  network = has_network(experiment.config.model)
+  yield "Sensors"
+  for key, given in experiment.inputs.items():
+    patches = f", patches of {given.patch} pixels = {given.metres:g} m" if network else ""
+    yield (
+      f"  {key}: {given.sensor.product}; {given.height} x {given.width} pixels, "
+      f"{given.bands} bands{patches}"
+    )
+  if not network:
+    return
+  plan = experiment.plan
+  rows, columns = plan.grid
+  yield (
+    f"  {rows} x {columns} tokens; the context sees {plan.context_tokens} of {plan.tokens}, "
+    f"{plan.blocks} target blocks of {plan.block_tokens}"
+  )
+  yield "  routes " + ", ".join(f"{a}->{b}" for a, b in experiment.model.routes)
 
 
 def memory_lines(needed: Memory) -> Iterator[str]:

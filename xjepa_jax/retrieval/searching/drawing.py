@@ -55,8 +55,8 @@ def draw_explanation(path: str, searcher: Searcher, answer: Answer) -> None:
     for sensor, values in ((query.sensor, asked), (hit.sensor, found))
   ]
   title = f"{query.title} ({query.sensor}) and {hit.id} ({hit.sensor}), score {hit.score:.3f}"
-  grids = encoder.inputs[query.sensor].grid, encoder.inputs[hit.sensor].grid
-  _write(path, explanation(shown[0], shown[1], similarities(*patches), grids, title))
+  grid = encoder.patch_grid(head)
+  _write(path, explanation(shown[0], shown[1], similarities(*patches), (grid, grid), title))
 
 
 def _picture(searcher: Searcher, query: Query) -> np.ndarray | None:

@@ -1,0 +1,200 @@
+"""Canonical correlation of sensors' cells, from first and second moments.
+
+Canonical correlation (Hotelling 1936) of two sensors' cells, and for more than two its form of
+largest variance (MAXVAR, Kettenring 1971): directions of each sensor's gradients that correlate
+most with the others'. One map serves all cells and all frequencies; how far sensors agree, though,
+falls with the frequency, so every ring of frequencies gets its own weight,
+
+  scale[r, j] = rho[r, j] / deviation[r, j],
+
+which whitens number j over the ring and trusts it as far as it correlates there.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from xjepa_jax.model import spectrum
+from xjepa_jax.model.gradients import DIRECTIONS
+
+# Of the mean eigenvalue of a sensor's covariance: at unit length nine directions are eight numbers.
+RIDGE = 1e-2
+_MOST_CORRELATED = 0.995  # more is few samples
+# Variance of a number of a cell of length 1: float32 leaves less of images without contrast.
+_ROUNDING = 1e-10
+
+Maps = dict[str, dict[str, np.ndarray]]  # sensor -> kernel, bias, scale of `layout.SensorMap`
+
+
+@dataclasses.dataclass(frozen=True)
+class Moments:
+  """Sums over the images of two sensors that show the same places, or of one.
+
+  Attributes:
+    pairs: () how many.
+    first, other: (P, F) sums of the spectra of either sensor.
+    second: (R, F, F) sums of their products over the frequencies of each ring.
+  """
+
+  pairs: Any
+  first: Any
+  other: Any
+  second: Any
+
+  def __add__(self, more: Moments) -> Moments:
+    return Moments(*(a + b for a, b in zip(self._parts(), more._parts(), strict=True)))
+
+  def covariance(self, side: int) -> np.ndarray:
+    """(R, F, F) float64 a frequency, about the mean of each frequency; 0 without pairs."""
+    ring, count = spectrum.rings(side), max(float(self.pairs), 1.0)
+    means = np.zeros(self.second.shape)
+    np.add.at(means, ring, self.first[:, :, None] * self.other[:, None, :] / count)
+    return (self.second - means) / (count * np.bincount(ring)[:, None, None])
+
+  def _parts(self) -> tuple[Any, ...]:
+    return tuple(getattr(self, field.name) for field in dataclasses.fields(self))
+
+
+jax.tree_util.register_dataclass(Moments, ["pairs", "first", "other", "second"], [])
+
+
+def solve(
+  moments: Mapping[tuple[str, str], Moments],
+  means: Mapping[str, np.ndarray],
+  side: int,
+  numbers: int,
+) -> tuple[Maps, np.ndarray]:
+  """The maps of the largest correlations.
+
+  Args:
+    moments: (a, b) -> of these sensors' spectra, a before b in the order of `means`, and (a, a).
+    means: sensor -> (F,) the mean gradients of a cell, which spectra are about.
+    side: cells along a side.
+    numbers: d of each cell.
+
+  Returns:
+    sensor -> kernel (F, d), bias (d,), scale (R, d), float32; and the correlations (d,), mean over
+    groups of sensors that share pairs. A sensor alone, or one whose images say nothing, gets its
+    principal directions, and no weights.
+  """
+  own = {key: moments[key, key].covariance(side) for key in means}
+  cross = {
+    (a, b): moments[a, b].covariance(side)
+    for a, b in itertools.combinations(means, 2)
+    if moments[a, b].pairs > 1 and _varies(own[a]) and _varies(own[b])
+  }
+  kernels, correlations = {}, [np.ones(numbers)] if not cross else []
+  for group in _connected(list(means), cross):
+    if len(group) == 1:
+      kernels[group[0]] = _principal(own[group[0]].sum(axis=0), numbers)
+      continue
+    found, shared = _correlating(group, own, cross, side, numbers)
+    kernels |= found
+    correlations.append(shared)
+  pairs = {pair: float(moments[pair].pairs) for pair in cross}
+  scales = _scales(kernels, own, cross, pairs)
+  maps: Maps = {}
+  for key, kernel in kernels.items():
+    found = {"kernel": kernel, "bias": -means[key] @ kernel, "scale": scales[key]}
+    maps[key] = {name: value.astype(np.float32) for name, value in found.items()}
+  return maps, np.mean(correlations, axis=0)
+
+
+def _correlating(
+  keys: Sequence[str],
+  own: Mapping[str, np.ndarray],
+  cross: Mapping[tuple[str, str], np.ndarray],
+  side: int,
+  numbers: int,
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+  """Kernels of sensors that share pairs, and how they correlate, over all frequencies."""
+  weights = np.bincount(spectrum.rings(side))
+  power = {key: _positive(np.trace(own[key], axis1=1, axis2=2) / DIRECTIONS) for key in keys}
+
+  def pooled(a: str, b: str, covariance: np.ndarray) -> np.ndarray:
+    each = covariance / np.sqrt(power[a] * power[b])[:, None, None]
+    return np.average(each, axis=0, weights=weights)
+
+  white = {key: _whitening(pooled(key, key, own[key])) for key in keys}
+  blocks = np.eye(len(keys) * DIRECTIONS).reshape(len(keys), DIRECTIONS, len(keys), DIRECTIONS)
+  for (a, b), covariance in cross.items():
+    if a in keys:
+      i, j = keys.index(a), keys.index(b)
+      blocks[i, :, j] = white[a] @ pooled(a, b, covariance) @ white[b]
+      blocks[j, :, i] = blocks[i, :, j].T
+  values, vectors = np.linalg.eigh(blocks.reshape(len(keys) * DIRECTIONS, -1))
+  parts = vectors[:, ::-1][:, :numbers].reshape(len(keys), DIRECTIONS, numbers)
+  kernels = {key: white[key] @ _unit(part) for key, part in zip(keys, parts, strict=True)}
+  return kernels, (values[::-1][:numbers] - 1) / (len(keys) - 1)
+
+
+def _scales(
+  kernels: Mapping[str, np.ndarray],
+  own: Mapping[str, np.ndarray],
+  cross: Mapping[tuple[str, str], np.ndarray],
+  pairs: Mapping[tuple[str, str], float],
+) -> dict[str, np.ndarray]:
+  """sensor -> (R, d) weights, by the correlations with all its partners; 1 for a sensor alone."""
+  deviation = {
+    key: np.sqrt(_positive(np.einsum("fd,rfg,gd->rd", kernel, own[key], kernel)))
+    for key, kernel in kernels.items()
+  }
+  shared = {
+    (a, b): np.einsum("fd,rfg,gd->rd", kernels[a], covariance, kernels[b])
+    / (deviation[a] * deviation[b])
+    for (a, b), covariance in cross.items()
+  }
+  scales = {}
+  for key in kernels:
+    partners = [pair for pair in cross if key in pair]
+    scales[key] = np.ones_like(deviation[key])
+    if partners:
+      rho = np.average(
+        [shared[pair] for pair in partners], axis=0, weights=[pairs[pair] for pair in partners]
+      )
+      scales[key] = np.clip(rho, 0, _MOST_CORRELATED) / deviation[key]
+  return scales
+
+
+def _connected(keys: Sequence[str], cross: Mapping[tuple[str, str], Any]) -> list[list[str]]:
+  """Sensors in groups that no pair of images connects with another: data sets apart."""
+  groups = [[key] for key in keys]
+  for a, b in cross:
+    one, other = (next(group for group in groups if key in group) for key in (a, b))
+    if one is not other:
+      one += other
+      groups.remove(other)
+  return groups
+
+
+def _whitening(covariance: np.ndarray) -> np.ndarray:
+  """(F, F): the root of the inverse, of a covariance with a ridge; 0 for one that is 0."""
+  values, vectors = np.linalg.eigh(covariance)
+  ridged = np.maximum(values, 0) + RIDGE * values.mean()
+  if values.mean() <= 0:
+    return np.zeros_like(covariance)
+  return vectors @ np.diag(1 / np.sqrt(ridged)) @ vectors.T
+
+
+def _principal(covariance: np.ndarray, numbers: int) -> np.ndarray:
+  return np.linalg.eigh(covariance)[1][:, ::-1][:, :numbers]
+
+
+def _unit(columns: np.ndarray) -> np.ndarray:
+  return columns / np.maximum(np.linalg.norm(columns, axis=0), 1e-12)
+
+
+def _varies(covariance: np.ndarray) -> bool:
+  return float(np.trace(covariance, axis1=1, axis2=2).max()) > DIRECTIONS * _ROUNDING
+
+
+def _positive(values: np.ndarray) -> np.ndarray:
+  """Variances; what rounding or a constant image leaves of one counts as 1, of which nothing is."""
+  least = max(1e-9 * float(values.max(initial=0)), _ROUNDING)
+  return np.where(values > least, values, 1.0)
