@@ -47,12 +47,11 @@ def losses(shape: StepShape, directory: str) -> dict[str, float]:
     )
     return built.objective.loss(params["objective"], outputs, 0, key)[0]
 
-  masks = sample_masks(key, built.plan, shape.batch, len(SENSORS))
-  context = {
-    name: torch.from_numpy(np.array(places)).long()
-    for name, places in zip(built.model.contexts, masks.context, strict=True)
-  }
-  blocks = torch.from_numpy(np.array(masks.target)).long()
+  masks = sample_masks(key, built.plan, shape.batch, built.model.contexts, built.model.targets)
+  context, blocks = (
+    {name: torch.from_numpy(np.array(places)).long() for name, places in found.items()}
+    for found in masks
+  )
   scalings = {name: given.sensor.scaling for name, given in built.inputs.items()}
   statistics = {name: torch.tensor([each.mean, each.std]) for name, each in scalings.items()}
   trainer = Trainer(shape, statistics)
@@ -91,6 +90,7 @@ def _copy(trainer: Trainer, params: Any) -> None:
   _set(trainer.predictor.mask_token, ends["mask_token"])
   for key in SENSORS:
     _set(trainer.predictor.tags[key], ends["sensor_tags"][key])
+    _set(trainer.predictor.context_tags[key], ends["context_tags"][key])
   _layers(trainer.predictor.layers, predictor["trunk"]["blocks"])
 
 

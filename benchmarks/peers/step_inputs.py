@@ -44,12 +44,14 @@ def write_inputs(shape: StepShape, directory: str) -> None:
     scaling = built.inputs[key].sensor.scaling
     np.save(statistics_path(directory, key), np.asarray([scaling.mean, scaling.std], np.float32))
   masks = [
-    sample_masks(jax.random.key(step), built.plan, shape.batch, len(SENSORS))
+    sample_masks(
+      jax.random.key(step), built.plan, shape.batch, built.model.contexts, built.model.targets
+    )
     for step in range(_STEPS)
   ]
-  for number, key in enumerate(built.model.contexts):
-    np.save(context_path(directory, key), np.stack([each.context[number] for each in masks]))
-  np.save(blocks_path(directory), np.stack([each.target for each in masks]))
+  for key in SENSORS:
+    np.save(context_path(directory, key), np.stack([each.context[key] for each in masks]))
+    np.save(blocks_path(directory, key), np.stack([each.target[key] for each in masks]))
 
 
 def main(argv: list[str] | None = None) -> None:

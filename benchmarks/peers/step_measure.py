@@ -145,15 +145,16 @@ def torch(
   }
   trainer = Trainer(shape, statistics)
   stored = {key: pytorch.from_numpy(each) for key, each in _values(directory).items()}
-  places = {
-    key: pytorch.from_numpy(np.load(context_path(directory, key))).long() for key in SENSORS
-  }
-  blocks = pytorch.from_numpy(np.load(blocks_path(directory))).long()
+  places, asked = (
+    {key: pytorch.from_numpy(np.load(path(directory, key))).long() for key in SENSORS}
+    for path in (context_path, blocks_path)
+  )
 
   def step(number: int) -> float:
-    turn = number % len(blocks)
-    context = {key: each[turn] for key, each in places.items()}
-    return trainer.step(stored, context, blocks[turn], accumulate)
+    context, blocks = (
+      {key: each[number % len(each)] for key, each in found.items()} for found in (places, asked)
+    )
+    return trainer.step(stored, context, blocks, accumulate)
 
   matrix = pytorch.from_numpy(_matrix())
   return step, functools.partial(pytorch.matmul, matrix, matrix), {}

@@ -102,13 +102,14 @@ def parts(shape: StepShape, directory: str) -> Iterator[Part]:
   )
 
   blocks = jax.random.randint(
-    key, (*rows, shape.blocks, shape.block_tokens), 0, shape.tokens, "int32"
+    key, (shape.batch, shape.blocks, shape.block_tokens), 0, shape.tokens, "int32"
   )
   places = jax.random.randint(key, (*rows, shape.context_tokens), 0, shape.tokens, "int32")
 
   def predicted(predictor: Any, x: Any) -> Any:
     module = merge(model.predictor, predictor)
-    return sum((each**2).sum() for each in module(x, places, blocks, model.targets))
+    found = module(x, places, model.contexts, dict.fromkeys(model.targets, blocks))
+    return sum((each**2).sum() for each in found.values())
 
   asked = shape.blocks * shape.block_tokens * len(model.targets)
   yield Part(

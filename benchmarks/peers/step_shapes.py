@@ -81,6 +81,6 @@ def context_path(directory: str, key: str) -> str:
   return f"{directory}/context-{key}.npy"
 
 
-def blocks_path(directory: str) -> str:
-  """Of the places of target tokens, (steps, B, J, m)."""
-  return f"{directory}/blocks.npy"
+def blocks_path(directory: str, key: str) -> str:
+  """Of the places of a sensor's target tokens, (steps, B, J, m)."""
+  return f"{directory}/blocks-{key}.npy"

@@ -91,22 +91,29 @@ class Predictor(nn.Module):
     super().__init__()
     width = shape.predictor_width
     self.enter = nn.Linear(shape.width, width)
-    self.mask_token = nn.Parameter(0.02 * torch.randn(width))
-    self.tags = nn.ParameterDict({key: nn.Parameter(0.02 * torch.randn(width)) for key in SENSORS})
+    self.mask_token = nn.Parameter(_tag(width))
+    self.tags = nn.ParameterDict({key: nn.Parameter(_tag(width)) for key in SENSORS})
+    self.context_tags = nn.ParameterDict({key: nn.Parameter(_tag(width)) for key in SENSORS})
     self.layers = nn.ModuleList(Layer(width, shape.heads) for _ in range(shape.predictor_depth))
     self.norm = nn.LayerNorm(width, eps=EPSILON)
     self.leave = nn.Linear(width, shape.width)
     self.register_buffer("places", _places(shape, width))
 
   def forward(
-    self, tokens: Tensor, indices: Tensor, blocks: Tensor, target: str, isolated: bool = False
+    self,
+    tokens: Tensor,
+    indices: Tensor,
+    blocks: Tensor,
+    route: tuple[str, str],
+    isolated: bool = False,
   ) -> Tensor:
     """(B, J, m, D) of (B, n, D) tokens at (B, n) places, for (B, J, m) places.
 
     With `isolated`, context tokens attend to the context only, as ours do; for comparisons.
     """
     count, number, size = blocks.shape
-    context = self.enter(tokens) + self.places[indices]
+    source, target = route
+    context = self.enter(tokens) + self.places[indices] + self.context_tags[source]
     context = context.repeat_interleave(number, dim=0)  # the context is run for each block
     asked = self.mask_token + self.tags[target] + self.places[blocks.reshape(-1, size)]
     x = torch.cat([context, asked], dim=1)
@@ -146,7 +153,7 @@ class Trainer:
     self,
     stored: Mapping[str, Tensor],
     context: Mapping[str, Tensor],
-    blocks: Tensor,
+    blocks: Mapping[str, Tensor],
     isolated: bool = False,
   ) -> Tensor:
     """Mean over routes of the squared distance to layer-normalised target tokens.
@@ -154,17 +161,19 @@ class Trainer:
     Args:
       stored: sensor -> (B, H, W, C) values as they are stored.
       context: sensor -> (B, n) places of context tokens.
-      blocks: (B, J, m) places of target tokens.
+      blocks: sensor -> (B, J, m) places of target tokens.
       isolated: see `Predictor.forward`.
     """
     images = {key: scaled(key, values, *self.statistics[key]) for key, values in stored.items()}
     with torch.no_grad():
       whole = self.target(images)
-      targets = {key: _gather(_normalised(each), blocks.flatten(1)) for key, each in whole.items()}
+      targets = {
+        key: _gather(_normalised(each), blocks[key].flatten(1)) for key, each in whole.items()
+      }
     tokens = self.encoder(images, context)
     losses = []
     for a, b in ROUTES:
-      predicted = self.predictor(tokens[a], context[a], blocks, b, isolated)
+      predicted = self.predictor(tokens[a], context[a], blocks[b], (a, b), isolated)
       losses.append(F.mse_loss(predicted.flatten(1, 2), targets[b]))
     return torch.stack(losses).mean()
 
@@ -172,7 +181,7 @@ class Trainer:
     self,
     stored: Mapping[str, Tensor],
     context: Mapping[str, Tensor],
-    blocks: Tensor,
+    blocks: Mapping[str, Tensor],
     accumulate: int = 1,
   ) -> float:
     """One update of parameters and target encoder; the loss before it.
@@ -186,7 +195,7 @@ class Trainer:
       loss = self.loss(
         {key: each[rows] for key, each in stored.items()},
         {key: each[rows] for key, each in context.items()},
-        blocks[rows],
+        {key: each[rows] for key, each in blocks.items()},
       )
       (loss / accumulate).backward()
       total += loss.item() / accumulate
@@ -209,6 +218,11 @@ def scaled(key: str, stored: Tensor, mean: Tensor, std: Tensor) -> Tensor:
   if scaling.clip is not None:
     values = values.clamp(*scaling.clip)
   return torch.where(seen, (values - mean) / std, 0.0)
+
+
+def _tag(width: int) -> Tensor:
+  """As large as positions, whose mean square is 1/2."""
+  return math.sqrt(0.5) * torch.randn(width)
 
 
 def _patches(images: Tensor, patch: int) -> Tensor:

@@ -14,7 +14,7 @@ GRIDS = [(4, 4), (5, 7), (8, 2), (3, 3), (1, 6), (12, 12)]
 RNG = np.random.default_rng(0)
 GRID = (4, 6)
 TOKENS = RNG.standard_normal((3, 24, 8)).astype(np.float32)
-INDICES = np.stack([RNG.permutation(24)[:9] for _ in range(3)]).astype(np.int32)
+INDICES: Any = np.stack([RNG.permutation(24)[:9] for _ in range(3)]).astype(np.int32)
 SOME = np.take_along_axis(TOKENS, INDICES[:, :, None], axis=1)
 
 
@@ -73,18 +73,21 @@ def test_a_cell_is_the_weighted_mean_of_its_tokens_and_an_empty_one_the_mean_of_
 def test_a_field_that_rises_evenly_is_pooled_without_jumps() -> None:
   """12 x 12 tokens on 8 x 8 cells: cells of 1, 2 or 4 whole tokens would make steps of it."""
   row, column = np.divmod(np.arange(144), 12)
-  field = np.stack([row, column], axis=-1).astype(np.float32)[None]
+  field = 1 + np.stack([row, column], axis=-1).astype(np.float32)[None]  # no token is null
   found = compiled(lambda x: pool_cells(x, cell_weights((12, 12), 8), None), field)
   found = found.reshape(8, 8, 2)
   steps = np.diff(found[:, 0, 0])
   # A cell of 1.5 tokens holds 2/3 of one and 1/3 of the next, then 1/3 and 2/3.
   np.testing.assert_allclose(steps, np.where(np.arange(7) % 2, 5 / 3, 4 / 3), rtol=1e-5)
-  np.testing.assert_allclose(found.mean(axis=(0, 1)), 5.5, rtol=1e-6)
+  np.testing.assert_allclose(found.mean(axis=(0, 1)), 6.5, rtol=1e-6)
 
 
 @pytest.mark.parametrize("cells", [2, 3, 8])
-def test_a_cell_is_seen_if_one_of_the_tokens_lies_in_it(cells: int) -> None:
-  found = compiled(lambda at: cells_seen(cell_weights(GRID, cells), at), INDICES)
-  area = counted(GRID, cells)
-  for sample in range(3):
-    np.testing.assert_array_equal(found[sample], (area[INDICES[sample]] > 0).any(axis=0))
+def test_a_cell_is_seen_if_a_token_lies_in_it_that_is_not_hidden(cells: int) -> None:
+  hidden = np.where(np.arange(9)[:, None] % 3 == 1, 0, SOME)
+  for tokens, every in ((SOME, 1), (hidden, 3)):
+    found = compiled(lambda x: cells_seen(x, cell_weights(GRID, cells), INDICES), tokens)
+    area = counted(GRID, cells)
+    for sample in range(3):
+      places = [p for i, p in enumerate(INDICES[sample]) if every == 1 or i % every != 1]
+      np.testing.assert_array_equal(found[sample], (area[places] > 0).any(axis=0))

@@ -91,6 +91,33 @@ def test_descriptors_of_bfloat16_tokens_are_float32_and_close(pooling: str) -> N
   np.testing.assert_allclose(found, exact, atol=0.03)
 
 
+@pytest.mark.parametrize("pooling", ["mean", "attention", "grid"])
+def test_a_hidden_token_is_as_one_that_is_not_there(pooling: str) -> None:
+  definition, parameters = head(pooling=pooling, cells=2, size=8)
+  hidden = SOME.copy()
+  hidden[:, [1, 4, 5]] = 0
+  kept = [0, 2, 3, 6, 7, 8]
+  found = described(definition, parameters, hidden, INDICES)
+  expected = described(definition, parameters, SOME[:, kept], INDICES[:, kept])
+  np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("pooling", ["mean", "attention", "grid"])
+def test_an_image_of_which_nothing_was_seen_has_a_finite_descriptor_and_no_cell(
+  pooling: str,
+) -> None:
+  definition, parameters = head(pooling=pooling, cells=2, size=8)
+
+  def made(parameters: Any, tokens: Any) -> Any:
+    module = merge(definition, parameters)
+    total, gradient = jax.value_and_grad(lambda x: module(x, INDICES).sum())(tokens)
+    return total, gradient, module.seen(tokens, INDICES)
+
+  total, gradient, seen = compiled(made, parameters, np.zeros_like(SOME))
+  assert np.isfinite(total) and np.isfinite(gradient).all()
+  assert seen.shape == (3, 4 if pooling == "grid" else 1) and not seen.any()
+
+
 def test_patches_of_a_cell_add_up_to_what_a_grid_head_says_of_it() -> None:
   definition, parameters = head(pooling="grid", cells=2, size=12)
   centre = np.random.default_rng(5).normal(size=12).astype(np.float32)

@@ -115,6 +115,23 @@ def test_a_block_s_prediction_depends_neither_on_other_blocks_nor_on_other_senso
 
 
 @pytest.mark.parametrize("kind", PREDICTORS)
+def test_a_hidden_context_token_is_as_one_that_is_not_there(kind: str) -> None:
+  definition, parameters = build(kind)
+  hidden, kept = TOKENS.copy(), [0, 2, 5]
+  hidden[:, :, [1, 3, 4]] = 0
+
+  def predict(parameters: Any, tokens: Any, places: Any) -> Any:
+    return merge(definition, parameters)(tokens, places, CONTEXTS, BLOCKS)
+
+  found = compiled(predict, parameters, hidden, PLACES)
+  expected = compiled(predict, parameters, TOKENS[:, :, kept], PLACES[:, :, kept])
+  nothing = compiled(predict, parameters, 0 * TOKENS, PLACES)
+  for key in BLOCKS:
+    np.testing.assert_allclose(found[key], expected[key], atol=1e-5)
+    assert np.isfinite(nothing[key]).all()
+
+
+@pytest.mark.parametrize("kind", PREDICTORS)
 def test_the_same_tokens_say_something_else_as_another_sensor_s(kind: str) -> None:
   definition, parameters = build(kind)
 

@@ -13,10 +13,13 @@ from tests.compiling import compiled
 from tests.model import reference
 from tests.model.reference import drawn
 from xjepa_jax.config import default_config, parse_routes, resolve
+from xjepa_jax.model.fill import seen_share
 from xjepa_jax.model.inputs import sensor_inputs
-from xjepa_jax.model.masking import plan_masks, sample_masks
+from xjepa_jax.model.mask_plan import plan_masks
+from xjepa_jax.model.masking import sample_masks
 from xjepa_jax.model.outputs import Outputs
 from xjepa_jax.model.xjepa import XJepa, build, merge
+from xjepa_jax.objective import table
 from xjepa_jax.sensors import Band, Sensor
 
 SENSORS = {
@@ -83,13 +86,15 @@ def found() -> Found:
 
   def everything(parameters: Any, average: Any) -> Any:
     gradients, made = jax.grad(loss, argnums=(0, 1), has_aux=True)(parameters, average)
-    masks = sample_masks(KEY, PLAN, BATCH, 2)
+    masks = sample_masks(KEY, PLAN, BATCH, MODEL.contexts, MODEL.targets)
     predictor = merge(MODEL.predictor, parameters["predictor"])
     apart = {}
     for route in made.predicted:
       context, target = route.split("->")
       tokens, places = made.tokens[context][None], made.positions[context][None]
-      apart[route] = predictor(tokens, places, (context,), {target: masks.target})[target][0]
+      apart[route] = predictor(tokens, places, (context,), {target: masks.target[target]})[target][
+        0
+      ]
     return Found(made, masks, MODEL.encode(average, VALUES, SEEN)[0], apart, gradients)
 
   return compiled(everything, PARAMETERS, AVERAGE)
@@ -129,9 +134,23 @@ def test_shapes_and_names_are_those_promised(found: Found) -> None:
 
 def test_each_sensor_shows_the_tokens_of_its_own_mask(found: Found) -> None:
   made, masks = found.made, found.masks
-  np.testing.assert_array_equal(made.positions["optical"], masks.context[0])
-  np.testing.assert_array_equal(made.positions["radar"], masks.context[1])
-  assert (masks.context[0] != masks.context[1]).any()
+  assert list(masks.context) == ["optical", "radar"]
+  for key, places in masks.context.items():
+    np.testing.assert_array_equal(made.positions[key], places)
+  assert (masks.context["optical"] != masks.context["radar"]).any()
+
+
+def test_each_sensor_is_asked_for_at_places_of_its_own_which_others_may_show(found: Found) -> None:
+  context, target = found.masks
+  assert set(target) == {"optical", "radar", "thermal"}
+  assert (target["optical"] != target["radar"]).any()
+  shown = {
+    (a, b): sum(np.isin(context[a][i], target[b][i]).sum() for i in range(BATCH))
+    for a in context
+    for b in target
+  }
+  assert shown["optical", "optical"] == shown["radar", "radar"] == 0
+  assert shown["optical", "radar"] > 0 and shown["radar", "thermal"] > 0
 
 
 def test_a_cell_counts_as_seen_where_a_context_token_lies(found: Found) -> None:
@@ -149,8 +168,8 @@ def test_targets_are_normalised_tokens_of_the_average_s_look_at_the_whole_image(
 ) -> None:
   for route, each in found.made.target.items():
     for sample in range(BATCH):
-      tokens = found.tokens[route.split("->")[1]][sample]
-      chosen = tokens[found.masks.target[sample].ravel()]
+      target = route.split("->")[1]
+      chosen = found.tokens[target][sample][found.masks.target[target][sample].ravel()]
       plain = {"scale": np.ones(16), "bias": np.zeros(16)}
       expected = reference.layer_norm(plain, chosen.astype(np.float64))
       np.testing.assert_allclose(each[sample], expected, rtol=1e-4, atol=1e-4)
@@ -176,3 +195,41 @@ def test_one_mask_for_all_samples_where_predictions_are_to_be_compared() -> None
   for places in made.values():
     assert places.shape == (BATCH, PLAN.context_tokens)
     np.testing.assert_array_equal(places, np.broadcast_to(places[:1], places.shape))
+
+
+def test_fill_neither_counts_nor_teaches_and_no_image_of_fill_is_nan() -> None:
+  """The radar saw the left half of the first image, nothing of the second, all of the third."""
+  values = {key: each.copy() for key, each in VALUES.items()}
+  values["radar"][0, :, 8:] = 0
+  values["radar"][1] = 0
+
+  def loss(parameters: Any, values: Any) -> Any:
+    everybody = {key: jnp.ones(BATCH, bool) for key in INPUTS}
+    made = MODEL.outputs(parameters, AVERAGE, values, SEEN, everybody, PLAN, KEY)
+    settings = {"latent": {}, "psa": {}, "vicreg": {}, "tokens": {"term": "vicreg", "on": "tokens"}}
+    total, metrics = table.build(settings).loss({}, made, 0, KEY)
+    return total, (made, metrics)
+
+  (gradients, moved), (made, metrics) = compiled(
+    jax.grad(loss, argnums=(0, 1), has_aux=True), PARAMETERS, values
+  )
+  for found in (gradients, moved, metrics):
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(found))
+  masks = compiled(
+    lambda: sample_masks(KEY, PLAN, BATCH, MODEL.contexts, MODEL.targets, fill_of(values))
+  )
+  left = masks.target["radar"].reshape(BATCH, -1) % 4 < 2
+  np.testing.assert_array_equal(
+    made.counted["optical->radar"], np.stack([left[0], 0 * left[1], 1 | left[2]]).astype(bool)
+  )
+  np.testing.assert_array_equal(made.counted["radar->optical"].all(axis=1), [True, False, True])
+  shown = made.tokens["radar"].any(axis=-1)
+  places = made.positions["radar"]
+  np.testing.assert_array_equal(shown, np.stack([places[0] % 4 < 2, 0 * shown[1], 1 | shown[2]]))
+  assert not made.seen["layout"]["radar"][1].any() and not made.seen["semantic"]["radar"][1].any()
+  # What a target of fill or a token of fill is predicted from or as is not asked for.
+  assert not moved["radar"][1].any() and not moved["radar"][0, :, 8:].any()
+
+
+def fill_of(values: Any) -> dict[str, Any]:
+  return {key: seen_share(INPUTS[key], values[key]) > 0 for key in INPUTS}

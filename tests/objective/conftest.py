@@ -33,6 +33,8 @@ def outputs() -> Outputs:
   present: dict[str, Any] = {sensor: rng.random(BATCH) < 0.7 for sensor in SENSORS}
   seen: dict[str, Any] = {sensor: np.ones((BATCH, CELLS), bool) for sensor in SENSORS}
 
+  counted: dict[str, Any] = {route: rng.random((BATCH, TARGETS)) < 0.8 for route in ROUTES}
+
   def lacking(values: Any, *sensors: str) -> Any:
     values[~np.logical_and.reduce([present[sensor] for sensor in sensors])] = np.nan
     return values
@@ -48,6 +50,7 @@ def outputs() -> Outputs:
     positions={s: places() for s in SENSORS},
     descriptors={"layout": {s: lacking(normal(BATCH, SIZE), s) for s in SENSORS}},
     seen={"layout": seen},
+    counted=counted,
     present=present,
     grid=dict.fromkeys(SENSORS, GRID),
   )

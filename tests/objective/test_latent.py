@@ -27,6 +27,7 @@ def one_by_one(outputs: Outputs, route: str, distance: Callable[[float], float])
   for row in range(len(outputs.present[context])):
     if outputs.present[context][row] and outputs.present[target][row]:
       errors = outputs.predicted[route][row] - outputs.target[route][row]
+      errors = errors[outputs.counted[route][row]]
       found += [distance(error) for error in errors.ravel().tolist()]
   return float(np.mean(found))
 

@@ -23,6 +23,7 @@ def errors(outputs: Outputs, route: str) -> np.ndarray:
   """(n, D) float64, of the samples that have both sensors."""
   context, target = route.split("->")
   both = np.asarray(outputs.present[context] & outputs.present[target])
+  both = both[:, None] & outputs.counted[route]
   predicted, truth = (np.asarray(each[route]) for each in (outputs.predicted, outputs.target))
   return (predicted[both].astype(np.float64) - truth[both]).reshape(-1, WIDTH)
 
@@ -46,6 +47,7 @@ def alone(outputs: Outputs, error: Any) -> Outputs:
     outputs,
     predicted={route: target + error},
     target={route: target},
+    counted={route: jnp.ones(error.shape[:2], bool)},
     present={sensor: jnp.ones(len(error), bool) for sensor in outputs.present},
   )
 

@@ -16,7 +16,7 @@ from tests.compiling import compile_quickly, compiled
 from tests.training.conftest import Small
 from tests.training.parameters import paths
 from xjepa_jax.model.images import scale
-from xjepa_jax.model.masking import plan_masks
+from xjepa_jax.model.mask_plan import plan_masks
 from xjepa_jax.objective import table
 from xjepa_jax.training.experiment import Experiment, open_experiment
 from xjepa_jax.training.mesh import batch_sharding, replicated

@@ -30,6 +30,8 @@ def outputs_of(
     tokens={},
     positions={},
     descriptors={},
+    seen={},
+    counted={"a->b": jnp.ones(predicted.shape[:2], bool)},
     present={"a": jnp.ones(samples, bool), "b": jnp.asarray(there)},
     grid={},
     prefixes={},

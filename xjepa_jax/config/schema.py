@@ -65,8 +65,15 @@ class MaskConfig:
     0.5, 'share of the tokens that are targets in mode "random"', least=0, most=1
   )
   context: float = _key(0.75, "share of the tokens that the context encoder sees", least=0, most=1)
-  overlap: bool = _key(False, "the context may include target positions")
-  same_context: bool = _key(False, "all sensors of a pair show the same tokens")
+  visible: float = _key(
+    1.0,
+    "share of its target blocks that a sensor draws for itself and hides from its own context "
+    "alone; the others are alike for all sensors and hidden from all",
+    least=0,
+    most=1,
+  )
+  overlap: bool = _key(False, "the context may include what is hidden from it")
+  same_context: bool = _key(False, "all sensors of a pair show the same tokens; with visible 0")
 
 
 @dataclasses.dataclass(frozen=True)

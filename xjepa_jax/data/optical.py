@@ -72,7 +72,7 @@ CLOUD = np.array(
   [6200, 6000, 5900, 5900, 5900, 5900, 5900, 5900, 5800, 3200, 4200, 3300], np.float32
 )
 
-# Share of scenes with clouds in or near them; in one of seven of these the gap is overhead.
+# Share of scenes with clouds in or near them; in one of six of these the gap is overhead.
 CLOUDY = 0.22
 # Clouds lie low enough for their shadow to fall within this many pixels.
 SHADOW_REACH = 48

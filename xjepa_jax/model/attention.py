@@ -8,30 +8,45 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from xjepa_jax.model.fill import HIDDEN
 from xjepa_jax.model.layers import exact
 
 
-def attend(queries: Array, keys: Array, values: Array, implementation: str = "xla") -> Array:
+def attend(
+  queries: Array,
+  keys: Array,
+  values: Array,
+  implementation: str = "xla",
+  shown: Array | None = None,
+) -> Array:
   """softmax(Q K' / sqrt(d)) V; logits and softmax are float32.
 
   Args:
     queries: (..., Q, heads, d).
     keys, values: (..., K, heads, d).
     implementation: "xla", or "cudnn" for the fused kernel of NVIDIA GPUs (bfloat16).
+    shown: (..., K) bool, keys that are looked at; None is all.
 
   Returns:
     (..., Q, heads, d).
   """
   if implementation == "cudnn":
-    return _fused(queries, keys, values)
+    return _fused(queries, keys, values, shown)
   # Heads first: the products are then of whole matrices, for which XLA needs to copy less.
   q, k, v = (jnp.swapaxes(each, -2, -3) for each in (queries, keys, values))
-  logits = _logits(q * (1.0 / math.sqrt(q.shape[-1])), k)
+  logits = _of_shown(_logits(q * (1.0 / math.sqrt(q.shape[-1])), k), shown)
   weights = jax.nn.softmax(logits, axis=-1).astype(q.dtype)
   return jnp.swapaxes(_weighted(weights, v), -2, -3)
 
 
-def attend_in_blocks(queries: Array, keys: Array, values: Array, count: int, size: int) -> Array:
+def attend_in_blocks(
+  queries: Array,
+  keys: Array,
+  values: Array,
+  count: int,
+  size: int,
+  shown: Array | None = None,
+) -> Array:
   """Attention of a context to itself, and of blocks of tokens to the context and to themselves.
 
   As `attend` with a mask would give it, without computing what is masked and without copies of the
@@ -40,6 +55,7 @@ def attend_in_blocks(queries: Array, keys: Array, values: Array, count: int, siz
   Args:
     queries, keys, values: (..., n + count * size, heads, d), the context's n tokens first.
     count, size: number of blocks, and tokens of each.
+    shown: (..., n) bool, tokens of the context that are looked at; None is all.
 
   Returns:
     As `queries`.
@@ -56,7 +72,7 @@ def attend_in_blocks(queries: Array, keys: Array, values: Array, count: int, siz
     """(..., heads, J m, what) again."""
     return x.reshape(*x.shape[:-3], count * size, x.shape[-1])
 
-  to_context = _logits(q, k[..., :n, :])
+  to_context = _of_shown(_logits(q, k[..., :n, :]), shown)
   to_own = rows(_logits(own(q), own(k)))
   to_own = jnp.pad(
     to_own, [(0, 0)] * (to_own.ndim - 2) + [(n, 0), (0, 0)], constant_values=-jnp.inf
@@ -67,6 +83,11 @@ def attend_in_blocks(queries: Array, keys: Array, values: Array, count: int, siz
   of_own = rows(_weighted(own(weights[..., n:]), own(v)))
   found = jnp.concatenate([found[..., :n, :], found[..., n:, :] + of_own], axis=-2)
   return jnp.swapaxes(found, -2, -3)
+
+
+def _of_shown(logits: Array, shown: Array | None) -> Array:
+  """(..., heads, Q, K) logits, so low that they do not count where a key is not shown (..., K)."""
+  return logits if shown is None else jnp.where(shown[..., None, None, :], logits, HIDDEN)
 
 
 @jax.custom_vjp
@@ -107,9 +128,11 @@ def _weighted(weights: Array, values: Array) -> Array:
   return jnp.einsum("...qk,...kd->...qd", weights, values, precision=exact(values))
 
 
-def _fused(queries: Array, keys: Array, values: Array) -> Array:
-  lead = queries.shape[:-3]
-  flat = [each.reshape(-1, *each.shape[-3:]) for each in (queries, keys, values)]
-  return jax.nn.dot_product_attention(*flat, implementation="cudnn").reshape(
-    *lead, *queries.shape[-3:]
-  )
+def _fused(queries: Array, keys: Array, values: Array, shown: Array | None) -> Array:
+  q, k, v = (each.reshape(-1, *each.shape[-3:]) for each in (queries, keys, values))
+  mask = None
+  if shown is not None:
+    count, rows = keys.shape[-3], queries.shape[-3]
+    mask = jnp.broadcast_to(shown.reshape(-1, 1, 1, count), (len(q), 1, rows, count))
+  found = jax.nn.dot_product_attention(q, k, v, mask=mask, implementation="cudnn")
+  return found.reshape(queries.shape)

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from xjepa_jax.model.fill import shown
 from xjepa_jax.model.layers import exact
 
 
@@ -41,28 +42,31 @@ def pool_cells(tokens: Array, weights: np.ndarray, indices: Array | None) -> Arr
   A cell without a token gets the mean of all: it is described by what surrounds it.
 
   Args:
-    tokens: (B, n, D).
+    tokens: (B, n, D), null where hidden.
     weights: (N, P) of each place in the grid and each cell, see `cell_weights`.
     indices: (B, n) places of the tokens; None is all in order.
 
   Returns:
     (B, P, D).
   """
-  member = _members(weights, indices)
-  if indices is None:
-    member = jnp.broadcast_to(member, (len(tokens), *member.shape))
-  member = member.astype(tokens.dtype)
+  member = _members(tokens, weights, indices).astype(tokens.dtype)
   total = member.sum(axis=1)[..., None]
   sums = jnp.einsum("bnp,bnd->bpd", member, tokens, precision=exact(tokens))
   means = sums / jnp.where(total > 0, total, 1)
-  return jnp.where(total > 0, means, tokens.mean(axis=1, keepdims=True))
+  return jnp.where(total > 0, means, mean_token(tokens)[:, None])
 
 
-def cells_seen(weights: np.ndarray, indices: Array) -> Array:
-  """(B, P) bool: which cells overlap one of the tokens at (B, n) places."""
-  return (_members(weights, indices) > 0).any(axis=1)
+def mean_token(tokens: Array) -> Array:
+  """(B, D) mean of the tokens (B, n, D) that are not hidden; 0 if all are."""
+  return tokens.sum(axis=1) / jnp.maximum(shown(tokens).sum(axis=1), 1)[:, None]
 
 
-def _members(weights: np.ndarray, indices: Array | None) -> Array:
-  """(B, n, P), or (N, P) for all tokens in order."""
-  return jnp.asarray(weights) if indices is None else jnp.asarray(weights)[indices]
+def cells_seen(tokens: Array, weights: np.ndarray, indices: Array | None) -> Array:
+  """(B, P) bool: which cells overlap a token that is not hidden; arguments as of `pool_cells`."""
+  return (_members(tokens, weights, indices) > 0).any(axis=1)
+
+
+def _members(tokens: Array, weights: np.ndarray, indices: Array | None) -> Array:
+  """(B, n, P) weights of the tokens in each cell, 0 where hidden."""
+  of_places = jnp.asarray(weights) if indices is None else jnp.asarray(weights)[indices]
+  return jnp.where(shown(tokens)[..., None], of_places, 0.0)

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from xjepa_jax.model.masking import plan_masks
+from xjepa_jax.model.mask_plan import plan_masks
 from xjepa_jax.model.xjepa import Parameters, XJepa, merge
 
 

@@ -15,6 +15,7 @@ from jax import Array
 
 from xjepa_jax.config import HeadConfig, ModelConfig
 from xjepa_jax.errors import ConfigError
+from xjepa_jax.model.fill import seen_share
 from xjepa_jax.model.heads import Head
 from xjepa_jax.model.inputs import SensorInput
 from xjepa_jax.model.layout import layouts
@@ -67,6 +68,7 @@ class Encoder(nnx.Module):
     self.width = spec.width
     self.rotary = config.positions == "rotary"
     self.unit = config.position_unit
+    self.inputs = dict(inputs)
     self.metres = {key: given.metres for key, given in inputs.items()}
     self.dtype = spec.dtype
     self.stems = nnx.Dict(
@@ -98,7 +100,8 @@ class Encoder(nnx.Module):
       indices: sensor -> (B, n) places of the tokens wanted, n alike for all; None is all.
 
     Returns:
-      sensor -> (B, n, D), normalised by the encoder's last layer norm; empty without a network.
+      sensor -> (B, n, D), normalised by the encoder's last layer norm; null where nothing was seen,
+      see `fill`. Empty without a network.
     """
     if not self.has_network:
       return {}
@@ -106,9 +109,9 @@ class Encoder(nnx.Module):
       self._enter(key, values[key], seen[key], None if indices is None else indices[key])
       for key in values
     ]
-    x = jnp.stack([tokens for tokens, _ in entered])
-    places = jnp.stack([place for _, place in entered]) if self.rotary else None
-    x = self.norm(self.trunk(x, places))[:, :, self.registers :]
+    x, places, shown = (jnp.stack(each) for each in zip(*entered, strict=True))
+    x = self.norm(self.trunk(x, places if self.rotary else None, shown))
+    x = jnp.where(shown[..., None], x, 0)[:, :, self.registers :]
     return {key: x[number] for number, key in enumerate(values)}
 
   def descriptors(
@@ -161,18 +164,20 @@ class Encoder(nnx.Module):
       return found
     return self.heads[head].patches(tokens, centre)
 
-  def seen(self, indices: Mapping[str, Array]) -> dict[str, dict[str, Array]]:
+  def seen(
+    self, tokens: Mapping[str, Array], indices: Mapping[str, Array]
+  ) -> dict[str, dict[str, Array]]:
     """head -> sensor -> (B, P) bool: which cells have one of these tokens, see `Head.seen`."""
     whole = {key: jnp.ones((len(each), 1), bool) for key, each in indices.items()}
     return dict.fromkeys(self.layouts, whole) | {
-      name: {key: head.seen(each) for key, each in indices.items()}
+      name: {key: head.seen(each, indices[key]) for key, each in tokens.items()}
       for name, head in self.heads.items()
     }
 
   def _enter(
     self, key: str, values: Array, seen: Array, indices: Array | None
-  ) -> tuple[Array, Array]:
-    """A sensor's tokens before the shared layers, registers first, and their places."""
+  ) -> tuple[Array, Array, Array]:
+    """Before the shared layers, registers first: tokens, their places, whether each is shown."""
     places = coordinates(self.grid, spacing(self.unit, self.metres[key]))
     x = self.stems[key](values, seen, indices)
     chosen = jnp.asarray(places)[None] if indices is None else jnp.asarray(places)[indices]
@@ -180,13 +185,16 @@ class Encoder(nnx.Module):
       table = jnp.asarray(sincos(places, self.width), self.dtype)
       x = x + (table[None] if indices is None else table[indices])
     chosen = jnp.broadcast_to(chosen, (*x.shape[:2], 2))
+    shown = seen_share(self.inputs[key], values) > 0
+    shown = shown if indices is None else jnp.take_along_axis(shown, indices, axis=1)
     if self.registers:
       extra = jnp.broadcast_to(self.register_tokens[...], (x.shape[0], self.registers, self.width))
       x = jnp.concatenate([extra.astype(x.dtype), x], axis=1)
       chosen = jnp.pad(chosen, ((0, 0), (self.registers, 0), (0, 0)))
+      shown = jnp.pad(shown, ((0, 0), (self.registers, 0)), constant_values=True)
     if self.has_own:
-      x = self.own[key](x, chosen if self.rotary else None)
-    return x, chosen
+      x = self.own[key](x, chosen if self.rotary else None, shown)
+    return x, chosen, shown
 
 
 def _refuse_pooling(heads: Mapping[str, HeadConfig]) -> None:

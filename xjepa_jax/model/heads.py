@@ -10,7 +10,8 @@ from flax import nnx
 from jax import Array
 
 from xjepa_jax.config import HeadConfig
-from xjepa_jax.model.cells import cell_weights, cells_seen, pool_cells
+from xjepa_jax.model.cells import cell_weights, cells_seen, mean_token, pool_cells
+from xjepa_jax.model.fill import HIDDEN, shown
 from xjepa_jax.model.layers import exact
 from xjepa_jax.model.trunk import BlockSpec
 
@@ -47,7 +48,7 @@ class Head(nnx.Module):
     """Descriptors, not normalised.
 
     Args:
-      tokens: (B, n, D).
+      tokens: (B, n, D), null where hidden.
       indices: (B, n) their places in the grid, row-major; None is all in order.
 
     Returns:
@@ -61,11 +62,11 @@ class Head(nnx.Module):
       projected = projected.swapaxes(1, 2)
     return projected.reshape(tokens.shape[0], -1)
 
-  def seen(self, indices: Array) -> Array:
-    """(B, P) bool: which cells have a token at (B, n) places; P is 1 for a head without cells."""
+  def seen(self, tokens: Array, indices: Array | None) -> Array:
+    """(B, P) bool: which cells have a token that is not hidden; P is 1 for a head without cells."""
     if self.pooling == "grid":
-      return cells_seen(cell_weights(self.grid, self.cells), indices)
-    return jnp.ones((len(indices), 1), bool)
+      return cells_seen(tokens, cell_weights(self.grid, self.cells), indices)
+    return shown(tokens).any(axis=1, keepdims=True)
 
   def patches(self, tokens: Array, centre: Array) -> Array:
     """What each token says for itself, as the cells that it lies in would.
@@ -89,9 +90,10 @@ class Head(nnx.Module):
   def _pool(self, tokens: Array, indices: Array | None) -> Array:
     tokens = tokens.astype(jnp.float32)
     if self.pooling == "mean":
-      return tokens.mean(axis=1)
+      return mean_token(tokens)
     if self.pooling == "attention":
       precision = exact(tokens)
       scores = jnp.einsum("bnd,d->bn", tokens, self.query[...], precision=precision)
+      scores = jnp.where(shown(tokens), scores, HIDDEN)
       return jnp.einsum("bn,bnd->bd", jax.nn.softmax(scores, axis=-1), tokens, precision=precision)
     return pool_cells(tokens, cell_weights(self.grid, self.cells), indices)

@@ -20,6 +20,7 @@ from jax import Array
 from xjepa_jax.config import HeadConfig
 from xjepa_jax.model import spectrum
 from xjepa_jax.model.cells import cell_weights
+from xjepa_jax.model.fill import shown
 from xjepa_jax.model.gradients import DIRECTIONS, oriented_gradients
 from xjepa_jax.model.layers import exact
 from xjepa_jax.model.trunk import BlockSpec
@@ -45,7 +46,10 @@ class GradientLayout(nnx.Module):
 
 
 class SensorMap(nnx.Module):
-  """What a sensor's cells are multiplied by.
+  """What a sensor's cells are multiplied by. Fitted, not trained: no gradient flows into it.
+
+  Adam would move each of its few numbers as far as any of a network's weights, and so away from the
+  best there is, before the network has anything to add.
 
   Attributes:
     kernel: (DIRECTIONS, d) from a cell's gradients to its numbers.
@@ -61,8 +65,8 @@ class SensorMap(nnx.Module):
 
   def __call__(self, gradients: Array, seen: Array) -> Array:
     """The numbers (B, P, d) of cells; a cell of which nothing was seen is the mean, 0."""
-    kernel = self.kernel[...]
-    numbers = jnp.matmul(gradients, kernel, precision=exact(kernel)) + self.bias[...]
+    kernel, bias = jax.lax.stop_gradient((self.kernel[...], self.bias[...]))
+    numbers = jnp.matmul(gradients, kernel, precision=exact(kernel)) + bias
     return jnp.where(seen[..., None], numbers, 0.0)
 
 
@@ -137,11 +141,12 @@ class CanonicalLayout(nnx.Module):
     numbers = own(*oriented_gradients(values, self.cells))
     if self.has_tokens and tokens is not None:
       numbers = numbers + self._of_tokens(tokens, indices)
-    return spectrum.transform(numbers) * own.scale[...][spectrum.rings(self.cells)]
+    scale = jax.lax.stop_gradient(own.scale[...])
+    return spectrum.transform(numbers) * scale[spectrum.rings(self.cells)]
 
   def _of_tokens(self, tokens: Array, indices: Array | None) -> Array:
     """(B, P, d) what tokens add to their cells; nothing where there is no token."""
-    found = self.project(tokens.astype(jnp.float32))
+    found = jnp.where(shown(tokens)[..., None], self.project(tokens.astype(jnp.float32)), 0.0)
     rows, columns = self.grid
     if indices is not None:
       empty = jnp.zeros((rows * columns, found.shape[-1]), found.dtype)

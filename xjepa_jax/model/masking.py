@@ -1,7 +1,7 @@
 """Which tokens of a sample are context and which are targets, drawn on the device.
 
   plan = plan_masks((14, 14), blocks=4, context=0.4)  # on the host: every size is known
-  masks = sample_masks(key, plan, batch=256, contexts=2)  # inside the jitted step
+  masks = sample_masks(key, plan, 256, ("s1", "s2"), ("s1", "s2"))  # inside the jitted step
 
 Multi-block sampling after I-JEPA (Assran et al., CVPR 2023, section 3), with each sample and
 block on its own, every place of the grid reached, and no loop. All shapes follow from the plan:
@@ -12,240 +12,210 @@ block on its own, every place of the grid reached, and no loop. All shapes follo
   floor(scale[0] * N). A larger block yields m of its tokens at random. The few shapes that
   rounding to whole tokens makes smaller than m are never drawn, because they would lower m for
   all. Blocks that share no token leave at least a share of 1 - blocks * scale[0] to the context.
-- The context is n tokens at random among all that are not targets, for each sensor anew.
+- Each sensor has blocks of its own, which are hidden from its own context: the route a -> b asks
+  for what b shows where a was seen as well as where it was not (DX-JEPA, CR-JEPA). Of a share of
+  1 - visible of the blocks there is one draw for all sensors, hidden from every context.
+- The context is n tokens at random among all that are not hidden, for each sensor anew.
 
 Mode "random" is the same with one block, which is the whole grid.
+
+Where a sensor saw nothing there is neither context nor target, as far as sizes allow: a block goes
+where it covers the most seen tokens (m are enough), and both prefer these. What still has to be
+taken to fill the shapes is for the caller to hide.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import math
-from collections.abc import Sequence
-from typing import Any, NamedTuple, NoReturn
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from xjepa_jax.errors import ConfigError
-
-MODES = ("multiblock", "random")
-# Scales and aspects are the middles of this many equal parts of their range: exact odds of every
-# shape, in whole numbers, and none so rare that it is drawn less than once in 65,536.
-_PARTS = 256
-
-
-@dataclasses.dataclass(frozen=True)
-class MaskPlan:
-  """What is known of masks before any is drawn. Hashable, so it can be a static argument.
-
-  Attributes:
-    mode: "multiblock" or "random".
-    grid: rows and columns of tokens.
-    blocks: J, target blocks a sample.
-    block_tokens: m, tokens that each block yields.
-    context_tokens: n, tokens that each sensor's context has.
-    shapes: (height, width) in tokens of every block that can be drawn; each has m or more.
-    odds: how often each shape is drawn, relative to the sum of all.
-    overlap: whether the context may include targets.
-    same_context: whether all sensors of a sample show the same tokens.
-  """
-
-  mode: str
-  grid: tuple[int, int]
-  blocks: int
-  block_tokens: int
-  context_tokens: int
-  shapes: tuple[tuple[int, int], ...]
-  odds: tuple[int, ...]
-  overlap: bool = False
-  same_context: bool = False
-
-  @property
-  def tokens(self) -> int:
-    """N, tokens of the grid."""
-    return self.grid[0] * self.grid[1]
+from xjepa_jax.model.mask_plan import MaskPlan
 
 
 class Masks(NamedTuple):
   """Chosen tokens, as places in the row-major grid: row * columns + column.
 
   Attributes:
-    context: an array (B, n) int32 a sensor, distinct and rising along n.
-    target: (B, J, m) int32, the same for all sensors; distinct and rising along m.
+    context: sensor -> (B, n) int32, distinct and rising along n.
+    target: sensor -> (B, J, m) int32, distinct and rising along m.
   """
 
-  context: tuple[jax.Array, ...]
-  target: jax.Array
+  context: dict[str, jax.Array]
+  target: dict[str, jax.Array]
 
 
-def plan_masks(
-  grid: tuple[int, int],
-  mode: str = "multiblock",
-  blocks: int = 4,
-  scale: Sequence[float] = (0.15, 0.2),
-  aspect: Sequence[float] = (0.75, 1.5),
-  context: float = 0.4,
-  overlap: bool = False,
-  target: float = 0.5,
-  same_context: bool = False,
-) -> MaskPlan:
-  """Works out every size from the settings, the keys of `mask` in a config.
+def sample_masks(
+  key: jax.Array,
+  plan: MaskPlan,
+  batch: int,
+  contexts: Sequence[str],
+  targets: Sequence[str],
+  seen: Mapping[str, jax.Array] | None = None,
+) -> Masks:
+  """Draws context and targets of every sample; a pure function of its arguments, for use under jit.
 
-  Args:
-    grid: rows and columns of tokens.
-    mode: "multiblock", or "random" for single tokens anywhere.
-    blocks: target blocks a sample. This and the next two are for "multiblock".
-    scale: smallest and largest share of the grid's tokens in a block.
-    aspect: smallest and largest height over width, both in tokens. A side that would be longer
-      than the grid is cut, and the other lengthened to keep the scale.
-    context: share of the tokens in a sensor's context.
-    overlap: whether the context may include targets.
-    target: share of the tokens that are targets, for "random".
-    same_context: whether all sensors of a sample show the same tokens.
-
-  Raises:
-    ConfigError: a value is out of range, or leaves no target or too little for the context;
-      names the key, the value and what is allowed.
-  """
-  rows, columns = grid
-  if rows < 1 or columns < 1:
-    raise ConfigError(
-      f"a grid of {rows} x {columns} tokens has nothing to mask; it follows from the image's size "
-      "and config key 'model.patch'."
-    )
-  tokens = rows * columns
-  if mode == "multiblock":
-    if blocks < 1:
-      _refuse("blocks", blocks, "give at least 1")
-    low, high = _range("scale", scale, 1.0)
-    shapes, odds, block_tokens = _shapes(rows, columns, (low, high), _range("aspect", aspect))
-  elif mode == "random":
-    blocks, shapes, odds = 1, ((rows, columns),), (1,)
-    block_tokens = _count("target", target, tokens)
-  else:
-    _refuse("mode", mode, f"give one of {', '.join(MODES)}")
-  left = tokens if overlap else tokens - blocks * block_tokens
-  targets = f"{blocks} x {block_tokens} targets can leave {max(left, 0)} of {tokens} tokens"
-  if left < 1 and mode == "random":
-    _refuse("target", target, f"{targets}; give at most {_share(tokens - 1, tokens)}")
-  if left < 1 and block_tokens == tokens:
-    _refuse("scale", scale, f"{targets}; give a smaller first one, or set mask.overlap")
-  if left < 1:
-    most = (tokens - 1) // block_tokens
-    _refuse("blocks", blocks, f"{targets}; give at most {most}, or lower mask.scale")
-  context_tokens = _count("context", context, tokens)
-  if context_tokens > left:
-    advice = f"give at most {_share(left, tokens)}, or set mask.overlap"
-    _refuse("context", context, f"asks for {context_tokens}, and {targets}; {advice}")
-  return MaskPlan(
-    mode=mode,
-    grid=(rows, columns),
-    blocks=blocks,
-    block_tokens=block_tokens,
-    context_tokens=context_tokens,
-    shapes=shapes,
-    odds=odds,
-    overlap=overlap,
-    same_context=same_context,
-  )
-
-
-def sample_masks(key: jax.Array, plan: MaskPlan, batch: int, contexts: int = 1) -> Masks:
-  """Draws context and targets of every sample; a pure function of the key, for use under jit.
-
-  A sample's masks depend on the key, the plan and its row in the batch only: not on the batch's
-  size, nor, with JAX's default generator, on how it is sharded.
+  A sample's masks depend on the key, the plan, its row in the batch and what was seen of it only:
+  not on the batch's size, nor, with JAX's default generator, on how it is sharded.
 
   Args:
     key: for all that is drawn.
     plan: from `plan_masks`.
     batch: B, samples.
-    contexts: sensors, each with a context of its own unless `plan.same_context`.
+    contexts: sensors that are seen, each with a context of its own unless `plan.same_context`.
+    targets: sensors that are asked for.
+    seen: sensor -> (B, N) bool, the tokens of which it saw anything; None is all.
 
   Returns:
-    `contexts` arrays (B, n) and one (B, J, m), int32. No target is in a context unless
-    `plan.overlap`; tokens of a larger block that are not among its m targets may be.
+    Places. No target of a sensor is in its own context unless `plan.overlap`, and none that is
+    drawn for all sensors in anybody's; tokens of a larger block that are not among its m targets
+    may be.
   """
   keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, jnp.arange(batch))
-  return jax.vmap(lambda key: _sample(key, plan, contexts))(keys)
+
+  def stacked(sensors: Sequence[str]) -> jax.Array:
+    if seen is None:
+      return jnp.ones((batch, len(sensors), plan.tokens), bool)
+    return jnp.stack([seen[name] for name in sensors], axis=1)
+
+  def one(key: jax.Array, of_contexts: jax.Array, of_targets: jax.Array) -> Masks:
+    context_key, target_key = jax.random.split(key)
+    drawn, shared = _draw_all_targets(target_key, plan, of_targets)
+    target = dict(zip(targets, drawn, strict=True))
+    hidden = jnp.stack([target.get(name, shared) for name in contexts])
+    context = _draw_contexts(context_key, plan, hidden, of_contexts)
+    return Masks(dict(zip(contexts, context, strict=True)), target)
+
+  return jax.vmap(one)(keys, stacked(contexts), stacked(targets))
 
 
-def _sample(key: jax.Array, plan: MaskPlan, contexts: int) -> Masks:
-  number_key, token_key, context_key = jax.random.split(key, 3)
-  target = _draw_targets(number_key, token_key, plan)
-  free = jnp.ones(plan.tokens, bool)
+def _draw_all_targets(
+  key: jax.Array, plan: MaskPlan, seen: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+  """Places of every target sensor, and those that were drawn for all of them.
+
+  Args:
+    key: for all that is drawn.
+    plan: from `plan_masks`.
+    seen: (S, N) bool, of each target sensor.
+
+  Returns:
+    (S, J, m) int32, and (J, m) int32, N instead of a place in blocks that are sensors' own.
+  """
+  which_key, block_key, token_key = jax.random.split(key, 3)
+  # A draw for each sensor, and a last one for all: as many as are needed.
+  by_all = seen.all(axis=0, keepdims=True)
+  of_draws = seen if plan.visible == 1 else jnp.concatenate([seen, by_all])
+  of_draws = of_draws if plan.visible else by_all
+  blocks = jax.random.uniform(block_key, (len(of_draws), 2, plan.blocks))
+  tokens = jax.random.uniform(token_key, (len(of_draws), plan.blocks, plan.largest))
+  drawn = jax.vmap(lambda *draws: _draw_targets(plan, *draws))(blocks, tokens, of_draws)
+  if plan.visible == 1:
+    return drawn, jnp.full(drawn.shape[1:], plan.tokens, jnp.int32)
+  if plan.visible == 0:
+    return jnp.broadcast_to(drawn, (len(seen), *drawn.shape[1:])), drawn[0]
+  own = jax.random.uniform(which_key, (plan.blocks, 1)) < plan.visible
+  return jnp.where(own, drawn[:-1], drawn[-1]), jnp.where(own, plan.tokens, drawn[-1])
+
+
+def _draw_contexts(key: jax.Array, plan: MaskPlan, hidden: jax.Array, seen: jax.Array) -> jax.Array:
+  """(S, n) int32 places of every context.
+
+  Args:
+    key: for all that is drawn.
+    plan: from `plan_masks`.
+    hidden: (S, J, m) places that a context may not have; N is none.
+    seen: (S, N) bool.
+  """
+  free = jnp.ones(seen.shape, bool)
   if not plan.overlap:
-    free = free.at[target.ravel()].set(False)
-  drawn = 1 if plan.same_context else contexts
-  chosen = _choose(context_key, jnp.broadcast_to(free, (drawn, plan.tokens)), plan.context_tokens)
-  return Masks(tuple(chosen[i % drawn] for i in range(contexts)), target)
+    rows = jnp.arange(len(seen))[:, None]
+    free = free.at[rows, hidden.reshape(len(seen), -1)].set(False, mode="drop")
+  if plan.same_context:  # what is free is alike then
+    free, wanted = free[:1], seen.all(axis=0, keepdims=True)
+    one = _choose(jax.random.uniform(key, free.shape), free, wanted, plan.context_tokens)
+    return jnp.broadcast_to(one, (len(seen), plan.context_tokens))
+  return _choose(jax.random.uniform(key, free.shape), free, seen, plan.context_tokens)
 
 
-def _draw_targets(number_key: jax.Array, token_key: jax.Array, plan: MaskPlan) -> jax.Array:
-  """(J, m) int32: shapes, then places, then which m tokens of each block."""
+def _draw_targets(
+  plan: MaskPlan, blocks: jax.Array, tokens: jax.Array, seen: jax.Array
+) -> jax.Array:
+  """(J, m) int32: shapes, then places, then which m tokens of each block.
+
+  Args:
+    plan: from `plan_masks`.
+    blocks: (2, J) uniform draws from [0, 1).
+    tokens: (J, largest) the same.
+    seen: (N,) bool.
+  """
   rows, columns = plan.grid
-  # In [0, 1), so that `draw * count` rounds down to one of 0 .. count - 1, the last included.
-  draw = jax.random.uniform(number_key, (3, plan.blocks))
-  ticket = (draw[0] * sum(plan.odds)).astype(int)
-  number = jnp.searchsorted(jnp.cumsum(jnp.array(plan.odds)), ticket, side="right")
-  height, width = jnp.array(plan.shapes)[number].T
-  top = (draw[1] * (rows - height + 1)).astype(int)
-  left = (draw[2] * (columns - width + 1)).astype(int)
-  largest = max(height * width for height, width in plan.shapes)
-  inside = jnp.arange(largest) < (height * width)[:, None]
-  within = _choose(token_key, inside, plan.block_tokens)
-  row = top[:, None] + within // width[:, None]
-  column = left[:, None] + within % width[:, None]
-  return (row * columns + column).astype(jnp.int32)
+  # Below 1, so that `draw * count` rounds down to one of 0 .. count - 1, the last included.
+  ticket = (blocks[0] * sum(plan.odds)).astype(int)
+  number = (np.cumsum(plan.odds) <= ticket[:, None]).sum(axis=1)
+  height, width = (side[:, None] for side in jnp.array(plan.shapes)[number].T)
+  covered = _covered(seen.reshape(rows, columns), height, width)
+  covered = jnp.minimum(covered, plan.block_tokens)  # -1 where a block does not fit
+  best = covered == covered.max(axis=(1, 2), keepdims=True)
+  top, left = (at[:, None] for at in jax.vmap(_place)(best, blocks[1]))
+  within = jnp.arange(plan.largest)
+  place = (top + within // width) * columns + left + within % width
+  wanted = seen.at[place].get(mode="clip")  # beyond the grid only where it is not inside
+  chosen = _choose(tokens, within < height * width, wanted, plan.block_tokens)
+  return jnp.take_along_axis(place, chosen, axis=1).astype(jnp.int32)
 
 
-def _choose(key: jax.Array, allowed: jax.Array, count: int) -> jax.Array:
-  """`count` places along the last axis, uniformly among allowed ones (enough must be), rising."""
-  scores = jnp.where(allowed, jax.random.uniform(key, allowed.shape), -1.0)
+def _covered(seen: jax.Array, height: jax.Array, width: jax.Array) -> jax.Array:
+  """How many seen tokens a block has whose upper left corner is at each place.
+
+  Args:
+    seen: (rows, columns) bool.
+    height, width: (J, 1) of the blocks.
+
+  Returns:
+    (J, rows, columns) float32, -1 where the block does not fit.
+  """
+  rows, columns = (jnp.arange(side) for side in seen.shape)
+  # Which rows and columns a block has, by its first one.
+  down, right = (
+    (side >= side[:, None]) & (side < side[:, None] + length[..., None])
+    for side, length in ((rows, height), (columns, width))
+  )
+  count = jnp.einsum(
+    "jtr,rc,jlc->jtl", *(x.astype(jnp.float32) for x in (down, seen, right)), precision="highest"
+  )
+  fits = (rows[:, None] <= len(rows) - height[..., None]) & (
+    columns <= len(columns) - width[..., None]
+  )
+  return jnp.where(fits, count, -1.0)
+
+
+def _place(allowed: jax.Array, draw: jax.Array) -> tuple[jax.Array, jax.Array]:
+  """() row and column of one of the places allowed, (rows, columns) bool; draw () is in [0, 1)."""
+  numbers = _running(allowed.sum(axis=1))
+  rank = (draw * numbers[-1]).astype(int)
+  row = (numbers <= rank).sum()
+  left = rank - (numbers[row] - allowed[row].sum())
+  return row, (_running(allowed[row]) <= left).sum()
+
+
+def _running(values: jax.Array) -> jax.Array:
+  """Running sums (n,) int32 of a few numbers: by comparison, which compiles in no time."""
+  upto = np.tri(len(values), dtype=bool)
+  return jnp.where(upto, values.astype(jnp.int32), 0).sum(axis=1)
+
+
+def _choose(draws: jax.Array, allowed: jax.Array, wanted: jax.Array, count: int) -> jax.Array:
+  """`count` places along the last axis, rising: uniformly among allowed ones, wanted ones first.
+
+  Args:
+    draws: uniform, from [0, 1).
+    allowed: which places may be chosen; enough must be.
+    wanted: which are chosen before all others.
+    count: of places.
+  """
+  scores = jnp.where(allowed, draws - jnp.where(wanted, 0.0, 1.0), -2.0)
   return jnp.sort(jax.lax.top_k(scores, count)[1].astype(jnp.int32), axis=-1)
-
-
-def _shapes(
-  rows: int, columns: int, scale: tuple[float, float], aspect: tuple[float, float]
-) -> tuple[tuple[tuple[int, int], ...], tuple[int, ...], int]:
-  """Shapes of blocks, their odds, and the tokens that each has at least."""
-  middles = (np.arange(_PARTS) + 0.5) / _PARTS
-  area = np.maximum((scale[0] + (scale[1] - scale[0]) * middles) * rows * columns, 1)[:, None]
-  ratio = aspect[0] + (aspect[1] - aspect[0]) * middles
-  height = np.clip(np.sqrt(area * ratio), np.maximum(area / columns, 1), np.minimum(area, rows))
-  width = area / height
-  pairs = np.rint(height).astype(int) * (columns + 1) + np.rint(width).astype(int)
-  distinct, odds = np.unique(pairs, return_counts=True)
-  shapes = [divmod(int(pair), columns + 1) for pair in distinct]
-  # The small number keeps 0.29 * 100 at 29.
-  asked = max(math.floor(scale[0] * rows * columns + 1e-9), 1)
-  least = min(asked, max(height * width for height, width in shapes))
-  kept = [i for i, (height, width) in enumerate(shapes) if height * width >= least]
-  return tuple(shapes[i] for i in kept), tuple(int(odds[i]) for i in kept), least
-
-
-def _count(key: str, share: float, tokens: int) -> int:
-  if not 0 < share <= 1:
-    _refuse(key, share, "give a share of the tokens, above 0 and at most 1")
-  count = round(share * tokens)
-  if count < 1:
-    _refuse(key, share, f"not one token of {tokens}; give at least {math.ceil(1e4 / tokens) / 1e4}")
-  return count
-
-
-def _range(key: str, values: Sequence[float], most: float = math.inf) -> tuple[float, float]:
-  if len(values) != 2 or not 0 < values[0] <= values[1] <= most or math.isinf(values[1]):
-    limit = "" if math.isinf(most) else f" and at most {most:g}"
-    _refuse(key, values, f"give two finite numbers above 0{limit}, the smaller first")
-  return values[0], values[1]
-
-
-def _share(count: int, tokens: int) -> float:
-  """`count` of `tokens` in four digits, rounded down so that it can be given as a setting."""
-  return math.floor(1e4 * count / tokens) / 1e4
-
-
-def _refuse(key: str, value: Any, advice: str) -> NoReturn:
-  raise ConfigError(f"config key 'mask.{key}' is {value!r}: {advice}.")

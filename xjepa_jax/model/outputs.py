@@ -12,7 +12,16 @@ from flax.core import FrozenDict
 
 @functools.partial(
   jax.tree_util.register_dataclass,
-  data_fields=["predicted", "target", "tokens", "positions", "descriptors", "seen", "present"],
+  data_fields=[
+    "predicted",
+    "target",
+    "tokens",
+    "positions",
+    "descriptors",
+    "seen",
+    "counted",
+    "present",
+  ],
   meta_fields=["grid", "prefixes"],
 )
 @dataclasses.dataclass(frozen=True)
@@ -24,12 +33,13 @@ class Outputs:
       sensor, target sensor.
     target: route -> (B, M, D) tokens of the EMA encoder, layer-normalised without affine
       parameters, no gradient.
-    tokens: sensor -> (B, n, D) tokens of the online encoder's context.
+    tokens: sensor -> (B, n, D) tokens of the online encoder's context; null where nothing was seen.
     positions: sensor -> (B, n) int32, their places in the row-major grid of tokens, each at most
       once a sample.
     descriptors: head -> sensor -> (B, K) raw projections, not normalised.
     seen: head -> sensor -> (B, P) bool, which cells of a descriptor have a token of the context; P
       is 1 for a head without cells. Number j of cell c is number j * P + c of the descriptor.
+    counted: route -> (B, M) bool, whether anything was seen of the target token and of the context.
     present: sensor -> (B,) bool, whether the sample has that sensor and is a real row.
     grid: sensor -> (rows, columns) of tokens. Static: a part of the pytree's structure.
     prefixes: head -> (size, weight) of each beginning of its descriptor that is one of its own;
@@ -42,6 +52,7 @@ class Outputs:
   positions: dict[str, jax.Array]
   descriptors: dict[str, dict[str, jax.Array]]
   seen: dict[str, dict[str, jax.Array]]
+  counted: dict[str, jax.Array]
   present: dict[str, jax.Array]
   grid: Mapping[str, tuple[int, int]]
   prefixes: Mapping[str, tuple[tuple[int, float], ...]] = dataclasses.field(default_factory=dict)

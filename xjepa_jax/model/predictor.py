@@ -19,6 +19,7 @@ from jax.ad_checkpoint import checkpoint_name
 from xjepa_jax.config import PredictorConfig
 from xjepa_jax.errors import ConfigError
 from xjepa_jax.model.attention import attend, attend_in_blocks
+from xjepa_jax.model.fill import shown
 from xjepa_jax.model.positions import coordinates, sincos
 from xjepa_jax.model.trunk import Attention, Block, BlockSpec, Mlp, Trunk
 
@@ -85,10 +86,16 @@ class NarrowLayer(nnx.Module):
     self.norm2 = spec.norm(rngs)
     self.mlp = Mlp(spec, rngs)
 
-  def __call__(self, x: Array, blocks: tuple[int, int]) -> Array:
-    """Maps (..., n + J m, d), the context first, to the same; blocks = (J, m), static."""
+  def __call__(self, x: Array, blocks: tuple[int, int], shown: Array) -> Array:
+    """Maps (..., n + J m, d), the context first, to the same.
+
+    Args:
+      x: tokens.
+      blocks: (J, m), static.
+      shown: (..., n) bool, tokens of the context that are looked at.
+    """
     queries, keys, values = self.attention.project(self.norm1(x))
-    x = x + self.attention.merge(attend_in_blocks(queries, keys, values, *blocks))
+    x = x + self.attention.merge(attend_in_blocks(queries, keys, values, *blocks, shown))
     x = checkpoint_name(x, "between")
     return x + self.mlp(self.norm2(x))
 
@@ -103,11 +110,11 @@ class CrossLayer(nnx.Module):
     self.norm2 = spec.norm(rngs)
     self.mlp = Mlp(spec, rngs)
 
-  def __call__(self, x: Array, memory: Array) -> Array:
-    """(..., m, d) queries after looking at the (..., n, d) memory."""
+  def __call__(self, x: Array, memory: Array, shown: Array) -> Array:
+    """(..., m, d) queries after looking at what is shown (..., n) of the (..., n, d) memory."""
     queries, _, _ = self.attention.project(self.norm1(x))
     _, keys, values = self.attention.project(self.norm_memory(memory))
-    x = x + self.attention.merge(attend(queries, keys, values))
+    x = x + self.attention.merge(attend(queries, keys, values, shown=shown))
     return x + self.mlp(self.norm2(x))
 
 
@@ -132,7 +139,7 @@ class NarrowPredictor(nnx.Module):
     """Predicted tokens.
 
     Args:
-      tokens: (S, B, n, D) of the contexts of S sensors, each by itself.
+      tokens: (S, B, n, D) of the contexts of S sensors, each by itself; null where hidden.
       indices: (S, B, n) their places.
       contexts: the S sensors.
       blocks: target sensor -> (B, J, m) places to predict of it, J and m alike for all.
@@ -143,7 +150,8 @@ class NarrowPredictor(nnx.Module):
     count, size = next(iter(blocks.values())).shape[-2:]
     context = self.embedding.context(tokens, indices, contexts)
     asked = self.embedding.asked(blocks, len(contexts))
-    x = self.trunk(jnp.concatenate([context, asked], axis=-2), (len(blocks) * count, size))
+    x = jnp.concatenate([context, asked], axis=-2)
+    x = self.trunk(x, (len(blocks) * count, size), shown(tokens))
     return self.embedding.predictions(x[..., tokens.shape[-2] :, :], tuple(blocks))
 
 
@@ -175,8 +183,9 @@ class QueryPredictor(nnx.Module):
     context = self.embedding.context(tokens, indices, contexts)
     shared = self.shared_queries[...]
     shared = jnp.broadcast_to(shared, (*context.shape[:-2], *shared.shape)).astype(context.dtype)
-    memory = self.trunk(jnp.concatenate([shared, context], axis=-2))
-    x = self.cross(self.embedding.asked(blocks, len(contexts)), memory)
+    seen = jnp.concatenate([jnp.ones(shared.shape[:-1], bool), shown(tokens)], axis=-1)
+    memory = self.trunk(jnp.concatenate([shared, context], axis=-2), None, seen)
+    x = self.cross(self.embedding.asked(blocks, len(contexts)), memory, seen)
     return self.embedding.predictions(x, tuple(blocks))
 
 

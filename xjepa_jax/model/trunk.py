@@ -115,7 +115,7 @@ class Mlp(nnx.Module):
 
 
 class Block(nnx.Module):
-  """One layer: all tokens attend to all, then an MLP."""
+  """One layer: all tokens attend to all that are shown, then an MLP."""
 
   def __init__(self, spec: BlockSpec, rngs: nnx.Rngs):
     self.norm1 = spec.norm(rngs)
@@ -124,9 +124,9 @@ class Block(nnx.Module):
     self.mlp = Mlp(spec, rngs)
     self.implementation = spec.attention
 
-  def __call__(self, x: Array, places: Array | None = None) -> Array:
+  def __call__(self, x: Array, places: Array | None = None, shown: Array | None = None) -> Array:
     queries, keys, values = self.attention.project(self.norm1(x), places)
-    x = x + self.attention.merge(attend(queries, keys, values, self.implementation))
+    x = x + self.attention.merge(attend(queries, keys, values, self.implementation, shown))
     x = checkpoint_name(x, "between")
     return x + self.mlp(self.norm2(x))
 

@@ -17,8 +17,10 @@ from jax import Array
 
 from xjepa_jax.config import Config, Route
 from xjepa_jax.model.encoder import Encoder, has_network, layer_spec
+from xjepa_jax.model.fill import seen_share
 from xjepa_jax.model.inputs import SensorInput
-from xjepa_jax.model.masking import MaskPlan, Masks, sample_masks
+from xjepa_jax.model.mask_plan import MaskPlan
+from xjepa_jax.model.masking import Masks, sample_masks
 from xjepa_jax.model.outputs import Outputs
 from xjepa_jax.model.predictor import PREDICTORS, predictor_spec
 
@@ -91,9 +93,12 @@ class XJepa:
       alike: one mask for all samples, so that predictions can be compared place by place.
     """
     batch = next(iter(values.values())).shape[0]
-    masks = sample_masks(key, plan, 1 if alike else batch, len(self.contexts))
+    shown = {key: seen_share(self.inputs[key], values[key]) > 0 for key in self.inputs}
+    masks = sample_masks(
+      key, plan, 1 if alike else batch, self.contexts, self.targets, None if alike else shown
+    )
     masks = jax.tree.map(lambda x: jnp.broadcast_to(x, (batch, *x.shape[1:])), masks)
-    context = dict(zip(self.contexts, masks.context, strict=True))
+    context = masks.context
     encoder = merge(self.encoder, parameters["encoder"])
     tokens = encoder.tokens(
       {key: values[key] for key in self.contexts},
@@ -101,12 +106,13 @@ class XJepa:
       context,
     )
     return Outputs(
-      predicted=self._predict(parameters["predictor"], tokens, context, masks),
+      predicted=self._predict(parameters["predictor"], tokens, masks),
       target=self._targets(target_encoder, values, seen, masks),
       tokens=tokens,
       positions=context,
       descriptors=encoder.descriptors({key: values[key] for key in self.contexts}, tokens, context),
-      seen=encoder.seen(context),
+      seen=encoder.seen(tokens, context),
+      counted=self._counted(shown, masks),
       present=dict(present),
       grid={key: given.grid for key, given in self.inputs.items()},
       prefixes={
@@ -127,7 +133,6 @@ class XJepa:
     self,
     predictor: Parameters,
     tokens: Mapping[str, Array],
-    context: Mapping[str, Array],
     masks: Masks,
   ) -> dict[str, Array]:
     """route -> (B, M, D). Contexts that predict the same sensors go through in one pass."""
@@ -138,8 +143,8 @@ class XJepa:
     predicted = {}
     for targets, keys in groups.items():
       x = jnp.stack([tokens[key] for key in keys])
-      places = jnp.stack([context[key] for key in keys])
-      blocks = dict.fromkeys(targets, masks.target)
+      places = jnp.stack([masks.context[key] for key in keys])
+      blocks = {key: masks.target[key] for key in targets}
       for target, found in module(x, places, keys, blocks).items():
         for number, key in enumerate(keys):
           predicted[f"{key}->{target}"] = found[number]
@@ -156,11 +161,21 @@ class XJepa:
     module = merge(self.encoder, jax.lax.stop_gradient(encoder))
     keys = self.targets
     tokens = module.tokens({key: values[key] for key in keys}, {key: seen[key] for key in keys})
-    places = masks.target.reshape(masks.target.shape[0], -1, 1)
     chosen = {
-      key: _normalised(jnp.take_along_axis(each, places, axis=1)) for key, each in tokens.items()
+      key: _normalised(jnp.take_along_axis(each, _flat(masks.target[key])[..., None], axis=1))
+      for key, each in tokens.items()
     }
     return {f"{a}->{b}": jax.lax.stop_gradient(chosen[b]) for a, b in self.routes}
+
+  def _counted(self, shown: Mapping[str, Array], masks: Masks) -> dict[str, Array]:
+    """route -> (B, M) bool: targets of which something was seen, as of the context."""
+
+    def at(key: str, places: Array) -> Array:
+      return jnp.take_along_axis(shown[key], places, axis=1)
+
+    asked = {key: at(key, _flat(masks.target[key])) for key in self.targets}
+    told = {key: at(key, masks.context[key]).any(axis=1) for key in self.contexts}
+    return {f"{a}->{b}": asked[b] & told[a][:, None] for a, b in self.routes}
 
   def _build_encoder(self, key: Array) -> Encoder:
     return _encoder(self.config, self.inputs, self.dtype, key)
@@ -216,6 +231,11 @@ def _predictor(
   kind = PREDICTORS[config.predictor.kind]
   narrow = predictor_spec(config.predictor, spec)
   return kind(config.predictor, narrow, spec.width, tuple(inputs), grid, nnx.Rngs(key))
+
+
+def _flat(places: Array) -> Array:
+  """(B, J * m) of (B, J, m)."""
+  return places.reshape(len(places), -1)
 
 
 def _normalised(tokens: Array) -> Array:

@@ -25,8 +25,8 @@ DISTANCES = ("l2", "smooth_l1", "l1")
 def latent(distance: str = "l2", beta: float = 1.0, routes: Sequence[str] = ()) -> Term:
   """Mean distance between predicted and target tokens.
 
-  With an error e = predicted - sg[target], the mean over samples that have both sensors, over
-  target tokens and over D, then over routes, of
+  With an error e = predicted - sg[target], the mean over target tokens of samples that have both
+  sensors, but for those of which nothing was seen, and over D, then over routes, of
 
     "l2": e^2 (X-JEPA, Choudhury et al., WACV 2026: || g(f(x_a), m) - sg[f_ema(x_b)] ||^2);
     "smooth_l1": e^2 / (2 beta) where |e| < beta, |e| - beta / 2 elsewhere (I-JEPA, Assran et al.,

@@ -118,9 +118,10 @@ def descriptors(outputs: Outputs, head: str) -> dict[str, Field]:
 def errors_by_route(
   outputs: Outputs, routes: Sequence[str]
 ) -> dict[str, tuple[jax.Array, jax.Array]]:
-  """Route -> ((B, M, D) predicted minus target tokens, (B,) which samples have both sensors).
+  """Route -> ((B, M, D) predicted minus target tokens, (B, M) which of them count).
 
-  Samples that lack one have an error of 0. No gradient flows into the targets.
+  Those count that are of samples with both sensors, at places of which something was seen; the
+  others have an error of 0. No gradient flows into the targets.
 
   Args:
     outputs: of the model.
@@ -136,6 +137,7 @@ def errors_by_route(
       raise ConfigError(f"routes names {route!r}, which the model lacks; it has: {known}.")
     context, target = route.split("->")
     both = outputs.present[context] & outputs.present[target]
-    goal = jax.lax.stop_gradient(rows_where(both, outputs.target[route]))
-    errors[route] = (rows_where(both, outputs.predicted[route]) - goal, both)
+    count = both[:, None] & outputs.counted[route]
+    goal = jax.lax.stop_gradient(rows_where(count, outputs.target[route]))
+    errors[route] = (rows_where(count, outputs.predicted[route]) - goal, count)
   return errors

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from xjepa_jax.errors import ConfigError
+from xjepa_jax.model.fill import shown
 from xjepa_jax.model.outputs import Outputs
 from xjepa_jax.objective import options
 from xjepa_jax.objective.term import (
@@ -60,7 +61,7 @@ def vicreg(
 
   On "tokens", the vectors are the context tokens of the online encoder, and the statistics over
   positions as those over cells. s compares the tokens themselves, where both sensors have one at
-  the same position.
+  the same position. Tokens of which nothing was seen are left out.
 
   Args:
     on: a head, for its raw descriptors, or "tokens".
@@ -115,7 +116,7 @@ def _token_fields(outputs: Outputs) -> dict[str, Field]:
   for sensor, tokens in outputs.tokens.items():
     present, positions = outputs.present[sensor], outputs.positions[sensor]
     places = math.prod(outputs.grid[sensor])
-    there = jnp.broadcast_to(present[:, None], positions.shape)
+    there = present[:, None] & shown(tokens)
     fields[sensor] = Field(
       _scatter(rows_where(present, tokens), positions, places),
       _scatter(there, positions, places),

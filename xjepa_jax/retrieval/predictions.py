@@ -24,7 +24,7 @@ def predicted_outputs(experiment: Experiment, state: TrainState, split: str) -> 
   """
   config = experiment.config
   if not experiment.model.routes:
-    return Outputs({}, {}, {}, {}, {}, {}, {}, {})
+    return Outputs({}, {}, {}, {}, {}, {}, {}, {}, {})
   rows = len(config.data.directories) * (config.evaluation.batch or config.training.batch)
   target = find_target(state.opt_state)
   parts = [

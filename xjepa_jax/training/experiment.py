@@ -22,7 +22,7 @@ from xjepa_jax.errors import ConfigError
 from xjepa_jax.model import xjepa
 from xjepa_jax.model.encoder import has_network
 from xjepa_jax.model.inputs import SensorInput, sensor_inputs
-from xjepa_jax.model.masking import MaskPlan, plan_masks
+from xjepa_jax.model.mask_plan import MaskPlan, plan_masks
 from xjepa_jax.model.placing import on_mesh
 from xjepa_jax.objective import table
 from xjepa_jax.training import checks

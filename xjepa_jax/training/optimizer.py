@@ -26,6 +26,7 @@ DecayRules = Sequence[tuple[str, float]]
 # something, and so have norms, biases and whatever stands for a place, a query or a sensor.
 DECAY_RULES: DecayRules = (
   (r"^objective/", 0.0),
+  (r"(^|/)layouts/[^/]+/maps/", 0.0),  # fitted in closed form
   (r"(^|/)(bias|scale)$", 0.0),
   (r"(^|/)\w*kernel$", 1.0),
   (r"(^|/)\w*(position|quer(y|ies)|register|token|tag|temperature|embedding)s?(/\w+)?$", 0.0),

@@ -158,8 +158,8 @@ def triviality(measured: Mapping[str, float], taught: Mapping[str, bool]) -> str
   return (
     f"Latent prediction is trivial on validation pairs: {'; '.join(said)}. A falling loss does not "
     "contradict it: targets shrink towards what their places have in common. Try: contexts that "
-    "see more of what is asked (mask.context, mask.overlap); other targets; more weight for the "
-    "terms that keep the space open."
+    "see more of what is asked (mask); other targets; more weight for terms that keep the space "
+    "open."
   )
 
 

@@ -1,0 +1,182 @@
+"""What is known of masks before any is drawn: every size, from the keys of `mask` in a config."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+import numpy as np
+
+from xjepa_jax.errors import ConfigError
+
+MODES = ("multiblock", "random")
+# Scales and aspects are the middles of this many equal parts of their range: exact odds of every
+# shape, in whole numbers, and none so rare that it is drawn less than once in 65,536.
+_PARTS = 256
+
+
+@dataclasses.dataclass(frozen=True)
+class MaskPlan:
+  """What is known of masks before any is drawn. Hashable, so it can be a static argument.
+
+  Attributes:
+    mode: "multiblock" or "random".
+    grid: rows and columns of tokens.
+    blocks: J, target blocks a sample.
+    block_tokens: m, tokens that each block yields.
+    context_tokens: n, tokens that each sensor's context has.
+    shapes: (height, width) in tokens of every block that can be drawn; each has m or more.
+    odds: how often each shape is drawn, relative to the sum of all.
+    visible: how often a sensor's block is its own.
+    overlap: whether the context may include what is hidden.
+    same_context: whether all sensors of a sample show the same tokens.
+  """
+
+  mode: str
+  grid: tuple[int, int]
+  blocks: int
+  block_tokens: int
+  context_tokens: int
+  shapes: tuple[tuple[int, int], ...]
+  odds: tuple[int, ...]
+  visible: float = 1.0
+  overlap: bool = False
+  same_context: bool = False
+
+  @property
+  def tokens(self) -> int:
+    """N, tokens of the grid."""
+    return self.grid[0] * self.grid[1]
+
+  @property
+  def largest(self) -> int:
+    """Tokens of the largest block."""
+    return max(height * width for height, width in self.shapes)
+
+
+def plan_masks(
+  grid: tuple[int, int],
+  mode: str = "multiblock",
+  blocks: int = 4,
+  scale: Sequence[float] = (0.15, 0.2),
+  aspect: Sequence[float] = (0.75, 1.5),
+  context: float = 0.4,
+  visible: float = 1.0,
+  overlap: bool = False,
+  target: float = 0.5,
+  same_context: bool = False,
+) -> MaskPlan:
+  """Works out every size from the settings, the keys of `mask` in a config.
+
+  Args:
+    grid: rows and columns of tokens.
+    mode: "multiblock", or "random" for single tokens anywhere.
+    blocks: target blocks a sample. This and the next two are for "multiblock".
+    scale: smallest and largest share of the grid's tokens in a block.
+    aspect: smallest and largest height over width, both in tokens. A side that would be longer
+      than the grid is cut, and the other lengthened to keep the scale.
+    context: share of the tokens in a sensor's context.
+    visible: share of its blocks that a sensor draws for itself and that other sensors' contexts
+      may show; the others are alike for all sensors and hidden from all.
+    overlap: whether the context may include what is hidden from it.
+    target: share of the tokens that are targets, for "random".
+    same_context: whether all sensors of a sample show the same tokens; then nothing may be hidden
+      from one sensor alone.
+
+  Raises:
+    ConfigError: a value is out of range, or leaves no target or too little for the context;
+      names the key, the value and what is allowed.
+  """
+  rows, columns = grid
+  if rows < 1 or columns < 1:
+    raise ConfigError(
+      f"a grid of {rows} x {columns} tokens has nothing to mask; it follows from the image's size "
+      "and config key 'model.patch'."
+    )
+  tokens = rows * columns
+  if mode == "multiblock":
+    if blocks < 1:
+      _refuse("blocks", blocks, "give at least 1")
+    low, high = _range("scale", scale, 1.0)
+    shapes, odds, block_tokens = _shapes(rows, columns, (low, high), _range("aspect", aspect))
+  elif mode == "random":
+    blocks, shapes, odds = 1, ((rows, columns),), (1,)
+    block_tokens = _count("target", target, tokens)
+  else:
+    _refuse("mode", mode, f"give one of {', '.join(MODES)}")
+  if not 0 <= visible <= 1:
+    _refuse("visible", visible, "give a share of the blocks, from 0 to 1")
+  if same_context and visible and not overlap:
+    advice = "what one sensor hides others show; give mask.visible 0, or set mask.overlap"
+    _refuse("same_context", same_context, advice)
+  left = tokens if overlap else tokens - blocks * block_tokens
+  targets = f"{blocks} x {block_tokens} targets can leave {max(left, 0)} of {tokens} tokens"
+  if left < 1 and mode == "random":
+    _refuse("target", target, f"{targets}; give at most {_share(tokens - 1, tokens)}")
+  if left < 1 and block_tokens == tokens:
+    _refuse("scale", scale, f"{targets}; give a smaller first one, or set mask.overlap")
+  if left < 1:
+    most = (tokens - 1) // block_tokens
+    _refuse("blocks", blocks, f"{targets}; give at most {most}, or lower mask.scale")
+  context_tokens = _count("context", context, tokens)
+  if context_tokens > left:
+    advice = f"give at most {_share(left, tokens)}, or set mask.overlap"
+    _refuse("context", context, f"asks for {context_tokens}, and {targets}; {advice}")
+  return MaskPlan(
+    mode=mode,
+    grid=(rows, columns),
+    blocks=blocks,
+    block_tokens=block_tokens,
+    context_tokens=context_tokens,
+    shapes=shapes,
+    odds=odds,
+    visible=visible,
+    overlap=overlap,
+    same_context=same_context,
+  )
+
+
+def _shapes(
+  rows: int, columns: int, scale: tuple[float, float], aspect: tuple[float, float]
+) -> tuple[tuple[tuple[int, int], ...], tuple[int, ...], int]:
+  """Shapes of blocks, their odds, and the tokens that each has at least."""
+  middles = (np.arange(_PARTS) + 0.5) / _PARTS
+  area = np.maximum((scale[0] + (scale[1] - scale[0]) * middles) * rows * columns, 1)[:, None]
+  ratio = aspect[0] + (aspect[1] - aspect[0]) * middles
+  height = np.clip(np.sqrt(area * ratio), np.maximum(area / columns, 1), np.minimum(area, rows))
+  width = area / height
+  pairs = np.rint(height).astype(int) * (columns + 1) + np.rint(width).astype(int)
+  distinct, odds = np.unique(pairs, return_counts=True)
+  shapes = [divmod(int(pair), columns + 1) for pair in distinct]
+  # The small number keeps 0.29 * 100 at 29.
+  asked = max(math.floor(scale[0] * rows * columns + 1e-9), 1)
+  least = min(asked, max(height * width for height, width in shapes))
+  kept = [i for i, (height, width) in enumerate(shapes) if height * width >= least]
+  return tuple(shapes[i] for i in kept), tuple(int(odds[i]) for i in kept), least
+
+
+def _count(key: str, share: float, tokens: int) -> int:
+  if not 0 < share <= 1:
+    _refuse(key, share, "give a share of the tokens, above 0 and at most 1")
+  count = round(share * tokens)
+  if count < 1:
+    _refuse(key, share, f"not one token of {tokens}; give at least {math.ceil(1e4 / tokens) / 1e4}")
+  return count
+
+
+def _range(key: str, values: Sequence[float], most: float = math.inf) -> tuple[float, float]:
+  if len(values) != 2 or not 0 < values[0] <= values[1] <= most or math.isinf(values[1]):
+    limit = "" if math.isinf(most) else f" and at most {most:g}"
+    _refuse(key, values, f"give two finite numbers above 0{limit}, the smaller first")
+  return values[0], values[1]
+
+
+def _share(count: int, tokens: int) -> float:
+  """`count` of `tokens` in four digits, rounded down so that it can be given as a setting."""
+  return math.floor(1e4 * count / tokens) / 1e4
+
+
+def _refuse(key: str, value: Any, advice: str) -> NoReturn:
+  raise ConfigError(f"config key 'mask.{key}' is {value!r}: {advice}.")
