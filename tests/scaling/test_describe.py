@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
+from configs.linear import get_config
 from tests.scaling.conftest import debug_config, preset_config
+from xjepa_jax.config import HeadConfig, resolve
 from xjepa_jax.errors import ConfigError, TrainingError
 from xjepa_jax.scaling import proposal
 from xjepa_jax.scaling.blueprint import slots_of
@@ -12,6 +16,7 @@ from xjepa_jax.scaling.describe import Plan, describe, plan, shrink
 from xjepa_jax.scaling.layout import lay_out
 from xjepa_jax.scaling.lowering import lower
 from xjepa_jax.scaling.topologies import topology
+from xjepa_jax.training.plan import step_flops
 
 FSDP = {"replica": 1, "fsdp": -1, "tensor": 1}
 
@@ -72,6 +77,24 @@ def test_4096_devices_are_compiled_as_2048_with_as_many_samples_each() -> None:
   smaller, mesh = shrink(layout)
   assert mesh == {"replica": 16, "fsdp": 128, "tensor": 1}
   assert smaller.training.batch == layout.rows * 16 * 128 == 2048
+
+
+def test_heads_that_read_images_are_planned_with_the_network() -> None:
+  config = preset_config("base", FSDP)
+  new = {
+    "linear": HeadConfig(pooling="canonical", cells=16, numbers=4, size=1020),
+    "gradients": HeadConfig(pooling="gradients", cells=8, size=576),
+  }
+  with_layouts = dataclasses.replace(config, heads={**config.heads, **new})
+  one, other = (plan(each, "v5p-128", compiles=False) for each in (config, with_layouts))
+  assert 1 < step_flops(other.layout.experiment) / step_flops(one.layout.experiment) < 1.1
+  assert one.layout.temporary <= other.layout.temporary < 1.2 * one.layout.temporary
+  assert one.prediction.seconds < other.prediction.seconds < 1.1 * one.prediction.seconds
+
+
+def test_without_steps_there_is_nothing_to_plan() -> None:
+  with pytest.raises(ConfigError, match=r"'training\.steps' is 0.*--plan without --topology"):
+    plan(resolve(get_config()), "v5e-8", compiles=False)
 
 
 def test_a_layout_that_cannot_be_is_refused() -> None:

@@ -8,8 +8,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import pytest
+from flax import nnx
 from jax import Array
 
+from xjepa_jax.config import HeadConfig
+from xjepa_jax.model.gradients import DIRECTIONS, oriented_gradients
+from xjepa_jax.model.layout import CanonicalLayout, token_parts
+from xjepa_jax.model.trunk import BlockSpec
 from xjepa_jax.training import flops
 from xjepa_jax.training.device_peaks import peak_flops
 
@@ -87,6 +92,27 @@ def test_a_head_projects_each_cell_and_its_hidden_layer_too() -> None:
   assert flops.head(192, 256, 96) == 2 * (192 * 96 + 96 * 256)
 
 
+def test_gradients_of_an_image_are_what_xla_counts() -> None:
+  images = jax.ShapeDtypeStruct((1, 64, 96, 12), jnp.float32)
+  ours = flops.gradients(64, 96, 12, 16, DIRECTIONS)
+  # What is no product, differences and directions, comes on top.
+  assert ours < counted(lambda x: oriented_gradients(x, 16), images) < 1.2 * ours
+
+
+@pytest.mark.parametrize("grid", [(8, 8), (32, 32)])
+def test_a_canonical_layout_is_what_xla_counts(grid: tuple[int, int]) -> None:
+  head, tokens = HeadConfig(pooling="canonical", cells=16, numbers=4, size=512), grid[0] * grid[1]
+  layout = CanonicalLayout(head, ("a",), BlockSpec(WIDTH, HEADS), grid, nnx.Rngs(0))
+  images = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
+  seen = jax.ShapeDtypeStruct((1, tokens, WIDTH), jnp.float32)
+  whole = counted(lambda x, y: layout("a", x, y, None), images, seen)
+  gradients = counted(lambda x: oriented_gradients(x, 16), images)
+  split = token_parts(16, grid)
+  assert split == max(16 // grid[0], 1)
+  ours = flops.canonical(WIDTH, tokens, 16, 4, DIRECTIONS, split)
+  assert whole - gradients == pytest.approx(ours, rel=0.05)
+
+
 def test_a_step_is_the_sum_of_its_parts_and_grows_with_the_batch() -> None:
   sizes = {
     "contexts": [(8, 12), (8, 2)],
@@ -112,6 +138,8 @@ def test_a_step_is_the_sum_of_its_parts_and_grows_with_the_batch() -> None:
     by_hand += 3 * flops.predictor(192, 96, 4, 2, 26, 80, 8)
   assert one == pytest.approx(by_hand)
   assert flops.step(pairs=64, **sizes) == pytest.approx(64 * one)  # type: ignore[arg-type]
+  more = flops.step(pairs=1, **sizes, images=[1e6, 2e6])  # type: ignore[arg-type]
+  assert more == pytest.approx(one + 3e6)  # forward only
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import pytest
 
 from tests.training.conftest import Small
 from tests.training.parameters import paths
+from xjepa_jax.config import HeadConfig
 from xjepa_jax.training.experiment import Experiment, device_batch
 from xjepa_jax.training.plan import (
   Memory,
@@ -143,6 +144,23 @@ def test_the_operations_of_a_step_are_the_sum_of_its_products(small: Small, kind
     total += 3 * (context + described + ends + route)
   experiment = dataclasses.replace(small.experiment, config=config)
   assert step_flops(experiment) == pytest.approx(8 * 2 * total, rel=1e-12)
+
+
+def test_heads_that_read_images_are_counted_with_their_gradients(small: Small) -> None:
+  new = {
+    "linear": HeadConfig(pooling="canonical", cells=8, numbers=3, size=100),
+    "gradients": HeadConfig(pooling="gradients", cells=4, size=144),
+  }
+  config = dataclasses.replace(small.config, heads={**small.config.heads, **new})
+  experiment = dataclasses.replace(small.experiment, config=config)
+  total = 0.0
+  for bands in (2, 12):  # 16 x 16 pixels: blurs, and means of 8 x 8 and of 4 x 4 cells
+    total += 2 * (bands + 2) * 2 * 16**3
+    total += 10 * (16 * 16 * 8 + 8 * 16 * 8 + 16 * 16 * 4 + 4 * 16 * 4)
+    # Maps of 64 cells, 16 tokens of 2 x 2 parts, which go to cells, and the transform.
+    total += 3 * (64 * 9 * 3 + 16 * 32 * 12 + 64 * 64 * 3 + 2 * 64 * 8 * 3)
+  found = step_flops(experiment) - step_flops(small.experiment)
+  assert found == pytest.approx(8 * 2 * total, rel=1e-12)
 
 
 def test_the_peak_of_a_cpu_is_not_known(small: Small) -> None:

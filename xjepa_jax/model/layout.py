@@ -92,8 +92,7 @@ class CanonicalLayout(nnx.Module):
     self.cells, self.numbers, self.size = settings.cells, settings.numbers, settings.size
     self.maps = nnx.Dict({key: SensorMap(self.cells, self.numbers, rngs) for key in sensors})
     self.grid = grid
-    # Tokens larger than cells say something of each cell that they cover.
-    self.split = max(1, -(-self.cells // min(grid)))
+    self.split = token_parts(self.cells, grid)
     self.has_tokens = spec is not None
     if spec is not None:
       self.project = dataclasses.replace(spec, dtype=jnp.float32).linear(
@@ -161,6 +160,11 @@ class CanonicalLayout(nnx.Module):
 
 
 Layout = GradientLayout | CanonicalLayout
+
+
+def token_parts(cells: int, grid: tuple[int, int]) -> int:
+  """Parts of a token along a side: one larger than a cell says something of each that it covers."""
+  return max(1, -(-cells // min(grid)))
 
 
 def reads_images(head: HeadConfig) -> bool:

@@ -12,10 +12,12 @@ from __future__ import annotations
 import dataclasses
 
 from xjepa_jax.model.encoder import layer_spec
+from xjepa_jax.model.gradients import DIRECTIONS
+from xjepa_jax.model.layout import reads_images
 from xjepa_jax.model.predictor import predictor_spec
 from xjepa_jax.training import flops
 from xjepa_jax.training.experiment import Experiment
-from xjepa_jax.training.plan import step_flops
+from xjepa_jax.training.plan import image_flops, step_flops
 
 # What libtpu 0.0.52 kept for remat "none", of a large encoder at 224 pixels on 64 v5p, over the sum
 # above: derivatives of activations, padded heads, several forms of the same weights. CPUs keep 3.
@@ -63,18 +65,30 @@ def activations(experiment: Experiment) -> Activations:
   # Products are kept: queries, keys, values, both of the MLP's; not weights nor norms.
   dots = inputs * (3 + 1 + spec.mlp_ratio + 1)
   target = len(model.targets) * whole * depth * token(spec.width, spec.hidden, spec.heads, whole)
-  layer = max(contexts * seen * of_context, wanted * of_predictor, target / depth)
+  images = _images(experiment)
+  layer = max(contexts * seen * of_context, wanted * of_predictor, target / depth, images)
+  passing = 2 * (target + images)
   forward = _forward_of_trained(experiment)
   return Activations(
     kept={"none": SAVED * trained, "dots": dots, "full": inputs, "offload": inputs},
     layer=2 * layer,
     traffic={
-      "none": 6 * trained + 2 * target,
-      "dots": 7 * trained + 2 * target,
-      "full": 8 * trained + 2 * target,
-      "offload": 7 * trained + 2 * target,
+      "none": 6 * trained + passing,
+      "dots": 7 * trained + passing,
+      "full": 8 * trained + passing,
+      "offload": 7 * trained + passing,
     },
     recomputed={"none": 0.0, "dots": 0.0, "full": forward, "offload": 0.0},
+  )
+
+
+def _images(experiment: Experiment) -> float:
+  """Bytes of what heads make of the images that they read: bands, blurred bands and both of their
+  differences, and sizes of gradients before and after they are blurred, in float32."""
+  heads = sum(reads_images(head) for head in experiment.config.heads.values())
+  return heads * sum(
+    4.0 * each.height * each.width * (4 * each.bands + 2 * DIRECTIONS)
+    for each in (experiment.inputs[key] for key in experiment.model.contexts)
   )
 
 
@@ -82,7 +96,7 @@ def _forward_of_trained(experiment: Experiment) -> float:
   """Operations of a forward pass of all that has gradients, of one sample."""
   config, model, plan = experiment.config, experiment.model, experiment.plan
   spec, depth, _ = layer_spec(config.model, model.dtype)
-  target = 0.0
+  target = sum(image_flops(experiment))
   for key in model.targets:
     given = experiment.inputs[key]
     target += flops.stem(plan.tokens, given.patch, given.bands, spec.width)

@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 
 from xjepa_jax.config import Config
-from xjepa_jax.errors import TrainingError
+from xjepa_jax.errors import ConfigError, TrainingError
 from xjepa_jax.scaling import lowering, proposal
 from xjepa_jax.scaling.blueprint import slots_of
 from xjepa_jax.scaling.collectives import GRADIENT, REDUCE, SCATTER, Collective, by_axes
@@ -74,8 +74,14 @@ def plan(config: Config, name: str, compiles: bool = True, use_libtpu: bool | No
     use_libtpu: compile with the TPU's compiler too; None does where it is installed.
 
   Raises:
-    ConfigError: the name, or the layout, cannot be.
+    ConfigError: the name, or the layout, cannot be, or nothing is trained.
   """
+  if not config.training.steps:
+    raise ConfigError(
+      "config key 'training.steps' is 0: a plan for other machines is about the train step. What "
+      "is fitted in closed form takes seconds on any; --plan without --topology lists its "
+      "parameters."
+    )
   machines = topology(name)
   slots, simulated = slots_of(config)
   layout = lay_out(config, slots, machines)

@@ -117,6 +117,35 @@ def head(width: float, size: float, hidden: float = 0, cells: float = 1) -> floa
   return linear(cells, width, hidden) + linear(1, hidden, size)
 
 
+def gradients(height: float, width: float, bands: float, cells: float, directions: float) -> float:
+  """Oriented gradients of an image, as `model.gradients` computes them.
+
+  Every filter is a product along rows and one along columns: blurs of the bands and of what was
+  seen, twice, and the means of cells, of each direction and of what was seen.
+  """
+  blur = linear(height, width, width) + linear(width, height, height)
+  mean = linear(height, width, cells) + linear(cells, height, cells)
+  return (bands + 2) * blur + (directions + 1) * mean
+
+
+def canonical(
+  width: float, tokens: float, cells: float, numbers: float, directions: float, split: float
+) -> float:
+  """A canonical layout from its gradients on: maps of cells, what tokens add, the transform.
+
+  Args:
+    width: of a token.
+    tokens: N of an image; 0 without a network.
+    cells: along a side.
+    numbers: of a cell.
+    directions: of its gradients.
+    split: into how many parts along a side a token is cut.
+  """
+  whole, parts = cells**2, tokens * split**2
+  added = linear(tokens, width, split**2 * numbers) + linear(whole, parts, numbers)
+  return linear(whole, directions, numbers) + added + 2 * linear(whole, cells, numbers)
+
+
 def step(
   *,
   pairs: float,
@@ -135,6 +164,7 @@ def step(
   queries: float | None = None,
   registers: float = 0,
   heads: Sequence[float] = (),
+  images: Sequence[float] = (),
 ) -> float:
   """One update of a whole batch: what the model needs, forward and backward.
 
@@ -156,7 +186,9 @@ def step(
     predictor_width, predictor_depth: the predictor's.
     queries: shared learnable queries of `query_predictor`; None is the narrow `predictor`.
     registers: tokens without a place, in every image.
-    heads: operations of each descriptor, see `head`.
+    heads: operations of each descriptor, see `head` and `canonical`.
+    images: operations of the heads that read a context sensor's image, see `gradients`; of each
+      context sensor, () for none. No gradient flows into an image.
   """
   total = 0.0
   for patch, bands in targets:
@@ -170,4 +202,4 @@ def step(
     else:
       route = query_predictor(*sizes, asked, queries)
     total += 2 * stem(context_tokens, patch, bands, width) + 3 * (encoder + sum(heads) + route)
-  return pairs * total
+  return pairs * (total + sum(images))

@@ -10,8 +10,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from xjepa_jax.config import describe_keys, to_dict
+from xjepa_jax.config import HeadConfig, describe_keys, to_dict
 from xjepa_jax.model.encoder import has_network, layer_spec
+from xjepa_jax.model.gradients import DIRECTIONS
+from xjepa_jax.model.layout import reads_images, token_parts
+from xjepa_jax.model.masking import MaskPlan
 from xjepa_jax.model.predictor import predictor_spec
 from xjepa_jax.training import flops, process_memory
 from xjepa_jax.training.cautions import cautions
@@ -93,11 +96,29 @@ def step_flops(experiment: Experiment) -> float:
     predictor_depth=config.predictor.depth,
     queries=config.predictor.queries if config.predictor.kind == "queries" else None,
     registers=config.model.registers,
-    heads=[
-      flops.head(spec.width, head.size, head.hidden, head.cells**2 if head.pooling == "grid" else 1)
-      for head in config.heads.values()
-    ],
+    heads=[_head_flops(head, spec.width, plan) for head in config.heads.values()],
+    images=image_flops(experiment),
   )
+
+
+def _head_flops(head: HeadConfig, width: int, plan: MaskPlan) -> float:
+  """Of a descriptor, from tokens, or from the gradients of an image's cells."""
+  if head.pooling == "gradients":
+    return 0.0
+  if head.pooling == "canonical":
+    split = token_parts(head.cells, plan.grid)
+    return flops.canonical(width, plan.tokens, head.cells, head.numbers, DIRECTIONS, split)
+  return flops.head(width, head.size, head.hidden, head.cells**2 if head.pooling == "grid" else 1)
+
+
+def image_flops(experiment: Experiment) -> list[float]:
+  """Of each context sensor's image, by the heads that read it."""
+  cells = [head.cells for head in experiment.config.heads.values() if reads_images(head)]
+  inputs = [experiment.inputs[key] for key in experiment.model.contexts]
+  return [
+    sum(flops.gradients(each.height, each.width, each.bands, one, DIRECTIONS) for one in cells)
+    for each in inputs
+  ]
 
 
 def peak_rate(experiment: Experiment) -> float | None:
