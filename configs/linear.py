@@ -13,7 +13,11 @@ from xjepa_jax.config import default_config
 
 
 def get_config() -> ConfigDict:
-  """A layout of 1,020 numbers, 1 KiB as int8 with its scale, and gradients as they are."""
+  """The layout of a KiB (1,020 numbers as int8, and their scale), one of a quarter, and gradients.
+
+  "linear" finds a scene that lies on the archive's grid; "coarse" gives up little of that and still
+  finds one that lies half a cell off it.
+  """
   config = default_config()
   config.data.directories = ("runs/pairs",)
   config.data.simulate = 2000
@@ -21,6 +25,7 @@ def get_config() -> ConfigDict:
   config.training.steps = 0
   config.heads = {
     "linear": {"pooling": "canonical", "cells": 16, "numbers": 4, "size": 1020},
+    "coarse": {"pooling": "canonical", "cells": 8, "numbers": 4, "size": 252},
     "gradients": {"pooling": "gradients", "cells": 8, "size": 576},
   }
   config.objective = {}
