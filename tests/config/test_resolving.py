@@ -107,7 +107,7 @@ def test_a_value_of_another_type_is_refused_by_its_key() -> None:
     ("optimizer.learning_rate", float("inf"), "allowed: at least 0"),
     ("mask.scale", (0.1, float("nan")), "allowed: a finite number"),
     ("model.patch", 65, "allowed: at least 1, at most 64"),
-    ("model.preset", "tyni", "allowed: debug, tiny, small"),
+    ("model.preset", "tyni", "allowed: none, debug, tiny, small"),
     ("model.shared_layers", -2, "allowed: at least -1"),
     ("model", 3, "expected a group of keys"),
     ("heads", 3, "expected a group of keys"),

@@ -1,4 +1,4 @@
-"""The rows that need no training, fitted on a run's own pairs, and what a network is told of them."""
+"""Rows that need no training, fitted on a run's own pairs, and what a network is told of them."""
 
 from __future__ import annotations
 
