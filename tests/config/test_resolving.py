@@ -50,6 +50,13 @@ def test_a_config_comes_back_from_json_the_same() -> None:
   assert json.dumps(to_dict(resolve(json.loads(written)))) == written
 
 
+def test_masks_of_a_config_from_before_each_sensor_had_its_own_are_read() -> None:
+  """As an encoder that was exported then describes its training; no weight depends on them."""
+  older = {"overlap": False, "same_context": True, "blocks": 4, "context": 0.75}
+  mask = resolve({"mask": older}).mask
+  assert (mask.same_context, mask.visible) == (True, Config().mask.visible)
+
+
 def test_a_config_cannot_be_changed() -> None:
   config = resolve(default_config())
   with pytest.raises(AttributeError):
@@ -106,6 +113,7 @@ def test_a_value_of_another_type_is_refused_by_its_key() -> None:
     ("optimizer.learning_rate", float("nan"), "allowed: at least 0"),
     ("optimizer.learning_rate", float("inf"), "allowed: at least 0"),
     ("mask.scale", (0.1, float("nan")), "allowed: a finite number"),
+    ("mask.visible", 1.5, "allowed: at least 0, at most 1"),
     ("model.patch", 65, "allowed: at least 1, at most 64"),
     ("model.preset", "tyni", "allowed: none, debug, tiny, small"),
     ("model.shared_layers", -2, "allowed: at least -1"),

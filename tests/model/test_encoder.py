@@ -137,7 +137,8 @@ def test_descriptors_are_of_every_head_or_of_those_asked_for() -> None:
   def described(parameters: Any) -> Any:
     encoder = merge(definition, parameters)
     found = encoder.tokens(VALUES, SEEN, INDICES)
-    return encoder.descriptors(found, INDICES), encoder.descriptors(found, INDICES, ["semantic"])
+    every = encoder.descriptors(VALUES, found, INDICES)
+    return every, encoder.descriptors(VALUES, found, INDICES, ["semantic"])
 
   every, some = jax.eval_shape(described, parameters)
   assert {head: {k: x.shape for k, x in each.items()} for head, each in every.items()} == {

@@ -204,7 +204,7 @@ def test_fill_neither_counts_nor_teaches_and_no_image_of_fill_is_nan() -> None:
   values["radar"][1] = 0
 
   def loss(parameters: Any, values: Any) -> Any:
-    everybody = {key: jnp.ones(BATCH, bool) for key in INPUTS}
+    everybody: Any = {key: np.ones(BATCH, bool) for key in INPUTS}
     made = MODEL.outputs(parameters, AVERAGE, values, SEEN, everybody, PLAN, KEY)
     settings = {"latent": {}, "psa": {}, "vicreg": {}, "tokens": {"term": "vicreg", "on": "tokens"}}
     total, metrics = table.build(settings).loss({}, made, 0, KEY)

@@ -1,4 +1,4 @@
-"""Rows that need no training, fitted on a run's own pairs, and what a network is told of them."""
+"""The rows that need no training, fitted on a run's own pairs, and what a network is told."""
 
 from __future__ import annotations
 
