@@ -142,6 +142,8 @@ def test_the_table_has_every_head_and_baseline_in_both_directions(
     f"X-JEPA, semantic, {other} encoder (not exported)",
     "X-JEPA, layout, predict-then-search",
     "X-JEPA, semantic, predict-then-search",
+    "linear",
+    "gradients",
     "image statistics",
     "mutual information",
     "chance",

@@ -115,7 +115,7 @@ def test_a_value_of_another_type_is_refused_by_its_key() -> None:
     ("mask.scale", (0.1, float("nan")), "allowed: a finite number"),
     ("mask.visible", 1.5, "allowed: at least 0, at most 1"),
     ("model.patch", 65, "allowed: at least 1, at most 64"),
-    ("model.preset", "tyni", "allowed: debug, tiny, small"),
+    ("model.preset", "tyni", "allowed: none, debug, tiny, small"),
     ("model.shared_layers", -2, "allowed: at least -1"),
     ("model", 3, "expected a group of keys"),
     ("heads", 3, "expected a group of keys"),

@@ -26,7 +26,7 @@ OPTICAL = Sensor("optical", tuple(Band(name, 10.0) for name in "abc"), "uint8", 
 RADAR = Sensor("radar", (Band("a", 20.0), Band("b", 20.0)), "float32", "dB")
 SENSORS = {"optical": OPTICAL, "radar": RADAR}
 INPUTS = sensor_inputs(SENSORS, {"optical": (16, 24), "radar": (8, 12)}, 8)
-HEADS = {"layout": HeadConfig("grid", 2, 8), "semantic": HeadConfig("mean", size=6)}
+HEADS = {"layout": HeadConfig("grid", cells=2, size=8), "semantic": HeadConfig("mean", size=6)}
 ROWS, TOKENS, METRES_A_PATCH = 2, 6, 80
 RNG = np.random.default_rng(0)
 VALUES = {
@@ -137,7 +137,8 @@ def test_descriptors_are_of_every_head_or_of_those_asked_for() -> None:
   def described(parameters: Any) -> Any:
     encoder = merge(definition, parameters)
     found = encoder.tokens(VALUES, SEEN, INDICES)
-    return encoder.descriptors(found, INDICES), encoder.descriptors(found, INDICES, ["semantic"])
+    every = encoder.descriptors(VALUES, found, INDICES)
+    return every, encoder.descriptors(VALUES, found, INDICES, ["semantic"])
 
   every, some = jax.eval_shape(described, parameters)
   assert {head: {k: x.shape for k, x in each.items()} for head, each in every.items()} == {

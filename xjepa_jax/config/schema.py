@@ -82,7 +82,8 @@ class ModelConfig:
 
   preset: str = _key(
     "tiny",
-    "width, depth and heads where these are 0; none is no network, for heads that read images",
+    'width, depth and heads where these are 0; "none" is no network: all heads read images, and '
+    "training.steps is 0",
     one_of=("none", "debug", "tiny", "small", "base", "large", "huge", "giant"),
   )
   width: int = _key(0, "of a token; 0 is the preset's", least=0)
@@ -127,17 +128,24 @@ class HeadConfig:
 
   pooling: str = _key(
     "mean",
-    "how tokens become a vector; canonical and gradients describe cells of the image itself",
+    "how tokens become a vector; or of the image itself, gradients: how much gradient each cell "
+    "has in nine directions, or canonical: what sensors share of that, fitted in closed form, and "
+    "what tokens add",
     one_of=("mean", "attention", "grid", "canonical", "gradients"),
   )
-  cells: int = _key(4, "cells along a side, for poolings that keep the layout", least=1)
+  cells: int = _key(4, "cells along a side, for grid, canonical and gradients", least=1)
   numbers: int = _key(
-    4, 'numbers of each cell that sensors share, for the pooling "canonical"', least=1, most=9
+    4, "of each cell that sensors share, for canonical; of nine directions", least=1, most=9
   )
-  size: int = _key(256, "numbers of the descriptor, over all cells", least=1)
+  size: int = _key(
+    256,
+    "numbers of the descriptor, over all cells; canonical keeps so many of cells^2 * numbers, and "
+    "gradients has cells^2 * 9",
+    least=1,
+  )
   fitted: int = _key(
     20_000,
-    "training pairs, at most, that the pooling canonical is fitted on before the first step",
+    "training pairs, at most, that canonical is fitted on before the first step",
     least=1,
   )
   hidden: int = _key(0, "width of a hidden layer before the projection; 0 is none", least=0)
