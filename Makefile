@@ -18,7 +18,9 @@ VENDOR := xjepa_jax/serve/page/vendor
 
 .PHONY: run test check page install install-dev clean
 
+# The linear encoder first: its table is there within a minute, and the main job starts from it.
 run: install
+	$(if $(filter configs/optical_sar.py,$(CONFIG)),$(BIN)/python -m xjepa_jax.main --config=configs/linear.py --workdir=runs/linear)
 	$(BIN)/python -m xjepa_jax.main --config=$(CONFIG) --workdir=$(WORKDIR)
 
 # By files, for what the tests of a file share is made once; and in order, for the long ones are

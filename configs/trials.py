@@ -72,6 +72,7 @@ def get_config(which: str) -> ConfigDict:
       f"{which!r}: expected DATASET,VARIANT with {', '.join(DATASETS)} and {', '.join(VARIANTS)}."
     )
   config = DATASETS[dataset].get_config()
+  config.heads.layout = ConfigDict({"pooling": "grid", "cells": 8, "size": 512})
   config.training.steps = 100
   config.optimizer.warmup = 20
   config.evaluation.every = 50
