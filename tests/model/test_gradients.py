@@ -13,7 +13,7 @@ from scipy import ndimage
 
 from xjepa_jax.model.gradients import DIRECTIONS, oriented_gradients
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
+pytestmark = pytest.mark.usefixtures("compiled", "compiled_quickly")
 measure = jax.jit(oriented_gradients, static_argnums=1)
 
 

@@ -18,7 +18,7 @@ from xjepa_jax.model.gradients import DIRECTIONS, oriented_gradients
 from xjepa_jax.model.layout import CanonicalLayout, GradientLayout
 from xjepa_jax.model.trunk import BlockSpec
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
+pytestmark = pytest.mark.usefixtures("compiled", "compiled_quickly")
 CELLS, NUMBERS, SIZE, WIDTH = 8, 3, 100, 16
 HEAD = HeadConfig(pooling="canonical", cells=CELLS, numbers=NUMBERS, size=SIZE)
 SPEC = BlockSpec(

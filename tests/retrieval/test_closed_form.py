@@ -24,7 +24,7 @@ from xjepa_jax.retrieval.directions import Row
 from xjepa_jax.retrieval.protocols import protocol_of
 from xjepa_jax.training.experiment import Experiment, open_experiment
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
+pytestmark = pytest.mark.usefixtures("compiled", "compiled_quickly")
 PROTOCOL = protocol_of("paired-recall").in_splits({"test": "test"})
 
 

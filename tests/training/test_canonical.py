@@ -29,7 +29,7 @@ from xjepa_jax.training.canonical_correlation import RIDGE, Maps, Moments, solve
 from xjepa_jax.training.experiment import Experiment, open_experiment
 from xjepa_jax.training.target import find_target
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
+pytestmark = pytest.mark.usefixtures("compiled", "compiled_quickly")
 SIDE, NUMBERS = 4, 4
 RINGS = spectrum.rings(SIDE)
 HEAD = HeadConfig(pooling="canonical", cells=4, numbers=3, size=48)
