@@ -86,13 +86,13 @@ class NarrowLayer(nnx.Module):
     self.norm2 = spec.norm(rngs)
     self.mlp = Mlp(spec, rngs)
 
-  def __call__(self, x: Array, blocks: tuple[int, int], shown: Array) -> Array:
+  def __call__(self, x: Array, blocks: tuple[int, int], shown: Array | None = None) -> Array:
     """Maps (..., n + J m, d), the context first, to the same.
 
     Args:
       x: tokens.
       blocks: (J, m), static.
-      shown: (..., n) bool, tokens of the context that are looked at.
+      shown: (..., n) bool, tokens of the context that are looked at; None is all.
     """
     queries, keys, values = self.attention.project(self.norm1(x))
     x = x + self.attention.merge(attend_in_blocks(queries, keys, values, *blocks, shown))
