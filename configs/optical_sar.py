@@ -47,7 +47,7 @@ def _tiny(config: ConfigDict) -> None:
     "match": {"term": "contrastive", "weight": 1.0, "on": "layout", "temperature": 0.1},
     "semantic": {"term": "contrastive", "weight": 0.1, "on": "semantic", "temperature": 0.1},
   }
-  config.training.steps = 150
+  config.training.steps = 100
   config.optimizer.learning_rate = 3e-4
   config.optimizer.warmup = 20
   config.evaluation.every = 50
