@@ -75,9 +75,11 @@ def evaluate_at_end(experiment: Experiment, state: TrainState, chosen: str) -> E
     for name, each in found.items():
       described[name][split] = each
   rows = _rows(config.heads, protocol, described[chosen], centre[chosen])
+  # Before the first step the two are one.
+  others = set(both) - {chosen} if int(state.step) else ()
   beside = {
     f"{head}, {other} encoder (not exported)": found
-    for other in set(both) - {chosen}
+    for other in others
     for head, found in _rows(config.heads, protocol, described[other], centre[other]).items()
   }
   searched = described[chosen][protocol.archive]
