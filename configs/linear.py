@@ -4,10 +4,10 @@ python -m xjepa_jax.main --config=configs/linear.py                 # simulated 
 python -m xjepa_jax.main --config=configs/linear.py \
   --config.data.directories="('data/mine',)" --config.data.simulate=0 --workdir=runs/mine
 
-Two minutes on two cores, of which 45 s simulate the pairs and 24 s fit both layouts to 1,600. Of 200
-unseen simulated pairs it finds R@1 98.5 and 98.0 % (SAR -> optical and optical -> SAR; "coarse" 94.5
-and 93.5, gradients 91.5 and 90.0), of OMBRIA's 140 test pairs 100 and 100 %. Nothing is drawn but the
-order of the pairs, so seeds change nothing as long as all are looked at.
+Two minutes on two cores, of which 45 s simulate the pairs and 24 s fit both layouts to 1,600. Of
+200 unseen simulated pairs it finds R@1 98.5 and 98.0 % (SAR -> optical and optical -> SAR; "coarse"
+94.5 and 93.5, gradients 91.5 and 90.0), of OMBRIA's 140 test pairs 100 and 100 %. Nothing is drawn
+but the order of the pairs, so seeds change nothing as long as all are looked at.
 """
 
 from __future__ import annotations
