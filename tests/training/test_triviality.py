@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from xjepa_jax.model.outputs import Outputs
 from xjepa_jax.objective import table
-from xjepa_jax.training.triviality import probe, second_moments, triviality
+from xjepa_jax.training.probe import probe, second_moments
+from xjepa_jax.training.triviality import triviality
 
 KEY = jax.random.key(0)
 

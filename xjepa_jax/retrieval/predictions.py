@@ -11,10 +11,10 @@ import numpy as np
 from xjepa_jax.model.outputs import Outputs
 from xjepa_jax.training.experiment import Experiment, device_batch
 from xjepa_jax.training.mesh import on_every_device
+from xjepa_jax.training.probe import has_route, probe
 from xjepa_jax.training.state import TrainState
 from xjepa_jax.training.step import SHOWN
 from xjepa_jax.training.target import find_target
-from xjepa_jax.training.triviality import has_route, probe
 
 
 def predicted_outputs(experiment: Experiment, state: TrainState, split: str) -> Outputs:

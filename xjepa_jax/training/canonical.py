@@ -110,7 +110,8 @@ def _means(experiment: Experiment, cells: int, most: int) -> dict[str, np.ndarra
   total: Any = None
   for found, _ in _measured(experiment, sums, most):
     total = found if total is None else jax.tree.map(np.add, total, found)
-  return {key: each / max(float(count), 1.0) for key, (each, count) in total.items()}
+  sums_of = {key: total[key] for key in experiment.inputs}  # batches have sensors in any order
+  return {key: each / max(float(count), 1.0) for key, (each, count) in sums_of.items()}
 
 
 def _moments(
@@ -122,12 +123,12 @@ def _moments(
   def sums(batch: Mapping[str, Any]) -> dict[tuple[str, str], Moments]:
     values, _ = plain_images(experiment.model, batch["values"])
     spectra = {}
-    for key, each in values.items():
-      gradients, seen = oriented_gradients(each, cells)
+    for key in means:
+      gradients, seen = oriented_gradients(values[key], cells)
       centred = gradients - jnp.asarray(means[key], jnp.float32)
       spectra[key] = spectrum.transform(jnp.where(seen[..., None], centred, 0))
     found = {}
-    for a, b in itertools.combinations_with_replacement(values, 2):
+    for a, b in itertools.combinations_with_replacement(means, 2):
       both = (_present(batch, a) & _present(batch, b))[:, None, None]
       one, other = (jnp.where(both, spectra[key], 0) for key in (a, b))
       products = jnp.einsum("bpf,bpg->pfg", one, other, precision="highest")

@@ -142,7 +142,8 @@ def canonical(
     split: into how many parts along a side a token is cut.
   """
   whole, parts = cells**2, tokens * split**2
-  added = linear(tokens, width, split**2 * numbers) + linear(whole, parts, numbers)
+  hidden = 2 * tokens * width  # tokens of fill are told by being null
+  added = linear(tokens, width, split**2 * numbers) + hidden + linear(whole, parts, numbers)
   return linear(whole, directions, numbers) + added + 2 * linear(whole, cells, numbers)
 
 
