@@ -239,6 +239,11 @@ class EvaluationConfig:
     one_of=("paired-recall", "ben14k-f1@5", "csmae-f1@10", "cbrsir-map", "dsrsid-map"),
   )
   mutual_information: int = _key(300, "pairs up to which that baseline is computed", least=0)
+  linear: int = _key(
+    20_000,
+    "training pairs, at most, that the linear row is fitted on; 0 leaves it and gradients out",
+    least=0,
+  )
 
 
 @dataclasses.dataclass(frozen=True)

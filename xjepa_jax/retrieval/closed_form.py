@@ -42,15 +42,17 @@ class ClosedForm:
 
 
 def closed_form(experiment: Experiment, protocol: Protocol) -> ClosedForm:
-  """Fits and ranks both under a protocol; nothing for a run that is itself one of them.
+  """Fits and ranks both under a protocol; nothing for a run that is itself one of
+  them, or whose config leaves them out.
 
   Every process has to call it.
   """
-  if not has_network(experiment.config.model):
+  most_fitted = experiment.config.evaluation.linear
+  if not has_network(experiment.config.model) or not most_fitted:
     return ClosedForm()
   plain = like(experiment, without_network(experiment.config))
   encoder = plain.model.init(jax.random.key(0))["encoder"]
-  fit = canonical.fit(plain, HEADS[LINEAR], HEADS[LINEAR].fitted)
+  fit = canonical.fit(plain, HEADS[LINEAR], most_fitted)
   describe = functools.partial(plain.describe, canonical.with_maps(encoder, LINEAR, fit.maps))
   (centre, _) = centres(plain, {"": describe})[""]
   splits = dict.fromkeys((protocol.archive, protocol.queries))
