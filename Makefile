@@ -18,7 +18,8 @@ VENDOR := xjepa_jax/serve/page/vendor
 
 .PHONY: run test check page install install-dev clean
 
-# The linear encoder first: its table is there within a minute, and the main job starts from it.
+# The linear encoder first: its table is there within two minutes, and the main job's head is fitted
+# in the same way before its first step.
 run: install
 	$(if $(filter configs/optical_sar.py,$(CONFIG)),$(BIN)/python -m xjepa_jax.main --config=configs/linear.py --workdir=runs/linear)
 	$(BIN)/python -m xjepa_jax.main --config=$(CONFIG) --workdir=$(WORKDIR)

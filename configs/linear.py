@@ -29,7 +29,13 @@ def get_config() -> ConfigDict:
   config.model.preset = "none"
   config.training.steps = 0
   config.heads = {
-    "linear": {"pooling": "canonical", "cells": 16, "numbers": 4, "size": 1020},
+    "linear": {
+      "pooling": "canonical",
+      "cells": 16,
+      "numbers": 4,
+      "size": 1020,
+      "prefixes": (60, 252, 508),
+    },
     "coarse": {"pooling": "canonical", "cells": 8, "numbers": 4, "size": 252},
     "gradients": {"pooling": "gradients", "cells": 8, "size": 576},
   }

@@ -1,4 +1,4 @@
-"""What the default was chosen from: terms and heads compared at equal budgets; see docs/trials.md.
+"""Terms and heads compared at equal budgets, on a grid head; see docs/trials.md.
 
 python -m benchmarks.trials                                               # all of them
 python -m xjepa_jax.main --config=configs/trials.py:ombria,bare --workdir=runs/trials/ombria,bare

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from xjepa_jax.config.schema import Config, HeadConfig, TargetConfig
+from xjepa_jax.config.schema import DIRECTIONS, Config, HeadConfig, TargetConfig
 from xjepa_jax.errors import ConfigError
-
-DIRECTIONS = 9  # of `model.gradients`, which this may not import
 
 
 def check_together(config: Config) -> None:

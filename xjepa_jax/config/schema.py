@@ -122,6 +122,9 @@ class PredictorConfig:
   queries: int = _key(16, 'shared learnable queries of the kind "queries"', least=1)
 
 
+DIRECTIONS = 9  # of a cell's gradients, over half a turn: an edge and its mirror are the same
+
+
 @dataclasses.dataclass(frozen=True)
 class HeadConfig:
   """From tokens, or from images, to one descriptor."""
@@ -135,7 +138,10 @@ class HeadConfig:
   )
   cells: int = _key(4, "cells along a side, for grid, canonical and gradients", least=1)
   numbers: int = _key(
-    4, "of each cell that sensors share, for canonical; of nine directions", least=1, most=9
+    4,
+    "of each cell that sensors share, for canonical; of nine directions",
+    least=1,
+    most=DIRECTIONS,
   )
   size: int = _key(
     256,

@@ -18,9 +18,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from xjepa_jax.config.schema import DIRECTIONS
 from xjepa_jax.model.cells import shares
 
-DIRECTIONS = 9  # over half a turn, 20 degrees apart: an edge and its mirror are the same
 # Before differences are taken, in pixels: less leaves speckle in, more takes field boundaries out.
 _BLUR = 1.25
 # Of a cell's side, beyond which its neighbours count less: an edge near a border is in both cells.

@@ -17,11 +17,11 @@ import numpy as np
 from xjepa_jax.config import Config, HeadConfig, ModelConfig
 from xjepa_jax.model.encoder import has_network
 from xjepa_jax.retrieval.describe import centres, describe_by_several
-from xjepa_jax.retrieval.directions import Row, unit_rows
+from xjepa_jax.retrieval.directions import Row
+from xjepa_jax.retrieval.end_evaluation import joined
 from xjepa_jax.retrieval.protocol_rows import scene_rows
 from xjepa_jax.retrieval.protocols import Protocol
 from xjepa_jax.retrieval.relevance import label_sets
-from xjepa_jax.retrieval.scene_vectors import SceneVectors
 from xjepa_jax.training import canonical
 from xjepa_jax.training.experiment import Experiment, like
 
@@ -42,8 +42,9 @@ class ClosedForm:
 
 
 def closed_form(experiment: Experiment, protocol: Protocol) -> ClosedForm:
-  """Fits and ranks both under a protocol; nothing for a run that is itself one of
-  them, or whose config leaves them out.
+  """Fits and ranks both under a protocol.
+
+  Nothing for a run that has no network itself, or whose config leaves them out.
 
   Every process has to call it.
   """
@@ -60,22 +61,7 @@ def closed_form(experiment: Experiment, protocol: Protocol) -> ClosedForm:
   found = {split: describe_by_several(plain, {"": describe}, split, most)[""] for split in splits}
   rows: list[Row] = []
   for head in HEADS:
-    present = {
-      key: np.concatenate([part.present[key] for part in found.values()]) for key in plain.inputs
-    }
-    scenes = SceneVectors(
-      ids=tuple(each for part in found.values() for each in part.pair_ids),
-      splits=np.array([name for name, part in found.items() for _ in part.pair_ids], object),
-      labels=tuple(each for part in found.values() for each in part.labels),
-      present=present,
-      vectors={
-        key: unit_rows(
-          np.concatenate([part.descriptors[head][key] for part in found.values()]) - middle,
-          present[key],
-        )
-        for key, middle in centre[head].items()
-      },
-    )
+    scenes = joined(found, head, centre, {})
     rows += scene_rows(protocol, scenes, label_sets(scenes.labels), (head, head))
   return ClosedForm(
     rows,
