@@ -117,7 +117,9 @@ def test_positions_in_metres_are_those_of_the_patch_on_the_ground() -> None:
 
   def places() -> Any:
     encoder = Encoder(config, {}, inputs, jnp.float32, nnx.Rngs(0))
-    return encoder._enter("coarse", jnp.zeros((1, 16, 16, 1)), jnp.ones((1, 1), bool), None)[1]
+    return encoder._enter("coarse", jnp.zeros((1, 16, 16, 1)), jnp.ones((1, 1), bool), None, None)[
+      1
+    ]
 
   found = compiled(places)
   np.testing.assert_array_equal(found[0], [[0, 0], [0, 2], [2, 0], [2, 2]])

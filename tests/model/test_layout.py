@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -15,22 +16,11 @@ from scipy import fft
 from xjepa_jax.config import HeadConfig
 from xjepa_jax.model import spectrum
 from xjepa_jax.model.gradients import DIRECTIONS, oriented_gradients
-from xjepa_jax.model.layout import CanonicalLayout, GradientLayout
-from xjepa_jax.model.trunk import BlockSpec
+from xjepa_jax.model.layout import CanonicalLayout, GradientLayout, Source
 
 pytestmark = pytest.mark.usefixtures("compiled", "compiled_quickly")
 CELLS, NUMBERS, SIZE, WIDTH = 8, 3, 100, 16
 HEAD = HeadConfig(pooling="canonical", cells=CELLS, numbers=NUMBERS, size=SIZE)
-SPEC = BlockSpec(
-  width=WIDTH,
-  heads=2,
-  mlp_ratio=2,
-  activation="gelu",
-  attention="xla",
-  remat="none",
-  unroll=1,
-  dtype=np.float32,
-)
 chance = np.random.default_rng(0)
 IMAGES = chance.normal(size=(2, 32, 32, 2)).astype(np.float32)
 measure = jax.jit(oriented_gradients, static_argnums=1)
@@ -40,13 +30,13 @@ TOKENS = chance.normal(size=(2, 16, WIDTH)).astype(np.float32)
 
 def descriptors(layout: CanonicalLayout, sensor: str = "a", *given: Any) -> np.ndarray:
   """(B, K) of the images, by a compiled program."""
-  tokens, indices = (*given, None, None)[:2]
-  return np.asarray(jax.jit(functools.partial(layout, sensor))(IMAGES, tokens, indices))
+  tokens, indices, parts = (*given, None, None, None)[:3]
+  return np.asarray(jax.jit(functools.partial(layout, sensor))(IMAGES, tokens, indices, parts))
 
 
-def drawn(spec: BlockSpec | None, grid: tuple[int, int] = (4, 4)) -> CanonicalLayout:
+def drawn(sources: Mapping[str, Source]) -> CanonicalLayout:
   """A layout with maps that are not those drawn."""
-  layout = CanonicalLayout(HEAD, ("a", "b"), spec, grid, nnx.Rngs(0))
+  layout = CanonicalLayout(HEAD, ("a", "b"), sources, nnx.Rngs(0))
   own = layout.maps["a"]
   own.kernel[...] = chance.normal(size=(DIRECTIONS, NUMBERS)).astype(np.float32)
   own.bias[...] = chance.normal(size=NUMBERS).astype(np.float32)
@@ -71,24 +61,25 @@ def described(layout: CanonicalLayout, numbers: np.ndarray) -> np.ndarray:
 
 
 def test_without_tokens_it_is_the_closed_form() -> None:
-  layout = drawn(None)
+  layout = drawn({})
   found = descriptors(layout)
   assert found.shape == (2, SIZE) and found.dtype == np.float32
   np.testing.assert_allclose(found, described(layout, of_images(layout)), atol=1e-4)
   assert not np.allclose(found, descriptors(layout, "b"), atol=0.1)
 
 
-def test_tokens_add_nothing_before_training() -> None:
-  layout = drawn(SPEC)
-  np.testing.assert_array_equal(np.asarray(layout.project.kernel[...]), 0)
-  found = descriptors(layout, "a", TOKENS)
+def test_a_network_adds_nothing_before_training() -> None:
+  layout = drawn({"tokens": Source(WIDTH, (4, 4)), "parts": Source(6, (8, 8))})
+  parts = chance.normal(size=(2, 64, 6)).astype(np.float32)
+  found = descriptors(layout, "a", TOKENS, None, parts)
   np.testing.assert_allclose(found, described(layout, of_images(layout)), atol=1e-4)
 
 
 def trained(grid: tuple[int, int]) -> tuple[CanonicalLayout, np.ndarray, np.ndarray]:
   """A layout whose tokens say something, with the kernel and the bias of what they say."""
-  layout = drawn(SPEC, grid)
-  kernel, bias = layout.project.kernel, layout.project.bias
+  layout = drawn({"tokens": Source(WIDTH, grid)})
+  addition = layout.additions["tokens"]
+  kernel, bias = addition.project.kernel, addition.project.bias
   assert bias is not None
   kernel[...] = chance.normal(size=kernel.shape).astype(np.float32)
   bias[...] = chance.normal(size=bias.shape).astype(np.float32)
@@ -127,11 +118,24 @@ def test_several_tokens_of_a_cell_add_their_mean() -> None:
   np.testing.assert_allclose(found, described(layout, of_images(layout) + added), atol=1e-3)
 
 
+def test_parts_add_to_their_cells_what_tokens_do_and_null_parts_nothing() -> None:
+  layout = drawn({"tokens": Source(WIDTH, (4, 4)), "parts": Source(6, (8, 8))})
+  kernel = layout.additions["parts"].project.kernel
+  kernel[...] = chance.normal(size=kernel.shape).astype(np.float32)
+  parts = chance.normal(size=(2, 64, 6)).astype(np.float32)
+  parts[:, 10:20] = 0
+  numbers = of_images(layout) + (parts @ np.asarray(kernel[...])).reshape(2, 8, 8, NUMBERS)
+  found = descriptors(layout, "a", TOKENS, None, parts)
+  np.testing.assert_allclose(found, described(layout, numbers), atol=1e-3)
+
+
 def test_patches_are_cells_whose_scalar_products_add_up_to_those_of_centred_descriptors() -> None:
   layout, _, _ = trained((4, 4))
   found = descriptors(layout, "a", TOKENS)
   centre = chance.normal(size=SIZE).astype(np.float32)
-  patches = np.asarray(jax.jit(functools.partial(layout.patches, "a"))(IMAGES, TOKENS, centre))
+  patches = np.asarray(
+    jax.jit(functools.partial(layout.patches, "a"))(IMAGES, TOKENS, None, centre)
+  )
   assert patches.shape == (2, CELLS**2, NUMBERS)
   spectra = fft.dctn(patches.reshape(2, CELLS, CELLS, NUMBERS), norm="ortho", axes=(1, 2))
   kept = spectra.reshape(2, -1)[:, spectrum.order(CELLS, NUMBERS)[:SIZE]]
@@ -144,5 +148,5 @@ def test_gradients_are_a_cell_after_the_other_and_their_patches_centred() -> Non
   expected = np.asarray(measure(IMAGES, 4)[0])
   np.testing.assert_allclose(found, expected.reshape(2, 144), atol=1e-6)
   centre = chance.normal(size=144).astype(np.float32)
-  patches = layout.patches("a", jnp.asarray(IMAGES), None, jnp.asarray(centre))
+  patches = layout.patches("a", jnp.asarray(IMAGES), None, None, jnp.asarray(centre))
   np.testing.assert_allclose(patches, expected - centre.reshape(16, 9), atol=1e-6)

@@ -13,8 +13,11 @@ from jax import Array
 
 from xjepa_jax.config import HeadConfig
 from xjepa_jax.model.gradients import DIRECTIONS, oriented_gradients
-from xjepa_jax.model.layout import CanonicalLayout, token_parts
+from xjepa_jax.model.inputs import SensorInput
+from xjepa_jax.model.layout import CanonicalLayout, Source, token_parts
+from xjepa_jax.model.local import LOCAL_MLP_RATIO, PARTS, PIECES, LocalNetwork, features, structure
 from xjepa_jax.model.trunk import BlockSpec
+from xjepa_jax.sensors import Band, Sensor
 from xjepa_jax.training import flops
 from xjepa_jax.training.device_peaks import peak_flops
 
@@ -102,15 +105,29 @@ def test_gradients_of_an_image_are_what_xla_counts() -> None:
 @pytest.mark.parametrize("grid", [(8, 8), (32, 32)])
 def test_a_canonical_layout_is_what_xla_counts(grid: tuple[int, int]) -> None:
   head, tokens = HeadConfig(pooling="canonical", cells=16, numbers=4, size=512), grid[0] * grid[1]
-  layout = CanonicalLayout(head, ("a",), BlockSpec(WIDTH, HEADS), grid, nnx.Rngs(0))
+  layout = CanonicalLayout(head, ("a",), {"tokens": Source(WIDTH, grid)}, nnx.Rngs(0))
   images = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
   seen = jax.ShapeDtypeStruct((1, tokens, WIDTH), jnp.float32)
   whole = counted(lambda x, y: layout("a", x, y, None), images, seen)
   gradients = counted(lambda x: oriented_gradients(x, 16), images)
   split = token_parts(16, grid)
   assert split == max(16 // grid[0], 1)
-  ours = flops.canonical(WIDTH, tokens, 16, 4, DIRECTIONS, split)
+  ours = flops.canonical(16, 4, DIRECTIONS) + flops.addition(WIDTH, tokens, 16, 4, split)
   assert whole - gradients == pytest.approx(ours, rel=0.05)
+
+
+def test_the_local_network_of_an_image_is_what_xla_counts() -> None:
+  given = SensorInput(Sensor("s", (Band("a", 10), Band("b", 10)), "float32", "dB"), 64, 96, 8)
+  spec = BlockSpec(16, 1, LOCAL_MLP_RATIO)
+  network = LocalNetwork({"s": given}, spec, 1, WIDTH, nnx.Rngs(0))
+  images = jax.ShapeDtypeStruct((1, 64, 96, 2), jnp.float32)
+  whole = counted(lambda x: network.tokens(network({"s": x})["s"], None), images)
+  described = counted(lambda x: structure(x, (32, 48)), images)
+  ours = flops.structure(64, 96, 2, 32, 48, DIRECTIONS)
+  assert ours < described < 1.2 * ours
+  patches = 8 * 12
+  ours = flops.local(PIECES**2 * features(2), 16, 16, 1, PARTS**2 * patches, patches, WIDTH)
+  assert whole - described == pytest.approx(ours, rel=0.1)
 
 
 def test_a_step_is_the_sum_of_its_parts_and_grows_with_the_batch() -> None:
@@ -140,6 +157,8 @@ def test_a_step_is_the_sum_of_its_parts_and_grows_with_the_batch() -> None:
   assert flops.step(pairs=64, **sizes) == pytest.approx(64 * one)  # type: ignore[arg-type]
   more = flops.step(pairs=1, **sizes, images=[1e6, 2e6])  # type: ignore[arg-type]
   assert more == pytest.approx(one + 3e6)  # forward only
+  more = flops.step(pairs=1, **sizes, parts=1e6)  # type: ignore[arg-type]
+  assert more == pytest.approx(one + 2 * (3 + 1) * 1e6)  # both contexts, and both targets
 
 
 @pytest.mark.parametrize(

@@ -157,8 +157,9 @@ def test_heads_that_read_images_are_counted_with_their_gradients(small: Small) -
   for bands in (2, 12):  # 16 x 16 pixels: blurs, and means of 8 x 8 and of 4 x 4 cells
     total += 2 * (bands + 2) * 2 * 16**3
     total += 10 * (16 * 16 * 8 + 8 * 16 * 8 + 16 * 16 * 4 + 4 * 16 * 4)
-    # Maps of 64 cells, 16 tokens of 2 x 2 parts, which go to cells, and the transform.
-    total += 3 * (64 * 9 * 3 + 16 * 32 * 12 + 64 * 64 * 3 + 2 * 64 * 8 * 3)
+    # Maps of 64 cells, 16 tokens of 2 x 2 parts, which go to cells where they are not of fill, and
+    # the transform.
+    total += 3 * (64 * 9 * 3 + 16 * 32 * 12 + 16 * 32 + 64 * 64 * 3 + 2 * 64 * 8 * 3)
   found = step_flops(experiment) - step_flops(small.experiment)
   assert found == pytest.approx(8 * 2 * total, rel=1e-12)
 

@@ -92,6 +92,13 @@ class ModelConfig:
   mlp_ratio: float = _key(4.0, "hidden width of an MLP over the width", least=0.5, most=16)
   patch: int = _key(8, "pixels along a side", least=1, most=64)
   stem: str = _key("joint", "one projection of all bands, or one a band", one_of=("joint", "bands"))
+  local: int = _key(
+    0,
+    "width of a small convolutional network over quarters of a patch, which enters the tokens and "
+    "is read by canonical heads; 0 is none",
+    least=0,
+  )
+  local_depth: int = _key(2, "its layers", least=1)
   positions: str = _key("sincos", "how a token knows its place", one_of=("sincos", "rotary"))
   position_unit: str = _key("patches", "unit of a token's place", one_of=("patches", "metres"))
   shared_layers: int = _key(-1, "last layers that all sensors share; -1 is all", least=-1)

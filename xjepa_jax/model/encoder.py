@@ -7,6 +7,7 @@ of the preset "none" has no network: its heads read images alone.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 
 import jax.numpy as jnp
@@ -18,7 +19,8 @@ from xjepa_jax.errors import ConfigError
 from xjepa_jax.model.fill import seen_share
 from xjepa_jax.model.heads import Head
 from xjepa_jax.model.inputs import SensorInput
-from xjepa_jax.model.layout import layouts
+from xjepa_jax.model.layout import Layout, Source, layouts
+from xjepa_jax.model.local import LOCAL_MLP_RATIO, LocalNetwork
 from xjepa_jax.model.positions import coordinates, sincos, spacing
 from xjepa_jax.model.presets import size_of
 from xjepa_jax.model.stem import STEMS
@@ -52,7 +54,13 @@ class Encoder(nnx.Module):
     spec = layer_spec(config, dtype)[0] if self.has_network else None
     if spec is not None:
       self._build_network(config, inputs, spec, rngs)
-    self.layouts = nnx.Dict(layouts(heads, tuple(inputs), spec, self.grid, rngs))
+    self.has_local = self.has_network and config.local > 0
+    sources = {}
+    if spec is not None:
+      sources["tokens"] = Source(spec.width, self.grid)
+    if self.has_local:
+      sources["parts"] = Source(config.local, self.local.grid)
+    self.layouts = nnx.Dict(layouts(heads, tuple(inputs), sources, rngs))
     pooled = {name: head for name, head in heads.items() if name not in self.layouts}
     self.heads: nnx.Dict = nnx.Dict()
     if spec is None:
@@ -74,6 +82,9 @@ class Encoder(nnx.Module):
     self.stems = nnx.Dict(
       {key: STEMS[config.stem](given, spec, rngs) for key, given in inputs.items()}
     )
+    if config.local:
+      narrow = dataclasses.replace(spec, width=config.local, mlp_ratio=LOCAL_MLP_RATIO)
+      self.local = LocalNetwork(inputs, narrow, config.local_depth, spec.width, rngs)
     self.registers = config.registers
     if config.registers:
       shape = (config.registers, spec.width)
@@ -86,11 +97,18 @@ class Encoder(nnx.Module):
     self.trunk = Trunk(shared, spec, rngs)
     self.norm = spec.norm(rngs)
 
+  def parts(
+    self, values: Mapping[str, Array], indices: Mapping[str, Array] | None = None
+  ) -> dict[str, Array]:
+    """What the local network makes of images, see `local`; empty without one."""
+    return self.local(values, indices) if self.has_local else {}
+
   def tokens(
     self,
     values: Mapping[str, Array],
     seen: Mapping[str, Array],
     indices: Mapping[str, Array] | None = None,
+    parts: Mapping[str, Array] | None = None,
   ) -> dict[str, Array]:
     """Tokens of images, all sensors in one pass through the shared layers.
 
@@ -98,6 +116,7 @@ class Encoder(nnx.Module):
       values: sensor -> (B, H, W, C) scaled images.
       seen: sensor -> (B, C) bool, the bands that an image has.
       indices: sensor -> (B, n) places of the tokens wanted, n alike for all; None is all.
+      parts: `self.parts` of the same, where they are at hand.
 
     Returns:
       sensor -> (B, n, D), normalised by the encoder's last layer norm; null where nothing was seen,
@@ -105,8 +124,11 @@ class Encoder(nnx.Module):
     """
     if not self.has_network:
       return {}
+    parts = self.parts(values, indices) if parts is None else parts
     entered = [
-      self._enter(key, values[key], seen[key], None if indices is None else indices[key])
+      self._enter(
+        key, values[key], seen[key], parts.get(key), None if indices is None else indices[key]
+      )
       for key in values
     ]
     x, places, shown = (jnp.stack(each) for each in zip(*entered, strict=True))
@@ -120,6 +142,7 @@ class Encoder(nnx.Module):
     tokens: Mapping[str, Array],
     indices: Mapping[str, Array] | None = None,
     heads: Sequence[str] | None = None,
+    parts: Mapping[str, Array] | None = None,
   ) -> dict[str, dict[str, Array]]:
     """Descriptors, not normalised.
 
@@ -128,17 +151,22 @@ class Encoder(nnx.Module):
       tokens: sensor -> (B, n, D) of these images.
       indices: sensor -> (B, n) places of the tokens; None is all.
       heads: by name; None is all.
+      parts: `self.parts` of the same, where they are at hand.
 
     Returns:
       head -> sensor -> (B, K).
     """
     places = indices or {}
     found = self.pooled(tokens, indices, heads)
-    for name, layout in self.layouts.items():
-      if heads is None or name in heads:
-        found[name] = {
-          key: layout(key, each, tokens.get(key), places.get(key)) for key, each in values.items()
-        }
+    asked = [name for name in self.layouts if heads is None or name in heads]
+    if parts is None:
+      parts = self.parts(values, indices) if asked else {}
+    for name in asked:
+      layout: Layout = self.layouts[name]
+      found[name] = {
+        key: layout(key, each, tokens.get(key), places.get(key), parts.get(key))
+        for key, each in values.items()
+      }
     return found
 
   def pooled(
@@ -160,7 +188,8 @@ class Encoder(nnx.Module):
   ) -> Array:
     """What each patch of images says for itself: (B, N, d), see `Head.patches`, `layout`."""
     if head in self.layouts:
-      found: Array = self.layouts[head].patches(sensor, values, tokens, centre)
+      parts = self.parts({sensor: values}).get(sensor)
+      found: Array = self.layouts[head].patches(sensor, values, tokens, parts, centre)
       return found
     return self.heads[head].patches(tokens, centre)
 
@@ -175,11 +204,18 @@ class Encoder(nnx.Module):
     }
 
   def _enter(
-    self, key: str, values: Array, seen: Array, indices: Array | None
+    self,
+    key: str,
+    values: Array,
+    seen: Array,
+    parts: Array | None,
+    indices: Array | None,
   ) -> tuple[Array, Array, Array]:
     """Before the shared layers, registers first: tokens, their places, whether each is shown."""
     places = coordinates(self.grid, spacing(self.unit, self.metres[key]))
     x = self.stems[key](values, seen, indices)
+    if parts is not None:
+      x = x + self.local.tokens(parts, indices)
     chosen = jnp.asarray(places)[None] if indices is None else jnp.asarray(places)[indices]
     if not self.rotary:
       table = jnp.asarray(sincos(places, self.width), self.dtype)

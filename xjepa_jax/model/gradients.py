@@ -31,15 +31,15 @@ _FLOOR = 1e-3
 _LEAST_SEEN = 0.25
 
 
-def oriented_gradients(values: Array, cells: int) -> tuple[Array, Array]:
+def oriented_gradients(values: Array, cells: int | tuple[int, int]) -> tuple[Array, Array]:
   """How much gradient each cell of an image has in each direction.
 
   Args:
     values: (B, H, W, C) scaled images; a pixel that is 0 in every band was not seen.
-    cells: along a side; they need not divide H or W.
+    cells: along a side, or down and across; they need not divide H or W.
 
   Returns:
-    (B, P, DIRECTIONS) float32 of length 1 a cell, P = cells * cells in row-major order, direction
+    (B, P, DIRECTIONS) float32 of length 1 a cell, P cells in row-major order, direction
     k being that of a gradient at k * 180 / DIRECTIONS degrees from the x axis to the y axis; and
     (B, P) bool, whether enough of the cell was seen: what is not is 0. A cell without contrast
     has all directions alike.
@@ -47,20 +47,19 @@ def oriented_gradients(values: Array, cells: int) -> tuple[Array, Array]:
   images = jnp.moveaxis(values.astype(jnp.float32), -1, 1)  # bands first: products of matrices
   seen = (images != 0).any(axis=1, keepdims=True).astype(jnp.float32)
   height, width = images.shape[2:]
-  known = _both(_blur(height, _BLUR), seen, _blur(width, _BLUR))
-  smooth = _both(_blur(height, _BLUR), images, _blur(width, _BLUR)) / jnp.maximum(known, 1e-3)
+  down, across = (cells, cells) if isinstance(cells, int) else cells
+  known = along_both(_blur(height, _BLUR), seen, _blur(width, _BLUR))
+  smooth = along_both(_blur(height, _BLUR), images, _blur(width, _BLUR)) / jnp.maximum(known, 1e-3)
   # A difference across the edge of fill is the filler's, and so is one of a pixel beside it.
-  whole = (_both(_blur(height, 1.0), seen, _blur(width, 1.0)) > 0.99).astype(jnp.float32)
-  across, along = _differences(smooth)
-  tensor = [
-    (one * other).sum(axis=1) for one, other in ((across, across), (across, along), (along, along))
-  ]
+  whole = (along_both(_blur(height, 1.0), seen, _blur(width, 1.0)) > 0.99).astype(jnp.float32)
+  by_x, by_y = _differences(smooth)
+  tensor = [(one * other).sum(axis=1) for one, other in ((by_x, by_x), (by_x, by_y), (by_y, by_y))]
   sizes = [
     _along(angle, tensor) * whole[:, 0] for angle in np.arange(DIRECTIONS) * np.pi / DIRECTIONS
   ]
-  rows, columns = _cell_means(height, cells), _cell_means(width, cells)
-  pooled = jnp.moveaxis(_both(rows, jnp.stack(sizes, axis=1), columns), 1, -1)
-  there = _both(_areas(height, cells), whole, _areas(width, cells))[:, 0] >= _LEAST_SEEN
+  rows, columns = _cell_means(height, down), _cell_means(width, across)
+  pooled = jnp.moveaxis(along_both(rows, jnp.stack(sizes, axis=1), columns), 1, -1)
+  there = along_both(areas(height, down), whole, areas(width, across))[:, 0] >= _LEAST_SEEN
   # A direction and its two neighbours: nine are narrower than how surely a direction is known.
   pooled = pooled / 2 + (jnp.roll(pooled, 1, axis=-1) + jnp.roll(pooled, -1, axis=-1)) / 4
   found = jnp.sqrt(jnp.maximum(pooled, 1e-12))
@@ -76,7 +75,7 @@ def _along(angle: float, tensor: Sequence[Array]) -> Array:
   return jnp.sqrt(jnp.maximum(square, 0) + _FLOOR**2)
 
 
-def _both(rows: np.ndarray, x: Array, columns: np.ndarray) -> Array:
+def along_both(rows: np.ndarray, x: Array, columns: np.ndarray) -> Array:
   """(B, C, R, S): rows (R, H) from the left and columns (S, W) from the right of (B, C, H, W)."""
   x = jnp.matmul(x, columns.T, precision="highest").swapaxes(-1, -2)
   return jnp.matmul(x, rows.T, precision="highest").swapaxes(-1, -2)
@@ -105,10 +104,10 @@ def _blur(length: int, sigma: float) -> np.ndarray:
 @functools.lru_cache(maxsize=64)
 def _cell_means(length: int, cells: int) -> np.ndarray:
   """(cells, length) float32: the mean of each cell of a line after it has been blurred."""
-  return (_areas(length, cells) @ _blur(length, _REACH * length / cells)).astype(np.float32)
+  return (areas(length, cells) @ _blur(length, _REACH * length / cells)).astype(np.float32)
 
 
 @functools.lru_cache(maxsize=64)
-def _areas(length: int, cells: int) -> np.ndarray:
+def areas(length: int, cells: int) -> np.ndarray:
   """(cells, length) float32: the mean of each cell of a line."""
   return (shares(length, cells).T * (cells / length)).astype(np.float32)

@@ -3,8 +3,8 @@
 A scene is cut into cells; oriented gradients describe each. `GradientLayout` is these as they are.
 `CanonicalLayout` keeps, of each cell, the few numbers that sensors have in common, as a spectrum in
 which every frequency weighs what sensors share of it. Its map is fitted in closed form
-(`training.canonical`), so that it finds scenes before any training; a network's tokens add to a
-cell's numbers, from nothing at first.
+(`training.canonical`), so that it finds scenes before any training; what a network knows of a place
+adds to its cells' numbers, from nothing at first.
 """
 
 from __future__ import annotations
@@ -22,8 +22,7 @@ from xjepa_jax.model import spectrum
 from xjepa_jax.model.cells import cell_weights
 from xjepa_jax.model.fill import shown
 from xjepa_jax.model.gradients import DIRECTIONS, oriented_gradients
-from xjepa_jax.model.layers import exact
-from xjepa_jax.model.trunk import BlockSpec
+from xjepa_jax.model.layers import Linear, exact
 
 
 class GradientLayout(nnx.Module):
@@ -33,15 +32,27 @@ class GradientLayout(nnx.Module):
     self.cells = settings.cells
 
   def __call__(
-    self, sensor: str, values: Array, tokens: Array | None, indices: Array | None
+    self,
+    sensor: str,
+    values: Array,
+    tokens: Array | None,
+    indices: Array | None,
+    parts: Array | None = None,
   ) -> Array:
     """Descriptors (B, K), not normalised; see `CanonicalLayout`."""
-    del sensor, tokens, indices
+    del sensor, tokens, indices, parts
     return oriented_gradients(values, self.cells)[0].reshape(len(values), -1)
 
-  def patches(self, sensor: str, values: Array, tokens: Array | None, centre: Array) -> Array:
+  def patches(
+    self,
+    sensor: str,
+    values: Array,
+    tokens: Array | None,
+    parts: Array | None,
+    centre: Array,
+  ) -> Array:
     """(B, P, DIRECTIONS) what each cell says for itself, centred."""
-    del sensor, tokens
+    del sensor, tokens, parts
     return oriented_gradients(values, self.cells)[0] - centre.reshape(self.cells**2, -1)
 
 
@@ -70,83 +81,35 @@ class SensorMap(nnx.Module):
     return jnp.where(seen[..., None], numbers, 0.0)
 
 
-class CanonicalLayout(nnx.Module):
-  """A few numbers a cell that sensors share, as the slow part of a spectrum; float32.
+@dataclasses.dataclass(frozen=True)
+class Source:
+  """What a network says of places: vectors of `width` numbers on a grid of (rows, columns)."""
+
+  width: int
+  grid: tuple[int, int]
+
+
+class Addition(nnx.Module):
+  """What a network adds to the numbers of cells: nothing before training.
 
   Args:
-    settings: cells along a side, numbers a cell, and how many numbers of the spectrum are kept.
-    sensors: that are described.
-    spec: of the encoder's layers; None for an encoder that has none.
-    grid: rows and columns of the encoder's tokens.
+    source: of the vectors.
+    cells: along a side.
+    numbers: of a cell.
     rngs: what the weights are drawn from.
   """
 
-  def __init__(
-    self,
-    settings: HeadConfig,
-    sensors: tuple[str, ...],
-    spec: BlockSpec | None,
-    grid: tuple[int, int],
-    rngs: nnx.Rngs,
-  ):
-    self.cells, self.numbers, self.size = settings.cells, settings.numbers, settings.size
-    self.maps = nnx.Dict({key: SensorMap(self.cells, self.numbers, rngs) for key in sensors})
-    self.grid = grid
-    self.split = token_parts(self.cells, grid)
-    self.has_tokens = spec is not None
-    if spec is not None:
-      self.project = dataclasses.replace(spec, dtype=jnp.float32).linear(
-        spec.width, self.split**2 * self.numbers, rngs
-      )
-      self.project.kernel[...] = jnp.zeros_like(self.project.kernel[...])
+  def __init__(self, source: Source, cells: int, numbers: int, rngs: nnx.Rngs):
+    self.grid, self.cells, self.numbers = source.grid, cells, numbers
+    self.split = token_parts(cells, source.grid)
+    outputs = self.split**2 * numbers
+    self.project = Linear(
+      source.width, outputs, kernel_init=nnx.initializers.zeros, dtype=jnp.float32, rngs=rngs
+    )
 
-  def __call__(
-    self, sensor: str, values: Array, tokens: Array | None, indices: Array | None
-  ) -> Array:
-    """Descriptors, not normalised.
-
-    Args:
-      sensor: whose images these are.
-      values: (B, H, W, C) scaled images, whole.
-      tokens: (B, n, D) of the encoder; None for one that has none.
-      indices: (B, n) their places in the grid, row-major; None is all in order.
-
-    Returns:
-      (B, K) float32.
-    """
-    weighted = self._spectrum(sensor, values, tokens, indices)
-    kept = spectrum.order(self.cells, self.numbers)[: self.size]
-    return weighted.reshape(len(values), -1)[:, kept]
-
-  def patches(self, sensor: str, values: Array, tokens: Array | None, centre: Array) -> Array:
-    """What each cell says for itself, less what it says of any scene.
-
-    Args:
-      sensor, values, tokens: as in a call.
-      centre: (K,) taken from descriptors.
-
-    Returns:
-      (B, P, d) float32, P cells in row-major order.
-    """
-    kept = spectrum.order(self.cells, self.numbers)[: self.size]
-    whole = jnp.zeros(self.cells**2 * self.numbers, centre.dtype).at[kept].set(centre)
-    weighted = self._spectrum(sensor, values, tokens, None)
-    return spectrum.inverse(weighted - whole.reshape(1, self.cells**2, self.numbers))
-
-  def _spectrum(
-    self, sensor: str, values: Array, tokens: Array | None, indices: Array | None
-  ) -> Array:
-    """(B, P, d) of all frequencies, weighted."""
-    own: SensorMap = self.maps[sensor]
-    numbers = own(*oriented_gradients(values, self.cells))
-    if self.has_tokens and tokens is not None:
-      numbers = numbers + self._of_tokens(tokens, indices)
-    scale = jax.lax.stop_gradient(own.scale[...])
-    return spectrum.transform(numbers) * scale[spectrum.rings(self.cells)]
-
-  def _of_tokens(self, tokens: Array, indices: Array | None) -> Array:
-    """(B, P, d) what tokens add to their cells; nothing where there is no token."""
-    found = jnp.where(shown(tokens)[..., None], self.project(tokens.astype(jnp.float32)), 0.0)
+  def __call__(self, vectors: Array, indices: Array | None) -> Array:
+    """(B, P, d) of vectors (B, n, D), null where hidden, at (B, n) places, of None all."""
+    found = jnp.where(shown(vectors)[..., None], self.project(vectors.astype(jnp.float32)), 0.0)
     rows, columns = self.grid
     if indices is not None:
       empty = jnp.zeros((rows * columns, found.shape[-1]), found.dtype)
@@ -157,6 +120,94 @@ class CanonicalLayout(nnx.Module):
     weights = cell_weights((rows * part, columns * part), self.cells)
     weights = weights / weights.sum(axis=0)
     return jnp.einsum("np,bnd->bpd", weights, found, precision=exact(found))
+
+
+class CanonicalLayout(nnx.Module):
+  """A few numbers a cell that sensors share, as the slow part of a spectrum; float32.
+
+  Args:
+    settings: cells along a side, numbers a cell, and how many numbers of the spectrum are kept.
+    sensors: that are described.
+    sources: "tokens" and "parts", what a network says of places; {} without one.
+    rngs: what the weights are drawn from.
+  """
+
+  def __init__(
+    self,
+    settings: HeadConfig,
+    sensors: tuple[str, ...],
+    sources: Mapping[str, Source],
+    rngs: nnx.Rngs,
+  ):
+    self.cells, self.numbers, self.size = settings.cells, settings.numbers, settings.size
+    self.maps = nnx.Dict({key: SensorMap(self.cells, self.numbers, rngs) for key in sensors})
+    self.additions = nnx.Dict(
+      {key: Addition(each, self.cells, self.numbers, rngs) for key, each in sources.items()}
+    )
+
+  def __call__(
+    self,
+    sensor: str,
+    values: Array,
+    tokens: Array | None,
+    indices: Array | None,
+    parts: Array | None = None,
+  ) -> Array:
+    """Descriptors, not normalised.
+
+    Args:
+      sensor: whose images these are.
+      values: (B, H, W, C) scaled images, whole.
+      tokens: (B, n, D) of the encoder; None for one that has none.
+      indices: (B, n) their places in the grid, row-major; None is all in order.
+      parts: (B, Q, E) of these places, see `local`; None for an encoder that has none.
+
+    Returns:
+      (B, K) float32.
+    """
+    weighted = self._spectrum(sensor, values, tokens, indices, parts)
+    kept = spectrum.order(self.cells, self.numbers)[: self.size]
+    return weighted.reshape(len(values), -1)[:, kept]
+
+  def patches(
+    self,
+    sensor: str,
+    values: Array,
+    tokens: Array | None,
+    parts: Array | None,
+    centre: Array,
+  ) -> Array:
+    """What each cell says for itself, less what it says of any scene.
+
+    Args:
+      sensor, values, tokens, parts: as in a call.
+      centre: (K,) taken from descriptors.
+
+    Returns:
+      (B, P, d) float32, P cells in row-major order.
+    """
+    kept = spectrum.order(self.cells, self.numbers)[: self.size]
+    whole = jnp.zeros(self.cells**2 * self.numbers, centre.dtype).at[kept].set(centre)
+    weighted = self._spectrum(sensor, values, tokens, None, parts)
+    return spectrum.inverse(weighted - whole.reshape(1, self.cells**2, self.numbers))
+
+  def _spectrum(
+    self,
+    sensor: str,
+    values: Array,
+    tokens: Array | None,
+    indices: Array | None,
+    parts: Array | None,
+  ) -> Array:
+    """(B, P, d) of all frequencies, weighted."""
+    own: SensorMap = self.maps[sensor]
+    numbers = own(*oriented_gradients(values, self.cells))
+    if tokens is not None and "tokens" in self.additions:
+      numbers = numbers + self.additions["tokens"](tokens, indices)
+    if parts is not None and "parts" in self.additions:
+      numbers = numbers + self.additions["parts"](parts, None)
+    scale = jax.lax.stop_gradient(own.scale[...])
+    return spectrum.transform(numbers) * scale[spectrum.rings(self.cells)]
 
 
 Layout = GradientLayout | CanonicalLayout
@@ -175,15 +226,14 @@ def reads_images(head: HeadConfig) -> bool:
 def layouts(
   heads: Mapping[str, HeadConfig],
   sensors: tuple[str, ...],
-  spec: BlockSpec | None,
-  grid: tuple[int, int],
+  sources: Mapping[str, Source],
   rngs: nnx.Rngs,
 ) -> dict[str, Layout]:
-  """The heads that read images, by name."""
+  """The heads that read images, by name; arguments as of `CanonicalLayout`."""
   found: dict[str, Layout] = {}
   for name, head in heads.items():
     if head.pooling == "gradients":
       found[name] = GradientLayout(head)
     elif head.pooling == "canonical":
-      found[name] = CanonicalLayout(head, sensors, spec, grid, rngs)
+      found[name] = CanonicalLayout(head, sensors, sources, rngs)
   return found

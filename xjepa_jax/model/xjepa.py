@@ -100,17 +100,15 @@ class XJepa:
     masks = jax.tree.map(lambda x: jnp.broadcast_to(x, (batch, *x.shape[1:])), masks)
     context = masks.context
     encoder = merge(self.encoder, parameters["encoder"])
-    tokens = encoder.tokens(
-      {key: values[key] for key in self.contexts},
-      {key: seen[key] for key in self.contexts},
-      context,
-    )
+    given = {key: values[key] for key in self.contexts}
+    parts = encoder.parts(given, context)
+    tokens = encoder.tokens(given, {key: seen[key] for key in self.contexts}, context, parts)
     return Outputs(
       predicted=self._predict(parameters["predictor"], tokens, masks),
       target=self._targets(target_encoder, values, seen, masks),
       tokens=tokens,
       positions=context,
-      descriptors=encoder.descriptors({key: values[key] for key in self.contexts}, tokens, context),
+      descriptors=encoder.descriptors(given, tokens, context, parts=parts),
       seen=encoder.seen(tokens, context),
       counted=self._counted(shown, masks),
       present=dict(present),
@@ -126,8 +124,9 @@ class XJepa:
   ) -> tuple[dict[str, Array], dict[str, dict[str, Array]]]:
     """Tokens (sensor -> (B, N, D)) and descriptors (head -> sensor -> (B, K)) of whole images."""
     module = merge(self.encoder, encoder)
-    tokens = module.tokens(values, seen)
-    return tokens, module.descriptors(values, tokens)
+    parts = module.parts(values)
+    tokens = module.tokens(values, seen, parts=parts)
+    return tokens, module.descriptors(values, tokens, parts=parts)
 
   def _predict(
     self,

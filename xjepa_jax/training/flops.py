@@ -123,28 +123,75 @@ def gradients(height: float, width: float, bands: float, cells: float, direction
   Every filter is a product along rows and one along columns: blurs of the bands and of what was
   seen, twice, and the means of cells, of each direction and of what was seen.
   """
-  blur = linear(height, width, width) + linear(width, height, height)
-  mean = linear(height, width, cells) + linear(cells, height, cells)
-  return (bands + 2) * blur + (directions + 1) * mean
+  return _oriented(height, width, bands, cells, cells, directions)
 
 
-def canonical(
-  width: float, tokens: float, cells: float, numbers: float, directions: float, split: float
+def structure(
+  height: float, width: float, bands: float, rows: float, columns: float, directions: float
 ) -> float:
-  """A canonical layout from its gradients on: maps of cells, what tokens add, the transform.
+  """What `model.local` says of rows x columns pieces of an image without learning."""
+  means = (2 * bands + 1) * _means(height, width, rows, columns)
+  return _oriented(height, width, bands, rows, columns, directions) + means
+
+
+def _oriented(
+  height: float, width: float, bands: float, rows: float, columns: float, directions: float
+) -> float:
+  blur = linear(height, width, width) + linear(width, height, height)
+  return (bands + 2) * blur + (directions + 1) * _means(height, width, rows, columns)
+
+
+def _means(height: float, width: float, rows: float, columns: float) -> float:
+  return linear(height, width, columns) + linear(columns, height, rows)
+
+
+def local(
+  described: float,
+  width: float,
+  hidden: float,
+  depth: float,
+  parts: float,
+  patches: float,
+  token: float,
+) -> float:
+  """The local network of an image, see `model.local`.
 
   Args:
-    width: of a token.
-    tokens: N of an image; 0 without a network.
+    described: numbers that are known of a part without learning.
+    width, hidden, depth: of its layers, which read 3 x 3 parts.
+    parts: of the image.
+    patches: whose tokens take of it.
+    token: a token's width.
+  """
+  layer = linear(parts, 9 * width, hidden) + linear(parts, hidden, width)
+  taken = linear(patches, parts / patches * width, token)
+  return linear(parts, described, width) + depth * layer + taken
+
+
+def canonical(cells: float, numbers: float, directions: float) -> float:
+  """A canonical layout from its gradients on: maps of cells, and the transform.
+
+  Args:
     cells: along a side.
     numbers: of a cell.
     directions: of its gradients.
-    split: into how many parts along a side a token is cut.
   """
-  whole, parts = cells**2, tokens * split**2
-  hidden = 2 * tokens * width  # tokens of fill are told by being null
-  added = linear(tokens, width, split**2 * numbers) + hidden + linear(whole, parts, numbers)
-  return linear(whole, directions, numbers) + added + 2 * linear(whole, cells, numbers)
+  whole = cells**2
+  return linear(whole, directions, numbers) + 2 * linear(whole, cells, numbers)
+
+
+def addition(width: float, places: float, cells: float, numbers: float, split: float) -> float:
+  """What a network adds to a canonical layout.
+
+  Args:
+    width: of a place's vector.
+    places: of an image.
+    cells, numbers: as of `canonical`.
+    split: into how many parts along a side a place is cut.
+  """
+  hidden = 2 * places * width  # vectors of fill are told by being null
+  spread = linear(cells**2, places * split**2, numbers)
+  return linear(places, width, split**2 * numbers) + hidden + spread
 
 
 def step(
@@ -166,6 +213,7 @@ def step(
   registers: float = 0,
   heads: Sequence[float] = (),
   images: Sequence[float] = (),
+  parts: float = 0.0,
 ) -> float:
   """One update of a whole batch: what the model needs, forward and backward.
 
@@ -187,13 +235,15 @@ def step(
     predictor_width, predictor_depth: the predictor's.
     queries: shared learnable queries of `query_predictor`; None is the narrow `predictor`.
     registers: tokens without a place, in every image.
-    heads: operations of each descriptor, see `head` and `canonical`.
-    images: operations of the heads that read a context sensor's image, see `gradients`; of each
-      context sensor, () for none. No gradient flows into an image.
+    heads: operations of each descriptor, see `head`, `canonical` and `addition`.
+    images: operations of what reads images without learning, see `gradients` and `structure`; of
+      each sensor, () for none. No gradient flows into an image.
+    parts: operations of the local network, see `local`; 0 without one.
   """
   total = 0.0
   for patch, bands in targets:
     total += stem(tokens, patch, bands, width) + trunk(width, mlp_ratio, depth, tokens + registers)
+    total += parts
   for (patch, bands), predicted in zip(contexts, routes, strict=True):
     encoder = trunk(width, mlp_ratio, depth, context_tokens + registers)
     sizes = (width, predictor_width, mlp_ratio, predictor_depth, context_tokens)
@@ -202,5 +252,6 @@ def step(
       route = predictor(*sizes, asked, predicted * blocks)
     else:
       route = query_predictor(*sizes, asked, queries)
-    total += 2 * stem(context_tokens, patch, bands, width) + 3 * (encoder + sum(heads) + route)
+    total += 2 * stem(context_tokens, patch, bands, width)
+    total += 3 * (parts + encoder + sum(heads) + route)
   return pairs * (total + sum(images))

@@ -121,6 +121,7 @@ def train(
       if done == first:
         with goodput.spending("compile"):
           step = _compiled(experiment, state, batch)
+        stopping.agreed(done)  # from here on a stop waits for the step that begins
       with jax.profiler.StepTraceAnnotation("train", step_num=done):
         # One step is under way while the next is asked for; with more, batches would pile up.
         jax.block_until_ready(earlier)

@@ -13,8 +13,8 @@ import numpy as np
 from xjepa_jax.config import HeadConfig, describe_keys, to_dict
 from xjepa_jax.model.encoder import has_network, layer_spec
 from xjepa_jax.model.gradients import DIRECTIONS
-from xjepa_jax.model.layout import reads_images, token_parts
-from xjepa_jax.model.masking import MaskPlan
+from xjepa_jax.model.layout import Source, reads_images, token_parts
+from xjepa_jax.model.local import LOCAL_MLP_RATIO, PARTS, PIECES, features
 from xjepa_jax.model.predictor import predictor_spec
 from xjepa_jax.training import flops, process_memory
 from xjepa_jax.training.cautions import cautions
@@ -96,29 +96,61 @@ def step_flops(experiment: Experiment) -> float:
     predictor_depth=config.predictor.depth,
     queries=config.predictor.queries if config.predictor.kind == "queries" else None,
     registers=config.model.registers,
-    heads=[_head_flops(head, spec.width, plan) for head in config.heads.values()],
+    heads=[_head_flops(head, spec.width, experiment) for head in config.heads.values()],
     images=image_flops(experiment),
+    parts=parts_flops(experiment, spec.width),
   )
 
 
-def _head_flops(head: HeadConfig, width: int, plan: MaskPlan) -> float:
-  """Of a descriptor, from tokens, or from the gradients of an image's cells."""
+def _head_flops(head: HeadConfig, width: int, experiment: Experiment) -> float:
+  """Of a descriptor, from what a network says of places, or from the gradients of cells."""
   if head.pooling == "gradients":
     return 0.0
   if head.pooling == "canonical":
-    split = token_parts(head.cells, plan.grid)
-    return flops.canonical(width, plan.tokens, head.cells, head.numbers, DIRECTIONS, split)
+    cells = head.cells, head.numbers
+    total = flops.canonical(*cells, DIRECTIONS)
+    for source in _sources(experiment, width):
+      split = token_parts(head.cells, source.grid)
+      total += flops.addition(source.width, math.prod(source.grid), *cells, split)
+    return total
   return flops.head(width, head.size, head.hidden, head.cells**2 if head.pooling == "grid" else 1)
 
 
+def _sources(experiment: Experiment, width: int) -> list[Source]:
+  grid = experiment.model.grid
+  found = [Source(width, grid)]
+  if experiment.config.model.local:
+    found.append(Source(experiment.config.model.local, (PARTS * grid[0], PARTS * grid[1])))
+  return found
+
+
 def image_flops(experiment: Experiment) -> list[float]:
-  """Of each context sensor's image, by the heads that read it."""
-  cells = [head.cells for head in experiment.config.heads.values() if reads_images(head)]
-  inputs = [experiment.inputs[key] for key in experiment.model.contexts]
-  return [
-    sum(flops.gradients(each.height, each.width, each.bands, one, DIRECTIONS) for one in cells)
-    for each in inputs
-  ]
+  """Of each sensor's image, by what reads it without learning."""
+  config, model = experiment.config, experiment.model
+  cells = [head.cells for head in config.heads.values() if reads_images(head)]
+  rows, columns = (PARTS * PIECES * length for length in model.grid)
+  found = []
+  for key, each in experiment.inputs.items():
+    size = each.height, each.width, each.bands
+    of_heads = cells if key in model.contexts else []
+    total = sum(flops.gradients(*size, one, DIRECTIONS) for one in of_heads)
+    if config.model.local:
+      total += flops.structure(*size, rows, columns, DIRECTIONS)
+    found.append(total)
+  return found
+
+
+def parts_flops(experiment: Experiment, width: int) -> float:
+  """Of an image, by the local network, the mean over sensors."""
+  config, grid = experiment.config.model, experiment.model.grid
+  if not config.local:
+    return 0.0
+  patches = math.prod(grid)
+  bands = [each.bands for each in experiment.inputs.values()]
+  described = PIECES**2 * sum(features(each) for each in bands) / len(bands)
+  hidden = LOCAL_MLP_RATIO * config.local
+  sizes = config.local, hidden, config.local_depth
+  return flops.local(described, *sizes, PARTS**2 * patches, patches, width)
 
 
 def peak_rate(experiment: Experiment) -> float | None:
