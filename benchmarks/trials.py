@@ -1,93 +1,193 @@
-"""Runs the trials of configs/trials.py one after another and writes the table of docs/trials.md.
+"""Runs the trials of configs/trials.py and writes the tables of docs/trials.md.
 
+  python -m benchmarks.ombria_dates --src OMBRIA/pairs.csv    # folds of both dates, at 128 pixels
   python -m benchmarks.trials
 
-Each trial is a run of xjepa_jax.main in a process of its own. A finished one is not run again.
+All trials of a data set have one budget and differ in what configs/trials.py says. Nothing is
+chosen: what is measured is the encoder before the first step, which is the closed form, and both
+encoders after the last one. A finished trial is kept in --work and not run again.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
-import subprocess
-import sys
+import time
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from configs.trials import DATASETS, VARIANTS
+import jax
+import numpy as np
+
+from configs.trials import DATASETS, SEEDS, VARIANTS, get_config
+from xjepa_jax.config import resolve
+from xjepa_jax.retrieval.describe import centres, describe_by_several, normalised
+from xjepa_jax.retrieval.directions import evaluate_directions
+from xjepa_jax.retrieval.encoder_choice import encoders
+from xjepa_jax.retrieval.quantise import archive_side, cut
+from xjepa_jax.training import canonical
+from xjepa_jax.training.experiment import Experiment, device_batch, open_experiment
+from xjepa_jax.training.preparation import simulate_if_asked
+from xjepa_jax.training.state import TrainState
 
 _BEGIN, _END = "<!-- trials: written by benchmarks/trials.py -->", "<!-- /trials -->"
 _PAGE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "docs", "trials.md")
+_SIZES = (1020, 252, 60)  # numbers of a layout that are kept, int8
+_EVERY = 50
+Found = dict[str, dict[str, dict[str, float]]]  # when -> split -> measure -> per cent
 
 
 def main(argv: list[str] | None = None) -> None:
   """Runs what is not finished, then writes the tables."""
   parser = argparse.ArgumentParser(
-    prog="python -m benchmarks.trials",
-    description="Compare the objective's terms at equal budgets, on simulated and real pairs.",
-    epilog="example: python -m benchmarks.trials --only ombria",
+    prog="python -m benchmarks.trials", description=(__doc__ or "").splitlines()[0]
   )
   parser.add_argument("--only", choices=tuple(DATASETS), help="one data set")
-  parser.add_argument("--variants", nargs="+", default=list(VARIANTS), metavar="NAME")
-  parser.add_argument("--work", default="runs/trials", help="directory of the runs")
+  parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=tuple(VARIANTS))
+  parser.add_argument("--seeds", nargs="+", default=list(SEEDS), type=int)
+  parser.add_argument("--work", default="runs/trials", help="directory of the results")
   parser.add_argument("--page", default=_PAGE, help="document whose tables are replaced")
-  parser.add_argument("--set", action="append", default=[], help="KEY=VALUE for every run")
   args = parser.parse_args(argv)
-  names = [args.only] if args.only else list(DATASETS)
-  tables = [table(name, args.variants, args.work, args.set) for name in names]
+  tables = []
+  for dataset in [args.only] if args.only else list(DATASETS):
+    found = {
+      variant: [trial(dataset, variant, seed, args.work) for seed in args.seeds]
+      for variant in args.variants
+    }
+    tables.append(table(dataset, found))
+    print(tables[-1], flush=True)
   _write(args.page, "\n".join(tables))
 
 
-def table(dataset: str, variants: list[str], work: str, settings: list[str]) -> str:
-  """The trials of one data set as Markdown, run first where they are not finished."""
-  lines = [
-    f"### {dataset}",
-    "",
-    "| trial | R@1 a->b | R@1 b->a | R@10 a->b | R@10 b->a | RankMe | gap | seconds |",
-    "|---|---:|---:|---:|---:|---:|---:|---:|",
-  ]
-  for variant in variants:
-    found = run(dataset, variant, work, settings)
-    lines.append(_row(variant, found))
-    print(lines[-1], flush=True)
-  first = run(dataset, variants[0], work, settings)
-  for name in ("image statistics", "mutual information", "chance"):
-    rows = _across(first, name)
-    if rows:
-      recalls = [f"{100 * row[f'recall@{k}']:.1f}" for k in (1, 10) for row in rows]
-      lines.append(f"| {name} | {' | '.join(recalls)} | | | |")
-  return "\n".join(lines) + "\n"
+def trial(dataset: str, variant: str, seed: int, work: str) -> dict[str, Any]:
+  """What a trial found: run now, or before."""
+  path = os.path.join(work, f"{dataset}-{variant.replace(', ', '-')}-{seed}.json")
+  if os.path.exists(path):
+    with open(path, encoding="utf-8") as file:
+      return dict(json.load(file))
+  config = resolve(get_config(f"{dataset},{variant},{seed}"))
+  simulate_if_asked(config)
+  experiment = open_experiment(config)
+  started = time.monotonic()
+  state = _fitted(experiment)
+  curve: dict[str, Any] = {"0": measure(experiment, state)}
+  step = experiment.step
+  with experiment.training_pipeline() as pipeline:
+    batches = pipeline.batches(0)
+    for done in range(1, experiment.config.training.steps + 1):
+      state, metrics = step(state, device_batch(next(batches)[1]))
+      if done % _EVERY == 0:
+        curve[str(done)] = measure(experiment, state)
+        losses = {key: float(value) for key, value in metrics.items() if key.startswith("loss/")}
+        print(f"{dataset}, {variant}, seed {seed}, step {done}: {losses}", flush=True)
+        print(json.dumps(curve[str(done)]), flush=True)
+    batches.close()
+  found = {"curve": curve, "losses": losses, "seconds": time.monotonic() - started}
+  os.makedirs(work, exist_ok=True)
+  with open(path, "w", encoding="utf-8") as file:
+    json.dump(found, file, indent=1)
+  jax.clear_caches()
+  return found
 
 
-def run(dataset: str, variant: str, work: str, settings: list[str]) -> dict[str, Any]:
-  """What `report/metrics.json` of a trial holds."""
-  which = f"{dataset},{variant.replace(' ', '_')}"
-  workdir = os.path.join(work, which)
-  path = os.path.join(workdir, "report", "metrics.json")
-  if not os.path.exists(path):
-    command = [sys.executable, "-m", "xjepa_jax.main", f"--config=configs/trials.py:{which}"]
-    command += [f"--workdir={workdir}", *(f"--config.{each}" for each in settings)]
-    print(" ".join(command[1:]), flush=True)
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-  with open(path, encoding="utf-8") as file:
-    return json.load(file)
+def _fitted(experiment: Experiment) -> TrainState:
+  state = experiment.new_state()
+  for name in canonical.canonical_heads(experiment.config.heads):
+    head = experiment.config.heads[name]
+    state = canonical.put(state, name, canonical.fit(experiment, head, head.fitted).maps)
+  return state
 
 
-def _row(variant: str, found: dict[str, Any]) -> str:
-  head = found["config"]["evaluation"]["head"]
-  rows = _across(found, f"X-JEPA, {head}")
-  recalls = [f"{100 * row[f'recall@{k}']:.1f}" for k in (1, 10) for row in rows]
-  geometry = found["geometry"]
-  rank = min(value for key, value in geometry.items() if key.startswith("rankme/"))
-  gap = next(value for key, value in geometry.items() if key.startswith("gap_relative/"))
-  seconds = found["timing"].get("training_seconds", float("nan"))
-  return f"| {variant} | {' | '.join(recalls)} | {rank:.1f} | {gap:.2f} | {seconds:.0f} |"
+def measure(experiment: Experiment, state: TrainState) -> Found:
+  """encoder -> split -> measure -> per cent, the mean of both directions.
+
+  R@1 by the layout, as stored: its first numbers, int8. By labels, where there are any, F1@5 and
+  nDCG@10 of the semantic head.
+  """
+  describers = {
+    name: functools.partial(experiment.describe, encoder)
+    for name, encoder in encoders(state).items()
+  }
+  centre = centres(experiment, describers)
+  found: Found = {name: {} for name in describers}
+  for split in ("validation", "test"):
+    described = describe_by_several(experiment, describers, split, 10_000)
+    for name, each in described.items():
+      vectors = normalised(each.descriptors, centre[name][0])
+      measured: dict[str, float] = {}
+      for size in _SIZES:
+        stored = {
+          key: archive_side(cut(values, size), "int8") for key, values in vectors["layout"].items()
+        }
+        measured[f"R@1, {size}"] = _across(stored, each.present, None, "recall@1")
+      labels = each.label_sets()
+      if labels is not None:
+        for key in ("f1_query@5", "ndcg@10"):
+          measured[key] = _across(vectors["semantic"], each.present, labels, key)
+      found[name][split] = measured
+  return found
 
 
-def _across(found: dict[str, Any], name: str) -> list[dict[str, Any]]:
-  """Rows of the summary between two sensors."""
-  rows = [row for row in found["summary"] if row["name"] == name]
-  return [row for row in rows if len(set(row["direction"].split("->"))) == 2]
+def _across(
+  vectors: Mapping[str, np.ndarray],
+  present: Mapping[str, np.ndarray],
+  labels: np.ndarray | None,
+  metric: str,
+) -> float:
+  rows = evaluate_directions(vectors, present, labels, (1, 5, 10))
+  return 100 * float(np.mean([r.metrics[metric] for r in rows if r.query != r.archive]))
+
+
+def table(dataset: str, found: Mapping[str, Sequence[dict[str, Any]]]) -> str:
+  """The trials of one data set as Markdown: mean and standard error over seeds."""
+  first = next(iter(found.values()))[0]["curve"]
+  last = max(first, key=int)
+  lines = [f"### {dataset}, {last} steps, {len(next(iter(found.values())))} seeds", ""]
+  for split in ("validation", "test"):
+    names = list(first["0"]["averaged"][split])
+    lines += [f"*{split}*", "", f"| trial | encoder | {' | '.join(names)} |"]
+    lines += ["|---|---|" + "---:|" * len(names)]
+    start = [trial["curve"]["0"]["averaged"][split] for trial in next(iter(found.values()))]
+    lines.append(_row("before the first step", "", names, start))
+    for variant, trials in found.items():
+      for encoder in ("averaged", "trained"):
+        ends = [trial["curve"][last][encoder][split] for trial in trials]
+        lines.append(_row(variant, encoder, names, ends))
+    for kind in ("tokens", "local"):
+      pair = [found.get(f"{kind}, {word}") for word in ("predicting", "matching")]
+      if pair[0] and pair[1]:
+        more = [
+          {
+            name: np.mean(
+              [_end(a, last, e)[split][name] - _end(b, last, e)[split][name] for e in _ENCODERS]
+            )
+            for name in names
+          }
+          for a, b in zip(*pair, strict=True)
+        ]
+        lines.append(_row(f"prediction adds, {kind}", "both", names, more, sign="+"))
+    lines.append("")
+  return "\n".join(lines)
+
+
+_ENCODERS = ("averaged", "trained")
+
+
+def _end(trial: Mapping[str, Any], last: str, encoder: str) -> Any:
+  return trial["curve"][last][encoder]
+
+
+def _row(
+  name: str, encoder: str, names: Sequence[str], seeds: Sequence[Mapping[str, Any]], sign: str = ""
+) -> str:
+  cells = []
+  for key in names:
+    values = np.array([each[key] for each in seeds])
+    error = values.std(ddof=1) / len(values) ** 0.5 if len(values) > 1 else float("nan")
+    cells.append(f"{values.mean():{sign}.1f} ± {error:.1f}")
+  return f"| {name} | {encoder} | {' | '.join(cells)} |"
 
 
 def _write(page: str, tables: str) -> None:

@@ -85,13 +85,13 @@ def images(linear: LinearRun) -> dict[str, np.ndarray]:
   return {key: np.stack([pair.observations[key].values for pair in pairs]) for key in SENSORS}
 
 
-def rows_of(linear: LinearRun) -> dict[str, dict[str, float]]:
-  """direction -> the row of the head ranked first."""
+def rows_of(linear: LinearRun, name: str = "linear") -> dict[str, dict[str, float]]:
+  """direction -> the row of a head, or of a beginning of one."""
   report = json.loads(Path(linear.workdir, "report", "metrics.json").read_text())
   return {
     row["direction"]: row
     for row in report["summary"]
-    if "linear" in row["name"] and row.get("recall@1") is not None
+    if row["name"] == name and row.get("recall@1") is not None
   }
 
 
@@ -101,6 +101,8 @@ def test_it_is_fitted_evaluated_reported_and_exported(linear: LinearRun) -> None
   assert set(rows) >= {"s1->s2", "s2->s1"}
   for way in ("s1->s2", "s2->s1"):
     assert rows[way]["recall@1"] >= 4 / 6  # chance is 1 / 6
+    short = [rows_of(linear, f"linear, first {size}")[way]["recall@1"] for size in (60, 252, 508)]
+    assert min(short) >= 2 / 6
   assert "width" not in linear.said  # no caution about a network
   described = json.loads(Path(linear.workdir, "encoder", "encoder.json").read_text())
   assert described["format"] == "xjepa_jax encoder 3" and described["head"] == "linear"

@@ -36,6 +36,7 @@ def experiment(tmp_path_factory: pytest.TempPathFactory) -> Experiment:
   write_dataset(plan, directory)
   config = small_config(directory)
   config.training.batch = 20
+  config.heads.layout.prefixes = (12,)
   return open_experiment(resolve(config), jax.devices()[:1])
 
 
@@ -51,10 +52,11 @@ def test_both_find_clearly_more_than_chance_in_both_directions(plain: ClosedForm
     if row.query != row.archive
   }
   ways = ("s1->s2", "s2->s1")
-  assert set(across) == {(method, way) for method in (LINEAR, GRADIENTS) for way in ways}
+  least = {LINEAR: 0.6, GRADIENTS: 0.4, f"{LINEAR}, first 12": 0.2}  # as the network is judged
+  assert set(across) == {(method, way) for method in least for way in ways}
   for (method, _), row in across.items():
     assert row.archive_size == 10 and row.chance["recall@1"] == pytest.approx(0.1)
-    assert row.metrics["recall@1"] >= (0.6 if method == LINEAR else 0.4)
+    assert row.metrics["recall@1"] >= least[method]
 
 
 def test_the_table_says_what_made_them(plain: ClosedForm) -> None:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from xjepa_jax.retrieval.describe import Described
 from xjepa_jax.retrieval.directions import Row, evaluate_directions
+from xjepa_jax.retrieval.evaluation import Evaluation, scalars_by_encoder
+from xjepa_jax.retrieval.quantise import cut
 from xjepa_jax.retrieval.validation_score import validation_score
 
 CUTS = (1, 5, 10)
@@ -29,6 +32,27 @@ def test_across_sensors_it_is_the_mean_of_recalls_whatever_the_labels_say() -> N
   ]
   assert len(recalls) == 6
   assert validation_score(labelled, CUTS) == pytest.approx(sum(recalls) / 6)
+
+
+def test_the_score_of_a_run_is_the_mean_over_a_head_and_its_beginnings_and_no_other_head() -> None:
+  rng = np.random.default_rng(0)
+  whole = {key: rng.normal(size=(12, 4)).astype(np.float32) for key in "ab"}
+  other = {key: np.eye(12, dtype=np.float32) for key in "ab"}
+  by_name = {"layout": whole, "layout, first 2": {key: cut(x, 2) for key, x in whole.items()}}
+  evaluation = Evaluation(
+    described=Described((), (), {}, {}),
+    centre={},
+    descriptors={},
+    rows={name: rows(each, None) for name, each in {**by_name, "semantic": other}.items()},
+    geometry={},
+  )
+  found = scalars_by_encoder({"trained": evaluation}, "layout")
+  scores = [validation_score(evaluation.rows[name], CUTS) for name in by_name]
+  assert found["validation/trained/score"] == pytest.approx(np.mean(np.array(scores, float)))
+  for name, key in (("layout", ""), ("layout, first 2", "layout/2/"), ("semantic", "semantic/")):
+    for row in evaluation.rows[name]:
+      way = f"validation/trained/{key}{row.query}->{row.archive}"
+      assert found[f"{way}/recall@5"] == row.metrics["recall@5"]
 
 
 def test_of_one_sensor_it_is_the_gain_by_labels_without_the_query_itself() -> None:

@@ -62,7 +62,11 @@ def closed_form(experiment: Experiment, protocol: Protocol) -> ClosedForm:
   rows: list[Row] = []
   for head in HEADS:
     scenes = joined(found, head, centre, {})
-    rows += scene_rows(protocol, scenes, label_sets(scenes.labels), (head, head))
+    labels = label_sets(scenes.labels)
+    rows += scene_rows(protocol, scenes, labels, (head, head))
+    for size in _beginnings(experiment.config) if head == LINEAR else ():
+      name = f"{LINEAR}, first {size}"
+      rows += scene_rows(protocol, scenes.cut(size), labels, (name, name))
   return ClosedForm(
     rows,
     {
@@ -70,6 +74,12 @@ def closed_form(experiment: Experiment, protocol: Protocol) -> ClosedForm:
       GRADIENTS: f"{HEADS[GRADIENTS].size} numbers: oriented gradients of 8 x 8 cells as they are",
     },
   )
+
+
+def _beginnings(config: Config) -> Sequence[int]:
+  """Sizes at which the head ranked first is judged, and so the linear layout beside it."""
+  found = config.heads[config.evaluation.head].prefixes
+  return [size for size in found if size < HEADS[LINEAR].size]
 
 
 def without_network(config: Config) -> Config:

@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from xjepa_jax.config import HeadConfig
 from xjepa_jax.data.batch_source import Batch
 from xjepa_jax.data.dataset import PairDataset
 from xjepa_jax.model.crossing import predicted_descriptors
@@ -200,6 +201,13 @@ def normalised(descriptors: Descriptors, centre: Descriptors) -> Descriptors:
       key: _unit(values.astype(np.float32) - centre[head][key]) for key, values in by_sensor.items()
     }
     for head, by_sensor in descriptors.items()
+  }
+
+
+def beginnings(heads: Mapping[str, HeadConfig]) -> dict[str, tuple[str, int]]:
+  """Name -> head and size, of each size to which a head's descriptors can be cut (`prefixes`)."""
+  return {
+    f"{name}, first {size}": (name, size) for name, head in heads.items() for size in head.prefixes
   }
 
 

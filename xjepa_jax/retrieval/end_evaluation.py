@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Iterable
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from xjepa_jax.config import DataConfig
+from xjepa_jax.config import DataConfig, HeadConfig
 from xjepa_jax.retrieval.confidence import Confidence, fit_directions
 from xjepa_jax.retrieval.describe import (
   Described,
   Descriptors,
+  beginnings,
   centres,
   describe_by_several,
   describe_split,
@@ -88,7 +89,7 @@ def evaluate_at_end(experiment: Experiment, state: TrainState, chosen: str) -> E
     centre=centre[chosen][0],
     descriptors=normalised(searched.descriptors, centre[chosen][0]),
     rows={
-      **{head: rows[head] for head in config.heads},
+      **{name: rows[name] for name in (*config.heads, *beginnings(config.heads))},
       **beside,
       **rows,
     },
@@ -101,7 +102,7 @@ def evaluate_at_end(experiment: Experiment, state: TrainState, chosen: str) -> E
 
 
 def _rows(
-  heads: Iterable[str],
+  heads: Mapping[str, HeadConfig],
   protocol: Protocol,
   described: dict[str, Described],
   centre: tuple[Descriptors, Descriptors],
@@ -109,14 +110,15 @@ def _rows(
   """The protocol's rows of each head, and those of predict-then-search under a name of their own.
 
   Args:
-    heads: by name.
+    heads: by name; their beginnings are ranked too.
     protocol: who asks, and who is searched.
     described: split -> its pairs.
     centre: see `describe.centres`.
   """
   rows: dict[str, list[Row]] = {}
-  for head in heads:
-    scenes = joined(described, head, *centre)
+  whole = {head: joined(described, head, *centre) for head in heads}
+  short = {name: whole[head].cut(size) for name, (head, size) in beginnings(heads).items()}
+  for head, scenes in (whole | short).items():
     measured = scene_rows(protocol, scenes, label_sets(scenes.labels))
     rows[head] = [row for row in measured if row.method != PREDICTED]
     crossed = [row for row in measured if row.method == PREDICTED]

@@ -15,6 +15,7 @@ from xjepa_jax.model.outputs import Outputs
 from xjepa_jax.retrieval.describe import (
   Described,
   Descriptors,
+  beginnings,
   centres,
   describe_by_several,
   normalised,
@@ -22,6 +23,7 @@ from xjepa_jax.retrieval.describe import (
 from xjepa_jax.retrieval.directions import Row, evaluate_directions
 from xjepa_jax.retrieval.encoder_choice import AVERAGED, choose, encoders
 from xjepa_jax.retrieval.predictions import latent_scalars, predicted_outputs, route_predictions
+from xjepa_jax.retrieval.quantise import cut
 from xjepa_jax.retrieval.validation_score import validation_score
 from xjepa_jax.training.collapse import MIN_STEP, Measurement, diagnose
 from xjepa_jax.training.experiment import Experiment, device_batch
@@ -31,6 +33,7 @@ from xjepa_jax.training.triviality import triviality
 from xjepa_jax.training.worsening import worsening
 
 CUTS = (1, 5, 10)
+_FIRST = ", first "  # between a head and the size of a beginning, see `describe.beginnings`
 _JUDGED = "recall@5"  # the hit rate that a collapse is judged by
 
 
@@ -42,7 +45,7 @@ class Evaluation:
     described: its pairs.
     centre: head -> sensor -> (K,), what was taken from the descriptors.
     descriptors: head -> sensor -> (P, K), centred and of length 1.
-    rows: head -> a row for every direction.
+    rows: head -> a row for every direction; of a head's beginnings under "HEAD, first N".
     geometry: of the head ranked first, see `training.geometry`.
   """
 
@@ -84,13 +87,16 @@ def _evaluation(
 ) -> Evaluation:
   descriptors = normalised(described.descriptors, centre)
   labels = described.label_sets()
+  ranked = dict(descriptors)
+  for name, (head, size) in beginnings(experiment.config.heads).items():
+    ranked[name] = {key: cut(vectors, size) for key, vectors in descriptors[head].items()}
   return Evaluation(
     described=described,
     centre=centre,
     descriptors=descriptors,
     rows={
-      head: evaluate_directions(by_sensor, described.present, labels, CUTS)
-      for head, by_sensor in descriptors.items()
+      name: evaluate_directions(by_sensor, described.present, labels, CUTS)
+      for name, by_sensor in ranked.items()
     },
     geometry=geometry_of(experiment, described, predicted),
   )
@@ -122,8 +128,9 @@ def scalars(evaluation: Evaluation, head: str) -> dict[str, float]:
   """An evaluation as numbers for the metric writers.
 
   Retrieval by the head ranked first is "validation/a->b/recall@1" and the like, by another head
-  "validation/HEAD/a->b/recall@1"; "geometry/rankme/a" and the like; and "validation/score", by
-  which the best checkpoint is chosen, where there is one: see `validation_score`.
+  "validation/HEAD/a->b/recall@1", by its first N numbers "validation/HEAD/N/a->b/recall@1";
+  "geometry/rankme/a" and the like; and "validation/score", by which the best checkpoint is chosen,
+  where there is one: the mean of `validation_score` over the head ranked first and its beginnings.
   "chance/a->b/recall@5" and "chance/queries" are what a collapse is judged against.
   """
   found = {f"geometry/{name}": value for name, value in evaluation.geometry.items()}
@@ -148,14 +155,15 @@ def scalars_by_encoder(evaluations: Mapping[str, Evaluation], head: str) -> dict
 
 def _retrieval(evaluation: Evaluation, head: str) -> dict[str, float]:
   """The rows' numbers, and the score by the head ranked first."""
-  found = {
-    f"{'' if name == head else f'{name}/'}{row.query}->{row.archive}/{metric}": value
-    for name, rows in evaluation.rows.items()
-    for row in rows
-    for metric, value in row.metrics.items()
-  }
-  score = validation_score(evaluation.rows[head], CUTS)
-  return found if score is None else {**found, "score": score}
+  found: dict[str, float] = {}
+  for name, rows in evaluation.rows.items():
+    before = "" if name == head else f"{name.replace(_FIRST, '/')}/"
+    for row in rows:
+      way = f"{before}{row.query}->{row.archive}"
+      found |= {f"{way}/{metric}": value for metric, value in row.metrics.items()}
+  own = [rows for name, rows in evaluation.rows.items() if name.partition(_FIRST)[0] == head]
+  scores = [score for rows in own if (score := validation_score(rows, CUTS)) is not None]
+  return found | ({"score": float(np.mean(scores))} if scores else {})
 
 
 class Validation:

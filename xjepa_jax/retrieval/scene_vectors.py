@@ -10,6 +10,7 @@ import numpy as np
 
 from xjepa_jax.errors import EvaluationError
 from xjepa_jax.retrieval.directions import unit_rows
+from xjepa_jax.retrieval.quantise import cut
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +52,19 @@ class SceneVectors:
     if not self.split_known:
       return np.ones(len(self.ids), bool)
     return self.splits == split
+
+  def cut(self, size: int) -> SceneVectors:
+    """The same by the first `size` numbers of their vectors, nothing predicted.
+
+    Raises:
+      EvaluationError: they are shorter.
+    """
+    return dataclasses.replace(
+      self,
+      vectors={key: cut(values, size) for key, values in self.vectors.items()},
+      predicted={},
+      asking={key: cut(values, size) for key, values in self.asking.items()},
+    )
 
 
 @dataclasses.dataclass(frozen=True)
