@@ -94,9 +94,9 @@ def trial(dataset: str, variant: str, seed: int, work: str) -> dict[str, Any]:
 
 def _fitted(experiment: Experiment) -> TrainState:
   state = experiment.new_state()
-  for name in canonical.canonical_heads(experiment.config.heads):
-    head = experiment.config.heads[name]
-    state = canonical.put(state, name, canonical.fit(experiment, head, head.fitted).maps)
+  fitted = canonical.fit(experiment, canonical.canonical_heads(experiment.config.heads))
+  for name, each in fitted.items():
+    state = canonical.put(state, name, each.maps)
   return state
 
 

@@ -242,7 +242,7 @@ def test_a_sensor_of_one_band_and_fewer_pairs_than_numbers_are_described(
     heads={name: dataclasses.replace(head, fitted=2) for name, head in linear.config.heads.items()},
   )
   experiment = open_experiment(config)
-  fit = canonical.fit(experiment, config.heads["linear"], 2)
+  fit = canonical.fit(experiment, {"linear": config.heads["linear"]})["linear"]
   drawn = experiment.model.init(jax.random.key(0))["encoder"]
   fitted = canonical.with_maps(drawn, "linear", fit.maps)
   for _, batches in experiment.passes("test"):

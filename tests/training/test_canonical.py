@@ -235,6 +235,11 @@ def plain(small: Small) -> Experiment:
   return open_experiment(closed(small.config), jax.devices()[:1])
 
 
+def fit(experiment: Experiment, most: int) -> canonical.Fit:
+  """Of one head, on so many pairs at most."""
+  return canonical.fit(experiment, {"linear": dataclasses.replace(HEAD, fitted=most)})["linear"]
+
+
 def check_alike(maps: Maps, others: Maps, tolerance: float = 1e-4) -> None:
   """Within a share of the largest number; the sign of a number, in all sensors, is free."""
   for key, each in maps.items():
@@ -247,11 +252,11 @@ def check_alike(maps: Maps, others: Maps, tolerance: float = 1e-4) -> None:
 def test_a_fit_depends_neither_on_the_batch_nor_on_the_devices(
   small: Small, plain: Experiment
 ) -> None:
-  first = canonical.fit(plain, HEAD, most := 50)
+  first = fit(plain, most := 50)
   assert first.pairs == most  # no multiple of either batch
   mesh = dataclasses.replace(small.config.mesh, replica=2, fsdp=4)
   sharded = dataclasses.replace(closed(small.config, batch=24), mesh=mesh)
-  other = canonical.fit(open_experiment(sharded), HEAD, most)
+  other = fit(open_experiment(sharded), most)
   assert other.pairs == first.pairs
   check_alike(first.maps, other.maps)
   np.testing.assert_allclose(first.correlations, other.correlations, atol=1e-4)
@@ -260,7 +265,7 @@ def test_a_fit_depends_neither_on_the_batch_nor_on_the_devices(
 
 def test_a_fit_is_that_of_the_images_described_one_by_one(plain: Experiment) -> None:
   """The moments of spectra that SciPy's transform makes of the model's own gradients."""
-  found = canonical.fit(plain, HEAD, 1000)
+  found = fit(plain, 1000)
   images: dict[str, list[np.ndarray]] = {key: [] for key in plain.inputs}
   encoder = plain.model.init(jax.random.key(0))["encoder"]
   for _, batches in plain.passes("train"):
@@ -277,6 +282,20 @@ def test_a_fit_is_that_of_the_images_described_one_by_one(plain: Experiment) -> 
   maps, correlations = solve(moments_of(spectra), means, SIDE, HEAD.numbers)
   check_alike(found.maps, maps, 1e-3)
   np.testing.assert_allclose(found.correlations, correlations, atol=1e-4)
+
+
+def test_heads_fitted_together_are_fitted_as_each_alone(plain: Experiment) -> None:
+  heads = {
+    "fine": dataclasses.replace(HEAD, fitted=40),
+    "few": dataclasses.replace(HEAD, fitted=8),
+    "coarse": dataclasses.replace(HEAD, cells=2, numbers=2, size=8, fitted=40),
+  }
+  together = canonical.fit(plain, heads)
+  assert list(together) == list(heads) and together["few"].pairs == 8
+  for name, head in heads.items():
+    alone = canonical.fit(plain, {name: head})[name]
+    check_alike(together[name].maps, alone.maps)
+    assert together[name].pairs == alone.pairs
 
 
 def test_put_changes_the_trained_and_the_averaged_encoder_and_nothing_else(small: Small) -> None:
@@ -315,7 +334,7 @@ def written(directory: str, change: Callable[[int, Pair], Pair], pairs: int = 30
 def fitted(small: Small, directory: str) -> canonical.Fit:
   data = dataclasses.replace(small.config.data, directories=(directory,))
   config = dataclasses.replace(closed(small.config), data=data)
-  return canonical.fit(open_experiment(config, jax.devices()[:1]), HEAD, 1000)
+  return fit(open_experiment(config, jax.devices()[:1]), 1000)
 
 
 def test_a_fit_on_pairs_that_lack_a_sensor_at_random_is_finite_and_correlates(
@@ -348,7 +367,7 @@ def test_a_fit_on_images_without_contrast_is_finite_and_small(small: Small, tmp_
 
 
 def test_a_fit_on_one_pair_is_finite(plain: Experiment) -> None:
-  found = canonical.fit(plain, HEAD, 1)
+  found = fit(plain, 1)
   assert found.pairs == 1
   for maps in found.maps.values():
     assert all(np.isfinite(each).all() for each in maps.values())

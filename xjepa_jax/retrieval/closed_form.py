@@ -53,7 +53,9 @@ def closed_form(experiment: Experiment, protocol: Protocol) -> ClosedForm:
     return ClosedForm()
   plain = like(experiment, without_network(experiment.config))
   encoder = plain.model.init(jax.random.key(0))["encoder"]
-  fit = canonical.fit(plain, HEADS[LINEAR], most_fitted)
+  fit = canonical.fit(plain, {LINEAR: dataclasses.replace(HEADS[LINEAR], fitted=most_fitted)})[
+    LINEAR
+  ]
   describe = functools.partial(plain.describe, canonical.with_maps(encoder, LINEAR, fit.maps))
   (centre, _) = centres(plain, {"": describe})[""]
   splits = dict.fromkeys((protocol.archive, protocol.queries))

@@ -57,19 +57,28 @@ class Fit:
     )
 
 
-def fit(experiment: Experiment, head: HeadConfig, most: int) -> Fit:
-  """Fits a canonical layout on the training split. Every process has to call it.
+def fit(experiment: Experiment, heads: Mapping[str, HeadConfig]) -> dict[str, Fit]:
+  """Fits canonical layouts on the training split. Every process has to call it.
 
   Args:
     experiment: the run.
-    head: of the pooling "canonical".
-    most: training pairs that are looked at, in random order.
+    heads: of the pooling "canonical", by name. Each is fitted on `fitted` training pairs at most,
+      taken in random order; those of like numbers are fitted in one pass.
+
+  Returns:
+    What was fitted of each, by name, the seconds being those of its pass.
   """
-  started = time.monotonic()
-  means = _means(experiment, head.cells, min(most, _MEAN_PAIRS))
-  moments, pairs = _moments(experiment, head.cells, means, most)
-  maps, correlations = solve(moments, means, head.cells, head.numbers)
-  return Fit(maps, correlations, pairs, time.monotonic() - started)
+  found: dict[str, Fit] = {}
+  for most in sorted({head.fitted for head in heads.values()}):
+    started = time.monotonic()
+    together = {name: head for name, head in heads.items() if head.fitted == most}
+    cells = sorted({head.cells for head in together.values()})
+    means = _means(experiment, cells, min(most, _MEAN_PAIRS))
+    moments, pairs = _moments(experiment, means, most)
+    for name, head in together.items():
+      maps, shared = solve(moments[head.cells], means[head.cells], head.cells, head.numbers)
+      found[name] = Fit(maps, shared, pairs, time.monotonic() - started)
+  return {name: found[name] for name in heads}
 
 
 def put(state: TrainState, head: str, maps: Maps) -> TrainState:
@@ -95,54 +104,76 @@ def with_maps(encoder: Any, head: str, maps: Maps) -> Any:
   return {**encoder, "layouts": {**encoder["layouts"], head: {**layout, "maps": new}}}
 
 
-def _means(experiment: Experiment, cells: int, most: int) -> dict[str, np.ndarray]:
-  """sensor -> (F,) mean gradients of the cells seen."""
+def _means(
+  experiment: Experiment, cells: Sequence[int], most: int
+) -> dict[int, dict[str, np.ndarray]]:
+  """cells along a side -> sensor -> (F,) mean gradients of the cells seen."""
 
-  def sums(batch: Mapping[str, Any]) -> dict[str, tuple[jax.Array, jax.Array]]:
+  def sums(batch: Mapping[str, Any]) -> dict[int, dict[str, tuple[jax.Array, jax.Array]]]:
     values, _ = plain_images(experiment.model, batch["values"])
-    found = {}
-    for key, each in values.items():
-      gradients, seen = oriented_gradients(each, cells)
+    found: dict[int, dict[str, tuple[jax.Array, jax.Array]]] = {side: {} for side in cells}
+    for side, key in itertools.product(cells, values):
+      gradients, seen = oriented_gradients(values[key], side)
       there = seen & _present(batch, key)[:, None]
-      found[key] = (jnp.where(there[..., None], gradients, 0).sum(axis=(0, 1)), there.sum())
+      found[side][key] = jnp.where(there[..., None], gradients, 0).sum(axis=(0, 1)), there.sum()
     return found
 
   total: Any = None
   for found, _ in _measured(experiment, sums, most):
     total = found if total is None else jax.tree.map(np.add, total, found)
-  sums_of = {key: total[key] for key in experiment.inputs}  # batches have sensors in any order
-  return {key: each / max(float(count), 1.0) for key, (each, count) in sums_of.items()}
+  # Batches have sensors in any order.
+  return {
+    side: {
+      key: total[side][key][0] / max(float(total[side][key][1]), 1.0) for key in experiment.inputs
+    }
+    for side in cells
+  }
 
 
 def _moments(
-  experiment: Experiment, cells: int, means: Mapping[str, np.ndarray], most: int
-) -> tuple[dict[tuple[str, str], Moments], int]:
-  """Moments of all pairs of sensors, and the number of pairs looked at."""
-  ring = np.eye(spectrum.count_rings(cells), dtype=np.float32)[spectrum.rings(cells)].T
+  experiment: Experiment, means: Mapping[int, Mapping[str, np.ndarray]], most: int
+) -> tuple[dict[int, dict[tuple[str, str], Moments]], int]:
+  """Cells along a side -> moments of all pairs of sensors; and the number of pairs looked at."""
 
-  def sums(batch: Mapping[str, Any]) -> dict[tuple[str, str], Moments]:
+  def sums(batch: Mapping[str, Any]) -> dict[int, dict[tuple[str, str], Moments]]:
     values, _ = plain_images(experiment.model, batch["values"])
-    spectra = {}
-    for key in means:
-      gradients, seen = oriented_gradients(values[key], cells)
-      centred = gradients - jnp.asarray(means[key], jnp.float32)
-      spectra[key] = spectrum.transform(jnp.where(seen[..., None], centred, 0))
-    found = {}
-    for a, b in itertools.combinations_with_replacement(means, 2):
-      both = (_present(batch, a) & _present(batch, b))[:, None, None]
-      one, other = (jnp.where(both, spectra[key], 0) for key in (a, b))
-      products = jnp.einsum("bpf,bpg->pfg", one, other, precision="highest")
-      found[a, b] = Moments(
-        both.sum(), one.sum(axis=0), other.sum(axis=0), jnp.einsum("rp,pfg->rfg", ring, products)
-      )
-    return found
+    return {side: _batch_moments(batch, values, side, each) for side, each in means.items()}
 
   total: Any = None
   pairs = 0
   for found, rows in _measured(experiment, sums, most):
-    total = found if total is None else {key: total[key] + each for key, each in found.items()}
+    total = found if total is None else {side: _added(total[side], found[side]) for side in means}
     pairs += rows
   return total, pairs
+
+
+def _batch_moments(
+  batch: Mapping[str, Any],
+  values: Mapping[str, jax.Array],
+  side: int,
+  means: Mapping[str, np.ndarray],
+) -> dict[tuple[str, str], Moments]:
+  ring = np.eye(spectrum.count_rings(side), dtype=np.float32)[spectrum.rings(side)].T
+  spectra = {}
+  for key in means:
+    gradients, seen = oriented_gradients(values[key], side)
+    centred = gradients - jnp.asarray(means[key], jnp.float32)
+    spectra[key] = spectrum.transform(jnp.where(seen[..., None], centred, 0))
+  found = {}
+  for a, b in itertools.combinations_with_replacement(means, 2):
+    both = (_present(batch, a) & _present(batch, b))[:, None, None]
+    one, other = (jnp.where(both, spectra[key], 0) for key in (a, b))
+    products = jnp.einsum("bpf,bpg->pfg", one, other, precision="highest")
+    found[a, b] = Moments(
+      both.sum(), one.sum(axis=0), other.sum(axis=0), jnp.einsum("rp,pfg->rfg", ring, products)
+    )
+  return found
+
+
+def _added(
+  total: Mapping[tuple[str, str], Moments], more: Mapping[tuple[str, str], Moments]
+) -> dict[tuple[str, str], Moments]:
+  return {pair: each + more[pair] for pair, each in total.items()}
 
 
 def _measured(
@@ -188,6 +219,6 @@ def _like(old: jax.Array, new: np.ndarray) -> jax.Array:
   return jax.make_array_from_callback(old.shape, old.sharding, lambda index: new[index])
 
 
-def canonical_heads(heads: Mapping[str, HeadConfig]) -> Sequence[str]:
-  """Names of the heads that are fitted."""
-  return [name for name, head in heads.items() if head.pooling == "canonical"]
+def canonical_heads(heads: Mapping[str, HeadConfig]) -> dict[str, HeadConfig]:
+  """The heads that are fitted."""
+  return {name: head for name, head in heads.items() if head.pooling == "canonical"}
