@@ -27,6 +27,7 @@ def get_config(directory: str = "") -> ConfigDict:
   config.evaluation.every = 4
   config.checkpoint.every = 2
   config.telemetry.every = 1
+  config.evaluation.predicted = True
   config.evaluation.linear = (
     0  # a minute of compiling a run; tests/retrieval/test_closed_form.py has it
   )

@@ -251,6 +251,9 @@ class EvaluationConfig:
     "by which the end of a run is measured",
     one_of=("paired-recall", "ben14k-f1@5", "csmae-f1@10", "cbrsir-map", "dsrsid-map"),
   )
+  predicted: bool = _key(
+    False, "at the end, rank what the predictor says of a query's other sensor too, to search by"
+  )
   mutual_information: int = _key(300, "pairs up to which that baseline is computed", least=0)
   linear: int = _key(
     20_000,

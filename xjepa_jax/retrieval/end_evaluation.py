@@ -39,9 +39,10 @@ class EndEvaluation:
 
   Attributes:
     protocol: with the names of the data set's splits.
-    evaluation: of the split that is searched; its rows are the protocol's, and those of
-      predict-then-search are under "HEAD, predict-then-search", those of the encoder that is not
-      exported under "HEAD, trained encoder (not exported)" or the same of "averaged".
+    evaluation: of the split that is searched; its rows are the protocol's; those of
+      predict-then-search, if they are wanted, are under "HEAD, predict-then-search", those of the
+      encoder that is not exported under "HEAD, trained encoder (not exported)" or the same of
+      "averaged".
     predicted_centre: head -> "a->b" -> (K,), what was taken from predicted descriptors.
     confidence: head -> "a->b" -> what scores are worth, by the validation split.
   """
@@ -62,7 +63,7 @@ def evaluate_at_end(experiment: Experiment, state: TrainState, chosen: str) -> E
   """
   config = experiment.config
   protocol = run_protocol(config.evaluation.protocol, config.data)
-  both = encoders(state)
+  both, wanted = encoders(state), config.evaluation.predicted
   describers = {
     name: predicting(experiment, encoder, state.params["predictor"])
     if name == chosen
@@ -75,13 +76,15 @@ def evaluate_at_end(experiment: Experiment, state: TrainState, chosen: str) -> E
     found = describe_by_several(experiment, describers, split, config.evaluation.pairs)
     for name, each in found.items():
       described[name][split] = each
-  rows = _rows(config.heads, protocol, described[chosen], centre[chosen])
+  rows = _rows(config.heads, protocol, described[chosen], centre[chosen], wanted)
   # Before the first step the two are one.
   others = set(both) - {chosen} if int(state.step) else ()
   beside = {
     f"{head}, {other} encoder (not exported)": found
     for other in others
-    for head, found in _rows(config.heads, protocol, described[other], centre[other]).items()
+    for head, found in _rows(
+      config.heads, protocol, described[other], centre[other], wanted
+    ).items()
   }
   searched = described[chosen][protocol.archive]
   evaluation = Evaluation(
@@ -106,6 +109,7 @@ def _rows(
   protocol: Protocol,
   described: dict[str, Described],
   centre: tuple[Descriptors, Descriptors],
+  predicted: bool,
 ) -> dict[str, list[Row]]:
   """The protocol's rows of each head, and those of predict-then-search under a name of their own.
 
@@ -114,6 +118,7 @@ def _rows(
     protocol: who asks, and who is searched.
     described: split -> its pairs.
     centre: see `describe.centres`.
+    predicted: whether predict-then-search is wanted.
   """
   rows: dict[str, list[Row]] = {}
   whole = {head: joined(described, head, *centre) for head in heads}
@@ -122,7 +127,7 @@ def _rows(
     measured = scene_rows(protocol, scenes, label_sets(scenes.labels))
     rows[head] = [row for row in measured if row.method != PREDICTED]
     crossed = [row for row in measured if row.method == PREDICTED]
-    if crossed:
+    if crossed and predicted:
       rows[f"{head}, {PREDICTED}"] = crossed
   return rows
 
