@@ -94,7 +94,7 @@ def trial(dataset: str, variant: str, seed: int, work: str) -> dict[str, Any]:
 
 def _fitted(experiment: Experiment) -> TrainState:
   state = experiment.new_state()
-  fitted = canonical.fit(experiment, canonical.canonical_heads(experiment.config.heads))
+  fitted = canonical.fit(experiment, canonical.fitted_heads(experiment.config.heads))
   for name, each in fitted.items():
     state = canonical.put(state, name, each.maps)
   return state

@@ -21,7 +21,7 @@ def get_config() -> ConfigDict:
   """The layout of a KiB (1,020 numbers as int8, and their scale), one of a quarter, and gradients.
 
   "linear" finds a scene that lies on the archive's grid; "coarse" gives up little of that and still
-  finds one that lies half a cell off it.
+  finds one that lies half a cell off it. "semantic" finds scenes of the same classes.
   """
   config = default_config()
   config.data.directories = ("runs/pairs",)
@@ -38,6 +38,7 @@ def get_config() -> ConfigDict:
     },
     "coarse": {"pooling": "canonical", "cells": 8, "numbers": 4, "size": 252},
     "gradients": {"pooling": "gradients", "cells": 8, "size": 576},
+    "semantic": {"pooling": "statistics", "numbers": 16, "size": 16},
   }
   config.objective = {}
   config.evaluation.head = "linear"

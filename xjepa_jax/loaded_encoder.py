@@ -163,7 +163,8 @@ class LoadedEncoder:
     """Rows and columns of a head's `patches`: its own cells where it reads images, else tokens."""
     settings = self._model.config.heads[self._known_head(head)]
     if reads_images(settings):
-      return settings.cells, settings.cells
+      side = 1 if settings.pooling == "statistics" else settings.cells
+      return side, side
     return self._model.grid
 
   def _known_head(self, head: str | None) -> str:

@@ -106,7 +106,7 @@ def _first_state(
   if not first_decides(lambda: None if checkpoints.latest is None else "continue"):
     with goodput.spending("compile"):
       state = experiment.new_state()
-      for name, found in canonical.fit(experiment, canonical.canonical_heads(config.heads)).items():
+      for name, found in canonical.fit(experiment, canonical.fitted_heads(config.heads)).items():
         state = canonical.put(state, name, found.maps)
         say(f"heads.{name}: {found}")
       give_back()  # of what compiling it took

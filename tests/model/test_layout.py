@@ -17,6 +17,7 @@ from xjepa_jax.config import HeadConfig
 from xjepa_jax.model import spectrum
 from xjepa_jax.model.gradients import DIRECTIONS, oriented_gradients
 from xjepa_jax.model.layout import CanonicalLayout, GradientLayout, Source
+from xjepa_jax.model.statistics import statistics
 
 pytestmark = pytest.mark.usefixtures("compiled", "compiled_quickly")
 CELLS, NUMBERS, SIZE, WIDTH = 8, 3, 100, 16
@@ -36,7 +37,7 @@ def descriptors(layout: CanonicalLayout, sensor: str = "a", *given: Any) -> np.n
 
 def drawn(sources: Mapping[str, Source]) -> CanonicalLayout:
   """A layout with maps that are not those drawn."""
-  layout = CanonicalLayout(HEAD, ("a", "b"), sources, nnx.Rngs(0))
+  layout = CanonicalLayout(HEAD, {"a": 2, "b": 2}, sources, nnx.Rngs(0))
   own = layout.maps["a"]
   own.kernel[...] = chance.normal(size=(DIRECTIONS, NUMBERS)).astype(np.float32)
   own.bias[...] = chance.normal(size=NUMBERS).astype(np.float32)
@@ -127,6 +128,21 @@ def test_parts_add_to_their_cells_what_tokens_do_and_null_parts_nothing() -> Non
   numbers = of_images(layout) + (parts @ np.asarray(kernel[...])).reshape(2, 8, 8, NUMBERS)
   found = descriptors(layout, "a", TOKENS, None, parts)
   np.testing.assert_allclose(found, described(layout, numbers), atol=1e-3)
+
+
+def test_statistics_of_the_whole_image_are_mapped_as_one_cell_is() -> None:
+  head = HeadConfig(pooling="statistics", numbers=5, size=5)
+  layout = CanonicalLayout(head, {"a": 2}, {"tokens": Source(WIDTH, (4, 4))}, nnx.Rngs(0))
+  own = layout.maps["a"]
+  own.bias[...] = chance.normal(size=5).astype(np.float32)
+  own.scale[...] = chance.uniform(size=(1, 5)).astype(np.float32)
+  kernel = layout.additions["tokens"].project.kernel
+  kernel[...] = chance.normal(size=(WIDTH, 5)).astype(np.float32)
+  told = np.asarray(jax.jit(statistics)(IMAGES)[0])
+  numbers = told @ np.asarray(own.kernel[...]) + np.asarray(own.bias[...])
+  numbers += TOKENS.mean(axis=1) @ np.asarray(kernel[...])
+  found = descriptors(layout, "a", TOKENS)
+  np.testing.assert_allclose(found, numbers * np.asarray(own.scale[...]), atol=1e-3)
 
 
 def test_patches_are_cells_whose_scalar_products_add_up_to_those_of_centred_descriptors() -> None:

@@ -229,6 +229,45 @@ def closed(config: Config, **keys: Any) -> Config:
   return dataclasses.replace(plain, heads=heads, training=training)
 
 
+def of_whole_images(units: Mapping[str, np.ndarray]) -> tuple[Spectra, Maps, np.ndarray]:
+  """What is told of 300 images by two sensors of 6 and 9 statistics in units of any size."""
+  chance = np.random.default_rng(3)
+  causes = chance.normal(size=(300, 3)) * [2, 1, 0.5]
+  told = {}
+  for key, unit in units.items():
+    own = causes @ chance.normal(size=(3, len(unit))) + chance.normal(size=(300, len(unit)))
+    told[key] = ((own - own.mean(axis=0)) * unit)[:, None]
+  moments = {}
+  for a, b in itertools.combinations_with_replacement(told, 2):
+    products = np.einsum("npf,npg->pfg", told[a], told[b])
+    moments[a, b] = Moments(300.0, told[a].sum(axis=0), told[b].sum(axis=0), products)
+  means = {key: np.zeros(len(unit)) for key, unit in units.items()}
+  return told, *solve(moments, means, 1, 3, 1e-9, True)
+
+
+def test_statistics_of_images_get_canonical_correlations_whatever_their_units() -> None:
+  plain = {"a": np.ones(6), "b": np.ones(9)}
+  told, maps, correlations = of_whole_images(plain)
+  bases = [np.linalg.qr(each[:, 0])[0] for each in told.values()]
+  expected = np.linalg.svd(bases[0].T @ bases[1], compute_uv=False)
+  np.testing.assert_allclose(correlations, expected[:3], atol=1e-6)
+  chance = np.random.default_rng(4)
+  units = {key: 10 ** chance.uniform(-2, 2, size=len(each)) for key, each in plain.items()}
+  other, others, again = of_whole_images(units)
+  np.testing.assert_allclose(again, correlations, atol=1e-6)
+  for key in plain:
+    numbers = np.abs(told[key][:, 0] @ maps[key]["kernel"])
+    again = np.abs(other[key][:, 0] @ others[key]["kernel"])
+    np.testing.assert_allclose(again, numbers, atol=1e-3)
+
+
+def test_what_never_varies_of_images_weighs_nothing() -> None:
+  units = {"a": np.array([1, 1, 0, 1, 1, 1.0]), "b": np.ones(9)}
+  _, maps, correlations = of_whole_images(units)
+  np.testing.assert_array_equal(maps["a"]["kernel"][2], 0)
+  assert np.isfinite(maps["a"]["kernel"]).all() and correlations[0] > 0.5
+
+
 @pytest.fixture(scope="module")
 def plain(small: Small) -> Experiment:
   """On one device, eight pairs a batch."""
@@ -289,6 +328,7 @@ def test_heads_fitted_together_are_fitted_as_each_alone(plain: Experiment) -> No
     "fine": dataclasses.replace(HEAD, fitted=40),
     "few": dataclasses.replace(HEAD, fitted=8),
     "coarse": dataclasses.replace(HEAD, cells=2, numbers=2, size=8, fitted=40),
+    "semantic": HeadConfig(pooling="statistics", numbers=6, size=6, fitted=40),
   }
   together = canonical.fit(plain, heads)
   assert list(together) == list(heads) and together["few"].pairs == 8

@@ -16,6 +16,7 @@ from xjepa_jax.model.gradients import DIRECTIONS, oriented_gradients
 from xjepa_jax.model.inputs import SensorInput
 from xjepa_jax.model.layout import CanonicalLayout, Source, token_parts
 from xjepa_jax.model.local import LOCAL_MLP_RATIO, PARTS, PIECES, LocalNetwork, features, structure
+from xjepa_jax.model.statistics import STATISTICS_CELLS, STATISTICS_PIECES, statistics
 from xjepa_jax.model.trunk import BlockSpec
 from xjepa_jax.sensors import Band, Sensor
 from xjepa_jax.training import flops
@@ -102,10 +103,16 @@ def test_gradients_of_an_image_are_what_xla_counts() -> None:
   assert ours < counted(lambda x: oriented_gradients(x, 16), images) < 1.2 * ours
 
 
+def test_statistics_of_an_image_are_what_xla_counts() -> None:
+  images = jax.ShapeDtypeStruct((1, 64, 96, 12), jnp.float32)
+  ours = flops.statistics(64, 96, 12, STATISTICS_PIECES, STATISTICS_CELLS, DIRECTIONS)
+  assert ours < counted(statistics, images) < 1.3 * ours
+
+
 @pytest.mark.parametrize("grid", [(8, 8), (32, 32)])
 def test_a_canonical_layout_is_what_xla_counts(grid: tuple[int, int]) -> None:
   head, tokens = HeadConfig(pooling="canonical", cells=16, numbers=4, size=512), grid[0] * grid[1]
-  layout = CanonicalLayout(head, ("a",), {"tokens": Source(WIDTH, grid)}, nnx.Rngs(0))
+  layout = CanonicalLayout(head, {"a": 3}, {"tokens": Source(WIDTH, grid)}, nnx.Rngs(0))
   images = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
   seen = jax.ShapeDtypeStruct((1, tokens, WIDTH), jnp.float32)
   whole = counted(lambda x, y: layout("a", x, y, None), images, seen)

@@ -60,6 +60,15 @@ def _check_layout(name: str, head: HeadConfig) -> None:
       f"config key 'heads.{name}.size' is {head.size}; the pooling 'gradients' gives "
       f"{head.cells} x {head.cells} cells x {DIRECTIONS} directions = {whole} numbers."
     )
+  if head.pooling == "canonical" and head.numbers > DIRECTIONS:
+    raise ConfigError(
+      f"config key 'heads.{name}.numbers' is {head.numbers}; a cell has {DIRECTIONS} directions."
+    )
+  if head.pooling == "statistics" and head.size != head.numbers:
+    raise ConfigError(
+      f"config key 'heads.{name}.size' is {head.size}, and heads.{name}.numbers {head.numbers}; of "
+      "the pooling 'statistics' the image is the one cell. Give both the same."
+    )
   whole = head.cells**2 * head.numbers
   if head.pooling == "canonical" and head.size > whole:
     raise ConfigError(

@@ -139,16 +139,16 @@ class HeadConfig:
   pooling: str = _key(
     "mean",
     "how tokens become a vector; or of the image itself, gradients: how much gradient each cell "
-    "has in nine directions, or canonical: what sensors share of that, fitted in closed form, and "
-    "what tokens add",
-    one_of=("mean", "attention", "grid", "canonical", "gradients"),
+    "has in nine directions, canonical: what sensors share of that, fitted in closed form, and "
+    "what tokens add, or statistics: the same of what the image is like as a whole",
+    one_of=("mean", "attention", "grid", "canonical", "statistics", "gradients"),
   )
   cells: int = _key(4, "cells along a side, for grid, canonical and gradients", least=1)
   numbers: int = _key(
     4,
-    "of each cell that sensors share, for canonical; of nine directions",
+    "of each cell that sensors share, for canonical, of nine directions; for statistics of the "
+    "image, as many as its size",
     least=1,
-    most=DIRECTIONS,
   )
   size: int = _key(
     256,
@@ -158,7 +158,7 @@ class HeadConfig:
   )
   fitted: int = _key(
     20_000,
-    "training pairs, at most, that canonical is fitted on before the first step",
+    "training pairs, at most, that canonical and statistics are fitted on before the first step",
     least=1,
   )
   hidden: int = _key(0, "width of a hidden layer before the projection; 0 is none", least=0)

@@ -55,12 +55,13 @@ class Encoder(nnx.Module):
     if spec is not None:
       self._build_network(config, inputs, spec, rngs)
     self.has_local = self.has_network and config.local > 0
+    bands = {key: given.bands for key, given in inputs.items()}
     sources = {}
     if spec is not None:
       sources["tokens"] = Source(spec.width, self.grid)
     if self.has_local:
       sources["parts"] = Source(config.local, self.local.grid)
-    self.layouts = nnx.Dict(layouts(heads, tuple(inputs), sources, rngs))
+    self.layouts = nnx.Dict(layouts(heads, bands, sources, rngs))
     pooled = {name: head for name, head in heads.items() if name not in self.layouts}
     self.heads: nnx.Dict = nnx.Dict()
     if spec is None:
@@ -237,8 +238,8 @@ def _refuse_pooling(heads: Mapping[str, HeadConfig]) -> None:
   for name, head in heads.items():
     raise ConfigError(
       f"config key 'heads.{name}.pooling' is {head.pooling!r}, which pools a network's tokens, and "
-      "model.preset is 'none'. Give the pooling 'canonical' or 'gradients', or a preset that has a "
-      "network."
+      "model.preset is 'none'. Give the pooling 'canonical', 'statistics' or 'gradients', or a "
+      "preset that has a network."
     )
 
 

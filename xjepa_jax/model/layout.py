@@ -23,6 +23,7 @@ from xjepa_jax.model.cells import cell_weights
 from xjepa_jax.model.fill import shown
 from xjepa_jax.model.gradients import DIRECTIONS, oriented_gradients
 from xjepa_jax.model.layers import Linear, exact
+from xjepa_jax.model.statistics import count_statistics, statistics
 
 
 class GradientLayout(nnx.Module):
@@ -56,6 +57,36 @@ class GradientLayout(nnx.Module):
     return oriented_gradients(values, self.cells)[0] - centre.reshape(self.cells**2, -1)
 
 
+@dataclasses.dataclass(frozen=True)
+class Reading:
+  """What a canonical head reads of images: gradients of cells, or statistics of the whole.
+
+  Attributes:
+    cells: along a side, 1 of the whole.
+    whole: whether statistics are read.
+  """
+
+  cells: int
+  whole: bool = False
+
+  @classmethod
+  def of(cls, head: HeadConfig) -> Reading:
+    """What a head reads."""
+    whole = head.pooling == "statistics"
+    return cls(1 if whole else head.cells, whole)
+
+  def count(self, bands: int) -> int:
+    """F, the numbers that are told of a cell of an image of so many bands."""
+    return count_statistics(bands) if self.whole else DIRECTIONS
+
+  def __call__(self, values: Array) -> tuple[Array, Array]:
+    """(B, P, F) of images (B, H, W, C), and (B, P) bool, what was seen."""
+    if not self.whole:
+      return oriented_gradients(values, self.cells)
+    found, seen = statistics(values)
+    return found[:, None], seen[:, None]
+
+
 class SensorMap(nnx.Module):
   """What a sensor's cells are multiplied by. Fitted, not trained: no gradient flows into it.
 
@@ -63,21 +94,21 @@ class SensorMap(nnx.Module):
   best there is, before the network has anything to add.
 
   Attributes:
-    kernel: (DIRECTIONS, d) from a cell's gradients to its numbers.
+    kernel: (F, d) from what is told of a cell to its numbers.
     bias: (d,) added to the numbers of a cell of which something was seen.
     scale: (R, d) of the frequencies of each ring, see `spectrum.rings`.
   """
 
-  def __init__(self, cells: int, numbers: int, rngs: nnx.Rngs):
-    drawn = nnx.initializers.orthogonal()(rngs.params(), (DIRECTIONS, numbers), jnp.float32)
+  def __init__(self, told: int, cells: int, numbers: int, rngs: nnx.Rngs):
+    drawn = nnx.initializers.orthogonal()(rngs.params(), (told, numbers), jnp.float32)
     self.kernel = nnx.Param(drawn)
     self.bias = nnx.Param(jnp.zeros(numbers, jnp.float32))
     self.scale = nnx.Param(jnp.ones((spectrum.count_rings(cells), numbers), jnp.float32))
 
-  def __call__(self, gradients: Array, seen: Array) -> Array:
+  def __call__(self, told: Array, seen: Array) -> Array:
     """The numbers (B, P, d) of cells; a cell of which nothing was seen is the mean, 0."""
     kernel, bias = jax.lax.stop_gradient((self.kernel[...], self.bias[...]))
-    numbers = jnp.matmul(gradients, kernel, precision=exact(kernel)) + bias
+    numbers = jnp.matmul(told, kernel, precision=exact(kernel)) + bias
     return jnp.where(seen[..., None], numbers, 0.0)
 
 
@@ -125,9 +156,11 @@ class Addition(nnx.Module):
 class CanonicalLayout(nnx.Module):
   """A few numbers a cell that sensors share, as the slow part of a spectrum; float32.
 
+  Of the pooling "statistics" the whole image is the one cell.
+
   Args:
-    settings: cells along a side, numbers a cell, and how many numbers of the spectrum are kept.
-    sensors: that are described.
+    settings: what is read, numbers a cell, and how many numbers of the spectrum are kept.
+    bands: sensor -> how many; of those that are described.
     sources: "tokens" and "parts", what a network says of places; {} without one.
     rngs: what the weights are drawn from.
   """
@@ -135,12 +168,18 @@ class CanonicalLayout(nnx.Module):
   def __init__(
     self,
     settings: HeadConfig,
-    sensors: tuple[str, ...],
+    bands: Mapping[str, int],
     sources: Mapping[str, Source],
     rngs: nnx.Rngs,
   ):
-    self.cells, self.numbers, self.size = settings.cells, settings.numbers, settings.size
-    self.maps = nnx.Dict({key: SensorMap(self.cells, self.numbers, rngs) for key in sensors})
+    self.reading = Reading.of(settings)
+    self.cells, self.numbers, self.size = self.reading.cells, settings.numbers, settings.size
+    self.maps = nnx.Dict(
+      {
+        key: SensorMap(self.reading.count(count), self.cells, self.numbers, rngs)
+        for key, count in bands.items()
+      }
+    )
     self.additions = nnx.Dict(
       {key: Addition(each, self.cells, self.numbers, rngs) for key, each in sources.items()}
     )
@@ -201,7 +240,7 @@ class CanonicalLayout(nnx.Module):
   ) -> Array:
     """(B, P, d) of all frequencies, weighted."""
     own: SensorMap = self.maps[sensor]
-    numbers = own(*oriented_gradients(values, self.cells))
+    numbers = own(*self.reading(values))
     if tokens is not None and "tokens" in self.additions:
       numbers = numbers + self.additions["tokens"](tokens, indices)
     if parts is not None and "parts" in self.additions:
@@ -220,12 +259,17 @@ def token_parts(cells: int, grid: tuple[int, int]) -> int:
 
 def reads_images(head: HeadConfig) -> bool:
   """Whether a head describes cells of the image itself, with or without a network."""
-  return head.pooling in ("canonical", "gradients")
+  return head.pooling == "gradients" or is_fitted(head)
+
+
+def is_fitted(head: HeadConfig) -> bool:
+  """Whether a head has a closed form, see `training.canonical`."""
+  return head.pooling in ("canonical", "statistics")
 
 
 def layouts(
   heads: Mapping[str, HeadConfig],
-  sensors: tuple[str, ...],
+  bands: Mapping[str, int],
   sources: Mapping[str, Source],
   rngs: nnx.Rngs,
 ) -> dict[str, Layout]:
@@ -234,6 +278,6 @@ def layouts(
   for name, head in heads.items():
     if head.pooling == "gradients":
       found[name] = GradientLayout(head)
-    elif head.pooling == "canonical":
-      found[name] = CanonicalLayout(head, sensors, sources, rngs)
+    elif is_fitted(head):
+      found[name] = CanonicalLayout(head, bands, sources, rngs)
   return found

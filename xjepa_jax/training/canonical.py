@@ -19,10 +19,10 @@ import numpy as np
 
 from xjepa_jax.config import HeadConfig
 from xjepa_jax.model import spectrum
-from xjepa_jax.model.gradients import oriented_gradients
+from xjepa_jax.model.layout import Reading, is_fitted
 from xjepa_jax.model.placing import on_mesh
 from xjepa_jax.processes import watchdog
-from xjepa_jax.training.canonical_correlation import Maps, Moments, solve
+from xjepa_jax.training.canonical_correlation import RIDGE, WHOLE_RIDGE, Maps, Moments, solve
 from xjepa_jax.training.experiment import Experiment, device_batch
 from xjepa_jax.training.mesh import batch_sharding, replicated
 from xjepa_jax.training.splits import shares
@@ -62,8 +62,8 @@ def fit(experiment: Experiment, heads: Mapping[str, HeadConfig]) -> dict[str, Fi
 
   Args:
     experiment: the run.
-    heads: of the pooling "canonical", by name. Each is fitted on `fitted` training pairs at most,
-      taken in random order; those of like numbers are fitted in one pass.
+    heads: that have a closed form (`layout.is_fitted`), by name. Each is fitted on `fitted`
+      training pairs at most, taken in random order; those of like numbers in one pass.
 
   Returns:
     What was fitted of each, by name, the seconds being those of its pass.
@@ -72,11 +72,15 @@ def fit(experiment: Experiment, heads: Mapping[str, HeadConfig]) -> dict[str, Fi
   for most in sorted({head.fitted for head in heads.values()}):
     started = time.monotonic()
     together = {name: head for name, head in heads.items() if head.fitted == most}
-    cells = sorted({head.cells for head in together.values()})
-    means = _means(experiment, cells, min(most, _MEAN_PAIRS))
-    moments, pairs = _moments(experiment, means, most)
+    readings = tuple(dict.fromkeys(Reading.of(head) for head in together.values()))
+    means = _means(experiment, readings, min(most, _MEAN_PAIRS))
+    moments, pairs = _moments(experiment, readings, means, most)
     for name, head in together.items():
-      maps, shared = solve(moments[head.cells], means[head.cells], head.cells, head.numbers)
+      number = readings.index(reading := Reading.of(head))
+      ridge = WHOLE_RIDGE if reading.whole else RIDGE
+      maps, shared = solve(
+        moments[number], means[number], reading.cells, head.numbers, ridge, reading.whole
+      )
       found[name] = Fit(maps, shared, pairs, time.monotonic() - started)
   return {name: found[name] for name in heads}
 
@@ -105,44 +109,45 @@ def with_maps(encoder: Any, head: str, maps: Maps) -> Any:
 
 
 def _means(
-  experiment: Experiment, cells: Sequence[int], most: int
-) -> dict[int, dict[str, np.ndarray]]:
-  """cells along a side -> sensor -> (F,) mean gradients of the cells seen."""
+  experiment: Experiment, readings: Sequence[Reading], most: int
+) -> list[dict[str, np.ndarray]]:
+  """Of each reading, sensor -> (F,) mean of what is told of the cells seen."""
 
-  def sums(batch: Mapping[str, Any]) -> dict[int, dict[str, tuple[jax.Array, jax.Array]]]:
+  def sums(batch: Mapping[str, Any]) -> list[dict[str, tuple[jax.Array, jax.Array]]]:
     values, _ = plain_images(experiment.model, batch["values"])
-    found: dict[int, dict[str, tuple[jax.Array, jax.Array]]] = {side: {} for side in cells}
-    for side, key in itertools.product(cells, values):
-      gradients, seen = oriented_gradients(values[key], side)
+    found: list[dict[str, tuple[jax.Array, jax.Array]]] = [{} for _ in readings]
+    for (number, reading), key in itertools.product(enumerate(readings), values):
+      told, seen = reading(values[key])
       there = seen & _present(batch, key)[:, None]
-      found[side][key] = jnp.where(there[..., None], gradients, 0).sum(axis=(0, 1)), there.sum()
+      found[number][key] = jnp.where(there[..., None], told, 0).sum(axis=(0, 1)), there.sum()
     return found
 
   total: Any = None
   for found, _ in _measured(experiment, sums, most):
     total = found if total is None else jax.tree.map(np.add, total, found)
   # Batches have sensors in any order.
-  return {
-    side: {
-      key: total[side][key][0] / max(float(total[side][key][1]), 1.0) for key in experiment.inputs
-    }
-    for side in cells
-  }
+  return [
+    {key: sums_of[key][0] / max(float(sums_of[key][1]), 1.0) for key in experiment.inputs}
+    for sums_of in total
+  ]
 
 
 def _moments(
-  experiment: Experiment, means: Mapping[int, Mapping[str, np.ndarray]], most: int
-) -> tuple[dict[int, dict[tuple[str, str], Moments]], int]:
-  """Cells along a side -> moments of all pairs of sensors; and the number of pairs looked at."""
+  experiment: Experiment,
+  readings: Sequence[Reading],
+  means: Sequence[Mapping[str, np.ndarray]],
+  most: int,
+) -> tuple[list[dict[tuple[str, str], Moments]], int]:
+  """Of each reading, the moments of all pairs of sensors; and the number of pairs looked at."""
 
-  def sums(batch: Mapping[str, Any]) -> dict[int, dict[tuple[str, str], Moments]]:
+  def sums(batch: Mapping[str, Any]) -> list[dict[tuple[str, str], Moments]]:
     values, _ = plain_images(experiment.model, batch["values"])
-    return {side: _batch_moments(batch, values, side, each) for side, each in means.items()}
+    return [_batch_moments(batch, values, *each) for each in zip(readings, means, strict=True)]
 
   total: Any = None
   pairs = 0
   for found, rows in _measured(experiment, sums, most):
-    total = found if total is None else {side: _added(total[side], found[side]) for side in means}
+    total = found if total is None else list(map(_added, total, found))
     pairs += rows
   return total, pairs
 
@@ -150,14 +155,15 @@ def _moments(
 def _batch_moments(
   batch: Mapping[str, Any],
   values: Mapping[str, jax.Array],
-  side: int,
+  reading: Reading,
   means: Mapping[str, np.ndarray],
 ) -> dict[tuple[str, str], Moments]:
-  ring = np.eye(spectrum.count_rings(side), dtype=np.float32)[spectrum.rings(side)].T
+  rings = np.eye(spectrum.count_rings(reading.cells), dtype=np.float32)
+  ring = rings[spectrum.rings(reading.cells)].T
   spectra = {}
   for key in means:
-    gradients, seen = oriented_gradients(values[key], side)
-    centred = gradients - jnp.asarray(means[key], jnp.float32)
+    told, seen = reading(values[key])
+    centred = told - jnp.asarray(means[key], jnp.float32)
     spectra[key] = spectrum.transform(jnp.where(seen[..., None], centred, 0))
   found = {}
   for a, b in itertools.combinations_with_replacement(means, 2):
@@ -219,6 +225,6 @@ def _like(old: jax.Array, new: np.ndarray) -> jax.Array:
   return jax.make_array_from_callback(old.shape, old.sharding, lambda index: new[index])
 
 
-def canonical_heads(heads: Mapping[str, HeadConfig]) -> dict[str, HeadConfig]:
-  """The heads that are fitted."""
-  return {name: head for name, head in heads.items() if head.pooling == "canonical"}
+def fitted_heads(heads: Mapping[str, HeadConfig]) -> dict[str, HeadConfig]:
+  """Those that have a closed form."""
+  return {name: head for name, head in heads.items() if is_fitted(head)}

@@ -134,6 +134,19 @@ def structure(
   return _oriented(height, width, bands, rows, columns, directions) + means
 
 
+def statistics(
+  height: float,
+  width: float,
+  bands: float,
+  pieces: Sequence[float],
+  cells: float,
+  directions: float,
+) -> float:
+  """What `model.statistics` says of an image, by pieces of so many pixels along a side."""
+  means = sum(_means(height, width, height // side, width // side) for side in pieces)
+  return _oriented(height, width, bands, cells, cells, directions) + (2 * bands + 1) * means
+
+
 def _oriented(
   height: float, width: float, bands: float, rows: float, columns: float, directions: float
 ) -> float:
@@ -168,16 +181,16 @@ def local(
   return linear(parts, described, width) + depth * layer + taken
 
 
-def canonical(cells: float, numbers: float, directions: float) -> float:
-  """A canonical layout from its gradients on: maps of cells, and the transform.
+def canonical(cells: float, numbers: float, told: float) -> float:
+  """A canonical layout from what it reads on: maps of cells, and the transform.
 
   Args:
     cells: along a side.
     numbers: of a cell.
-    directions: of its gradients.
+    told: of a cell, such as the directions of its gradients.
   """
   whole = cells**2
-  return linear(whole, directions, numbers) + 2 * linear(whole, cells, numbers)
+  return linear(whole, told, numbers) + 2 * linear(whole, cells, numbers)
 
 
 def addition(width: float, places: float, cells: float, numbers: float, split: float) -> float:

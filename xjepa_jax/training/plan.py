@@ -13,9 +13,10 @@ import numpy as np
 from xjepa_jax.config import HeadConfig, describe_keys, to_dict
 from xjepa_jax.model.encoder import has_network, layer_spec
 from xjepa_jax.model.gradients import DIRECTIONS
-from xjepa_jax.model.layout import Source, reads_images, token_parts
+from xjepa_jax.model.layout import Reading, Source, is_fitted, reads_images, token_parts
 from xjepa_jax.model.local import LOCAL_MLP_RATIO, PARTS, PIECES, features
 from xjepa_jax.model.predictor import predictor_spec
+from xjepa_jax.model.statistics import STATISTICS_CELLS, STATISTICS_PIECES
 from xjepa_jax.training import flops, process_memory
 from xjepa_jax.training.cautions import cautions
 from xjepa_jax.training.device_peaks import peak_flops
@@ -106,12 +107,14 @@ def _head_flops(head: HeadConfig, width: int, experiment: Experiment) -> float:
   """Of a descriptor, from what a network says of places, or from the gradients of cells."""
   if head.pooling == "gradients":
     return 0.0
-  if head.pooling == "canonical":
-    cells = head.cells, head.numbers
-    total = flops.canonical(*cells, DIRECTIONS)
+  if is_fitted(head):
+    reading, bands = Reading.of(head), [each.bands for each in experiment.inputs.values()]
+    told = sum(map(reading.count, bands)) / len(bands)
+    total = flops.canonical(reading.cells, head.numbers, told)
     for source in _sources(experiment, width):
-      split = token_parts(head.cells, source.grid)
-      total += flops.addition(source.width, math.prod(source.grid), *cells, split)
+      split = token_parts(reading.cells, source.grid)
+      places = math.prod(source.grid)
+      total += flops.addition(source.width, places, reading.cells, head.numbers, split)
     return total
   return flops.head(width, head.size, head.hidden, head.cells**2 if head.pooling == "grid" else 1)
 
@@ -127,13 +130,17 @@ def _sources(experiment: Experiment, width: int) -> list[Source]:
 def image_flops(experiment: Experiment) -> list[float]:
   """Of each sensor's image, by what reads it without learning."""
   config, model = experiment.config, experiment.model
-  cells = [head.cells for head in config.heads.values() if reads_images(head)]
+  readings = [Reading.of(head) for head in config.heads.values() if reads_images(head)]
   rows, columns = (PARTS * PIECES * length for length in model.grid)
   found = []
   for key, each in experiment.inputs.items():
     size = each.height, each.width, each.bands
-    of_heads = cells if key in model.contexts else []
-    total = sum(flops.gradients(*size, one, DIRECTIONS) for one in of_heads)
+    total = 0.0
+    for reading in readings if key in model.contexts else ():
+      if reading.whole:
+        total += flops.statistics(*size, STATISTICS_PIECES, STATISTICS_CELLS, DIRECTIONS)
+      else:
+        total += flops.gradients(*size, reading.cells, DIRECTIONS)
     if config.model.local:
       total += flops.structure(*size, rows, columns, DIRECTIONS)
     found.append(total)
