@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
+import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -31,6 +31,7 @@ from xjepa_jax.run import run
 from xjepa_jax.training import canonical
 from xjepa_jax.training.experiment import open_experiment
 from xjepa_jax.training.plan import describe_plan
+from xjepa_jax.training.target import find_target
 
 pytestmark = [pytest.mark.usefixtures("compiled_quickly"), pytest.mark.timeout(900)]
 SENSORS = ("s1", "s2")
@@ -131,7 +132,7 @@ def test_it_has_patches_and_no_tokens(
   assert not encoder.has_tokens and encoder.predicts == ()
   with pytest.raises(ExportError, match="no network.*no tokens.*`patches`"):
     encoder.tokens({"s1": images["s1"]})
-  for head, cells, numbers in (("linear", 16, 4), ("gradients", 8, 9)):
+  for head, cells, numbers in (("linear", 16, 4), ("gradients", 8, 9), ("semantic", 1, 16)):
     assert encoder.patch_grid(head) == (cells, cells)
     patches = encoder.patches({"s1": images["s1"]}, head)
     assert patches.shape == (6, cells**2, numbers) and np.isfinite(patches).all()
@@ -242,12 +243,13 @@ def test_a_sensor_of_one_band_and_fewer_pairs_than_numbers_are_described(
     heads={name: dataclasses.replace(head, fitted=2) for name, head in linear.config.heads.items()},
   )
   experiment = open_experiment(config)
-  fit = canonical.fit(experiment, {"linear": config.heads["linear"]})["linear"]
-  drawn = experiment.model.init(jax.random.key(0))["encoder"]
-  fitted = canonical.with_maps(drawn, "linear", fit.maps)
+  state = experiment.new_state()
+  for name, fit in canonical.fit(experiment, canonical.fitted_heads(config.heads)).items():
+    state = canonical.put(state, name, fit.maps)
+  encoder = find_target(state.opt_state)
   for _, batches in experiment.passes("test"):
     for batch in batches:
-      found = experiment.describe(fitted, batch)["descriptors"]["linear"]
-      for key in SENSORS:
-        rows = np.asarray(found[key])[:6]
+      found = experiment.describe(encoder, batch)["descriptors"]
+      for head, key in itertools.product(("linear", "coarse", "semantic"), SENSORS):
+        rows = np.asarray(found[head][key])[:6]
         assert np.isfinite(rows).all() and (np.ptp(rows, axis=0) > 0).any()
