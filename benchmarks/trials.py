@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import itertools
 import json
 import os
 import time
@@ -141,53 +142,46 @@ def _across(
 
 
 def table(dataset: str, found: Mapping[str, Sequence[dict[str, Any]]]) -> str:
-  """The trials of one data set as Markdown: mean and standard error over seeds."""
-  first = next(iter(found.values()))[0]["curve"]
-  last = max(first, key=int)
-  lines = [f"### {dataset}, {last} steps, {len(next(iter(found.values())))} seeds", ""]
-  for split in ("validation", "test"):
-    names = list(first["0"]["averaged"][split])
-    lines += [f"*{split}*", "", f"| trial | encoder | {' | '.join(names)} |"]
+  """The trials of one data set as Markdown.
+
+  Means over seeds, and in brackets what was added to the closed form: the mean difference within a
+  seed, with its standard error.
+  """
+  curves = {variant: [trial["curve"] for trial in trials] for variant, trials in found.items()}
+  first = next(iter(curves.values()))
+  last = max(first[0], key=int)
+  lines = [f"### {dataset}: {last} steps, {len(first)} seeds", ""]
+  for split in first[0]["0"]["averaged"]:
+    names = list(first[0]["0"]["averaged"][split])
+    start = [curve["0"]["averaged"][split] for curve in first]
+    lines += [f"The split {split!r}:", "", f"| trial | encoder | {' | '.join(names)} |"]
     lines += ["|---|---|" + "---:|" * len(names)]
-    start = [trial["curve"]["0"]["averaged"][split] for trial in next(iter(found.values()))]
-    lines.append(_row("before the first step", "", names, start))
-    for variant, trials in found.items():
-      for encoder in ("averaged", "trained"):
-        ends = [trial["curve"][last][encoder][split] for trial in trials]
-        lines.append(_row(variant, encoder, names, ends))
+    means = [f"{np.mean([each[name] for each in start]):.1f}" for name in names]
+    lines.append(f"| before the first step | | {' | '.join(means)} |")
+    for variant, encoder in itertools.product(curves, ("averaged", "trained")):
+      ends = [curve[last][encoder][split] for curve in curves[variant]]
+      starts = [curve["0"][encoder][split] for curve in curves[variant]]
+      cells = [
+        f"{np.mean([each[k] for each in ends]):.1f} ({_more(ends, starts, k)})" for k in names
+      ]
+      lines.append(f"| {variant} | {encoder} | {' | '.join(cells)} |")
     for kind in ("tokens", "local"):
-      pair = [found.get(f"{kind}, {word}") for word in ("predicting", "matching")]
+      pair = [curves.get(f"{kind}, {word}") for word in ("predicting", "matching")]
       if pair[0] and pair[1]:
-        more = [
-          {
-            name: np.mean(
-              [_end(a, last, e)[split][name] - _end(b, last, e)[split][name] for e in _ENCODERS]
-            )
-            for name in names
-          }
-          for a, b in zip(*pair, strict=True)
-        ]
-        lines.append(_row(f"prediction adds, {kind}", "both", names, more, sign="+"))
+        ends, others = ([curve[last]["averaged"][split] for curve in each] for each in pair if each)
+        cells = [_more(ends, others, name) for name in names]
+        lines.append(f"| **prediction adds**, {kind} | averaged | {' | '.join(cells)} |")
     lines.append("")
   return "\n".join(lines)
 
 
-_ENCODERS = ("averaged", "trained")
-
-
-def _end(trial: Mapping[str, Any], last: str, encoder: str) -> Any:
-  return trial["curve"][last][encoder]
-
-
-def _row(
-  name: str, encoder: str, names: Sequence[str], seeds: Sequence[Mapping[str, Any]], sign: str = ""
+def _more(
+  ones: Sequence[Mapping[str, float]], others: Sequence[Mapping[str, float]], name: str
 ) -> str:
-  cells = []
-  for key in names:
-    values = np.array([each[key] for each in seeds])
-    error = values.std(ddof=1) / len(values) ** 0.5 if len(values) > 1 else float("nan")
-    cells.append(f"{values.mean():{sign}.1f} ± {error:.1f}")
-  return f"| {name} | {encoder} | {' | '.join(cells)} |"
+  """The mean difference, seed by seed, and its standard error."""
+  values = np.array([one[name] - other[name] for one, other in zip(ones, others, strict=True)])
+  error = values.std(ddof=1) / len(values) ** 0.5 if len(values) > 1 else float("nan")
+  return f"{values.mean():+.1f} ± {error:.1f}"
 
 
 def _write(page: str, tables: str) -> None:

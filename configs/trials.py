@@ -1,7 +1,7 @@
 """What training adds to the closed form, and what prediction adds to training; see docs/trials.md.
 
-python -m benchmarks.trials                                           # all of them, and the table
-python -m xjepa_jax.main --config=configs/trials.py:simulated,predicting,0 --workdir=runs/trial
+python -m benchmarks.trials                              # all of them, and the table
+python -m xjepa_jax.main --config="configs/trials.py:simulated,local,_predicting,0"
 
 A trial is named by its data set, its variant, and its seed. On OMBRIA, both dates, a seed is a fold
 too: `python -m benchmarks.ombria_dates` writes these.
@@ -27,10 +27,9 @@ SEEDS = (0, 1, 2)
 
 
 def get_config(which: str) -> ConfigDict:
-  """The trial "DATASET,VARIANT,SEED"; of a variant, one or both words."""
-  dataset, _, rest = which.partition(",")
+  """The trial "DATASET,VARIANT,SEED"; an underscore stands for a space."""
+  dataset, _, rest = which.replace("_", " ").partition(",")
   variant, _, seed = rest.rpartition(",")
-  variant = variant if variant in VARIANTS else f"local, {variant}"
   if dataset not in DATASETS or variant not in VARIANTS or not seed.isdecimal():
     raise ValueError(
       f"{which!r}: expected DATASET,VARIANT,SEED with {', '.join(DATASETS)} and "
@@ -40,6 +39,10 @@ def get_config(which: str) -> ConfigDict:
   if dataset == "ombria":
     config.data.directories = (f"data/ombria_fold_{seed}",)
   config.training.seed = int(seed)
+  # A head that has nothing but tokens shows what these learn of classes.
+  config.heads.semantic = {"pooling": "mean", "size": 256}
+  semantic = {"term": "contrastive", "weight": 0.1, "on": "semantic", "temperature": 0.1}
+  config.objective.semantic = semantic
   config.optimizer.learning_rate = 1e-3
   config.augment = {"gain": 0.2, "offset": 0.3, "noise": 0.3}
   config.update_from_flattened_dict(VARIANTS[variant])
