@@ -18,10 +18,10 @@ from configs import ombria, optical_sar
 DATASETS = {"simulated": optical_sar, "ombria": ombria}
 # What each one changes.
 VARIANTS: dict[str, dict[str, Any]] = {
-  "local, matching": {"objective.latent.weight": 0.0, "model.local": 64},
-  "local, predicting": {"model.local": 64},
-  "tokens, matching": {"objective.latent.weight": 0.0},
-  "tokens, predicting": {},
+  "local, matching": {"objective.latent.weight": 0.0},
+  "local, predicting": {},
+  "tokens, matching": {"objective.latent.weight": 0.0, "model.local": 0},
+  "tokens, predicting": {"model.local": 0},
 }
 SEEDS = (0, 1, 2)
 
@@ -43,9 +43,5 @@ def get_config(which: str) -> ConfigDict:
   config.heads.semantic = {"pooling": "mean", "size": 256}
   semantic = {"term": "contrastive", "weight": 0.1, "on": "semantic", "temperature": 0.1}
   config.objective.semantic = semantic
-  config.training.steps = 50
-  config.optimizer.warmup = 10
-  config.optimizer.learning_rate = 1e-3
-  config.augment = {"gain": 0.2, "offset": 0.3}
   config.update_from_flattened_dict(VARIANTS[variant])
   return config
