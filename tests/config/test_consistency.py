@@ -52,6 +52,18 @@ from xjepa_jax.errors import ConfigError
       r"'heads\.layout\.size' is 13.*2 x 2 cells x 3 numbers give at most 12",
     ),
     (
+      {"heads": {"layout": {"pooling": "canonical", "cells": 2, "numbers": 10, "size": 40}}},
+      r"'heads\.layout\.numbers' is 10; a cell has 9 directions",
+    ),
+    (
+      {"heads": {"layout": {"pooling": "statistics", "numbers": 16, "size": 12}}},
+      r"'heads\.layout\.size' is 12, and heads\.layout\.numbers 16.*Give both the same",
+    ),
+    (
+      {"model": {"preset": "none", "local": 8}, "training": {"steps": 0}},
+      r"'model\.local' is 8, and model\.preset is 'none'",
+    ),
+    (
       {"heads": {"layout": {"pooling": "canonical", "size": 32, "prefixes": (40,)}}},
       r"'heads\.layout\.prefixes' is \(40,\).*below heads\.layout\.size = 32\.",
     ),

@@ -25,6 +25,11 @@ def check_together(config: Config) -> None:
       f"config key 'training.steps' is {config.training.steps}, and model.preset is 'none': "
       "without a network there is nothing to train. Give training.steps = 0, or a preset with one."
     )
+  if config.model.preset == "none" and config.model.local:
+    raise ConfigError(
+      f"config key 'model.local' is {config.model.local}, and model.preset is 'none': the local "
+      "network enters tokens. Give 0, or a preset that has a network."
+    )
   for name, head in config.heads.items():
     _check_layout(name, head)
     if head.pooling == "grid" and head.size % head.cells**2:
