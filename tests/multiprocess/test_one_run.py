@@ -16,13 +16,18 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from tests.debug_config import get_config
 from tests.multiprocess.runs import checkpoints, losses, rows, running
 from xjepa_jax import load_encoder
+from xjepa_jax.config import resolve
 from xjepa_jax.data.dataset import PairDataset
+from xjepa_jax.training import canonical
+from xjepa_jax.training.experiment import open_experiment
 
 pytestmark = pytest.mark.timeout(900)
 STEPS = 40
@@ -185,10 +190,13 @@ def test_the_first_process_too_may_be_lost_or_asked_to_stop_and_one_alone_contin
   assert_as_alone(run.workdir, alone, checkpoints(run.workdir)[-1])
 
 
-def test_processes_evaluate_both_encoders_and_choose_the_same_one(
+def test_processes_fit_a_layout_evaluate_both_encoders_and_choose_the_same_one(
   simulated: str, compiled: str, tmp_path: Path
 ) -> None:
   options = (
+    "--config.heads.layout.pooling=canonical",
+    "--config.heads.layout.numbers=3",
+    "--config.heads.layout.size=12",
     "--config.training.steps=2",
     "--config.optimizer.warmup=1",
     "--config.evaluation.every=2",
@@ -209,6 +217,21 @@ def test_processes_evaluate_both_encoders_and_choose_the_same_one(
   described = json.loads((run.workdir / "encoder" / "encoder.json").read_text())
   assert described["training"]["encoder"] == name and described["training"]["steps"] == int(step)
   assert run.text(1) == ""
+  fitted = fitted_alone(simulated)
+  arrays = load_file(run.workdir / "encoder" / "encoder.safetensors")
+  for sensor, maps in fitted.items():
+    for name, value in maps.items():
+      (found,) = (x for key, x in arrays.items() if key.endswith(f"layout.maps.{sensor}.{name}"))
+      found, value = np.abs(found), np.abs(value)  # the sign of a number is free
+      np.testing.assert_allclose(found, value, atol=1e-4 * value.max())
+
+
+def fitted_alone(simulated: str) -> canonical.Maps:
+  """The layout's maps as one process fits them, on one device."""
+  config = get_config(simulated)
+  config.heads.layout.update(pooling="canonical", numbers=3, size=12)
+  experiment = open_experiment(resolve(config), jax.devices()[:1])
+  return canonical.fit(experiment, canonical.fitted_heads(experiment.config.heads))["layout"].maps
 
 
 def test_another_mesh_continues_and_a_step_that_hangs_ends_with_the_stacks_of_all_threads(
