@@ -221,7 +221,7 @@ def test_processes_fit_a_layout_evaluate_both_encoders_and_choose_the_same_one(
   arrays = load_file(run.workdir / "encoder" / "encoder.safetensors")
   for sensor, maps in fitted.items():
     for name, value in maps.items():
-      (found,) = (x for key, x in arrays.items() if key.endswith(f"layout.maps.{sensor}.{name}"))
+      (found,) = (x for key, x in arrays.items() if key.endswith(f"layout/maps/{sensor}/{name}"))
       found, value = np.abs(found), np.abs(value)  # the sign of a number is free
       np.testing.assert_allclose(found, value, atol=1e-4 * value.max())
 
