@@ -165,12 +165,11 @@ def table(dataset: str, found: Mapping[str, Sequence[dict[str, Any]]]) -> str:
         f"{np.mean([each[k] for each in ends]):.1f} ({_more(ends, starts, k)})" for k in names
       ]
       lines.append(f"| {variant} | {encoder} | {' | '.join(cells)} |")
-    for kind in ("tokens", "local"):
-      pair = [curves.get(f"{kind}, {word}") for word in ("predicting", "matching")]
-      if pair[0] and pair[1]:
-        ends, others = ([curve[last]["averaged"][split] for curve in each] for each in pair if each)
-        cells = [_more(ends, others, name) for name in names]
-        lines.append(f"| **prediction adds**, {kind} | averaged | {' | '.join(cells)} |")
+    pair = [curves.get(f"local, {word}") for word in ("predicting", "matching")]
+    if pair[0] and pair[1]:
+      ends, others = ([curve[last]["averaged"][split] for curve in each] for each in pair if each)
+      cells = [_more(ends, others, name) for name in names]
+      lines.append(f"| **prediction adds** | averaged | {' | '.join(cells)} |")
     lines.append("")
   return "\n".join(lines)
 

@@ -41,7 +41,6 @@ def _tiny(config: ConfigDict) -> None:
   config.model.width = 128
   config.model.depth = 4
   config.model.attention_heads = 4
-  config.model.local = 64
   config.predictor.width = 64
   config.predictor.depth = 2
   # From the closed form on: VICReg on the semantic head undid it (docs/trials.md).

@@ -18,10 +18,8 @@ from configs import ombria, optical_sar
 DATASETS = {"simulated": optical_sar, "ombria": ombria}
 # What each one changes.
 VARIANTS: dict[str, dict[str, Any]] = {
-  "local, matching": {"objective.latent.weight": 0.0},
-  "local, predicting": {},
-  "tokens, matching": {"objective.latent.weight": 0.0, "model.local": 0},
-  "tokens, predicting": {"model.local": 0},
+  "local, matching": {"objective.latent.weight": 0.0, "model.local": 64},
+  "local, predicting": {"model.local": 64},
 }
 SEEDS = (0, 1, 2)
 
