@@ -32,9 +32,12 @@ from xjepa_jax.training import canonical
 from xjepa_jax.training.experiment import Experiment, device_batch, open_experiment
 from xjepa_jax.training.preparation import simulate_if_asked
 from xjepa_jax.training.state import TrainState
+from xjepa_jax.versions import versions
 
 _BEGIN, _END = "<!-- trials: written by benchmarks/trials.py -->", "<!-- /trials -->"
-_PAGE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "docs", "trials.md")
+_HERE = os.path.dirname(os.path.abspath(__file__))
+_PAGE = os.path.join(_HERE, "..", "docs", "trials.md")
+_RESULTS = os.path.join(_HERE, "results", "trials.json")
 _SIZES = (1020, 252, 60)  # numbers of a layout that are kept, int8
 _EVERY = 50
 Found = dict[str, dict[str, dict[str, float]]]  # when -> split -> measure -> per cent
@@ -60,6 +63,8 @@ def main(argv: list[str] | None = None) -> None:
     tables.append(table(dataset, found))
     print(tables[-1], flush=True)
   _write(args.page, "\n".join(tables))
+  if set(args.variants) == set(VARIANTS) and args.seeds == list(SEEDS) and not args.only:
+    _keep(args.work)
 
 
 def trial(dataset: str, variant: str, seed: int, work: str) -> dict[str, Any]:
@@ -181,6 +186,18 @@ def _more(
   values = np.array([one[name] - other[name] for one, other in zip(ones, others, strict=True)])
   error = values.std(ddof=1) / len(values) ** 0.5 if len(values) > 1 else float("nan")
   return f"{values.mean():+.1f} ± {error:.1f}"
+
+
+def _keep(work: str) -> None:
+  """Every number of every trial in one committed file, with what they were made by."""
+  found = {
+    f"{dataset}, {variant}, {seed}": trial(dataset, variant, seed, work)
+    for dataset, variant, seed in itertools.product(DATASETS, VARIANTS, SEEDS)
+  }
+  about = {**versions(), "cores": os.cpu_count(), "command": "python -m benchmarks.trials"}
+  with open(_RESULTS, "w", encoding="utf-8") as file:
+    json.dump({"about": about, "trials": found}, file, indent=1)
+    file.write("\n")
 
 
 def _write(page: str, tables: str) -> None:
