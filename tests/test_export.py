@@ -83,11 +83,11 @@ def test_descriptors_are_those_of_the_evaluation_and_have_length_one(
 def test_the_predictor_is_read_when_asked_for_and_predicts_as_the_run_did(
   finished_run: FinishedRun, encoder: export.LoadedEncoder, images: dict[str, np.ndarray]
 ) -> None:
-  assert encoder.predicts == ()
+  assert encoder.predicts() == ()
   with pytest.raises(ExportError, match="s1 to s2 cannot be predicted; .*predicts nothing"):
     encoder.describe({"s1": images["s1"]}, to="s2")
   predicting = xjepa_jax.load_encoder(f"{finished_run.workdir}/encoder", predictor=True)
-  assert predicting.predicts == (("s1", "s2"), ("s2", "s1"))
+  assert predicting.predicts() == (("s1", "s2"), ("s2", "s1"))
   plain = predicting.describe({"s2": images["s2"]})
   np.testing.assert_array_equal(plain, encoder.describe({"s2": images["s2"]}))
   predicted = predicting.describe({"s1": images["s1"]}, to="s2")
@@ -270,7 +270,7 @@ def test_an_encoder_of_the_format_before_is_read_without_its_predictor(
   for head in encoder.heads:
     expected = encoder.describe({"s2": images["s2"]}, head)
     np.testing.assert_array_equal(found.describe({"s2": images["s2"]}, head), expected)
-  assert found.predicts == ()
+  assert found.predicts() == ()
   with pytest.raises(ExportError, match="predicts nothing.*of an older format none is read"):
     found.describe({"s1": images["s1"]}, to="s2")
 

@@ -129,7 +129,7 @@ def test_the_exported_encoder_finds_what_the_run_reported(
 def test_it_has_patches_and_no_tokens(
   encoder: LoadedEncoder, images: dict[str, np.ndarray]
 ) -> None:
-  assert not encoder.has_tokens and encoder.predicts == ()
+  assert not encoder.has_tokens and encoder.predicts() == ()
   with pytest.raises(ExportError, match="no network.*no tokens.*`patches`"):
     encoder.tokens({"s1": images["s1"]})
   for head, cells, numbers in (("linear", 16, 4), ("gradients", 8, 9), ("semantic", 1, 16)):

@@ -34,6 +34,7 @@ from xjepa_jax.errors import ExportError, XJepaError
 from xjepa_jax.loaded_encoder import LoadedEncoder
 from xjepa_jax.model import xjepa
 from xjepa_jax.model.inputs import SensorInput
+from xjepa_jax.model.layout import reads_images
 from xjepa_jax.sensors import sensor_from_json, sensor_to_json
 from xjepa_jax.training.manifest import damage, write_manifest
 from xjepa_jax.training.structure import structure_differences
@@ -160,6 +161,7 @@ def load_encoder(directory: str, predictor: bool = False) -> LoadedEncoder:
       routes = {
         name: {way: jax.ShapeDtypeStruct((each.size,), np.float32) for way in _ways(model)}
         for name, each in model.config.heads.items()
+        if not reads_images(each)  # of what they read, nothing is predicted
       }
       crossing = _restore(path, PREDICTOR, {"predictor": shapes["predictor"], "centre": routes})
     head = described["head"]

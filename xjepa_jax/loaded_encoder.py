@@ -67,10 +67,17 @@ class LoadedEncoder:
     """Whether it has a network; heads of one that has none read images alone."""
     return has_network(self._model.config.model)
 
-  @property
-  def predicts(self) -> tuple[tuple[str, str], ...]:
-    """(a, b): sensors of which a's images can be described as b's; none without a predictor."""
-    if self._crossing is None:
+  def predicts(self, head: str | None = None) -> tuple[tuple[str, str], ...]:
+    """(a, b): sensors of which a's images can be described as b's, by a head.
+
+    Args:
+      head: by name; None is `self.head`.
+
+    Returns:
+      None at all without a predictor, and by a head that reads images: tokens are what is
+      predicted.
+    """
+    if self._crossing is None or reads_images(self._model.config.heads[self._known_head(head)]):
       return ()
     return tuple((a, b) for a, b in self._model.routes if a != b)
 
@@ -88,7 +95,7 @@ class LoadedEncoder:
         `inputs[sensor].sensor`. Images larger than the encoder's are cut in the middle.
       head: by name; None is `self.head`.
       to: another sensor: predict its tokens from the images' first, and describe those; to be
-        compared with plain descriptors of that sensor. Only what is in `predicts`.
+        compared with plain descriptors of that sensor. Only what `predicts` gives.
 
     Returns:
       (B, K) float32 of length 1; scalar products of two sensors' descriptors rank scenes.
@@ -177,11 +184,12 @@ class LoadedEncoder:
     self, values: Mapping[str, Any], head: str | None, to: str | None = None
   ) -> np.ndarray:
     sensor, stored = _one(values, self.inputs)
-    if to is not None and (sensor, to) not in self.predicts:
-      ways = ", ".join(f"{a} to {b}" for a, b in self.predicts) or "nothing"
+    if to is not None and (sensor, to) not in self.predicts(head):
+      ways = ", ".join(f"{a} to {b}" for a, b in self.predicts(head)) or "nothing"
       raise ExportError(
-        f"{sensor} to {to} cannot be predicted; this encoder predicts {ways}. Load it with "
-        "predictor=True; of an older format none is read."
+        f"{sensor} to {to} cannot be predicted; by its head {head!r} this encoder predicts {ways}. "
+        "Load it with predictor=True (of an older format none is read), and name a head that pools "
+        "tokens: what others read of images is not predicted."
       )
     count = len(stored)
     devices = len(jax.local_devices())
@@ -200,34 +208,35 @@ class LoadedEncoder:
   def _encode(
     self, encoder: Any, centre: Any, stored: jax.Array, sensor: str, head: str | None
   ) -> jax.Array:
-    module, values, tokens = self._tokens(encoder, stored, sensor)
+    module, values, tokens, parts = self._tokens(encoder, stored, sensor)
     if head is None:
       return tokens[sensor].astype(jnp.float32)
-    found = module.descriptors(values, tokens, heads=(head,))[head][sensor]
+    found = module.descriptors(values, tokens, heads=(head,), parts=parts)[head][sensor]
     return _unit(found - centre[head][sensor])
 
   def _patches(
     self, encoder: Any, centre: Any, stored: jax.Array, sensor: str, head: str
   ) -> jax.Array:
-    module, values, tokens = self._tokens(encoder, stored, sensor)
+    module, values, tokens, parts = self._tokens(encoder, stored, sensor)
     found: jax.Array = module.patches(
-      head, sensor, values[sensor], tokens.get(sensor), centre[head][sensor]
+      head, sensor, values[sensor], tokens.get(sensor), parts.get(sensor), centre[head][sensor]
     )
     return found
 
   def _tokens(
     self, encoder: Any, stored: jax.Array, sensor: str
-  ) -> tuple[Any, dict[str, jax.Array], dict[str, jax.Array]]:
-    """The encoder as a module, and sensor -> scaled images, sensor -> (B, N, D) of them."""
+  ) -> tuple[Any, dict[str, jax.Array], dict[str, jax.Array], dict[str, jax.Array]]:
+    """The encoder as a module, and of the sensor scaled images, their tokens, and their parts."""
     values, seen = images.scale(self.inputs[sensor].sensor, stored)
     cut = images.crop({sensor: values}, self.inputs, None)
     module = xjepa.merge(self._model.encoder, encoder)
-    return module, cut, module.tokens(cut, {sensor: seen})
+    parts = module.parts(cut)
+    return module, cut, module.tokens(cut, {sensor: seen}, parts=parts), parts
 
   def _cross(
     self, encoder: Any, crossing: Any, stored: jax.Array, sensor: str, head: str, to: str
   ) -> jax.Array:
-    _, _, tokens = self._tokens(encoder, stored, sensor)
+    _, _, tokens, _ = self._tokens(encoder, stored, sensor)
     found = predicted_descriptors(
       self._model, encoder, crossing["predictor"], tokens, heads=(head,)
     )

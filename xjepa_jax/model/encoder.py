@@ -185,11 +185,16 @@ class Encoder(nnx.Module):
     }
 
   def patches(
-    self, head: str, sensor: str, values: Array, tokens: Array | None, centre: Array
+    self,
+    head: str,
+    sensor: str,
+    values: Array,
+    tokens: Array | None,
+    parts: Array | None,
+    centre: Array,
   ) -> Array:
     """What each patch of images says for itself: (B, N, d), see `Head.patches`, `layout`."""
     if head in self.layouts:
-      parts = self.parts({sensor: values}).get(sensor)
       found: Array = self.layouts[head].patches(sensor, values, tokens, parts, centre)
       return found
     return self.heads[head].patches(tokens, centre)

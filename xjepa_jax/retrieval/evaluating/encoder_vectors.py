@@ -45,7 +45,7 @@ def encoder_vectors(
   ways = [
     f"{one}->{other}"
     for one, other in itertools.permutations(keys, 2)
-    if (one, other) in encoder.predicts
+    if (one, other) in encoder.predicts(head)
   ]
   found: dict[str, list[np.ndarray]] = {name: [] for name in (*keys, *ways)}
   batches: list[PairBatch] = []
