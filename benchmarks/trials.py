@@ -82,9 +82,10 @@ def trial(dataset: str, variant: str, seed: int, work: str) -> dict[str, Any]:
   step = experiment.step
   with experiment.training_pipeline() as pipeline:
     batches = pipeline.batches(0)
-    for done in range(1, experiment.config.training.steps + 1):
+    last = config.training.steps
+    for done in range(1, last + 1):
       state, metrics = step(state, device_batch(next(batches)[1]))
-      if done % _EVERY == 0:
+      if done % _EVERY == 0 or done == last:
         curve[str(done)] = measure(experiment, state)
         losses = {key: float(value) for key, value in metrics.items() if key.startswith("loss/")}
         print(f"{dataset}, {variant}, seed {seed}, step {done}: {losses}", flush=True)

@@ -36,9 +36,9 @@ IMAGES = {
 }
 
 
-def described(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  """Of 16 x 16 pieces."""
-  found, seen = jax.jit(structure, static_argnums=1)(images, (16, 16))
+def described(images: np.ndarray, count: int = 16) -> tuple[np.ndarray, np.ndarray]:
+  """Of count x count pieces."""
+  found, seen = jax.jit(structure, static_argnums=1)(images, (count, count))
   return np.asarray(found), np.asarray(seen)
 
 
@@ -49,13 +49,15 @@ def pieces(image: np.ndarray, count: int) -> np.ndarray:
   return found.reshape(count, count, side * side, -1)
 
 
-def test_a_piece_is_told_by_gradients_means_and_spread_relative_to_its_image() -> None:
+@pytest.mark.parametrize("count", [16, 8])
+def test_a_piece_is_told_by_gradients_means_and_spread_relative_to_its_image(count: int) -> None:
   images = IMAGES["optical"].copy()
-  images[0, :4, :6] = 0  # two pieces of which nothing was seen, and the half of another
-  found, seen = described(images)
-  assert found.shape == (2, 256, features(3)) == (2, 256, DIRECTIONS + 9)
+  images[0, :5, :7] = 0  # pieces of which nothing, some, or all but a little was seen
+  images[0, 0, :3] = IMAGES["optical"][0, 0, :3]  # of the first of 4 x 4 pixels less than a quarter
+  found, seen = described(images, count)
+  assert found.shape == (2, count**2, features(3)) == (2, count**2, DIRECTIONS + 9)
   for number, image in enumerate(images.astype(float)):
-    cut = pieces(image, 16)
+    cut = pieces(image, count)
     there = (cut != 0).any(-1)
     share = there.mean(-1)
     known = share >= 0.25
@@ -65,16 +67,16 @@ def test_a_piece_is_told_by_gradients_means_and_spread_relative_to_its_image() -
     weight = (share * known)[..., None] / (share * known).sum()
     centre = (mean * weight).sum((0, 1))
     deviation = np.sqrt((square * weight).sum((0, 1)) - centre**2)
-    spread = np.log(np.sqrt(square - mean**2) + 0.05)
+    spread = np.log(np.sqrt(np.maximum(square - mean**2, 0)) + 0.05)
     relative = (mean - centre) / (deviation + 0.1)
     texture = spread - (spread * weight).sum((0, 1))
     told = np.concatenate([mean, relative, texture], axis=-1) * known[..., None]
-    expected = told.reshape(256, 9)
-    np.testing.assert_allclose(found[number, :, DIRECTIONS:], expected, atol=2e-4)
-  gradients, there = map(np.asarray, oriented_gradients(jnp.asarray(images), 16))
+    expected = told.reshape(count**2, 9)
+    # Of a piece of one pixel the deviation is float32's rounding, against .05.
+    np.testing.assert_allclose(found[number, :, DIRECTIONS:], expected, atol=5e-3)
+  gradients, there = map(np.asarray, oriented_gradients(jnp.asarray(images), count))
   told = np.where(there[..., None], 8 * (gradients - 1 / 3), 0)
   np.testing.assert_allclose(found[..., :DIRECTIONS], told, atol=1e-5)
-  assert not found[0, 0].any() and not seen[0, 0]
 
 
 def test_brightness_and_contrast_leave_what_is_relative_to_the_image() -> None:
@@ -132,7 +134,9 @@ def test_its_features_are_those_of_numpy(network: tuple[Any, Any]) -> None:
       np.testing.assert_allclose(found[key][sample], expected.reshape(64, WIDTH), atol=1e-3)
 
 
-def test_of_patches_that_are_hidden_it_learns_nothing(network: tuple[Any, Any]) -> None:
+def test_of_patches_that_are_hidden_it_sees_no_more_than_the_image_s_means(
+  network: tuple[Any, Any],
+) -> None:
   indices = {key: np.array([[0, 1, 2, 4, 5, 8], [15, 14, 11, 3, 2, 1]]) for key in BANDS}
   found = parts(network, IMAGES, indices)
   for key in BANDS:

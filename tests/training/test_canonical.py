@@ -21,6 +21,7 @@ from xjepa_jax.data.import_plan import plan_import
 from xjepa_jax.data.pairs import Pair
 from xjepa_jax.data.simulate import simulated_archive
 from xjepa_jax.data.writer import write_dataset
+from xjepa_jax.errors import ConfigError
 from xjepa_jax.model import spectrum
 from xjepa_jax.model.gradients import DIRECTIONS
 from xjepa_jax.retrieval.closed_form import without_network
@@ -266,6 +267,24 @@ def test_what_never_varies_of_images_weighs_nothing() -> None:
   _, maps, correlations = of_whole_images(units)
   np.testing.assert_array_equal(maps["a"]["kernel"][2], 0)
   assert np.isfinite(maps["a"]["kernel"]).all() and correlations[0] > 0.5
+
+
+def test_numbers_beyond_what_is_told_are_nothing() -> None:
+  spectra = correlated("ab", 50)
+  maps, correlations = solve(moments_of(spectra), means_of(spectra), SIDE, 20)
+  for each in maps.values():
+    assert each["kernel"].shape == (DIRECTIONS, 20) and each["scale"].shape[1] == 20
+    assert np.isfinite(each["scale"]).all() and not each["kernel"][:, 18:].any()
+  np.testing.assert_array_equal(correlations[18:], 0)
+
+
+def test_more_statistics_than_there_are_are_refused_by_key(small: Small) -> None:
+  config = closed(small.config)
+  heads = {"semantic": HeadConfig(pooling="statistics", numbers=40, size=40)}
+  evaluation = dataclasses.replace(config.evaluation, head="semantic")
+  config = dataclasses.replace(config, heads=heads, evaluation=evaluation)
+  with pytest.raises(ConfigError, match=r"'heads\.semantic\.numbers' is 40; of the 2 bands.* 32"):
+    open_experiment(config, jax.devices()[:1])
 
 
 @pytest.fixture(scope="module")

@@ -95,7 +95,7 @@ class ModelConfig:
   local: int = _key(
     0,
     "width of a small convolutional network over quarters of a patch, which enters the tokens and "
-    "is read by canonical heads; 0 is none",
+    "is read by heads with a closed form; 0 is none",
     least=0,
   )
   local_depth: int = _key(2, "its layers", least=1)

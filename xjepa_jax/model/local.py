@@ -3,8 +3,8 @@
 One projection of a patch's pixels cannot form the size of a gradient under speckle, and says
 nothing relative to the image it is of. So each patch is cut into `PARTS` x `PARTS` parts, a part is
 described by what needs no learning (`structure`), and a few residual layers of 3 x 3 parts, the
-same for all places and all sensors, make features of it. They enter the trunk's tokens, and a
-canonical layout reads them beside those.
+same for all places and all sensors, make features of it. They enter the trunk's tokens, and
+heads with a closed form read them beside those.
 """
 
 from __future__ import annotations
@@ -71,7 +71,9 @@ class LocalNetwork(nnx.Module):
 
     Args:
       values: sensor -> (B, H, W, C) scaled images.
-      indices: sensor -> (B, n) patches that may be looked at, row-major; None is all.
+      indices: sensor -> (B, n) patches that may be looked at, row-major; None is all. Of the
+        others, features have the pixels beside the border, by blurs, and what they add to the
+        image's means, to which all is relative.
 
     Returns:
       sensor -> (B, P, D), P parts in row-major order; null where nothing of a part was seen, and
@@ -117,11 +119,12 @@ class LocalLayer(nnx.Module):
   def __call__(self, x: Array) -> Array:
     """(..., P, D) of the same."""
     rows, columns = self.grid
-    wide = self.norm(x).reshape(-1, rows, columns, x.shape[-1])
-    wide = jnp.pad(wide, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="edge")
+    # Samples keep an axis of their own: merged with another, they would lose their sharding.
+    wide = self.norm(x).reshape(*x.shape[:-2], rows, columns, x.shape[-1])
+    wide = jnp.pad(wide, ((0, 0),) * (x.ndim - 2) + ((1, 1), (1, 1), (0, 0)), mode="edge")
     # A convolution as one product of matrices: XLA has no fast path for the gradients of
     # convolutions on a CPU.
-    near = [wide[:, i : i + rows, j : j + columns] for i in range(3) for j in range(3)]
+    near = [wide[..., i : i + rows, j : j + columns, :] for i in range(3) for j in range(3)]
     joint = jnp.concatenate(near, axis=-1).reshape(*x.shape[:-1], -1)
     return x + self.down(ACTIVATIONS[self.activation](self.up(joint)))
 
@@ -154,10 +157,11 @@ def structure(values: Array, grid: tuple[int, int]) -> tuple[Array, Array]:
   def mean(of: Array) -> Array:
     return jnp.where(seen, along_both(rows, of, columns) / jnp.maximum(share, _LEAST_SEEN), 0)
 
+  weight = share * seen
+
   def whole(of: Array) -> Array:
-    return (of * share).sum((2, 3), keepdims=True) / jnp.maximum(
-      share.sum((2, 3), keepdims=True), 1
-    )
+    total = jnp.maximum(weight.sum((2, 3), keepdims=True), _LEAST_SEEN)
+    return (of * weight).sum((2, 3), keepdims=True) / total
 
   means, squares = mean(x), mean(jnp.square(x))
   spread = jnp.log(jnp.sqrt(jnp.maximum(squares - jnp.square(means), 0)) + _TEXTURE)

@@ -1,4 +1,4 @@
-"""The evaluation at the end of a run: by the config's protocol, plain and predicted."""
+"""The evaluation at the end of a run: by the config's protocol, predicted too where it asks."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class EndEvaluation:
 
 
 def evaluate_at_end(experiment: Experiment, state: TrainState, chosen: str) -> EndEvaluation:
-  """Describes what asks and what is searched, and ranks by every head, plain and predicted.
+  """Describes what asks and what is searched, and ranks by every head.
 
   Args:
     experiment: the run.
@@ -123,11 +123,12 @@ def _rows(
   rows: dict[str, list[Row]] = {}
   whole = {head: joined(described, head, *centre) for head in heads}
   short = {name: whole[head].cut(size) for name, (head, size) in beginnings(heads).items()}
-  for head, scenes in (whole | short).items():
+  for head, each in (whole | short).items():
+    scenes = each if predicted else dataclasses.replace(each, predicted={})
     measured = scene_rows(protocol, scenes, label_sets(scenes.labels))
     rows[head] = [row for row in measured if row.method != PREDICTED]
     crossed = [row for row in measured if row.method == PREDICTED]
-    if crossed and predicted:
+    if crossed:
       rows[f"{head}, {PREDICTED}"] = crossed
   return rows
 

@@ -30,7 +30,7 @@ from xjepa_jax.training.state import TrainState
 from xjepa_jax.training.step import plain_images
 from xjepa_jax.training.target import TargetState
 
-_MEAN_PAIRS = 512  # that the mean gradient of a sensor's cells is taken from
+_MEAN_PAIRS = 512  # that the mean of what is told of a sensor's cells is taken from
 
 
 @dataclasses.dataclass(frozen=True)

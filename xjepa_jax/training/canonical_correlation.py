@@ -78,7 +78,7 @@ def solve(
 
   Args:
     moments: (a, b) -> of these sensors' spectra, a before b in the order of `means`, and (a, a).
-    means: sensor -> (F,) the mean gradients of a cell, which spectra are about.
+    means: sensor -> (F,) the mean of what is told of a cell, which spectra are about.
     side: cells along a side.
     numbers: d of each cell.
     ridge: added to a sensor's covariance, as a share of its mean eigenvalue.
@@ -140,7 +140,9 @@ def _correlating(
       blocks[at[a], at[b]] = white[a] @ pooled(a, b, covariance) @ white[b]
       blocks[at[b], at[a]] = blocks[at[a], at[b]].T
   values, vectors = np.linalg.eigh(blocks)
-  parts = vectors[:, ::-1][:, :numbers]
+  parts = np.zeros((len(blocks), numbers))  # those beyond what is told are 0
+  parts[:, : len(blocks)] = vectors[:, ::-1][:, :numbers]
+  values = np.pad(values, (max(numbers - len(blocks), 0), 0), constant_values=1.0)
   kernels = {key: white[key] @ _unit(parts[at[key]]) for key in keys}
   return kernels, (values[::-1][:numbers] - 1) / (len(keys) - 1)
 

@@ -10,6 +10,7 @@ from xjepa_jax.config import Config, Route
 from xjepa_jax.data.dataset import PairDataset
 from xjepa_jax.errors import ConfigError, DatasetError
 from xjepa_jax.model.inputs import SensorInput
+from xjepa_jax.model.statistics import count_statistics
 from xjepa_jax.training.splits import open_split
 
 
@@ -66,14 +67,22 @@ def check_splits(config: Config) -> None:
 
 
 def check_heads(config: Config, inputs: Mapping[str, SensorInput]) -> None:
-  """Every cell of a grid head has a token.
+  """Every cell of a grid head has a token, and every number of statistics something it is of.
 
   Raises:
-    ConfigError: a head has more cells along a side than there are tokens.
+    ConfigError: a head has more cells along a side than there are tokens, or more numbers of the
+      pooling "statistics" than are told of a sensor's images.
   """
   given = next(iter(inputs.values()))  # all sensors' tokens lie on one grid
   rows, columns = given.grid
+  fewest = min(inputs, key=lambda key: inputs[key].bands)
+  told = count_statistics(inputs[fewest].bands)
   for name, head in config.heads.items():
+    if head.pooling == "statistics" and head.numbers > told:
+      raise ConfigError(
+        f"config key 'heads.{name}.numbers' is {head.numbers}; of the {inputs[fewest].bands} bands "
+        f"of sensor {fewest!r} there are {told} statistics. Give at most as many."
+      )
     if head.pooling == "grid" and head.cells > min(rows, columns):
       raise ConfigError(
         f"config key 'heads.{name}.cells' is {head.cells}; the grid has {rows} x {columns} tokens "
