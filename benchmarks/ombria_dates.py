@@ -36,7 +36,9 @@ def main(argv: list[str] | None = None) -> None:
   parser.add_argument("--src", required=True, help="table of the pairs of both dates")
   parser.add_argument("--work", default="runs/ombria_dates", help="directory of averaged images")
   parser.add_argument("--out", default="data/ombria_fold_", help="beginning of data sets' names")
-  parser.add_argument("--folds", nargs="+", type=int, default=[0, 1, 2], help="which, of five")
+  parser.add_argument(
+    "--folds", nargs="+", type=int, default=list(range(_FOLDS)), help="which, of five"
+  )
   args = parser.parse_args(argv)
   with open(args.src, encoding="utf-8", newline="") as file:
     rows = [row for row in csv.DictReader(file) if row["split"] != "test"]

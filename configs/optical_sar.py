@@ -8,8 +8,8 @@ python -m xjepa_jax.main --config=configs/optical_sar.py:small \
 head starts as the linear layout (configs/linear.py), which finds 98.5 % (SAR -> optical) and 98.0 %
 (optical -> SAR) of 200 unseen simulated pairs at rank 1, and its semantic head is that config's. No
 later step finds more on the validation pairs, so the step before the first is exported: at this
-budget the network adds nothing (docs/trials.md has three seeds). Chance is 0.5 %, image statistics
-3.0 and 4.0 %.
+budget the network adds nothing (one seed; docs/trials.md has more, with a local network). Chance
+is 0.5 %, image statistics 3.0 and 4.0 %.
 
 `:small`, `:base` and `:large` are for accelerators and have not been run to their end; they keep a
 grid head and VICReg.

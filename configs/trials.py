@@ -21,7 +21,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
   "local, matching": {"objective.latent.weight": 0.0, "model.local": 64},
   "local, predicting": {"model.local": 64},
 }
-SEEDS = (0, 1, 2)
+SEEDS = {"simulated": (0, 1, 2), "ombria": (0, 1, 2, 3, 4)}
 
 
 def get_config(which: str) -> ConfigDict:

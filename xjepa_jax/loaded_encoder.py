@@ -16,7 +16,7 @@ from xjepa_jax.model import images, xjepa
 from xjepa_jax.model.crossing import predicted_descriptors
 from xjepa_jax.model.encoder import has_network
 from xjepa_jax.model.inputs import SensorInput
-from xjepa_jax.model.layout import reads_images
+from xjepa_jax.model.layout import Reading, reads_images
 
 
 class LoadedEncoder:
@@ -170,8 +170,7 @@ class LoadedEncoder:
     """Rows and columns of a head's `patches`: its own cells where it reads images, else tokens."""
     settings = self._model.config.heads[self._known_head(head)]
     if reads_images(settings):
-      side = 1 if settings.pooling == "statistics" else settings.cells
-      return side, side
+      return (Reading.of(settings).cells,) * 2
     return self._model.grid
 
   def _known_head(self, head: str | None) -> str:

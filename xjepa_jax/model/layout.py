@@ -59,7 +59,7 @@ class GradientLayout(nnx.Module):
 
 @dataclasses.dataclass(frozen=True)
 class Reading:
-  """What a canonical head reads of images: gradients of cells, or statistics of the whole.
+  """What a head reads of images: gradients of cells, or statistics of the whole.
 
   Attributes:
     cells: along a side, 1 of the whole.
