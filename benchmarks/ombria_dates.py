@@ -37,6 +37,9 @@ def main(argv: list[str] | None = None) -> None:
   parser.add_argument("--work", default="runs/ombria_dates", help="directory of averaged images")
   parser.add_argument("--out", default="data/ombria_fold_", help="beginning of data sets' names")
   parser.add_argument(
+    "--every", type=int, default=1, help="places of which one is kept for training: 2 is half"
+  )
+  parser.add_argument(
     "--folds", nargs="+", type=int, default=list(range(_FOLDS)), help="which, of five"
   )
   args = parser.parse_args(argv)
@@ -50,7 +53,7 @@ def main(argv: list[str] | None = None) -> None:
       Image.fromarray(halved(image, fill)).save(target)
   for number in args.folds:
     path = os.path.join(args.work, f"fold_{number}.csv")
-    _write(path, folded(rows, number))
+    _write(path, folded(rows, number, args.every))
     import_pairs(
       ["manifest", "--src", path, "--out", f"{args.out}{number}", "--name", "ombria_dates"]
       + ["--sensor", "s1=grey", "--sensor", "s2=rgb"]
@@ -76,15 +79,18 @@ def halved(image: np.ndarray, fill: int) -> np.ndarray:
   )
 
 
-def folded(rows: Sequence[Mapping[str, str]], number: int) -> list[dict[str, str]]:
-  """The rows with a fold's places as the splits of its two dates, the others as training pairs."""
+def folded(rows: Sequence[Mapping[str, str]], number: int, every: int) -> list[dict[str, str]]:
+  """The rows with a fold's places as the splits of its two dates, the others as training pairs.
+
+  Of the others one place of `every` is kept, with both dates.
+  """
   fold_of = folds_of(Counter(row["adjacency_group"] for row in rows), _FOLDS)
+  others = {row["place"] for row in rows if fold_of[row["adjacency_group"]] != number}
+  kept = set(sorted(others)[::every])
   return [
-    {
-      **row,
-      "split": _SPLITS[row["date"]] if fold_of[row["adjacency_group"]] == number else "train",
-    }
+    {**row, "split": "train" if row["place"] in others else _SPLITS[row["date"]]}
     for row in rows
+    if row["place"] in kept or row["place"] not in others
   ]
 
 

@@ -22,7 +22,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from configs.trials import DATASETS, SEEDS, VARIANTS, get_config
+from configs.trials import COMPARED, DATASETS, TRIALS, VARIANTS, get_config
 from xjepa_jax.config import resolve
 from xjepa_jax.retrieval.describe import centres, describe_by_several, normalised
 from xjepa_jax.retrieval.directions import evaluate_directions
@@ -57,8 +57,9 @@ def main(argv: list[str] | None = None) -> None:
   tables = []
   for dataset in [args.only] if args.only else list(DATASETS):
     found = {
-      variant: [trial(dataset, variant, seed, args.work) for seed in args.seeds or SEEDS[dataset]]
-      for variant in args.variants
+      variant: [trial(dataset, variant, seed, args.work) for seed in args.seeds or seeds]
+      for variant, seeds in TRIALS[dataset].items()
+      if variant in args.variants
     }
     tables.append(table(dataset, found))
     print(tables[-1], flush=True)
@@ -151,31 +152,35 @@ def table(dataset: str, found: Mapping[str, Sequence[dict[str, Any]]]) -> str:
   """The trials of one data set as Markdown.
 
   Means over seeds, and in brackets what was added to the closed form: the mean difference within a
-  seed, with its standard error.
+  seed, with its standard error. What prediction adds is the difference of two trials of one seed.
   """
   curves = {variant: [trial["curve"] for trial in trials] for variant, trials in found.items()}
-  first = next(iter(curves.values()))
-  last = max(first[0], key=int)
-  lines = [f"### {dataset}: {last} steps, {len(first)} seeds", ""]
-  for split in first[0]["0"]["averaged"]:
-    names = list(first[0]["0"]["averaged"][split])
-    start = [curve["0"]["averaged"][split] for curve in first]
-    lines += [f"The split {split!r}:", "", f"| trial | encoder | {' | '.join(names)} |"]
-    lines += ["|---|---|" + "---:|" * len(names)]
+  most = max(curves.values(), key=len)
+  last = max(most[0], key=int)
+  lines = [f"### {dataset}: {last} steps", ""]
+  for split in most[0]["0"]["averaged"]:
+    names = list(most[0]["0"]["averaged"][split])
+    lines += [f"The split {split!r}:", "", f"| trial | encoder | seeds | {' | '.join(names)} |"]
+    lines += ["|---|---|---:|" + "---:|" * len(names)]
+    start = [curve["0"]["averaged"][split] for curve in most]
     means = [f"{np.mean([each[name] for each in start]):.1f}" for name in names]
-    lines.append(f"| before the first step | | {' | '.join(means)} |")
+    lines.append(f"| before the first step | | {len(most)} | {' | '.join(means)} |")
     for variant, encoder in itertools.product(curves, ("averaged", "trained")):
       ends = [curve[last][encoder][split] for curve in curves[variant]]
       starts = [curve["0"][encoder][split] for curve in curves[variant]]
       cells = [
         f"{np.mean([each[k] for each in ends]):.1f} ({_more(ends, starts, k)})" for k in names
       ]
-      lines.append(f"| {variant} | {encoder} | {' | '.join(cells)} |")
-    pair = [curves.get(f"local, {word}") for word in ("predicting", "matching")]
-    if pair[0] and pair[1]:
-      ends, others = ([curve[last]["averaged"][split] for curve in each] for each in pair if each)
-      cells = [_more(ends, others, name) for name in names]
-      lines.append(f"| **prediction adds** | averaged | {' | '.join(cells)} |")
+      lines.append(f"| {variant} | {encoder} | {len(ends)} | {' | '.join(cells)} |")
+    for variant, alone in COMPARED.items():
+      if variant in curves and alone in curves:
+        ends, others = (
+          [curve[last]["averaged"][split] for curve in curves[each]] for each in (variant, alone)
+        )
+        cells = [_more(ends, others, name) for name in names]
+        lines.append(
+          f"| **{variant}**, less {alone} | averaged | {len(ends)} | {' | '.join(cells)} |"
+        )
     lines.append("")
   return "\n".join(lines)
 
@@ -193,8 +198,9 @@ def _keep(work: str) -> None:
   """Every number of every trial in one committed file, with what they were made by."""
   found = {
     f"{dataset}, {variant}, {seed}": trial(dataset, variant, seed, work)
-    for dataset, variant in itertools.product(DATASETS, VARIANTS)
-    for seed in SEEDS[dataset]
+    for dataset, variants in TRIALS.items()
+    for variant, seeds in variants.items()
+    for seed in seeds
   }
   about = {**versions(), "cores": os.cpu_count(), "command": "python -m benchmarks.trials"}
   with open(_RESULTS, "w", encoding="utf-8") as file:

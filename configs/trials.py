@@ -15,13 +15,56 @@ from ml_collections import ConfigDict
 
 from configs import ombria, optical_sar
 
-DATASETS = {"simulated": optical_sar, "ombria": ombria}
+DATASETS = {
+  "simulated": optical_sar,
+  "ombria": ombria,
+  "ombria_half": ombria,  # one of two training places
+  "ombria_mixed": ombria,  # with simulated pairs, one of three
+}
+# Where a seed is a fold, its data sets.
+DIRECTORIES = {
+  "ombria": ("data/ombria_fold_{}",),
+  "ombria_half": ("data/ombria_half_{}",),
+  "ombria_mixed": ("data/ombria_fold_{}", "data/simulated_pictures"),
+}
+_ALONE = {"objective.latent.weight": 0.0}
+# At weight 10 the gradient of predicting cells is, on the trunk, as large as that of matching.
+_CELLS = {"target.of": "layout", "predictor.told": True}
+_LOCAL = {"model.local": 64}
 # What each one changes.
 VARIANTS: dict[str, dict[str, Any]] = {
-  "local, matching": {"objective.latent.weight": 0.0, "model.local": 64},
-  "local, predicting": {"model.local": 64},
+  "matching": _ALONE,
+  "predicting cells": {**_CELLS, "objective.latent.weight": 10.0},
+  "finding places": {**_CELLS, "objective.latent.term": "places"},
+  "matching, zoomed": {**_ALONE, "augment.zoom": 0.25},
+  "matching, curves and noise": {**_ALONE, "augment.curve": 0.3, "augment.noise": 0.5},
+  "local, matching": {**_LOCAL, **_ALONE},
+  "local, predicting": _LOCAL,
 }
-SEEDS = {"simulated": (0, 1, 2), "ombria": (0, 1, 2, 3, 4)}
+# What prediction adds is the difference to the same without it.
+COMPARED = {
+  "predicting cells": "matching",
+  "finding places": "matching",
+  "local, predicting": "local, matching",
+}
+_TAUGHT = ("matching", "predicting cells", "finding places")
+# Which variants and seeds each data set has.
+TRIALS: dict[str, dict[str, tuple[int, ...]]] = {
+  "simulated": {
+    **dict.fromkeys(_TAUGHT, (0, 1, 2)),
+    "local, matching": (0, 1, 2),
+    "local, predicting": (0, 1, 2),
+  },
+  "ombria": {
+    **dict.fromkeys(_TAUGHT, (0, 1, 2)),
+    "matching, zoomed": (0, 1, 2),
+    "matching, curves and noise": (0, 1, 2),
+    "local, matching": (0, 1, 2, 3, 4),
+    "local, predicting": (0, 1, 2, 3, 4),
+  },
+  "ombria_half": dict.fromkeys(("matching", "predicting cells"), (0, 1, 2)),
+  "ombria_mixed": {"matching": (0, 1, 2)},
+}
 
 
 def get_config(which: str) -> ConfigDict:
@@ -34,8 +77,10 @@ def get_config(which: str) -> ConfigDict:
       f"{'; '.join(VARIANTS)}."
     )
   config = DATASETS[dataset].get_config()
-  if dataset == "ombria":
-    config.data.directories = (f"data/ombria_fold_{seed}",)
+  if dataset in DIRECTORIES:
+    config.data.directories = tuple(each.format(seed) for each in DIRECTORIES[dataset])
+  if dataset == "ombria_mixed":
+    config.data.weights = (2.0, 1.0)
   config.training.seed = int(seed)
   # A head that has nothing but tokens shows what these learn of classes.
   config.heads.semantic = {"pooling": "mean", "size": 256}

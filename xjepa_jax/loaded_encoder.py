@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
+from xjepa_jax.config import TOKENS
 from xjepa_jax.errors import ExportError
 from xjepa_jax.model import images, xjepa
 from xjepa_jax.model.crossing import predicted_descriptors
@@ -77,7 +78,9 @@ class LoadedEncoder:
       None at all without a predictor, and by a head that reads images: tokens are what is
       predicted.
     """
-    if self._crossing is None or reads_images(self._model.config.heads[self._known_head(head)]):
+    config = self._model.config
+    pooled = not reads_images(config.heads[self._known_head(head)])
+    if self._crossing is None or not pooled or config.target.of != TOKENS:
       return ()
     return tuple((a, b) for a, b in self._model.routes if a != b)
 

@@ -32,10 +32,13 @@ PLACES = PLACES.reshape(3, 2, 6)
 BLOCKS = {key: RNG.integers(0, 20, (2, 3, 4)).astype(np.int32) for key in ("radar", "optical")}
 
 
-def build(kind: str, dtype: Any = jnp.float32) -> tuple[Any, Any]:
-  config, spec = PredictorConfig(kind, depth=DEPTH, queries=5), BlockSpec(WIDTH, HEADS, dtype=dtype)
+def build(
+  kind: str, dtype: Any = jnp.float32, told: bool = False, leaving: int = WIDE
+) -> tuple[Any, Any]:
+  config = PredictorConfig(kind, depth=DEPTH, queries=5, told=told)
+  spec = BlockSpec(WIDTH, HEADS, dtype=dtype)
   module = nnx.eval_shape(
-    lambda: PREDICTORS[kind](config, spec, WIDE, ("optical", "radar"), GRID, nnx.Rngs(0))
+    lambda: PREDICTORS[kind](config, spec, WIDE, leaving, ("optical", "radar"), GRID, nnx.Rngs(0))
   )
   definition, shapes = split(module)
   return definition, drawn(shapes)
@@ -68,6 +71,34 @@ def entered(p: Any, context: int, sample: int) -> tuple[Any, Any]:
 def left(p: Any, x: Any) -> Any:
   p = p["embedding"]
   return reference.linear(p["leave"], reference.layer_norm(p["norm"], x))
+
+
+@pytest.mark.parametrize("kind", PREDICTORS)
+def test_a_query_told_what_the_context_shows_starts_from_that_token(kind: str) -> None:
+  definition, parameters = build(kind, told=True)
+  embedding = merge(definition, parameters).embedding
+  tokens = TOKENS.copy()
+  tokens[:, :, 2] = 0  # of which nothing was seen
+  found = compiled(lambda *args: embedding.asked(BLOCKS, *args), tokens, PLACES)
+  exact = reference.wide(parameters)
+  for at in np.ndindex(3, 2):
+    _, expected = entered(exact, *at)
+    wanted = np.concatenate([blocks[at[1]].ravel() for blocks in BLOCKS.values()])
+    told = 0
+    for number, place in enumerate(wanted):
+      for which in np.flatnonzero(PLACES[at] == place):
+        if which != 2:
+          told += 1
+          expected[number] += reference.linear(
+            exact["embedding"]["enter_tokens"], tokens[at][which]
+          )
+    assert told
+    np.testing.assert_allclose(found[at], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_predictions_are_as_wide_as_their_targets() -> None:
+  definition, parameters = build("narrow", leaving=5)
+  assert {each.shape for each in predicted(definition, parameters).values()} == {(3, 2, 12, 5)}
 
 
 def test_the_narrow_kind_is_a_transformer_in_which_a_query_sees_the_context_and_its_block() -> None:
@@ -149,7 +180,7 @@ def test_tags_and_queries_are_drawn_as_large_as_positions(kind: str) -> None:
   width = 128
   config, spec = PredictorConfig(kind, depth=1, queries=5), BlockSpec(width, 2)
   sensors = ("optical", "radar")
-  drawn = split(PREDICTORS[kind](config, spec, WIDE, sensors, (8, 8), nnx.Rngs(0)))[1]
+  drawn = split(PREDICTORS[kind](config, spec, WIDE, WIDE, sensors, (8, 8), nnx.Rngs(0)))[1]
   size = np.sqrt(np.mean(reference.sincos(coordinates((8, 8)), width) ** 2))
   tags = drawn["embedding"]
   found = [tags["mask_token"], *tags["sensor_tags"].values(), *tags["context_tags"].values()]

@@ -13,6 +13,7 @@ from tests.compiling import compiled
 from tests.model import reference
 from tests.model.reference import drawn
 from xjepa_jax.config import default_config, parse_routes, resolve
+from xjepa_jax.errors import ConfigError
 from xjepa_jax.model.fill import seen_share
 from xjepa_jax.model.inputs import sensor_inputs
 from xjepa_jax.model.mask_plan import plan_masks
@@ -173,6 +174,53 @@ def test_targets_are_normalised_tokens_of_the_average_s_look_at_the_whole_image(
       plain = {"scale": np.ones(16), "bias": np.zeros(16)}
       expected = reference.layer_norm(plain, chosen.astype(np.float64))
       np.testing.assert_allclose(each[sample], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_targets_of_a_head_are_its_cells_at_a_place_standardised_over_the_samples_there_are() -> (
+  None
+):
+  config = default_config()
+  config.model.update(preset="debug", width=16, patch=4)
+  config.heads.layout.update(pooling="canonical", cells=8, numbers=2, size=100)
+  config.target.of = "layout"
+  cells = build(resolve(config), INPUTS, parse_routes((), tuple(INPUTS)), jnp.float32)
+  parameters = drawn(jax.eval_shape(cells.init, KEY))
+
+  def everything(parameters: Any) -> Any:
+    encoder = parameters["encoder"]
+    made = cells.outputs(parameters, encoder, VALUES, SEEN, PRESENT, PLAN, KEY)
+    masks = sample_masks(KEY, PLAN, BATCH, cells.contexts, cells.targets)
+    tokens, _ = cells.encode(encoder, VALUES, SEEN)
+    module = merge(cells.encoder, encoder)
+    centre = jnp.zeros(100)
+    whole = {
+      key: module.patches("layout", key, VALUES[key], tokens[key], None, centre) for key in VALUES
+    }
+    return made, masks, whole
+
+  made, masks, whole = compiled(everything, parameters)
+  for route, found in made.target.items():
+    key = route.split("->")[1]
+    assert found.shape == made.predicted[route].shape == (BATCH, PLAN.blocks * PLAN.block_tokens, 8)
+    # 8 x 8 cells of 2 numbers, of which each of the 4 x 4 tokens has 2 x 2.
+    apart = whole[key].astype(np.float64).reshape(BATCH, 8, 8, 2)
+    there = np.flatnonzero(PRESENT[key])
+    apart = (apart - apart[there].mean(axis=0)) / np.sqrt(apart[there].var(axis=0) + 1e-6)
+    for sample in there:
+      for number, place in enumerate(masks.target[key][sample].ravel()):
+        row, column = 2 * (place // 4), 2 * (place % 4)
+        expected = apart[sample, row : row + 2, column : column + 2].ravel()
+        np.testing.assert_allclose(found[sample, number], expected, rtol=1e-3, atol=1e-3)
+
+
+def test_a_head_whose_cells_do_not_divide_among_tokens_is_no_target() -> None:
+  config = default_config()
+  config.model.update(preset="debug", width=16, patch=4)
+  config.heads.layout.update(pooling="canonical", cells=6, numbers=2, size=72)
+  for head, found in (("layout", "6 x 6 cells"), ("semantic", "pooling 'mean'")):
+    config.target.of = head
+    with pytest.raises(ConfigError, match=f"'target.of' is '{head}'.*{found}.*4 x 4 tokens"):
+      build(resolve(config), INPUTS, parse_routes((), tuple(INPUTS)), jnp.float32)
 
 
 def test_routes_that_go_together_are_as_if_each_went_alone(found: Found) -> None:

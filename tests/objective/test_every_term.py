@@ -28,6 +28,7 @@ OBJECTIVE = build(
     "by_cell": {"term": "contrastive", "cells": 4},
     "across": {"term": "contrastive", "cells": 4, "across_cells": True},
     "cosine": {},
+    "places": {},
   }
 )
 FLOATS = ("predicted", "target", "tokens", "descriptors")

@@ -118,3 +118,42 @@ def test_noise_is_a_pixel_s_own() -> None:
   noise = augmented({"a": values}, **still, gain=0.0, offset=0.0, noise=0.1)["a"] - 1
   assert noise.std() == pytest.approx(0.1, rel=0.05)
   assert np.abs(noise.mean(axis=(1, 2))).max() < 0.1 / 4 * 5.5
+
+
+def test_a_tone_curve_keeps_the_order_of_values_their_sign_and_0() -> None:
+  values = np.broadcast_to(np.linspace(-3, 3, 16).reshape(4, 4, 1), (BATCH, 4, 4, 1)).copy()
+  values[:, 0, 1] = 0
+  still = {"flips": False, "quarter_turns": False, "gain": 0.0, "offset": 0.0}
+  found = augmented({"a": values.astype(np.float32)}, **still, curve=0.3)["a"]
+  assert (np.sign(found) == np.sign(values)).all()
+  order = np.argsort(values[0].ravel(), kind="stable")
+  assert (np.diff(found.reshape(BATCH, -1)[:, order], axis=1) > 0).all()
+  # sinh(b asinh(x)) with log b drawn: read off the largest value.
+  bends = np.log(np.arcsinh(found[:, -1, -1, 0]) / np.arcsinh(3.0))
+  assert bends.std() == pytest.approx(0.3, rel=0.1)
+
+
+def test_zoomed_images_are_a_part_of_the_whole_alike_for_all_sensors() -> None:
+  rows, columns = np.meshgrid(np.arange(16.0), np.arange(16.0), indexing="ij")
+  ramp = np.stack([rows + 1, columns + 1], axis=-1).astype(np.float32)  # linear in between, too
+  values = np.broadcast_to(ramp, (BATCH, 16, 16, 2))
+  still = {"flips": False, "quarter_turns": False, "gain": 0.0, "offset": 0.0}
+  found = augmented({"a": values, "b": values}, **still, zoom=0.5)
+  np.testing.assert_array_equal(found["a"], found["b"])
+  inner = found["a"][:, 4:12, 4:12]
+  steps = np.stack(
+    [np.diff(inner[..., 0], axis=1)[:, 0, 0], np.diff(inner[..., 1], axis=2)[:, 0, 0]]
+  )
+  np.testing.assert_allclose(steps[0], steps[1], atol=1e-3)
+  scales = 1 / steps[0]
+  assert 1 <= scales.min() < 1.03 and 1.47 < scales.max() <= 1.5 + 1e-3
+  assert (inner > 0).all() and (inner < 17).all()
+
+
+def test_what_a_zoom_makes_of_unseen_pixels_is_unseen() -> None:
+  values = np.ones((BATCH, 8, 8, 2), np.float32)
+  values[:, :, :3] = 0
+  still = {"flips": False, "quarter_turns": False, "gain": 0.0, "offset": 0.0}
+  found = augmented({"a": values}, **still, zoom=0.5)["a"]
+  assert set(np.unique(found).round(4)) == {0.0, 1.0}
+  assert (found[:, :, 0] == 0).all(axis=(1, 2)).any() and (found[:, :, -1] > 0.99).all()

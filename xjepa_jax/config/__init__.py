@@ -10,6 +10,7 @@ from xjepa_jax.config.describing import default_config, describe_keys, to_dict
 from xjepa_jax.config.entries import Route, parse_bands, parse_routes
 from xjepa_jax.config.resolving import resolve
 from xjepa_jax.config.schema import (
+  TOKENS,
   AugmentConfig,
   CheckpointConfig,
   Config,
@@ -28,6 +29,7 @@ from xjepa_jax.config.schema import (
 )
 
 __all__ = [
+  "TOKENS",
   "AugmentConfig",
   "CheckpointConfig",
   "Config",

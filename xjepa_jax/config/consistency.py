@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from xjepa_jax.config.schema import DIRECTIONS, Config, HeadConfig, TargetConfig
+from xjepa_jax.config.schema import DIRECTIONS, TOKENS, Config, HeadConfig, TargetConfig
 from xjepa_jax.errors import ConfigError
 
 
@@ -42,6 +42,11 @@ def check_together(config: Config) -> None:
       raise ConfigError(
         f"config key 'heads.{name}' names a head as the metrics name an encoder; choose another."
       )
+  if config.target.of not in (TOKENS, *config.heads):
+    raise ConfigError(
+      f"config key 'target.of' is {config.target.of!r}; expected {TOKENS!r}, or one of the heads "
+      f"{', '.join(config.heads)}."
+    )
   _check_target(config.target)
   for name in ("replica", "fsdp", "tensor"):
     if getattr(config.mesh, name) == 0:

@@ -51,6 +51,10 @@ class AugmentConfig:
   gain: float = _key(0.1, "deviation of a random factor a band, per sensor and sample", least=0)
   offset: float = _key(0.1, "deviation of a random summand a band, in standard units", least=0)
   noise: float = _key(0.0, "deviation of noise a pixel, in standard units", least=0)
+  curve: float = _key(0.0, "deviation of the bend of a tone curve a band", least=0)
+  zoom: float = _key(
+    0.0, "largest magnification less 1; what is seen lies anywhere in the image", least=0, most=1
+  )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,6 +130,9 @@ class PredictorConfig:
   width: int = _key(0, "of a token; 0 is half the encoder's", least=0)
   depth: int = _key(4, "layers", least=1)
   attention_heads: int = _key(0, "0 is the width over 64, at least 1", least=0)
+  told: bool = _key(
+    False, "a query starts from the context's token of its place, where the context has one"
+  )
   queries: int = _key(16, 'shared learnable queries of the kind "queries"', least=1)
 
 
@@ -168,10 +175,18 @@ class HeadConfig:
   prefix_weight: float = _key(1.0, "of each beginning's loss, the whole's being 1", least=0)
 
 
+TOKENS = "tokens"  # of the target encoder, as what is predicted
+
+
 @dataclasses.dataclass(frozen=True)
 class TargetConfig:
   """The EMA target encoder."""
 
+  of: str = _key(
+    TOKENS,
+    "what of it is predicted: tokens, or the cells of a head of the pooling canonical or "
+    "gradients, by name",
+  )
   schedule: str = _key(
     "power",
     "how it forgets: power by a lag, the others by a momentum",

@@ -19,7 +19,7 @@ from xjepa_jax.errors import ConfigError
 from xjepa_jax.model.fill import seen_share
 from xjepa_jax.model.heads import Head
 from xjepa_jax.model.inputs import SensorInput
-from xjepa_jax.model.layout import Layout, Source, layouts
+from xjepa_jax.model.layout import Layout, Source, by_token, layouts
 from xjepa_jax.model.local import LOCAL_MLP_RATIO, LocalNetwork
 from xjepa_jax.model.positions import coordinates, sincos, spacing
 from xjepa_jax.model.presets import size_of
@@ -183,6 +183,14 @@ class Encoder(nnx.Module):
       for name, head in self.heads.items()
       if heads is None or name in heads
     }
+
+  def cells(
+    self, head: str, sensor: str, values: Array, tokens: Array | None, parts: Array | None
+  ) -> Array:
+    """(B, N, D) cells of a layout, those of a token's place together."""
+    layout: Layout = self.layouts[head]
+    found = layout.patches(sensor, values, tokens, parts, jnp.zeros(layout.size, jnp.float32))
+    return by_token(found, layout.cells, self.grid)
 
   def patches(
     self,

@@ -18,6 +18,7 @@ from flax import nnx
 from jax import Array
 
 from xjepa_jax.config import HeadConfig
+from xjepa_jax.errors import ConfigError
 from xjepa_jax.model import spectrum
 from xjepa_jax.model.cells import cell_weights
 from xjepa_jax.model.fill import shown
@@ -30,7 +31,7 @@ class GradientLayout(nnx.Module):
   """Oriented gradients of cells as a descriptor: (B, P * DIRECTIONS), a cell after the other."""
 
   def __init__(self, settings: HeadConfig):
-    self.cells = settings.cells
+    self.cells, self.size = settings.cells, settings.size
 
   def __call__(
     self,
@@ -255,6 +256,35 @@ Layout = GradientLayout | CanonicalLayout
 def token_parts(cells: int, grid: tuple[int, int]) -> int:
   """Parts of a token along a side: one larger than a cell says something of each that it covers."""
   return max(1, -(-cells // min(grid)))
+
+
+def by_token(cells: Array, side: int, grid: tuple[int, int]) -> Array:
+  """(B, N, D) of (B, side^2, d) cells, row-major both: all numbers of the cells of a token's place.
+
+  Args:
+    cells: of images.
+    side: cells along a side, see `cells_width`.
+    grid: rows and columns of tokens.
+  """
+  rows, columns = grid
+  found = cells.reshape(len(cells), rows, side // rows, columns, side // columns, -1)
+  return found.transpose(0, 1, 3, 2, 4, 5).reshape(len(cells), rows * columns, -1)
+
+
+def cells_width(name: str, head: HeadConfig, grid: tuple[int, int]) -> int:
+  """D, the numbers of a head's cells at a token's place.
+
+  Raises:
+    ConfigError: the head has no cells, or these do not divide among tokens.
+  """
+  known = {"canonical": head.numbers, "gradients": DIRECTIONS}
+  if head.pooling not in known or any(head.cells % count for count in grid):
+    raise ConfigError(
+      f"config key 'target.of' is {name!r}, a head of the pooling {head.pooling!r} with "
+      f"{head.cells} x {head.cells} cells; expected the pooling {' or '.join(known)}, and a "
+      f"multiple of the {grid[0]} x {grid[1]} tokens along each side."
+    )
+  return known[head.pooling] * (head.cells // grid[0]) * (head.cells // grid[1])
 
 
 def reads_images(head: HeadConfig) -> bool:

@@ -38,8 +38,10 @@ class Embedding(nnx.Module):
 
   def __init__(
     self,
+    told: bool,
     spec: BlockSpec,
     encoder_width: int,
+    target_width: int,
     sensors: Sequence[str],
     grid: tuple[int, int],
     rngs: nnx.Rngs,
@@ -49,7 +51,8 @@ class Embedding(nnx.Module):
     self.sensor_tags = nnx.Dict({key: _tag((spec.width,), rngs) for key in sensors})
     self.context_tags = nnx.Dict({key: _tag((spec.width,), rngs) for key in sensors})
     self.norm = spec.norm(rngs)
-    self.leave = spec.linear(spec.width, encoder_width, rngs)
+    self.leave = spec.linear(spec.width, target_width, rngs)
+    self.told = told
     self.grid = grid
     self.width = spec.width
     self.dtype = spec.dtype
@@ -59,14 +62,20 @@ class Embedding(nnx.Module):
     tags = jnp.stack([self.context_tags[key][...] for key in sensors])[:, None, None]
     return self.enter_tokens(tokens) + (tags + self._places(indices)).astype(self.dtype)
 
-  def asked(self, blocks: Mapping[str, Array], contexts: int) -> Array:
-    """(S, B, T J m, d) queries for T sensors at (B, J, m) places, alike for S contexts."""
+  def asked(self, blocks: Mapping[str, Array], tokens: Array, indices: Array) -> Array:
+    """(S, B, T J m, d) queries for T sensors at (B, J, m) places, of (S, B, n, D) contexts."""
     queries = []
     for key, places in blocks.items():
       tag = self.mask_token[...] + self.sensor_tags[key][...]
       queries.append(tag + self._places(places.reshape(len(places), -1)))
     x = jnp.concatenate(queries, axis=-2).astype(self.dtype)
-    return jnp.broadcast_to(x, (contexts, *x.shape))
+    if not self.told:
+      return jnp.broadcast_to(x, (len(tokens), *x.shape))
+    # A product rather than a gather: it keeps the samples on their devices, both ways.
+    wanted = jnp.concatenate([each.reshape(len(each), -1) for each in blocks.values()], axis=-1)
+    itself = (wanted[None, :, :, None] == indices[:, :, None]) & shown(tokens)[:, :, None]
+    entered = self.enter_tokens(tokens)
+    return x + jnp.einsum("sbmn,sbnd->sbmd", itself.astype(entered.dtype), entered)
 
   def predictions(self, x: Array, targets: Sequence[str]) -> dict[str, Array]:
     """(..., T M, d) queries after all layers as target sensor -> (..., M, D)."""
@@ -126,11 +135,12 @@ class NarrowPredictor(nnx.Module):
     config: PredictorConfig,
     spec: BlockSpec,
     encoder_width: int,
+    target_width: int,
     sensors: Sequence[str],
     grid: tuple[int, int],
     rngs: nnx.Rngs,
   ):
-    self.embedding = Embedding(spec, encoder_width, sensors, grid, rngs)
+    self.embedding = Embedding(config.told, spec, encoder_width, target_width, sensors, grid, rngs)
     self.trunk = Trunk(config.depth, spec, rngs, layer=NarrowLayer)
 
   def __call__(
@@ -149,7 +159,7 @@ class NarrowPredictor(nnx.Module):
     """
     count, size = next(iter(blocks.values())).shape[-2:]
     context = self.embedding.context(tokens, indices, contexts)
-    asked = self.embedding.asked(blocks, len(contexts))
+    asked = self.embedding.asked(blocks, tokens, indices)
     x = jnp.concatenate([context, asked], axis=-2)
     x = self.trunk(x, (len(blocks) * count, size), shown(tokens))
     return self.embedding.predictions(x[..., tokens.shape[-2] :, :], tuple(blocks))
@@ -167,11 +177,12 @@ class QueryPredictor(nnx.Module):
     config: PredictorConfig,
     spec: BlockSpec,
     encoder_width: int,
+    target_width: int,
     sensors: Sequence[str],
     grid: tuple[int, int],
     rngs: nnx.Rngs,
   ):
-    self.embedding = Embedding(spec, encoder_width, sensors, grid, rngs)
+    self.embedding = Embedding(config.told, spec, encoder_width, target_width, sensors, grid, rngs)
     self.shared_queries = _tag((config.queries, spec.width), rngs)
     self.trunk = Trunk(config.depth, spec, rngs, layer=Block)
     self.cross = CrossLayer(spec, rngs)
@@ -185,7 +196,7 @@ class QueryPredictor(nnx.Module):
     shared = jnp.broadcast_to(shared, (*context.shape[:-2], *shared.shape)).astype(context.dtype)
     seen = jnp.concatenate([jnp.ones(shared.shape[:-1], bool), shown(tokens)], axis=-1)
     memory = self.trunk(jnp.concatenate([shared, context], axis=-2), None, seen)
-    x = self.cross(self.embedding.asked(blocks, len(contexts)), memory, seen)
+    x = self.cross(self.embedding.asked(blocks, tokens, indices), memory, seen)
     return self.embedding.predictions(x, tuple(blocks))
 
 

@@ -15,10 +15,11 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from xjepa_jax.config import Config, Route
+from xjepa_jax.config import TOKENS, Config, Route
 from xjepa_jax.model.encoder import Encoder, has_network, layer_spec
 from xjepa_jax.model.fill import seen_share
 from xjepa_jax.model.inputs import SensorInput
+from xjepa_jax.model.layout import cells_width
 from xjepa_jax.model.mask_plan import MaskPlan
 from xjepa_jax.model.masking import Masks, sample_masks
 from xjepa_jax.model.outputs import Outputs
@@ -105,7 +106,7 @@ class XJepa:
     tokens = encoder.tokens(given, {key: seen[key] for key in self.contexts}, context, parts)
     return Outputs(
       predicted=self._predict(parameters["predictor"], tokens, masks),
-      target=self._targets(target_encoder, values, seen, masks),
+      target=self._targets(target_encoder, values, seen, present, masks),
       tokens=tokens,
       positions=context,
       descriptors=encoder.descriptors(given, tokens, context, parts=parts),
@@ -154,16 +155,26 @@ class XJepa:
     encoder: Parameters,
     values: Mapping[str, Array],
     seen: Mapping[str, Array],
+    present: Mapping[str, Array],
     masks: Masks,
   ) -> dict[str, Array]:
     """route -> (B, M, D): what the target encoder makes of the blocks, seeing the whole image."""
     module = merge(self.encoder, jax.lax.stop_gradient(encoder))
-    keys = self.targets
-    tokens = module.tokens({key: values[key] for key in keys}, {key: seen[key] for key in keys})
+    given = {key: values[key] for key in self.targets}
+    parts = module.parts(given)
+    found = module.tokens(given, {key: seen[key] for key in given}, parts=parts)
+    head = self.config.target.of
+    if head != TOKENS:
+      found = {
+        key: _standardised(module.cells(head, key, given[key], each, parts.get(key)), present[key])
+        for key, each in found.items()
+      }
     chosen = {
-      key: _normalised(jnp.take_along_axis(each, _flat(masks.target[key])[..., None], axis=1))
-      for key, each in tokens.items()
+      key: jnp.take_along_axis(each, _flat(masks.target[key])[..., None], axis=1)
+      for key, each in found.items()
     }
+    if head == TOKENS:
+      chosen = {key: _normalised(each) for key, each in chosen.items()}
     return {f"{a}->{b}": jax.lax.stop_gradient(chosen[b]) for a, b in self.routes}
 
   def _counted(self, shown: Mapping[str, Array], masks: Masks) -> dict[str, Array]:
@@ -229,12 +240,23 @@ def _predictor(
   grid = next(iter(inputs.values())).grid
   kind = PREDICTORS[config.predictor.kind]
   narrow = predictor_spec(config.predictor, spec)
-  return kind(config.predictor, narrow, spec.width, tuple(inputs), grid, nnx.Rngs(key))
+  of = config.target.of
+  told = spec.width if of == TOKENS else cells_width(of, config.heads[of], grid)
+  return kind(config.predictor, narrow, spec.width, told, tuple(inputs), grid, nnx.Rngs(key))
 
 
 def _flat(places: Array) -> Array:
   """(B, J * m) of (B, J, m)."""
   return places.reshape(len(places), -1)
+
+
+def _standardised(cells: Array, there: Array) -> Array:
+  """Cells (B, N, D) with mean 0 and variance 1 at each place, over the samples that are there."""
+  weights = there.astype(jnp.float32)[:, None, None]
+  count = jnp.maximum(weights.sum(), 1.0)
+  centred = cells - (weights * cells).sum(axis=0) / count
+  variance = (weights * jnp.square(centred)).sum(axis=0) / count
+  return centred * jax.lax.rsqrt(variance + 1e-6)
 
 
 def _normalised(tokens: Array) -> Array:

@@ -13,6 +13,7 @@ from xjepa_jax.objective.contrastive import contrastive
 from xjepa_jax.objective.cosine import cosine
 from xjepa_jax.objective.latent import latent
 from xjepa_jax.objective.nested import nested
+from xjepa_jax.objective.places import places
 from xjepa_jax.objective.psa import psa
 from xjepa_jax.objective.sigreg import sigreg
 from xjepa_jax.objective.term import Term
@@ -26,6 +27,7 @@ TERMS: dict[str, Callable[..., Term]] = {
   "sigreg": sigreg,
   "contrastive": contrastive,
   "cosine": cosine,
+  "places": places,
 }
 # Those that compare samples: of a batch they say something else than the mean over its parts.
 OVER_SAMPLES = ("vicreg", "psa", "sigreg", "contrastive")

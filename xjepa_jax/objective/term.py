@@ -120,8 +120,19 @@ def errors_by_route(
 ) -> dict[str, tuple[jax.Array, jax.Array]]:
   """Route -> ((B, M, D) predicted minus target tokens, (B, M) which of them count).
 
+  Arguments, what counts, and errors are those of `predictions_by_route`.
+  """
+  found = predictions_by_route(outputs, routes)
+  return {route: (predicted - goal, count) for route, (predicted, goal, count) in found.items()}
+
+
+def predictions_by_route(
+  outputs: Outputs, routes: Sequence[str]
+) -> dict[str, tuple[jax.Array, jax.Array, jax.Array]]:
+  """Route -> ((B, M, D) predicted and target tokens, (B, M) which of them count).
+
   Those count that are of samples with both sensors, at places of which something was seen; the
-  others have an error of 0. No gradient flows into the targets.
+  others are 0. No gradient flows into the targets.
 
   Args:
     outputs: of the model.
@@ -130,7 +141,7 @@ def errors_by_route(
   Raises:
     ConfigError: the model has no such route.
   """
-  errors = {}
+  found = {}
   for route in routes or sorted(outputs.predicted):
     if route not in outputs.predicted:
       known = ", ".join(sorted(outputs.predicted)) or "none"
@@ -139,5 +150,5 @@ def errors_by_route(
     both = outputs.present[context] & outputs.present[target]
     count = both[:, None] & outputs.counted[route]
     goal = jax.lax.stop_gradient(rows_where(count, outputs.target[route]))
-    errors[route] = (rows_where(count, outputs.predicted[route]) - goal, count)
-  return errors
+    found[route] = (rows_where(count, outputs.predicted[route]), goal, count)
+  return found

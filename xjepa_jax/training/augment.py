@@ -24,6 +24,7 @@ def augment(values: Mapping[str, Array], settings: AugmentConfig, key: Array) ->
   """
   batch = next(iter(values.values())).shape[0]
   turn_key, radiometry_key = jax.random.split(key)
+  zoom_key = jax.random.fold_in(turn_key, 1)
   turns = jax.random.bernoulli(turn_key, 0.5, (3, batch))
   found = {}
   for number, (name, each) in enumerate(values.items()):
@@ -34,6 +35,8 @@ def augment(values: Mapping[str, Array], settings: AugmentConfig, key: Array) ->
       # A mirrored transpose is a quarter turn, two mirrors are a half turn.
       x = _where(turns[1], jnp.swapaxes(x, 1, 2)[:, ::-1], x)
       x = _where(turns[2], x[:, ::-1, ::-1], x)
+    if settings.zoom:
+      x = _zoomed(x, settings.zoom, zoom_key)
     found[name] = _disturb(x, settings, jax.random.fold_in(radiometry_key, number))
   return found
 
@@ -47,11 +50,38 @@ def _disturb(values: Array, settings: AugmentConfig, key: Array) -> Array:
     x = x * (1 + settings.gain * jax.random.normal(gain_key, shape))
   if settings.offset:
     x = x + settings.offset * jax.random.normal(offset_key, shape)
+  if settings.curve:
+    # Odd, monotone, 0 stays 0: bends towards or away from a band's mean.
+    drawn = jax.random.normal(jax.random.fold_in(key, 1), shape)
+    bend = jnp.exp(settings.curve * drawn)
+    x = jnp.sinh(bend * jnp.arcsinh(x))
   if settings.noise:
     x = x + settings.noise * jax.random.normal(noise_key, values.shape)
   nothing = values == 0
   unseen, missing = nothing.all(axis=-1, keepdims=True), nothing.all(axis=(1, 2), keepdims=True)
   return jnp.where(unseen | missing, 0.0, x)
+
+
+def _zoomed(values: Array, most: float, key: Array) -> Array:
+  """A random part of each image at its whole size, linear in between.
+
+  What was made of unseen pixels, wholly or in part, is unseen.
+  """
+  batch, height, width, _ = values.shape
+  scale_key, place_key = jax.random.split(key)
+  scales = jax.random.uniform(scale_key, (batch,), minval=1.0, maxval=1.0 + most)
+  places = jax.random.uniform(place_key, (batch, 2))
+
+  def one(image: Array, scale: Array, place: Array) -> Array:
+    shift = -place * (scale - 1) * jnp.array([height, width], jnp.float32)
+    both = jnp.stack([scale, scale])
+    return jax.image.scale_and_translate(
+      image, image.shape, (0, 1), both, shift, "linear", antialias=False
+    )
+
+  seen = (values != 0).any(axis=-1, keepdims=True).astype(values.dtype)
+  whole = jax.vmap(one)(seen, scales, places) > 0.999  # but for rounding
+  return jnp.where(whole, jax.vmap(one)(values, scales, places), 0.0)
 
 
 def _where(chosen: Array, one: Array, other: Array) -> Array:
