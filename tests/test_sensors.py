@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 
@@ -57,13 +58,59 @@ def test_scaling_inside_jit_equals_scaling_in_numpy() -> None:
 
 
 @pytest.mark.parametrize("unseen", [np.nan, -np.inf, np.inf])
-def test_a_pixel_with_a_band_that_is_not_finite_is_unseen_and_scales_to_zero(unseen: float) -> None:
+def test_a_band_that_is_not_finite_is_unseen_there_and_hides_no_other(unseen: float) -> None:
   stored = np.full((2, 2, 2), -10, np.float32)
   stored[0, 1, 1] = unseen
-  np.testing.assert_array_equal(S1.valid(stored), [[True, False], [True, True]])
+  stored[1, 0] = unseen
+  np.testing.assert_array_equal(S1.valid(stored), [[True, True], [False, True]])
   scaled = S1.scale(stored)
   assert np.isfinite(scaled).all()
-  np.testing.assert_array_equal(scaled[0, 1], [0, 0])
+  assert scaled[0, 1, 1] == 0 and scaled[0, 1, 0] == scaled[0, 0, 0] != 0
+  np.testing.assert_array_equal(scaled[1, 0], [0, 0])
+
+
+@pytest.mark.parametrize(
+  ("units", "dtype", "marker", "possible"),
+  [
+    ("dB", "float32", -9999, False),
+    ("dB", "float32", 0, True),
+    ("dB", "float32", np.nan, False),
+    ("reflectance x 1e4", "uint16", 0, True),
+    ("reflectance x 1e4", "uint16", 65535, False),
+    ("reflectance x 1e4", "int16", -9999, False),
+    ("reflectance", "float32", 0, True),
+    ("reflectance", "float32", -1, False),
+    ("digital number", "uint8", 255, True),
+    ("digital number", "uint8", 0, True),
+    ("metres", "float32", -9999, False),
+    ("metres", "int16", -32768, False),
+    ("metres", "float32", 0, True),
+    ("metres", "float32", float(np.finfo(np.float32).min), False),
+    ("K", "uint16", 65535, False),
+    ("K", "uint16", 0, True),
+  ],
+)
+def test_a_marker_that_cannot_be_measured_hides_its_band_and_another_where_all_bands_have_it(
+  units: str, dtype: str, marker: float, possible: bool
+) -> None:
+  bands = (Band("a", 10), Band("b", 10))
+  sensor = Sensor("x", bands, dtype, units, nodata=marker, scaling=Scaling(normalise="none"))
+  stored = np.array([[1, 1], [marker, 1], [1, marker], [marker, marker]], dtype)
+  known = [[True] * 2, [possible, True], [True, possible], [False] * 2]
+  for array in (stored, jnp.asarray(stored)):
+    np.testing.assert_array_equal(sensor.known(array), known)
+    np.testing.assert_array_equal(sensor.valid(array), [True, True, True, False])
+    expected = np.where(known, stored, 0)
+    np.testing.assert_array_equal(sensor.scale(array), expected)
+
+
+def test_a_gain_is_applied_before_it_is_asked_whether_a_marker_can_be_measured() -> None:
+  bands = (Band("VV", 10), Band("VH", 10))
+  scaling = Scaling(gain=0.01, normalise="none")
+  sensor = Sensor("dB x 100", bands, "int16", "dB", nodata=-9999, scaling=scaling)
+  assert not sensor.nodata_is_possible  # -99.99 dB
+  assert dataclasses.replace(sensor, nodata=0).nodata_is_possible
+  assert dataclasses.replace(sensor, nodata=-3000).nodata_is_possible
 
 
 def test_a_pixel_is_unseen_only_if_all_its_bands_are_nodata() -> None:

@@ -104,7 +104,7 @@ class Sensor:
     dtype: NumPy name of the stored type.
     units: of calibrated values: "dB", "reflectance x 1e4".
     nodata: the stored value that means nothing was seen, NaN included, or None. Non-finite
-      values never count as seen.
+      values never count as seen. See `known` for which values one in a single band hides.
     scaling: how stored values become a network's input.
     display: one channel (grey) or three (red, green, blue) for pictures.
   """
@@ -160,26 +160,46 @@ class Sensor:
       display=display if len(display) == len(self.display) else display[:1],
     )
 
-  def valid(self, stored: Any) -> Any:
-    """Which pixels were seen.
+  @property
+  def nodata_is_possible(self) -> bool:
+    """Whether `nodata` might be a measured value, too; see `known`."""
+    return self.nodata is not None and possible_value(self, self.nodata)
 
-    A pixel was seen if every band is finite and not all of its bands are `nodata`: one band of a
-    dark pixel may be 0 and yet be real.
+  def unmarked(self, stored: Any) -> Any:
+    """(..., C) bool: which values (..., C) are finite and not `nodata`; a NumPy or JAX array."""
+    xp = stored.__array_namespace__()
+    if xp.isdtype(stored.dtype, "integral"):
+      found = xp.ones(stored.shape, dtype=bool)
+    else:
+      found = xp.isfinite(stored)
+    if self.nodata is None or not math.isfinite(self.nodata):
+      return found
+    return found & (stored != xp.asarray(self.nodata, dtype=stored.dtype))
+
+  def known(self, stored: Any) -> Any:
+    """Which values were seen.
+
+    A marker that no measurement can give (-9999 dB, NaN) hides the value of its band and no other.
+    One that a measurement can give, such as a reflectance of 0, hides a pixel where all bands have
+    it: one band of a dark pixel may be 0 and yet be real.
 
     Args:
       stored: (..., C) values as stored, a NumPy or a JAX array.
 
     Returns:
-      (...) bool, of the same kind of array.
+      (..., C) bool, of the same kind of array.
     """
     xp = stored.__array_namespace__()
-    if xp.isdtype(stored.dtype, "integral"):
-      seen = xp.ones(stored.shape[:-1], dtype=bool)
-    else:
-      seen = xp.all(xp.isfinite(stored), axis=-1)
-    if self.nodata is None or not math.isfinite(self.nodata):
-      return seen
-    return seen & xp.any(stored != xp.asarray(self.nodata, dtype=stored.dtype), axis=-1)
+    found = self.unmarked(stored)
+    if not self.nodata_is_possible:
+      return found
+    seen = xp.broadcast_to(xp.any(found, axis=-1, keepdims=True), stored.shape)
+    return seen if xp.isdtype(stored.dtype, "integral") else seen & xp.isfinite(stored)
+
+  def valid(self, stored: Any) -> Any:
+    """Which pixels were seen in any band: (...) bool of (..., C) values, see `known`."""
+    xp = stored.__array_namespace__()
+    return xp.any(self.unmarked(stored), axis=-1)
 
   def calibrate(self, stored: Any) -> Any:
     """Stored values (..., C) as float32 in the sensor's units; unseen pixels are not treated."""
@@ -194,8 +214,8 @@ class Sensor:
       stored: (..., C) values as stored, a NumPy or a JAX array.
 
     Returns:
-      (..., C) float32 of the same kind of array; pixels that were not seen are 0 in every band,
-      which is the mean of a "standard" scaling and the middle of a "percentile" one.
+      (..., C) float32 of the same kind of array; values that were not seen are 0, which is the
+      mean of a "standard" scaling and the middle of a "percentile" one.
 
     Raises:
       SensorError: the number of bands is not this sensor's, or its scaling lacks statistics.
@@ -215,7 +235,47 @@ class Sensor:
     elif scaling.normalise == "percentile":
       low, high = _per_band(self, "low"), _per_band(self, "high")
       values = xp.clip((values - low) / (high - low), 0, 1) * 2 - 1
-    return xp.where(self.valid(stored)[..., None], values, np.float32(0))
+    return xp.where(self.known(stored), values, np.float32(0))
+
+
+# Calibrated backscatter of land and sea lies within about -50 to +30 dB; the margin is for noise.
+_DECIBELS = (-70.0, 50.0)
+# Reflectance of sunlit ground and cloud is 0 to 1.5; atmospheric correction may go .2 below 0, and
+# a glint above 2.
+_REFLECTANCE = (-0.3, 3.2)
+
+
+def possible_range(sensor: Sensor) -> tuple[float, float] | None:
+  """Lowest and highest calibrated value that a measurement can have, or None if not known."""
+  if sensor.units == "dB":
+    return _DECIBELS
+  factor = reflectance_factor(sensor)
+  return (_REFLECTANCE[0] * factor, _REFLECTANCE[1] * factor) if factor else None
+
+
+def reflectance_factor(sensor: Sensor) -> float | None:
+  """What reflectances are multiplied by in a sensor's units, or None if it has none."""
+  match = re.fullmatch(r"reflectance(?: x ?([0-9.e+]+))?", sensor.units)
+  return (float(match[1]) if match[1] else 1.0) if match else None
+
+
+def possible_value(sensor: Sensor, stored: float) -> bool:
+  """Whether a stored value can be measured.
+
+  Of units of which the range is not known, the values cannot that archives use as markers: below
+  -900, and the lowest and the highest of a type of more than 8 bits.
+  """
+  if not math.isfinite(stored):
+    return False
+  limits = possible_range(sensor)
+  if limits is not None:
+    calibrated = (stored + sensor.scaling.offset) * sensor.scaling.gain
+    return limits[0] <= calibrated <= limits[1]
+  if sensor.dtype in ("uint8", "int8"):
+    return True
+  is_float = sensor.dtype.startswith("float")
+  extremes = np.finfo(sensor.dtype) if is_float else np.iinfo(sensor.dtype)
+  return stored > -900 and stored < float(extremes.max)
 
 
 def check_key(key: str) -> str:

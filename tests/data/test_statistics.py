@@ -63,15 +63,27 @@ def test_merging_parts_gives_the_whole_to_the_bit() -> None:
     np.testing.assert_array_equal(parts.arrays()[name], array)
 
 
-def test_unseen_pixels_count_only_as_unseen() -> None:
+def test_unseen_values_count_only_as_unseen() -> None:
   sensor = sensor_of("float32", float("nan"))
   image = np.ones((2, 2, 2), np.float32)
   image[0, 0, 1] = np.nan
-  image[1, 1, 0] = -np.inf
+  image[0, 1] = 3, np.nan
+  image[1, 1] = -np.inf
   statistics = counted(sensor, [image])
-  assert (statistics.pixels, statistics.valid) == (4, 2)
-  assert statistics.to_json(sensor)["valid_fraction"] == 0.5
-  np.testing.assert_array_equal(statistics.mean(), [1, 1])
+  assert (statistics.pixels, statistics.valid) == (4, 3)
+  assert statistics.to_json(sensor)["valid_fraction"] == 0.75
+  np.testing.assert_array_equal(statistics.counted, [3, 1])
+  np.testing.assert_allclose(statistics.mean(), [5 / 3, 1])
+  np.testing.assert_allclose(statistics.std(), [np.std([1, 1, 3]), 0], atol=1e-7)
+
+
+def test_a_band_of_which_nothing_was_seen_has_no_numbers_and_scales_to_0() -> None:
+  sensor = sensor_of("float32", float("nan"))
+  image = np.ones((2, 2, 2), np.float32)
+  image[..., 1] = np.nan
+  statistics = counted(sensor, [image])
+  assert list(statistics.to_json(sensor)["bands"]) == [sensor.band_names[0]]
+  assert not with_statistics(sensor, statistics).scale(image)[..., 1].any()
 
 
 def test_arrays_carry_everything() -> None:

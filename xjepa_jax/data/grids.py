@@ -126,9 +126,7 @@ def _warp(raster: Raster, reference: Raster, sensor: Sensor, resample: str) -> R
   stored = raster.values
   if stored.dtype.name != sensor.dtype:
     raise ImageError(f"{raster.path}: holds {stored.dtype}, expected {sensor.dtype}.")
-  unseen = ~np.isfinite(stored)
-  if sensor.nodata is not None and math.isfinite(sensor.nodata):
-    unseen |= np.all(stored == stored.dtype.type(sensor.nodata), axis=-1, keepdims=True)
+  unseen = ~sensor.known(stored)
   height, width = reference.values.shape[:2]
   warped = np.full((stored.shape[-1], height, width), np.nan)
   try:

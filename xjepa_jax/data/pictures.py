@@ -26,9 +26,11 @@ def picture(sensor: Sensor, stored: np.ndarray) -> np.ndarray:
   Returns:
     (H, W, 3) uint8; pixels that were not seen are dark violet.
   """
-  seen = sensor.valid(stored)
-  values = np.where(seen[..., None], sensor.calibrate(stored), 0)
-  channels = sensor.display or (_stretch(sensor, values[seen]),)
+  known = sensor.known(stored)
+  values = np.where(known, sensor.calibrate(stored), 0)
+  channels = sensor.display or (_stretch(sensor, values[known[..., 0]]),)
+  shown = [name for each in channels for name in (each.band, each.minus) if name is not None]
+  seen = known[..., list(map(sensor.band_names.index, shown))].all(axis=-1)
   levels = [_channel(sensor, channel, values) for channel in channels]
   image = np.stack(levels if len(levels) == 3 else levels * 3, axis=-1)
   image[~seen] = _UNSEEN

@@ -16,6 +16,7 @@ from xjepa_jax.sensors import Sensor
 
 PERCENTILES = (1, 2, 5, 50, 95, 98, 99)
 _BINS = 1 << 16
+_ARRAYS = ("counted", "total", "squares", "lowest", "highest", "histogram")
 
 
 @dataclasses.dataclass
@@ -23,7 +24,8 @@ class SensorStatistics:
   """Running statistics of one sensor's valid pixels.
 
   Attributes:
-    images, pixels, valid: counts of images, pixels, valid pixels.
+    images, pixels, valid: counts of images, pixels, and pixels that were seen in any band.
+    counted: (C,) int64, values that were seen in each band.
     total, squares: (C,) float64, sums of stored values and of their squares.
     lowest, highest: (C,) float64.
     histogram: (C, 65536) int64.
@@ -33,6 +35,7 @@ class SensorStatistics:
   images: int
   pixels: int
   valid: int
+  counted: np.ndarray
   total: np.ndarray
   squares: np.ndarray
   lowest: np.ndarray
@@ -48,6 +51,7 @@ class SensorStatistics:
       images=0,
       pixels=0,
       valid=0,
+      counted=np.zeros(count, np.int64),
       total=np.zeros(count),
       squares=np.zeros(count),
       lowest=np.full(count, np.inf),
@@ -57,15 +61,15 @@ class SensorStatistics:
 
   def add(self, sensor: Sensor, values: np.ndarray) -> None:
     """Counts one image of stored values (H, W, C)."""
-    seen = sensor.valid(values)
+    known = sensor.known(values)
     self.images += 1
-    self.pixels += seen.size
-    if not seen.any():
-      return
-    pixels = values[seen]
-    self.valid += len(pixels)
-    for band in range(pixels.shape[1]):
-      column = np.ascontiguousarray(pixels[:, band])
+    self.pixels += known[..., 0].size
+    self.valid += int(np.count_nonzero(known.any(axis=-1)))
+    for band in range(values.shape[-1]):
+      column = np.ascontiguousarray(values[..., band][known[..., band]])
+      if not len(column):
+        continue
+      self.counted[band] += len(column)
       exact = column.astype(np.float64)
       self.total[band] += exact.sum()
       self.squares[band] += np.square(exact).sum()  # np.dot wakes a thread a core, and differs
@@ -79,6 +83,7 @@ class SensorStatistics:
     self.images += other.images
     self.pixels += other.pixels
     self.valid += other.valid
+    self.counted = self.counted + other.counted
     self.total += other.total
     self.squares += other.squares
     self.lowest = np.minimum(self.lowest, other.lowest)
@@ -86,16 +91,19 @@ class SensorStatistics:
     self.histogram += other.histogram
 
   def mean(self) -> np.ndarray:
-    return self.total / max(self.valid, 1)
+    return self.total / np.maximum(self.counted, 1)
 
   def std(self) -> np.ndarray:
-    return np.sqrt(np.maximum(self.squares / max(self.valid, 1) - self.mean() ** 2, 0))
+    squares = self.squares / np.maximum(self.counted, 1)
+    return np.sqrt(np.maximum(squares - self.mean() ** 2, 0))
 
   def percentile(self, q: float) -> np.ndarray:
-    """(C,) float64, the q-th percentile in stored values, interpolated within its bin."""
+    """(C,) float64, the q-th percentile in stored values, within its bin; 0 of a band unseen."""
     edges = _edges(self.dtype)
     result = np.zeros(len(self.histogram))
     for band, histogram in enumerate(self.histogram):
+      if not self.counted[band]:
+        continue
       cumulative = np.cumsum(histogram)
       rank = np.floor(q / 100 * max(cumulative[-1] - 1, 0))
       place = int(np.searchsorted(cumulative, rank, side="right"))
@@ -108,7 +116,7 @@ class SensorStatistics:
     return result
 
   def to_json(self, sensor: Sensor) -> dict[str, Any]:
-    """What `sensors.json` keeps, in stored values: counts, and for each band its numbers."""
+    """What `sensors.json` keeps, in stored values: counts, and for each band seen its numbers."""
     if not self.valid:
       return {"images": self.images, "valid_fraction": 0.0, "bands": {}}
     columns = {
@@ -124,19 +132,19 @@ class SensorStatistics:
       "bands": {
         name: {key: float(values[band]) for key, values in columns.items()}
         for band, name in enumerate(sensor.band_names)
+        if self.counted[band]
       },
     }
 
   def arrays(self) -> dict[str, np.ndarray]:
     """Everything counted, as arrays for `numpy.savez`; see `load`."""
     counts = np.array([self.images, self.pixels, self.valid], np.int64)
-    names = ("total", "squares", "lowest", "highest", "histogram")
-    return {"counts": counts, **{name: getattr(self, name) for name in names}}
+    return {"counts": counts, **{name: getattr(self, name) for name in _ARRAYS}}
 
   def load(self, arrays: Any) -> SensorStatistics:
     """Takes over what `arrays` gave."""
     self.images, self.pixels, self.valid = (int(count) for count in arrays["counts"])
-    for name in ("total", "squares", "lowest", "highest", "histogram"):
+    for name in _ARRAYS:
       setattr(self, name, arrays[name])
     return self
 

@@ -14,7 +14,7 @@ from xjepa_jax.sensors import Sensor
 
 
 def scale(sensor: Sensor, stored: Array) -> tuple[Array, Array]:
-  """Scales stored values; a band that an image lacks does not hide the others.
+  """Scales stored values.
 
   A band is missing from an image if none of its pixels was seen in it.
 
@@ -25,14 +25,8 @@ def scale(sensor: Sensor, stored: Array) -> tuple[Array, Array]:
   Returns:
     (B, H, W, C) float32, 0 where nothing was seen, and (B, C) bool, which bands are there.
   """
-  known = _known(sensor, stored)
-  seen = known.any(axis=(1, 2))
-  # A missing band takes, in each pixel, the value of one that was seen there, or stays unseen.
-  lowest = jnp.finfo if jnp.issubdtype(stored.dtype, jnp.floating) else jnp.iinfo
-  other = jnp.where(known, stored, lowest(stored.dtype).min).max(axis=-1, keepdims=True)
-  other = jnp.where(known.any(axis=-1, keepdims=True), other, stored)
-  values = sensor.scale(jnp.where(seen[:, None, None], stored, other))
-  return jnp.where(seen[:, None, None], values, 0.0), seen
+  seen = sensor.unmarked(stored).any(axis=(1, 2))
+  return jnp.where(seen[:, None, None], sensor.scale(stored), 0.0), seen
 
 
 def crop(
@@ -71,15 +65,6 @@ def crop(
         )
       )(each, corner)
   return found
-
-
-def _known(sensor: Sensor, stored: Array) -> Array:
-  """(B, H, W, C) bool: values that are finite and not nodata."""
-  known = jnp.isfinite(stored) if jnp.issubdtype(stored.dtype, jnp.floating) else None
-  if sensor.nodata is not None and math.isfinite(sensor.nodata):
-    differs = stored != jnp.asarray(sensor.nodata, stored.dtype)
-    known = differs if known is None else known & differs
-  return jnp.ones(stored.shape, bool) if known is None else known
 
 
 def _crop_steps(values: Mapping[str, Array], inputs: Mapping[str, SensorInput]) -> tuple[int, int]:

@@ -175,8 +175,9 @@ def _shared_information(
     if both.sum() < 2 or one.shape[1:3] != other.shape[1:3]:
       continue
     (one, seen_one), (other, seen_other) = (
-      _without_speckle(each[..., _chosen(each.shape[-1])], sensors[key].valid(each))
+      _without_speckle(each[..., chosen], sensors[key].known(each)[..., chosen].all(axis=-1))
       for key, each in ((a, one), (b, other))
+      for chosen in (_chosen(each.shape[-1]),)
     )
     found[a, b] = mutual_information.mutual_information(
       one, other, seen_queries=seen_one, seen_archive=seen_other

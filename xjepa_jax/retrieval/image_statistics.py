@@ -29,16 +29,17 @@ def image_statistics(sensor: Sensor, stored: np.ndarray) -> np.ndarray:
 
   Returns:
     (P, C * 7) float64 in the sensor's units: the means of all bands, then their deviations, then
-    each percentile. NaN for an image of which nothing was seen.
+    each percentile. NaN for a band of which nothing was seen.
   """
-  seen = sensor.valid(stored)
-  features = np.full((len(stored), (2 + len(PERCENTILES)) * stored.shape[-1]), np.nan)
-  for row, (image, pixels) in enumerate(zip(stored, seen, strict=True)):
-    if pixels.any():
-      values = sensor.calibrate(image[pixels]).astype(np.float64)
-      percentiles = np.percentile(values, PERCENTILES, axis=0)
-      features[row] = np.concatenate([values.mean(axis=0), values.std(axis=0), *percentiles])
-  return features
+  known = sensor.known(stored)
+  bands = stored.shape[-1]
+  features = np.full((len(stored), 2 + len(PERCENTILES), bands), np.nan)
+  calibrated = sensor.calibrate(stored)
+  for row, band in np.ndindex(len(stored), bands):
+    values = calibrated[row, ..., band][known[row, ..., band]].astype(np.float64)
+    if len(values):
+      features[row, :, band] = values.mean(), values.std(), *np.percentile(values, PERCENTILES)
+  return features.reshape(len(stored), -1)
 
 
 @dataclasses.dataclass(frozen=True)
