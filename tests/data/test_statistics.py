@@ -74,7 +74,7 @@ def test_unseen_values_count_only_as_unseen() -> None:
   assert statistics.to_json(sensor)["valid_fraction"] == 0.75
   np.testing.assert_array_equal(statistics.counted, [3, 1])
   np.testing.assert_allclose(statistics.mean(), [5 / 3, 1])
-  np.testing.assert_allclose(statistics.std(), [np.std([1, 1, 3]), 0], atol=1e-7)
+  np.testing.assert_allclose(statistics.std(), [float(np.std([1, 1, 3])), 0.0], atol=1e-7)
 
 
 def test_a_band_of_which_nothing_was_seen_has_no_numbers_and_scales_to_0() -> None:

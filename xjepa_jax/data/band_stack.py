@@ -32,10 +32,12 @@ def read_bands(paths: Sequence[str], resample: str, max_pixels: int = MAX_PIXELS
     raise ImageError("no band was named; name at least one file.")
   rasters = [read_raster(path, max_pixels // len(paths)) for path in paths]
   finest = max(rasters, key=lambda raster: raster.values.shape[0] * raster.values.shape[1])
-  bands = []
+  bands, hidden = [], []
   for raster in rasters:
     factor = factor_of(raster, finest)
     bands.append(_enlarge(raster.values[..., 0], factor, resample, raster.nodata))
+    mask = np.zeros(raster.values.shape, bool) if raster.hidden is None else raster.hidden
+    hidden.append(mask[..., 0].repeat(factor, axis=0).repeat(factor, axis=1))
   declared = [raster.nodata for raster in rasters if raster.nodata is not None]
   if len({str(float(value)) for value in declared}) > 1:
     raise ImageError(f"{paths[0]} and other bands of its scene declare unequal nodata: {declared}.")
@@ -45,7 +47,17 @@ def read_bands(paths: Sequence[str], resample: str, max_pixels: int = MAX_PIXELS
     path=paths[0],
     nodata=declared[0] if declared else None,
     descriptions=(),
+    hidden=np.stack(hidden, axis=-1) if any(mask.any() for mask in hidden) else None,
+    scales=_each(rasters, "scales", 1.0),
+    offsets=_each(rasters, "offsets", 0.0),
+    alpha=0,
   )
+
+
+def _each(rasters: Sequence[Raster], tag: str, plain: float) -> tuple[float, ...]:
+  """What the files declare of their bands; empty if none declares anything."""
+  found = [getattr(raster, tag) for raster in rasters]
+  return tuple(each[0] if each else plain for each in found) if any(found) else ()
 
 
 def factor_of(raster: Raster, finest: Raster) -> int:

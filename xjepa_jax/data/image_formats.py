@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import math
 import os
+import re
 import struct
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -30,6 +31,7 @@ GDAL_OPTIONS = {
 }
 # PNG colour type -> bands (PNG specification, 11.2.1); 3 is a palette, whose values are no values.
 _PNG_BANDS = {0: 1, 2: 3, 4: 2, 6: 4}
+_PNG_ALPHA = (4, 6)  # their last band is alpha
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +45,12 @@ class RasterHeader:
     dtype: NumPy name of the stored type, one of `sensors.DTYPES`.
     crs, transform, nodata, descriptions: as a `Raster` has them.
     tags: what else a GeoTIFF says of itself, name -> text, such as TIFFTAG_DATETIME.
+    scales, offsets: of each band, where the file says that its values are stored * scale + offset;
+      empty where it does not.
+    alpha: number, from 1, of the band that says where the image is transparent; 0 if there is none.
+    masked: whether a mask, inside or beside the file, or an alpha band may hide pixels.
+    located_by: what places the image on the ground other than a transform, for messages: control
+      points, or a file beside it. It is not read.
   """
 
   path: str
@@ -54,10 +62,17 @@ class RasterHeader:
   nodata: float | None = None
   descriptions: tuple[str, ...] = ()
   tags: Mapping[str, str] = dataclasses.field(default_factory=dict)
+  scales: tuple[float, ...] = ()
+  offsets: tuple[float, ...] = ()
+  alpha: int = 0
+  masked: bool = False
+  located_by: str = ""
 
 
-# A file's header, and what loads its values: (H, W, C), or (H, W) of one band.
-Opened = tuple[RasterHeader, Callable[[], np.ndarray]]
+# What a file holds: values (H, W, C), or (H, W) of one band, and (H, W) bool, what a mask hides.
+Loaded = tuple[np.ndarray, np.ndarray | None]
+# A file's header, and what loads the rest.
+Opened = tuple[RasterHeader, Callable[[], Loaded]]
 
 
 def import_rasterio() -> Any:
@@ -89,11 +104,162 @@ def open_geotiff(path: str, max_pixels: int) -> Iterator[Opened]:
       if file.subdatasets:
         raise ImageError(f"{path}: holds {len(file.subdatasets)} images; expected one a file.")
       _check_dtype(path, file.dtypes[0])
-      header = RasterHeader(
-        path, file.shape, file.count, file.dtypes[0], _crs(file), _transform(path, file),
-        file.nodata, tuple(text or "" for text in file.descriptions), file.tags(),
-      )  # fmt: skip
-      yield header, lambda: np.moveaxis(file.read(), 0, -1)
+      header = geotiff_header(path, file)
+      yield header, lambda: (np.moveaxis(file.read(), 0, -1), hidden_by_mask(header, file, None))
+
+
+def geotiff_header(path: str, file: Any) -> RasterHeader:
+  """What an open GeoTIFF says of itself.
+
+  Raises:
+    ImageError: a file beside it says more than it does of values, which is not read.
+  """
+  transform = _transform(path, file)
+  located_by = "" if transform is not NO_TRANSFORM else _located_by(path, file)
+  check_side_file(path, file.nodata)
+  scales, offsets = tuple(map(float, file.scales)), tuple(map(float, file.offsets))
+  plain = set(scales) <= {1.0} and set(offsets) <= {0.0}
+  alpha = _alpha(file)
+  return RasterHeader(
+    path,
+    file.shape,
+    file.count,
+    file.dtypes[0],
+    _crs(file),
+    transform,
+    file.nodata,
+    tuple(text or "" for text in file.descriptions),
+    file.tags(),
+    () if plain else scales,
+    () if plain else offsets,
+    alpha,
+    bool(alpha or _has_mask(file) or os.path.isfile(path + MASK_SUFFIX)),
+    located_by,
+  )
+
+
+def hidden_by_mask(
+  header: RasterHeader, file: Any, window: Any, transparent: bool = False
+) -> np.ndarray | None:
+  """(H, W) bool: pixels of a window, of None all, that an open GeoTIFF's mask hides.
+
+  A mask beside the file is opened as the GeoTIFF that it is. None if nothing is hidden. Whether a
+  band of transparency hides pixels too is said by `transparent`: it may be one of the sensor's.
+
+  Raises:
+    ImageError: the mask beside the file is of another size.
+  """
+  if not header.masked:
+    return None
+  parts = []
+  if header.alpha and transparent:
+    parts.append(file.read(header.alpha, window=window) == 0)
+  if _has_mask(file):
+    parts.append(file.read_masks(1, window=window) == 0)
+  beside = header.path + MASK_SUFFIX
+  if os.path.isfile(beside):
+    with import_rasterio().open(os.path.abspath(beside), driver="GTiff") as mask:
+      if mask.shape != header.shape:
+        raise ImageError(
+          f"{beside}: is {mask.height} x {mask.width} pixels, and the image that it masks "
+          f"{header.shape[0]} x {header.shape[1]}. Make it again, or remove it."
+        )
+      parts.append((mask.read(window=window) == 0).all(axis=0))
+  hidden = np.any(parts, axis=0) if parts else np.zeros(0, bool)
+  return hidden if hidden.any() else None
+
+
+def _has_mask(file: Any) -> bool:
+  """Whether a mask inside the file hides pixels; one that follows from nodata is none."""
+  from rasterio.enums import MaskFlags
+
+  return any(
+    MaskFlags.per_dataset in flags
+    and MaskFlags.alpha not in flags
+    and MaskFlags.nodata not in flags
+    for flags in file.mask_flag_enums
+  )
+
+
+def _alpha(file: Any) -> int:
+  from rasterio.enums import ColorInterp
+
+  kinds = list(file.colorinterp)
+  return kinds.index(ColorInterp.alpha) + 1 if ColorInterp.alpha in kinds else 0
+
+
+# Files beside an image
+
+MASK_SUFFIX = ".msk"
+_WORLD = {
+  ".tif": (".tfw", ".tifw"),
+  ".tiff": (".tfw", ".tiffw"),
+  ".png": (".pgw", ".pngw"),
+}
+_TABLES = {".wld": "world file", ".points": "file of control points", ".tab": "MapInfo table"}
+_LARGEST_SIDE_FILE = 2**24  # bytes; statistics and histograms are a few thousand
+_PLACES = {"GeoTransform": "transform", "SRS": "reference system", "GCPList": "control points"}
+
+
+def _located_by(path: str, file: Any) -> str:
+  """What places a GeoTIFF without a transform on the ground; "" if nothing does."""
+  points, _ = file.gcps
+  if points:
+    return f"{len(points)} ground control points"
+  if file.rpcs is not None:
+    return "rational polynomial coefficients"
+  return located_beside(path)
+
+
+def located_beside(path: str) -> str:
+  """The file beside an image that says where it lies, as "the world file x.tfw"; or ""."""
+  stem, suffix = os.path.splitext(path)
+  kinds = {**dict.fromkeys(_WORLD.get(suffix.lower(), ()), "world file"), **_TABLES}
+  for ending, kind in kinds.items():
+    for candidate in (ending, ending.upper()):
+      if os.path.isfile(stem + candidate):
+        return f"the {kind} {stem + candidate}"
+  content = _side_file(path)
+  for tag, kind in _PLACES.items():
+    if re.search(rf"<{tag}[\s>]", content):
+      return f"the {kind} in {path}.aux.xml"
+  return ""
+
+
+def check_side_file(path: str, nodata: float | None) -> None:
+  """Refuses an image whose .aux.xml says of values what the image itself does not.
+
+  Raises:
+    ImageError: it declares nodata, a scale or an offset.
+  """
+  content = _side_file(path)
+  told = [float(text) for text in re.findall(r"<NoDataValue[^>]*>\s*([^<\s]+)\s*<", content)]
+  for value in told:
+    if nodata is None or not (value == nodata or (math.isnan(value) and math.isnan(nodata))):
+      _refuse_side_file(path, f"nodata {value:g}")
+  for tag, plain in (("Scale", 1.0), ("Offset", 0.0)):
+    for text in re.findall(rf"<{tag}>\s*([^<\s]+)\s*<", content):
+      if float(text) != plain:
+        _refuse_side_file(path, f"{tag.lower()} {text}")
+
+
+def _refuse_side_file(path: str, what: str) -> None:
+  stem, suffix = os.path.splitext(path)
+  raise ImageError(
+    f"{path}.aux.xml: declares {what}, which {os.path.basename(path)} does not; files beside an "
+    f"image are not read. Write it into the image: gdal_translate {path} {stem}_whole{suffix}"
+  )
+
+
+def _side_file(path: str) -> str:
+  """The text of an image's .aux.xml, or "" if there is none."""
+  try:
+    with open(path + ".aux.xml", encoding="utf-8", errors="replace") as file:
+      return file.read(_LARGEST_SIDE_FILE)
+  except FileNotFoundError:
+    return ""
+  except OSError as error:
+    raise ImageError(f"{path}.aux.xml: cannot be read ({error.strerror}).") from error
 
 
 @contextlib.contextmanager
@@ -111,8 +277,13 @@ def open_png(path: str, max_pixels: int) -> Iterator[Opened]:
       f"{path}: a PNG of {count} bands with {depth} bits each would not be read as stored; "
       "expected 8 bits, or 16 bits in one band. Save it as GeoTIFF."
     )
-  header = RasterHeader(path, (height, width), count, "uint8" if depth == 8 else "uint16")
-  yield header, lambda: _png_values(path)
+  check_side_file(path, None)
+  alpha = count if colour in _PNG_ALPHA else 0
+  header = RasterHeader(
+    path, (height, width), count, "uint8" if depth == 8 else "uint16", alpha=alpha,
+    masked=bool(alpha) or _png_has_transparency(path), located_by=located_beside(path),
+  )  # fmt: skip
+  yield header, lambda: _png_values(path, header)
 
 
 @contextlib.contextmanager
@@ -135,7 +306,7 @@ def open_npy(path: str, max_pixels: int) -> Iterator[Opened]:
       raise ImageError(f"{path}: is cut short; it declares {declared} bytes and holds {held}.")
     file.seek(0)
     header = RasterHeader(path, (shape[0], shape[1]), count, dtype.name)
-    yield header, lambda: np.load(file, allow_pickle=False)
+    yield header, lambda: (np.load(file, allow_pickle=False), None)
 
 
 def _check_size(path: str, height: int, width: int, bands: int, max_pixels: int) -> None:
@@ -169,7 +340,19 @@ def _transform(path: str, file: Any) -> tuple[float, ...]:
   return transform
 
 
-def _png_values(path: str) -> np.ndarray:
+def _png_has_transparency(path: str) -> bool:
+  """Whether the file names a transparent colour, in a chunk tRNS before the pixels."""
+  with open(path, "rb") as file:
+    file.seek(8)
+    while len(head := file.read(8)) == 8:
+      length, kind = struct.unpack(">I4s", head)
+      if kind in (b"tRNS", b"IDAT"):
+        return kind == b"tRNS"
+      file.seek(length + 4, os.SEEK_CUR)
+  return False
+
+
+def _png_values(path: str, header: RasterHeader) -> Loaded:
   try:
     from PIL import Image
   except ImportError as error:
@@ -179,4 +362,10 @@ def _png_values(path: str) -> np.ndarray:
     with Image.open(path, formats=["PNG"]) as image:
       image.verify()  # every chunk's CRC, which decoding skips
     with Image.open(path, formats=["PNG"]) as image:
-      return np.asarray(image)
+      values = np.asarray(image)
+      transparent = image.info.get("transparency")
+  hidden = None
+  if transparent is not None:
+    same = values == np.asarray(transparent)
+    hidden = same.all(axis=-1) if values.ndim == 3 else same
+  return values, hidden if hidden is not None and hidden.any() else None

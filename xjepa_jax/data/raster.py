@@ -50,6 +50,8 @@ class Raster:
       all NaN if the file has none.
     nodata: the value that the file declares as nothing seen, or None.
     descriptions: what the file calls each band, "" where it says nothing; or empty.
+    hidden: (H, W, 1) or (H, W, C) bool, what a mask of the file hides, or None.
+    scales, offsets, alpha, located_by: as a `RasterHeader` has them.
   """
 
   values: np.ndarray
@@ -58,6 +60,16 @@ class Raster:
   transform: tuple[float, ...] = NO_TRANSFORM
   nodata: float | None = None
   descriptions: tuple[str, ...] = ()
+  hidden: np.ndarray | None = None
+  scales: tuple[float, ...] = ()
+  offsets: tuple[float, ...] = ()
+  alpha: int = 0
+  located_by: str = ""
+
+  @property
+  def count(self) -> int:
+    """Its number of bands."""
+    return int(self.values.shape[2])
 
   @property
   def georeferenced(self) -> bool:
@@ -84,9 +96,27 @@ def read_raster(path: str, max_pixels: int = MAX_PIXELS) -> Raster:
       or its type of values is not one a sensor can have.
   """
   with _open(path, max_pixels) as (header, load):
-    values = np.ascontiguousarray(load(), np.dtype(header.dtype))  # in this machine's byte order
+    loaded, hidden = load()
+    values = np.ascontiguousarray(loaded, np.dtype(header.dtype))  # in this machine's byte order
     values = values.reshape(*header.shape, header.count)
-  return Raster(values, path, header.crs, header.transform, header.nodata, header.descriptions)
+  return raster_of(header, values, None if hidden is None else hidden[..., None])
+
+
+def raster_of(header: RasterHeader, values: np.ndarray, hidden: np.ndarray | None = None) -> Raster:
+  """The image with what its header says of it."""
+  return Raster(
+    values,
+    header.path,
+    header.crs,
+    header.transform,
+    header.nodata,
+    header.descriptions,
+    hidden,
+    header.scales,
+    header.offsets,
+    header.alpha,
+    header.located_by,
+  )
 
 
 def read_header(path: str, max_pixels: int = MAX_PIXELS) -> RasterHeader:
@@ -97,6 +127,21 @@ def read_header(path: str, max_pixels: int = MAX_PIXELS) -> RasterHeader:
   """
   with _open(path, max_pixels) as (header, _):
     return header
+
+
+def check_placed(image: RasterHeader | Raster) -> None:
+  """Refuses an image that lies where something other than its own transform says.
+
+  Raises:
+    ImageError: it is placed by control points or by a file beside it.
+  """
+  if image.located_by:
+    out = "_placed".join(os.path.splitext(image.path))
+    tool = "gdal_translate" if image.located_by.startswith("the ") else "gdalwarp"
+    raise ImageError(
+      f"{image.path}: is placed by {image.located_by}, which is not read. Write its place into the "
+      f"image: {tool} {image.path} {out}"
+    )
 
 
 def centre(raster: Raster) -> tuple[float, float]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from xjepa_jax.data.band_choice import bands_of
+from xjepa_jax.data.file_scaling import check_scaling
 from xjepa_jax.data.raster import Raster, read_raster
 from xjepa_jax.errors import ArchiveError, ImageError
 from xjepa_jax.sensors import Sensor
@@ -23,12 +24,14 @@ class FileSensors:
     sensors: key -> description with the dtype and nodata value under which values are stored.
     found: key -> dtype of the files. float64 is stored as float32.
     nodata_given: keys of the sensors whose nodata value was given, whatever files declare.
+    told: key -> names of the bands of its files in their order, where they were given.
     notes: what about the sensors was changed, for the import's summary.
   """
 
   sensors: dict[str, Sensor]
   found: dict[str, str]
   nodata_given: tuple[str, ...]
+  told: Mapping[str, Sequence[str]]
   notes: list[str]
 
 
@@ -38,6 +41,7 @@ def meet_files(
   nodata: Mapping[str, float | None],
   paths: Mapping[str, Sequence[str]],
   locate: Callable[[str], str],
+  told: Mapping[str, Sequence[str]] | None = None,
 ) -> FileSensors:
   """Fits each sensor to the first of its files that can be used.
 
@@ -47,28 +51,30 @@ def meet_files(
     nodata: key -> value or None, for those to which it was given.
     paths: key -> its files.
     locate: from one of those to a path that can be opened.
+    told: key -> names of the bands of its files in their order, where they were given.
 
   Raises:
     ArchiveError: a sensor has no files, or none of the first can be used.
     SensorError: a given nodata value is none of the files' dtype.
   """
-  met = FileSensors({}, {}, tuple(nodata), [])
+  met = FileSensors({}, {}, tuple(nodata), told or {}, [])
   for key, sensor in sensors.items():
-    raster = _first_usable(src, key, sensor, paths.get(key, ())[:_LOOKED_AT], locate)
+    files = paths.get(key, ())[:_LOOKED_AT]
+    raster = _first_usable(src, key, sensor, files, locate, met.told.get(key, ()))
     met.found[key] = raster.values.dtype.name
     met.sensors[key] = _fit(key, sensor, raster, nodata, met.notes)
   return met
 
 
 def as_stored(key: str, raster: Raster, met: FileSensors) -> Raster:
-  """The image in its sensor's dtype.
+  """The image's bands of its sensor in the sensor's dtype, nodata where a mask hides it.
 
   Raises:
-    ImageError: it has another number or order of bands than its sensor, another dtype than the
-      sensor's first file, declares a nodata value of its own, or shows nothing.
+    ImageError: it lacks a band of its sensor, has another dtype than the sensor's first file,
+      declares a nodata value, a scale or an offset of its own, or shows nothing.
   """
   sensor, dtype = met.sensors[key], raster.values.dtype.name
-  _check_bands(key, sensor, raster)
+  raster = _chosen(key, sensor, raster, met.told.get(key, ()))
   if dtype != met.found[key]:
     raise ImageError(
       f"{raster.path}: holds {dtype}, but the first file of sensor {key!r} holds "
@@ -87,56 +93,88 @@ def as_stored(key: str, raster: Raster, met: FileSensors) -> Raster:
     )
   with np.errstate(over="ignore"):  # beyond float32 lie only markers; infinite, they stay unseen
     values = raster.values.astype(sensor.dtype, copy=False)
+  if raster.hidden is not None:
+    values = _masked(key, sensor, raster.path, values, raster.hidden)
   if not sensor.valid(values).any():
     raise ImageError(
       f"{raster.path}: no pixel is valid (all are nodata, here {sensor.nodata}, or NaN)."
     )
-  return dataclasses.replace(raster, values=values)
+  return dataclasses.replace(raster, values=values, hidden=None)
 
 
-def _check_bands(key: str, sensor: Sensor, raster: Raster) -> None:
-  """Refuses an image that has not as many bands as its sensor, or says it has another order."""
-  expected, shape = len(sensor.bands), raster.values.shape
-  if shape[2] == expected:
-    _check_order(key, sensor, raster)
-    return
-  hint = f"If it holds other bands, name them in their order: --bands {key}=..."
-  if raster.path.lower().endswith(".npy") and shape[0] == expected:
-    hint = "It seems to have bands first: save it as (H, W, C), as by np.moveaxis(image, 0, -1)."
-  raise ImageError(
-    f"{raster.path}: has {shape[2]} bands, expected the {expected} of sensor {key!r} "
-    f"({', '.join(sensor.band_names)}). {hint}"
+def _masked(
+  key: str, sensor: Sensor, path: str, values: np.ndarray, hidden: np.ndarray
+) -> np.ndarray:
+  """Values with the sensor's nodata where the file's mask hides them."""
+  nodata = sensor.nodata
+  if nodata is None and values.dtype.kind == "f":
+    nodata = np.nan
+  if nodata is None:
+    unused = next((value for value in (0, 255, 65535) if not (values == value).any()), 0)
+    raise ImageError(
+      f"{path}: a mask hides {hidden.mean():.0%} of it, and sensor {key!r} "
+      f"({sensor.product}) has no nodata value to say so. Give it one: --nodata {key}={unused}."
+    )
+  return np.where(hides(sensor, hidden, values.shape), values.dtype.type(nodata), values)
+
+
+def hides(sensor: Sensor, hidden: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+  """Where a mask (H, W, 1 or C) hides values, as a marker in these can say it: (H, W, C) bool.
+
+  A marker that can be measured says nothing of one band alone, see `Sensor.known`; a pixel of which
+  a band is hidden is then hidden in all.
+  """
+  if sensor.nodata_is_possible:
+    hidden = np.any(hidden, axis=-1, keepdims=True)
+  return np.broadcast_to(hidden, shape)
+
+
+def _chosen(key: str, sensor: Sensor, raster: Raster, told: Sequence[str]) -> Raster:
+  """The image's bands that the sensor has, in its order, hidden where it is transparent.
+
+  Raises:
+    ImageError: it lacks one, or declares another scaling than the sensor's.
+  """
+  if raster.path.lower().endswith(".npy") and raster.count != len(sensor.bands):
+    _check_bands_last(sensor, raster)
+  bands = bands_of(key, sensor, raster, told)
+  check_scaling(raster.path, key, sensor, raster.scales, raster.offsets, bands)
+  hidden = raster.hidden
+  if raster.alpha and raster.alpha not in bands:
+    transparent = raster.values[..., raster.alpha - 1 : raster.alpha] == 0
+    if transparent.any():
+      hidden = transparent if hidden is None else hidden | transparent
+  places = [number - 1 for number in bands]
+  if places == list(range(raster.count)):
+    return dataclasses.replace(raster, hidden=hidden)
+  if hidden is not None and hidden.shape[2] > 1:
+    hidden = hidden[..., places]
+  values = np.ascontiguousarray(raster.values[..., places])
+  return dataclasses.replace(
+    raster, values=values, hidden=hidden, descriptions=(), scales=(), offsets=(), alpha=0
   )
 
 
-def _check_order(key: str, sensor: Sensor, raster: Raster) -> None:
-  """Refuses an image whose file calls its bands by the sensor's names, in another order."""
-  told = [plain_name(text) for text in raster.descriptions]
-  names = {plain_name(name): name for name in sensor.band_names}
-  if told != list(names) and sorted(told) == sorted(names):
-    found = ",".join(names[name] for name in told)
+def _check_bands_last(sensor: Sensor, raster: Raster) -> None:
+  if raster.values.shape[0] == len(sensor.bands):
     raise ImageError(
-      f"{raster.path}: its bands are, by their descriptions, {found}; expected the order of sensor "
-      f"{key!r}, {','.join(sensor.band_names)}. If all files have theirs, say so: "
-      f"--bands {key}={found}."
+      f"{raster.path}: has {raster.count} bands, and seems to have bands first. Save it as "
+      "(H, W, C), as by np.moveaxis(image, 0, -1)."
     )
 
 
-def plain_name(text: str) -> str:
-  """A band's name as most spell it: "b8a" is "B8A", "B2" is "B02"."""
-  name = text.strip().upper()
-  return f"B0{name[1]}" if re.fullmatch(r"B\d", name) else name
-
-
 def _first_usable(
-  src: str, key: str, sensor: Sensor, paths: Sequence[str], locate: Callable[[str], str]
+  src: str,
+  key: str,
+  sensor: Sensor,
+  paths: Sequence[str],
+  locate: Callable[[str], str],
+  told: Sequence[str],
 ) -> Raster:
   reasons = []
   for path in paths:
     try:
-      raster = read_raster(locate(path))
-      _check_bands(key, sensor, raster)
-      return raster
+      return _chosen(key, sensor, read_raster(locate(path)), told)
     except ImageError as error:
       reasons.append(str(error))
   if not paths:

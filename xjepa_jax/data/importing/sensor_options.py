@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
+from xjepa_jax.data.band_choice import OTHER
 from xjepa_jax.errors import OptionError
 from xjepa_jax.sensor_presets import PRESETS, preset
 from xjepa_jax.sensors import Sensor, check_key, sensor_from_json
@@ -25,7 +26,11 @@ def add_sensor_arguments(parser: argparse.ArgumentParser, metavar: str, where: s
   """
   add = functools.partial(parser.add_argument, action="append", default=[])
   add("--sensor", metavar=metavar, help=f"{where}: {', '.join(PRESETS)}")
-  add("--bands", metavar="KEY=B04,B03", help="which of its bands the files hold, in their order")
+  add(
+    "--bands",
+    metavar="KEY=B04,B03",
+    help=f"which of its bands the files hold, in their order, {OTHER} for one that is not its",
+  )
   add("--nodata", metavar="KEY=VALUE", help="the stored value for not seen, nan, or none")
   parser.add_argument("--sensors", metavar="FILE.json", help="KEY -> description, for others")
   parser.add_argument("--name", help="of the data set; from the name of --src if not given")
@@ -67,9 +72,19 @@ def named_sensors(args: argparse.Namespace, presets: Mapping[str, str]) -> dict[
   sensors |= described
   for key in sensors:
     check_key(key)
-  for key, names in key_values(args.bands, "--bands", sensors).items():
-    sensors[key] = sensors[key].select([name.strip() for name in names.split(",")])
+  for key, names in told_bands(args, sensors).items():
+    sensors[key] = sensors[key].select([name for name in names if name != OTHER])
   return sensors
+
+
+def told_bands(args: argparse.Namespace, sensors: Iterable[str]) -> dict[str, list[str]]:
+  """Sensor key -> names of the bands of its files in their order, of --bands.
+
+  Raises:
+    OptionError: it is malformed, or names no sensor.
+  """
+  given = key_values(args.bands, "--bands", sensors)
+  return {key: [name.strip() for name in names.split(",")] for key, names in given.items()}
 
 
 def nodata_values(

@@ -12,8 +12,9 @@ import math
 
 import numpy as np
 
+from xjepa_jax.data.importing.file_sensors import hides
 from xjepa_jax.errors import ImageError, SensorError
-from xjepa_jax.sensors import Sensor
+from xjepa_jax.sensors import Sensor, possible_value
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +68,11 @@ def of_dataset(key: str, ours: Sensor, theirs: Sensor) -> tuple[Fit, tuple[int, 
 
 
 def fit_values(
-  fit: Fit, values: np.ndarray, declared: float | None, where: str
+  fit: Fit,
+  values: np.ndarray,
+  declared: float | None,
+  where: str,
+  hidden: np.ndarray | None = None,
 ) -> tuple[np.ndarray, float]:
   """An image's values as the encoder takes them.
 
@@ -76,6 +81,7 @@ def fit_values(
     values: (H, W, C) as the file stores them.
     declared: what the file declares as nodata, or None.
     where: the file, for the message of an error.
+    hidden: (H, W, 1) or (H, W, C) bool, what a mask of the file hides, or None.
 
   Returns:
     (H, W, C) in the sensor's dtype, and the fraction of pixels that were seen.
@@ -84,7 +90,11 @@ def fit_values(
     ImageError: the sensor's type cannot hold the values.
   """
   sensor = fit.sensor
-  unseen = _declared(values, declared) if _differs(declared, sensor, values.dtype) else None
+  unseen = _declared(fit, values, declared) if _differs(declared, sensor, values.dtype) else None
+  if hidden is not None:
+    unseen = hidden if unseen is None else unseen | hidden
+  if unseen is not None:
+    unseen = hides(sensor, unseen, values.shape)
   stored = _typed(values, unseen, sensor, where)
   marker = sensor.nodata
   if marker is None and stored.dtype.kind == "f":
@@ -109,12 +119,15 @@ def _seen(stored: np.ndarray, sensor: Sensor, unseen: np.ndarray | None) -> floa
   return float(seen.mean(dtype=np.float64))
 
 
-def _declared(values: np.ndarray, declared: float | None) -> np.ndarray | None:
-  """(H, W, C) where values are what the file declares as nodata; None if that marks nothing new."""
+def _declared(fit: Fit, values: np.ndarray, declared: float | None) -> np.ndarray | None:
+  """(H, W, C) what the file declares as nodata hides, as `Sensor.known`; None if nothing new."""
   if declared is None or math.isnan(declared):
     return None
-  found = values == np.float64(declared).astype(values.dtype)
-  return found if found.any() else None
+  marked = values == np.float64(declared).astype(values.dtype)
+  if not marked.any():
+    return None
+  as_file = fit.checked_as()
+  return marked.all(axis=-1, keepdims=True) if possible_value(as_file, declared) else marked
 
 
 def _differs(declared: float | None, sensor: Sensor, dtype: np.dtype) -> bool:

@@ -8,9 +8,10 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from xjepa_jax.data.raster import RasterHeader
+from xjepa_jax.data.band_choice import bands_of
+from xjepa_jax.data.file_scaling import check_scaling
+from xjepa_jax.data.raster import RasterHeader, check_placed
 from xjepa_jax.errors import ArchiveError, DataError, OptionError
-from xjepa_jax.retrieval.embedding.bands import bands_of
 from xjepa_jax.retrieval.embedding.fitting import Fit
 from xjepa_jax.retrieval.embedding.image_times import TimeSource
 from xjepa_jax.retrieval.embedding.items import BandFile, Collected, Item, LeftOut
@@ -155,6 +156,7 @@ def _open(image: Named, locate: Callable[[str], str], options: ImageOptions) -> 
     full = {path: locate(path) for path in image.paths}
     headers = {path: header_of(full[path]) for path in full}
     files = _files(image, sensor, headers, options.bands.get(image.sensor, ()))
+    _check(image, headers, files, options)
     stack = stack_of(list(headers.values()))
     nbytes = sum(os.path.getsize(each) for each in full.values())
   except (DataError, OSError) as error:
@@ -173,6 +175,23 @@ def _open(image: Named, locate: Callable[[str], str], options: ImageOptions) -> 
     nbytes=nbytes,
     files=files,
   )
+
+
+def _check(
+  image: Named,
+  headers: Mapping[str, RasterHeader],
+  files: Sequence[BandFile],
+  options: ImageOptions,
+) -> None:
+  """Refuses files that are placed or scaled by what is not read, or otherwise than the encoder's."""
+  key = image.sensor
+  sensor = options.sensors[key]
+  fit = Fit(key, sensor, options.offset.get(key, sensor.scaling.offset))
+  for file in files:
+    header = headers[file.path]
+    check_scaling(file.path, key, fit.checked_as(), header.scales, header.offsets, [file.band])
+    if options.geometry:
+      check_placed(header)
 
 
 def _time(image: Named, headers: Mapping[str, RasterHeader], source: TimeSource | None) -> str:

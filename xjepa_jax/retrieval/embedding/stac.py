@@ -14,7 +14,7 @@ import urllib.parse
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from xjepa_jax.data.importing.file_sensors import plain_name
+from xjepa_jax.data.band_choice import plain_name
 from xjepa_jax.errors import ArchiveError
 from xjepa_jax.retrieval.embedding.images import Named
 from xjepa_jax.retrieval.embedding.items import LeftOut

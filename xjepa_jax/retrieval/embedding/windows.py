@@ -17,12 +17,14 @@ from typing import Any
 import numpy as np
 
 from xjepa_jax.data.band_stack import factor_of
+from xjepa_jax.data.image_formats import hidden_by_mask
 from xjepa_jax.data.raster import (
   GDAL_OPTIONS,
   MAX_PIXELS,
   Raster,
   RasterHeader,
   import_rasterio,
+  raster_of,
   read_header,
   read_raster,
 )
@@ -129,16 +131,22 @@ class WindowReader:
   def read(self, item: Item, window: Window) -> tuple[np.ndarray, float]:
     """See `Reader`."""
     bands: list[np.ndarray] = []
+    hidden: list[np.ndarray | None] = []
     declared: list[float | None] = []
     for path, numbers in _grouped(item.files):
       opened = self._opened(path)
-      bands += opened.bands(numbers, window, item.width // opened.width)
+      factor = item.width // opened.width
+      bands += opened.bands(numbers, window, factor)
+      hidden += [opened.hidden(numbers, window, factor)] * len(numbers)
       declared += [opened.nodata] * len(numbers)
     told = [value for value in declared if value is not None]
     if len({str(float(value)) for value in told}) > 1:
       raise ImageError(f"{item.source}: its bands declare unequal nodata: {told}.")
     nodata = self._declared.get(item.sensor, told[0] if told else None)
-    return fit_values(self._fits[item.sensor], np.stack(bands, axis=-1), nodata, item.source)
+    values = np.stack(bands, axis=-1)
+    return fit_values(
+      self._fits[item.sensor], values, nodata, item.source, _stacked(hidden, values.shape[:2])
+    )
 
   def close(self) -> None:
     """See `Reader`."""
@@ -163,7 +171,7 @@ class _GeoTiff:
   def __init__(self, path: str):
     header = header_of(path)
     rasterio = import_rasterio()
-    self._path = path
+    self._path, self._header = path, header
     self.width, self.nodata, self._dtype = header.shape[1], header.nodata, header.dtype
     try:
       with warnings.catch_warnings(), rasterio.Env(**GDAL_OPTIONS):
@@ -189,6 +197,13 @@ class _GeoTiff:
       raise ImageError(f"{self._path}: gave {read.shape}, expected {expected}; it was changed.")
     return [_enlarged(band, factor, inside) for band in read]
 
+  def hidden(self, numbers: Sequence[int], window: Window, factor: int) -> np.ndarray | None:
+    """(H, W) bool: what a mask hides of a window of some bands; None if nothing."""
+    where, inside = _coarser(window, factor)
+    place = ((where.row, where.row + where.height), (where.column, where.column + where.width))
+    found = hidden_by_mask(self._header, self._file, place, self._header.alpha not in numbers)
+    return None if found is None else _enlarged(found, factor, inside)
+
   def close(self) -> None:
     self._file.close()
 
@@ -198,7 +213,7 @@ class _Whole:
 
   def __init__(self, path: str):
     raster = read_raster(path)
-    self._values = raster.values
+    self._values, self._raster = raster.values, raster
     self.width, self.nodata = self._values.shape[1], raster.nodata
 
   def bands(self, numbers: Sequence[int], window: Window, factor: int) -> list[np.ndarray]:
@@ -207,6 +222,20 @@ class _Whole:
     columns = slice(where.column, where.column + where.width)
     cut = self._values[rows, columns]
     return [_enlarged(cut[..., number - 1], factor, inside) for number in numbers]
+
+  def hidden(self, numbers: Sequence[int], window: Window, factor: int) -> np.ndarray | None:
+    """As of a GeoTIFF."""
+    raster, parts = self._raster, []
+    if raster.hidden is not None:
+      parts.append(raster.hidden[..., 0])
+    if raster.alpha and raster.alpha not in numbers:
+      parts.append(raster.values[..., raster.alpha - 1] == 0)
+    if not parts:
+      return None
+    where, inside = _coarser(window, factor)
+    rows = slice(where.row, where.row + where.height)
+    columns = slice(where.column, where.column + where.width)
+    return _enlarged(np.any(parts, axis=0)[rows, columns], factor, inside)
 
   def close(self) -> None:
     """Nothing is open."""
@@ -231,6 +260,13 @@ def _enlarged(band: np.ndarray, factor: int, inside: Window) -> np.ndarray:
   return band[inside.row : inside.row + inside.height, inside.column : inside.column + inside.width]
 
 
+def _stacked(hidden: Sequence[np.ndarray | None], shape: tuple[int, ...]) -> np.ndarray | None:
+  """(H, W, C) bool of what hides each band; None if nothing is hidden."""
+  if all(each is None for each in hidden):
+    return None
+  return np.stack([np.zeros(shape, bool) if each is None else each for each in hidden], axis=-1)
+
+
 def _grouped(files: Sequence[BandFile]) -> list[tuple[str, list[int]]]:
   """Path -> bands, of files that follow one another."""
   found: list[tuple[str, list[int]]] = []
@@ -245,4 +281,4 @@ def _grouped(files: Sequence[BandFile]) -> list[tuple[str, list[int]]]:
 def _one_band(header: RasterHeader) -> Raster:
   """The image as `band_stack` compares it; instead of pixels it has zeros that take no memory."""
   values = np.broadcast_to(np.zeros((), header.dtype), (*header.shape, 1))
-  return Raster(values, header.path, header.crs, header.transform, header.nodata)
+  return raster_of(header, values)

@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 
 from xjepa_jax.data import units
+from xjepa_jax.data.band_choice import bands_of
+from xjepa_jax.data.file_scaling import check_scaling
 from xjepa_jax.data.raster import RasterHeader
 from xjepa_jax.data.statistics import SensorStatistics
 from xjepa_jax.errors import ImageError, SearchError
 from xjepa_jax.model.inputs import SensorInput
-from xjepa_jax.retrieval.embedding.bands import bands_of
 from xjepa_jax.retrieval.embedding.fitting import Fit
 from xjepa_jax.retrieval.embedding.items import BandFile, Item, Window
 from xjepa_jax.retrieval.embedding.windows import WindowReader, header_of
@@ -75,6 +76,7 @@ def read_query(
   item = Item(path, key, path, rows, columns, files=tuple(BandFile(path, band) for band in bands))
   its_own = given.sensor.scaling.offset
   fit = Fit(key, given.sensor, its_own if offset is None else offset)
+  check_scaling(path, key, fit.checked_as(), header.scales, header.offsets, bands)
   reader = WindowReader(lambda name: name, {key: fit}, {})
   try:
     values, seen = reader.read(item, Window(left, top, given.width, given.height))

@@ -1,0 +1,68 @@
+"""What a file says of its values by tags, against what its sensor's description says.
+
+A GeoTIFF may declare value = stored * scale + offset, as STAC's `raster:bands` do. A sensor's
+description says the same as (stored + offset) * gain, in its own units, which are reflectance x 1e4
+for Sentinel-2: scale 1e-4 with offset -.1 is gain 1 with offset -1000.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from xjepa_jax.errors import ImageError
+from xjepa_jax.sensor_presets import PRESETS
+from xjepa_jax.sensors import Sensor, reflectance_factor
+
+_CLOSE = 1e-4  # tags are rounded when written
+
+
+def check_scaling(
+  path: str,
+  key: str,
+  sensor: Sensor,
+  scales: Sequence[float],
+  offsets: Sequence[float],
+  bands: Sequence[int],
+) -> None:
+  """Refuses a file that declares another scale or offset than its sensor has.
+
+  Args:
+    path: of the file.
+    key: of the sensor.
+    sensor: as the values are taken.
+    scales, offsets: of each of the file's bands, as it declares them; empty if it declares none.
+    bands: numbers, from 1, of those that are read.
+
+  Raises:
+    ImageError: they differ from the sensor's, or among the bands.
+  """
+  if not scales:
+    return
+  factor = reflectance_factor(sensor) or 1.0
+  for number in bands:
+    scale, shift = scales[number - 1], offsets[number - 1]
+    gain, offset = scale * factor, shift / scale if scale else math.nan
+    if _close(gain, sensor.scaling.gain) and _close(offset, sensor.scaling.offset):
+      continue
+    raise ImageError(
+      f"{path}: declares value = stored * {scale:g} {shift:+g} for its band {number}, which is a "
+      f"gain of {gain:g} after an offset of {offset:g}; sensor {key!r} ({sensor.product}) has a "
+      f"gain of {sensor.scaling.gain:g} and an offset of {sensor.scaling.offset:g}. "
+      f"{_remedy(sensor, gain, offset)}"
+    )
+
+
+def _remedy(sensor: Sensor, gain: float, offset: float) -> str:
+  for name, other in PRESETS.items():
+    same = set(sensor.band_names) <= set(other.band_names) and other.units == sensor.units
+    if same and _close(other.scaling.gain, gain) and _close(other.scaling.offset, offset):
+      return f"Take the product that has them: {name}."
+  return (
+    f'Describe the product with "scaling": {{"gain": {gain:g}, "offset": {offset:g}}} (--sensors), '
+    "or correct the tags."
+  )
+
+
+def _close(a: float, b: float) -> bool:
+  return math.isclose(a, b, rel_tol=_CLOSE, abs_tol=_CLOSE)
