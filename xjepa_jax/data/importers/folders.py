@@ -15,8 +15,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from xjepa_jax.data.archive import Archive, Entry, Skip
 from xjepa_jax.data.importing.file_sensors import meet_files
-from xjepa_jax.data.importing.image_pairs import ImagePair, Reading, read_pair
-from xjepa_jax.data.importing.pairing_report import pairing_report
+from xjepa_jax.data.importing.headers import read_headers
+from xjepa_jax.data.importing.image_pairs import ImagePair, Reading, pair_sizes, read_pair
+from xjepa_jax.data.importing.pairing_report import copies, pairing_report
 from xjepa_jax.data.importing.sensor_options import (
   add_sensor_arguments,
   dataset_name,
@@ -86,13 +87,16 @@ def open_archive(args: argparse.Namespace) -> Archive:
       _lacking(pair_id, pairs[pair_id], named) for pair_id in pairs if pair_id not in whole
     ]
     pairs = whole
+  headers = read_headers((path for paths in images.values() for path in paths), find)
+  of_sensor = {key: [paths[key] for paths in pairs.values() if key in paths] for key in sensors}
   met = meet_files(
     args.src,
     sensors,
     nodata_values(args, sensors),
-    {key: [paths[key] for paths in pairs.values() if key in paths] for key in sensors},
+    {key: headers.usual_first(paths) for key, paths in of_sensor.items()},
     find,
   )
+  reading = Reading(root, args.allow_outside, met, args.misaligned, args.resample)
   return Archive(
     name=dataset_name(args.name, os.path.basename(root)),
     sensors=met.sensors,
@@ -100,13 +104,12 @@ def open_archive(args: argparse.Namespace) -> Archive:
       (hashed_split(pair_id, args.seed), Entry(pair_id, ImagePair(tuple(paths.items()))))
       for pair_id, paths in pairs.items()
     ),
-    read=functools.partial(
-      read_pair,
-      reading=Reading(root, args.allow_outside, met, args.misaligned, args.resample),
-    ),
+    read=functools.partial(read_pair, reading=reading),
+    sizes=functools.partial(pair_sizes, reading=reading, headers=headers),
     skipped=skipped,
     notes=[
-      *pairing_report(root, images, whole),
+      *pairing_report(images, whole, headers),
+      copies(root, headers.read),
       *met.notes,
       f"{hash_note(args.seed)} import a manifest with a column split.",
     ],

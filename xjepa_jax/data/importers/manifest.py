@@ -16,7 +16,9 @@ from collections.abc import Sequence
 from xjepa_jax.data.archive import Archive, Entry
 from xjepa_jax.data.importers.manifest_rows import check_rows, wanted_columns, without_files
 from xjepa_jax.data.importing.file_sensors import meet_files
-from xjepa_jax.data.importing.image_pairs import Reading, read_pair
+from xjepa_jax.data.importing.headers import read_headers
+from xjepa_jax.data.importing.image_pairs import Reading, pair_sizes, read_pair
+from xjepa_jax.data.importing.pairing_report import pairing_report
 from xjepa_jax.data.importing.sensor_options import (
   add_sensor_arguments,
   dataset_name,
@@ -81,12 +83,14 @@ def open_archive(args: argparse.Namespace) -> Archive:
   skipped = without_files(args.src, root, rows)
   lost = {skip.pair_id for skip in skipped}
   rows = {pair_id: row for pair_id, row in sorted(rows.items()) if pair_id not in lost}
-  paths: dict[str, list[str]] = {key: [] for key in keys}
-  for _, source in rows.values():
-    for key, path in source.paths:
-      paths[key].append(path)
-  met = meet_files(args.src, sensors, nodata_values(args, sensors), paths, find)
-  notes = list(met.notes)
+  pairs = {pair_id: dict(source.paths) for pair_id, (_, source) in rows.items()}
+  paths = {key: [each[key] for each in pairs.values() if key in each] for key in keys}
+  headers = read_headers((path for each in paths.values() for path in each), find)
+  usual = {key: headers.usual_first(each) for key, each in paths.items()}
+  met = meet_files(args.src, sensors, nodata_values(args, sensors), usual, find)
+  reading = Reading(root, args.allow_outside, met, args.misaligned, args.resample)
+  whole = {pair_id: each for pair_id, each in pairs.items() if len(each) == len(keys)}
+  notes = [*pairing_report(paths, whole, headers), *met.notes]
   if not split_column:
     notes.append(f"the table has no splits: {hash_note(args.seed)} add a column split.")
   return Archive(
@@ -96,10 +100,8 @@ def open_archive(args: argparse.Namespace) -> Archive:
       (split or hashed_split(pair_id, args.seed), Entry(pair_id, source))
       for pair_id, (split, source) in rows.items()
     ),
-    read=functools.partial(
-      read_pair,
-      reading=Reading(root, args.allow_outside, met, args.misaligned, args.resample),
-    ),
+    read=functools.partial(read_pair, reading=reading),
+    sizes=functools.partial(pair_sizes, reading=reading, headers=headers),
     skipped=skipped,
     notes=notes,
   )
