@@ -86,7 +86,7 @@ def _settings(args: argparse.Namespace, backend: str) -> dict[str, Any]:
   found: dict[str, Any] = {}
   if args.config:
     try:
-      with open(args.config, encoding="utf-8") as file:
+      with open(args.config, "rb") as file:
         found = json.load(file)
     except (OSError, ValueError) as error:
       raise SearchIndexError(

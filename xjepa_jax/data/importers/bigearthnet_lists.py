@@ -123,7 +123,7 @@ def read_json(src: str, patch: str) -> dict[str, Any]:
   """The labels and metadata of a patch of v1; `labels` is a list of names."""
   path = _json_path(src, patch)
   try:
-    with open(path, encoding="utf-8") as file:
+    with open(path, "rb") as file:
       content = json.load(file)
   except (OSError, ValueError, RecursionError) as error:
     raise ArchiveError(f"{path}: cannot be read as JSON ({error}). Copy it again.") from error

@@ -14,6 +14,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from xjepa_jax.data.archive import Archive, Entry, Skip
+from xjepa_jax.data.image_folders import walk_images
 from xjepa_jax.data.importing.file_sensors import meet_files
 from xjepa_jax.data.importing.headers import read_headers
 from xjepa_jax.data.importing.image_pairs import ImagePair, Reading, pair_sizes, read_pair
@@ -28,6 +29,7 @@ from xjepa_jax.data.importing.sensor_options import (
 from xjepa_jax.data.importing.splits import by_split, hash_note, hashed_split
 from xjepa_jax.data.raster import SUFFIXES
 from xjepa_jax.data.safe_paths import locate, remembering_realpath
+from xjepa_jax.data.unicode_names import composed, quoted, shown
 from xjepa_jax.errors import ArchiveError
 from xjepa_jax.sensor_presets import PRESETS
 from xjepa_jax.sensors import Sensor
@@ -75,6 +77,7 @@ def open_archive(args: argparse.Namespace) -> Archive:
     locate, root, allow_outside=args.allow_outside, real=remembering_realpath()
   )
   _check_apart({key: find(folder) for key, folder in folders.items()})
+  folders = {key: os.path.relpath(find(folder), root) for key, folder in folders.items()}
   images = {key: list(_images(key, root, folder, find)) for key, folder in folders.items()}
   skipped: list[Skip] = []
   named = {key: _by_id(key, folders[key], paths, pattern, skipped) for key, paths in images.items()}
@@ -121,7 +124,7 @@ def open_archive(args: argparse.Namespace) -> Archive:
 
 def _pattern(text: str | None) -> re.Pattern[str]:
   try:
-    pattern = re.compile("(.*)" if text is None else text, re.DOTALL)
+    pattern = re.compile("(.*)" if text is None else composed(text), re.DOTALL)
   except re.error as error:
     raise ArchiveError(f"--pair-id {text}: is no regular expression ({error}).") from error
   if pattern.groups != 1:
@@ -176,22 +179,15 @@ def _images(key: str, root: str, folder: str, find: Callable[[str], str]) -> Ite
   if not os.path.isdir(top):
     raise ArchiveError(f"sensor {key!r}: there is no folder {top}.")
   found = False
-  for here, below, names in os.walk(top, onerror=_refuse_folder):
-    below[:] = sorted(name for name in below if not name.startswith("."))
-    for name in sorted(names):
-      if name.lower().endswith(SUFFIXES) and not name.startswith("."):
-        path = os.path.relpath(os.path.join(here, name), root)
-        if not path.isprintable():  # bytes that are no UTF-8 included
-          raise ArchiveError(f"{path!r}: is no name for people; rename the file.")
-        find(path)
-        found = True
-        yield path
+  for full in walk_images(top):
+    path = os.path.relpath(full, root)
+    if not path.isprintable():  # bytes that are no UTF-8 included
+      raise ArchiveError(f"{path!r}: is no name for people; rename the file.")
+    find(path)
+    found = True
+    yield path
   if not found:
     raise ArchiveError(f"sensor {key!r}: there is no {', '.join(SUFFIXES)} file below {top}.")
-
-
-def _refuse_folder(error: OSError) -> None:
-  raise ArchiveError(f"{error.filename}: cannot be listed ({error.strerror}).") from error
 
 
 def _by_id(
@@ -200,13 +196,17 @@ def _by_id(
   """Pair id -> path. Paths without an id are added to `skipped`."""
   named: dict[str, list[str]] = {}
   for path in paths:
-    stem = os.path.splitext(os.path.relpath(path, folder))[0].replace(os.sep, "/")
+    stem = composed(os.path.splitext(os.path.relpath(path, folder))[0].replace(os.sep, "/"))
     match = pattern.search(stem)
     if match and match[1]:
       named.setdefault(match[1], []).append(path)
     else:
       skipped.append(Skip(path, f"--pair-id finds no id in {stem!r}."))
-  twice = [f"{name!r} ({', '.join(group)})" for name, group in named.items() if len(group) > 1]
+  twice = [
+    f"{quoted(name)} ({', '.join(map(shown, group))})"
+    for name, group in named.items()
+    if len(group) > 1
+  ]
   if twice:
     raise ArchiveError(
       f"sensor {key!r}: {len(twice)} ids have several images: {'; '.join(twice[:10])}"
@@ -228,13 +228,14 @@ def _lacking(pair_id: str, paths: Mapping[str, str], keys: Iterable[str]) -> Ski
   missing = " or ".join(repr(key) for key in keys if key not in paths)
   return Skip(
     pair_id,
-    f"no image of sensor {missing} has the id {pair_id!r}, only {', '.join(paths.values())}.",
+    f"no image of sensor {missing} has the id {quoted(pair_id)}, only "
+    f"{', '.join(map(shown, paths.values()))}.",
   )
 
 
 def _first_ids(named: Mapping[str, Mapping[str, str]]) -> str:
   ids = "; ".join(
-    f"{key!r} has {', '.join(map(repr, sorted(by_id)[:3])) or 'none'}"
+    f"{key!r} has {', '.join(map(quoted, sorted(by_id)[:3])) or 'none'}"
     for key, by_id in named.items()
   )
   return f"Sensor {ids}. Give --pair-id, a regular expression with one group around the id."

@@ -80,7 +80,7 @@ def open_archive(args: argparse.Namespace) -> Archive:
     args.label_separator,
     find,
   )
-  skipped = without_files(args.src, root, rows)
+  skipped = without_files(args.src, rows, find)
   lost = {skip.pair_id for skip in skipped}
   rows = {pair_id: row for pair_id, row in sorted(rows.items()) if pair_id not in lost}
   pairs = {pair_id: dict(source.paths) for pair_id, (_, source) in rows.items()}

@@ -11,7 +11,8 @@ from typing import Any
 from xjepa_jax.data.archive import Skip
 from xjepa_jax.data.importing.image_pairs import ImagePair
 from xjepa_jax.data.importing.splits import split_name
-from xjepa_jax.data.tables import cell_text
+from xjepa_jax.data.tables import cell_id, cell_names, cell_text
+from xjepa_jax.data.unicode_names import quoted, shown
 from xjepa_jax.errors import TableError
 
 # pair_id -> split, "" if the table has none, and source.
@@ -51,11 +52,11 @@ def check_rows(
   problems: list[str] = []
   for where, row in rows:
     try:
-      pair_id = cell_text(row, "pair_id")
+      pair_id = cell_id(row, "pair_id")
       if not pair_id:
         raise ValueError("column 'pair_id' is empty")
       if pair_id in checked:
-        raise ValueError(f"pair_id {pair_id!r} occurred before")
+        raise ValueError(f"pair_id {quoted(pair_id)} occurred before")
       checked[pair_id] = (
         _split(cell_text(row, split_column), split_column) if split_column else "",
         _source(row, keys, separator, locate),
@@ -72,15 +73,20 @@ def check_rows(
   return checked
 
 
-def without_files(src: str, root: str, rows: Rows) -> list[Skip]:
+def without_files(src: str, rows: Rows, locate: Callable[[str], str]) -> list[Skip]:
   """The pairs of which a file is missing, or that name none.
+
+  Args:
+    src: the table, for messages.
+    rows: of it.
+    locate: from a path to one that can be opened.
 
   Raises:
     TableError: these are all pairs.
   """
   skipped = []
   for pair_id, (_, source) in sorted(rows.items()):
-    absent = [path for _, path in source.paths if not os.path.isfile(os.path.join(root, path))]
+    absent = [shown(path) for _, path in source.paths if not os.path.isfile(locate(path))]
     if absent:
       skipped.append(Skip(pair_id, f"there is no file {', '.join(absent)}."))
     elif not source.paths:
@@ -108,7 +114,7 @@ def _source(
   if math.isnan(longitude) != math.isnan(latitude):
     raise ValueError("only one of the columns 'lon' and 'lat' has a value")
   acquired = tuple((key, time) for key, time in times if time)
-  return ImagePair(paths, acquired, _labels(row, separator), longitude, latitude)
+  return ImagePair(paths, acquired, cell_names(row, "labels", separator), longitude, latitude)
 
 
 def _degrees(row: Mapping[str, Any], column: str, limit: float) -> float:
@@ -120,17 +126,6 @@ def _degrees(row: Mapping[str, Any], column: str, limit: float) -> float:
   if abs(value) > limit or (text and math.isnan(value)):
     raise ValueError(f"column {column!r}: {text!r} is no number from -{limit} to {limit}")
   return value
-
-
-def _labels(row: Mapping[str, Any], separator: str) -> tuple[str, ...]:
-  value = row.get("labels")
-  if not isinstance(value, list):
-    text = cell_text(row, "labels")
-    value = text.split(separator) if text else []
-  names = tuple(name.strip() if isinstance(name, str) else "" for name in value)
-  if "" in names or len(set(names)) != len(names):
-    raise ValueError(f"column 'labels': {value!r} has an empty name, or one twice")
-  return names
 
 
 def _split(text: str, column: str) -> str:

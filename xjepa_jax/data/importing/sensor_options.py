@@ -107,7 +107,7 @@ def dataset_name(given: str | None, source: str) -> str:
 
 def _described(path: str) -> dict[str, Sensor]:
   try:
-    with open(path, encoding="utf-8") as file:
+    with open(path, "rb") as file:
       content = json.load(file)
   except (OSError, ValueError, RecursionError) as error:
     raise OptionError(f"{path}: cannot be read as JSON ({error}).") from error

@@ -12,7 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from xjepa_jax.data.importing.splits import split_name
-from xjepa_jax.data.tables import cell_text, read_columns, read_rows
+from xjepa_jax.data.tables import cell_id, cell_names, cell_text, read_columns, read_rows
+from xjepa_jax.data.unicode_names import quoted
 from xjepa_jax.errors import ArchiveError, OptionError, TableError
 from xjepa_jax.retrieval.embedding.images import Named
 from xjepa_jax.retrieval.embedding.times import instant
@@ -54,9 +55,9 @@ def name_rows(
   seen: set[str] = set()
   for where, row in read_rows(table, columns, wanted):
     try:
-      name = cell_text(row, id_column)
+      name = cell_id(row, id_column)
       if not name or name in seen:
-        raise ValueError(f"column {id_column!r}: {name!r} is empty or occurred before")
+        raise ValueError(f"column {id_column!r}: {quoted(name)} is empty or occurred before")
       seen.add(name)
       if not splits or split_name(cell_text(row, "split")) in splits:
         named += _images(name, row, known, locate)
@@ -75,10 +76,7 @@ def name_rows(
 def _images(
   name: str, row: Mapping[str, Any], keys: Sequence[str], locate: Callable[[str], str]
 ) -> list[Named]:
-  labels = row.get("labels")
-  if not isinstance(labels, list):
-    labels = [text.strip() for text in cell_text(row, "labels").split(";")]
-  names = tuple(str(label) for label in labels if label)
+  labels = cell_names(row, "labels", ";")
   found = []
   for key in keys:
     paths = tuple(path.strip() for path in cell_text(row, key).split(";") if path.strip())
@@ -89,5 +87,5 @@ def _images(
     time = cell_text(row, f"{key}_acquired") or cell_text(row, "datetime")
     if time and instant(time) is None:
       raise ValueError(f"{time!r} is no ISO 8601 time")
-    found.append(Named(name, key, paths, time=time, labels=names))
+    found.append(Named(name, key, paths, time=time, labels=labels))
   return found
