@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import datetime
-import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from xjepa_jax.data.archive import Skip
 from xjepa_jax.data.importing.image_pairs import ImagePair
 from xjepa_jax.data.importing.splits import split_name
+from xjepa_jax.data.importing.told_places import told_degrees
 from xjepa_jax.data.tables import cell_id, cell_names, cell_text
 from xjepa_jax.data.unicode_names import quoted, shown
 from xjepa_jax.errors import TableError
 
-# pair_id -> split, "" if the table has none, and source.
-Rows = dict[str, tuple[str, ImagePair]]
+
+class Row(NamedTuple):
+  """One row: where it is ("line 7"), its split ("" if it has none), and the pair's source."""
+
+  where: str
+  split: str
+  source: ImagePair
+
+
+Rows = dict[str, Row]  # by pair_id
 
 
 def wanted_columns(keys: Sequence[str], split_column: str) -> set[str]:
@@ -43,7 +51,7 @@ def check_rows(
     locate: refuses the paths that a table may not name.
 
   Returns:
-    pair_id -> split and source, in the order of the rows.
+    pair_id -> row, in the order of the rows.
 
   Raises:
     TableError: there are no rows, or some cannot be used; up to ten are listed.
@@ -57,7 +65,8 @@ def check_rows(
         raise ValueError("column 'pair_id' is empty")
       if pair_id in checked:
         raise ValueError(f"pair_id {quoted(pair_id)} occurred before")
-      checked[pair_id] = (
+      checked[pair_id] = Row(
+        where,
         _split(cell_text(row, split_column), split_column) if split_column else "",
         _source(row, keys, separator, locate),
       )
@@ -85,7 +94,7 @@ def without_files(src: str, rows: Rows, locate: Callable[[str], str]) -> list[Sk
     TableError: these are all pairs.
   """
   skipped = []
-  for pair_id, (_, source) in sorted(rows.items()):
+  for pair_id, (_, _, source) in sorted(rows.items()):
     absent = [shown(path) for _, path in source.paths if not os.path.isfile(locate(path))]
     if absent:
       skipped.append(Skip(pair_id, f"there is no file {', '.join(absent)}."))
@@ -110,22 +119,9 @@ def _source(
       datetime.datetime.fromisoformat(time or "2000-01-01")
     except ValueError:
       raise ValueError(f"column '{_acquired(key)}': {time!r} is no ISO 8601 time") from None
-  longitude, latitude = _degrees(row, "lon", 180), _degrees(row, "lat", 90)
-  if math.isnan(longitude) != math.isnan(latitude):
-    raise ValueError("only one of the columns 'lon' and 'lat' has a value")
+  longitude, latitude = told_degrees(row)
   acquired = tuple((key, time) for key, time in times if time)
   return ImagePair(paths, acquired, cell_names(row, "labels", separator), longitude, latitude)
-
-
-def _degrees(row: Mapping[str, Any], column: str, limit: float) -> float:
-  text = cell_text(row, column)
-  try:
-    value = float(text or "nan")
-  except ValueError:
-    value = math.inf
-  if abs(value) > limit or (text and math.isnan(value)):
-    raise ValueError(f"column {column!r}: {text!r} is no number from -{limit} to {limit}")
-  return value
 
 
 def _split(text: str, column: str) -> str:

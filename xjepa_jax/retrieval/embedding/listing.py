@@ -14,9 +14,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from xjepa_jax.data.geography import degrees_of, map_points, numbered, wrapped
 from xjepa_jax.data.unicode_names import quoted, shown
 from xjepa_jax.errors import ArchiveError
-from xjepa_jax.retrieval.embedding.geography import degrees_of, map_points, numbered, wrapped
 from xjepa_jax.retrieval.embedding.hilbert import hilbert
 from xjepa_jax.retrieval.embedding.items import Item, LeftOut, Window
 from xjepa_jax.retrieval.embedding.tiling import corners
