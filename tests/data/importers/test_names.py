@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import shutil
@@ -15,9 +16,12 @@ from PIL import Image
 from xjepa_jax.data.dataset import PairDataset
 from xjepa_jax.data.image_folders import walk_images
 from xjepa_jax.data.importers import __main__ as importers
+from xjepa_jax.data.importers.bigearthnet_lists import read_json
 from xjepa_jax.data.unicode_names import quoted, spelled_on_disk
 from xjepa_jax.errors import ArchiveError
 from xjepa_jax.retrieval.embedding.archives import ArchiveOptions, collect
+from xjepa_jax.retrieval.index import _settings
+from xjepa_jax.scaling.topologies import topology
 from xjepa_jax.sensor_presets import preset
 from xjepa_jax.sensors import sensor_to_json
 
@@ -189,3 +193,18 @@ def test_descriptions_of_sensors_may_have_a_byte_order_mark(encoding: str, tmp_p
   (tmp_path / "pairs.csv").write_text("pair_id,s1\na,a.png\n")
   assert run("manifest", tmp_path / "pairs.csv", "--sensors", str(tmp_path / "own.json")) == 0
   assert imported(tmp_path) == {"a": (10,)}
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_every_json_of_a_user_may_have_a_byte_order_mark(encoding: str, tmp_path: Path) -> None:
+  def write(path: Path, content: object) -> str:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content), encoding=encoding)
+    return str(path)
+
+  write(tmp_path / "patch" / "patch_labels_metadata.json", {"labels": ["Inland waters"]})
+  assert read_json(str(tmp_path), "patch") == {"labels": ["Inland waters"]}
+  cluster = topology(write(tmp_path / "cluster.json", {"like": "h100-16", "dcn": 1e11}))
+  assert (cluster.devices, cluster.chip.dcn) == (16, 1e11)
+  config = write(tmp_path / "index.json", {"preset": "sq8"})
+  assert _settings(argparse.Namespace(config=config, server=None), "faiss") == {"preset": "sq8"}

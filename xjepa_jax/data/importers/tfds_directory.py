@@ -98,7 +98,7 @@ def _opened(directory: str, process: int) -> Any:
 def _check_classes(directory: str) -> None:
   """TFDS imports the module of every class that features.json names: only its own may be named."""
   path = os.path.join(directory, "features.json")
-  with open(path, "rb") as file:
+  with open(path, encoding="utf-8") as file:
     waiting: list[Any] = [json.load(file)]
   while waiting:
     content = waiting.pop()

@@ -93,9 +93,9 @@ def run_import(archive: Archive, args: argparse.Namespace) -> None:
   check_free(args.out, args.resume)
   plan = plan_import(archive, int(args.shard_mb * 1e6), args.encoding)
   _print_plan(plan)
-  _check_units(plan, getattr(args, "trust_units", False))
   kept = plan.pairs - len(plan.unreadable)
   print("\n".join(skipped_lines(plan.lost, kept)) or "no pair is known to fall out")
+  _check_units(plan, getattr(args, "trust_units", False))
   check_skipped(plan.lost, kept, _max_skipped(args), "give --max-skipped")
   if args.dry_run:
     print("Dry run: a sample of the pairs was read, and nothing was written.")

@@ -13,6 +13,8 @@ from xjepa_jax.data.raster import Raster, RasterHeader, read_header
 from xjepa_jax.errors import DataError, ImageError
 from xjepa_jax.sensors import Sensor
 
+_MOST_BANDS = 32  # of a sensor; a taller image is not taken for one with bands first
+
 
 @dataclasses.dataclass(frozen=True)
 class Headers:
@@ -75,9 +77,13 @@ def without_pixels(header: RasterHeader) -> Raster:
 
 
 def one_column(header: RasterHeader, sensor: Sensor) -> Raster:
-  """One column of the image, of a value that counts as seen, for checks of bands and types."""
+  """The start of a column of the image, of a value that counts as seen: its bands can be checked.
+
+  Its height is the image's as far as that could be a number of bands, put first by mistake.
+  """
   value = 2 if sensor.nodata == 1 else 1
-  values = np.full((header.shape[0], 1, header.count), value, header.dtype)
+  height = min(header.shape[0], _MOST_BANDS)
+  values = np.full((height, 1, header.count), value, header.dtype)
   return dataclasses.replace(without_pixels(header), values=values)
 
 
