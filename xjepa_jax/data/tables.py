@@ -123,6 +123,45 @@ def _text(value: Any, column: str) -> str:
   return str(value).strip()
 
 
+def column_values(src: str, name: str, column: Any, before: int = 0) -> list[Any]:
+  """A column's cells as objects of Python, whose times have neither nanoseconds nor named zones.
+
+  Args:
+    src: the table, for messages.
+    name: of the column.
+    column: of Arrow.
+    before: how many rows stand before it in the table.
+
+  Raises:
+    TableError: Python has no such values.
+  """
+  import pyarrow as pa
+  import pyarrow.compute as pc
+
+  try:
+    plain = _plain(column.type)
+    if not column.type.equals(plain):
+      options = pc.CastOptions(plain, allow_time_truncate=True)
+      column = pc.cast(_storage(column), options=options)
+  except (pa.ArrowException, ValueError, OverflowError) as error:
+    raise TableError(
+      f"{src}: column {name!r} of {column.type} cannot be taken ({error}). Write it as text, "
+      "numbers or times."
+    ) from error
+  try:
+    values = list(column.to_pylist())
+    if pa.types.is_map(column.type):  # which Arrow gives as pairs
+      values = [None if value is None else dict(value) for value in values]
+    return values
+  except (ValueError, OverflowError, KeyError):
+    for place, value in enumerate(column, before + 1):  # times beyond the year 9999
+      try:
+        value.as_py()
+      except (ValueError, OverflowError, KeyError) as error:
+        _refuse(src, f"row {place}: column {name!r} holds what is no {column.type} here ({error}).")
+    raise
+
+
 def read_cells(src: str) -> Iterator[tuple[str, list[str]]]:
   """Reads the rows of a CSV file (RFC 4180, UTF-8), the first one, which may be a header, included.
 
@@ -182,36 +221,10 @@ def _parquet_rows(src: str, columns: list[str]) -> Iterator[tuple[str, Mapping[s
         return
       except Exception as error:
         raise TableError(f"{src}: damaged after row {number} ({error}).") from error
-      found = {name: _values(src, name, batch.column(name), number) for name in columns}
+      found = {name: column_values(src, name, batch.column(name), number) for name in columns}
       for place in range(len(batch)):
         number += 1
         yield f"row {number}", {name: values[place] for name, values in found.items()}
-
-
-def _values(src: str, name: str, column: Any, before: int) -> list[Any]:
-  """A column's cells as objects of Python, whose times have neither nanoseconds nor named zones."""
-  import pyarrow as pa
-  import pyarrow.compute as pc
-
-  try:
-    plain = _plain(column.type)
-    if not column.type.equals(plain):
-      options = pc.CastOptions(plain, allow_time_truncate=True)
-      column = pc.cast(_storage(column), options=options)
-  except (pa.ArrowException, ValueError, OverflowError) as error:
-    raise TableError(
-      f"{src}: column {name!r} of {column.type} cannot be taken ({error}). Write it as text, "
-      "numbers or times."
-    ) from error
-  try:
-    return list(column.to_pylist())
-  except (ValueError, OverflowError, KeyError):
-    for place, value in enumerate(column, before + 1):  # times beyond the year 9999
-      try:
-        value.as_py()
-      except (ValueError, OverflowError, KeyError) as error:
-        _refuse(src, f"row {place}: column {name!r} holds what is no {column.type} here ({error}).")
-    raise
 
 
 def _storage(column: Any) -> Any:

@@ -229,6 +229,14 @@ def test_a_byte_order_mark_is_understood(encoding: str, scene: Path) -> None:
 # stac-geoparquet
 
 
+def test_assets_of_parquet_may_be_a_map(scene: Path) -> None:
+  kind = pa.map_(pa.string(), pa.struct({"href": pa.string(), "roles": pa.list_(pa.string())}))
+  assets = [(key, {"href": each["href"], "roles": ["data"]}) for key, each in data().items()]
+  columns = {"id": ["a"], "geometry": pa.nulls(1, pa.binary()), "assets": pa.array([assets], kind)}
+  pq.write_table(pa.table(columns), scene / "items.parquet")
+  assert pixel(collect(str(scene / "items.parquet"), ArchiveOptions(SENSORS))) == [400, 300, 200]
+
+
 def test_assets_of_parquet_may_be_json_and_damaged_json_names_its_row(scene: Path) -> None:
   def write(*texts: str) -> str:
     table = pa.table(
