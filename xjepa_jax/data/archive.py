@@ -25,10 +25,17 @@ class Entry:
 
 @dataclasses.dataclass(frozen=True)
 class Skip:
-  """A pair that was left out, and why: a row of `skipped.csv`."""
+  """What was left out, and why: a row of `skipped.csv`.
+
+  Attributes:
+    pair_id: of a pair, or the name of a file that holds several.
+    reason: a sentence for people.
+    pairs: how many pairs are lost with it.
+  """
 
   pair_id: str
   reason: str
+  pairs: int = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +50,9 @@ class Archive:
       processes. Raises a DataError, whose message becomes the skipped pair's reason.
     skipped: what listing the archive left out.
     notes: lines for the import's summary, such as how bands were resampled.
+    sizes: entry -> height and width of each sensor's image as `read` gives it, told without reading
+      a pixel; raises a DataError where `read` would, as far as that can be told. None where it
+      takes as long as reading.
   """
 
   name: str
@@ -51,3 +61,4 @@ class Archive:
   read: Callable[[Entry], Pair]
   skipped: Sequence[Skip] = ()
   notes: Sequence[str] = ()
+  sizes: Callable[[Entry], Mapping[str, tuple[int, int]]] | None = None

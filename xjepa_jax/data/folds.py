@@ -21,7 +21,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from xjepa_jax.data.importing.splits import split_name
-from xjepa_jax.data.tables import cell_text, read_columns, read_rows
+from xjepa_jax.data.tables import cell_names, cell_text, read_columns, read_rows
 from xjepa_jax.errors import OptionError, TableError, XJepaError
 
 SPLIT = "split"
@@ -118,10 +118,17 @@ def _read(src: str, group: str) -> tuple[list[str], list[dict[str, str]]]:
   rows = []
   for where, row in read_rows(src, columns, set(columns)):
     try:
-      rows.append({column: cell_text(row, column) for column in columns} | _with_split(row))
+      rows.append({column: _cell(row, column) for column in columns} | _with_split(row))
     except ValueError as error:
       raise TableError(f"{src}: {where}: {error}.") from error
   return [*columns, *([] if SPLIT in columns else [SPLIT])], rows
+
+
+def _cell(row: Mapping[str, object], column: str) -> str:
+  """A cell as text, a list of names as the manifest importer reads it."""
+  if isinstance(row[column], list):
+    return ";".join(cell_names(row, column, ";"))
+  return cell_text(row, column)
 
 
 def _with_split(row: Mapping[str, object]) -> dict[str, str]:

@@ -46,22 +46,31 @@ def align(
   aligned: dict[str, Raster] = {}
   for key, raster in rasters.items():
     reference = next(iter(aligned.values()), raster)
-    problem = _misalignment(raster, reference)
-    if problem is None:
-      aligned[key] = raster
-    elif misaligned != "warp":
-      raise ImageError(
-        f"{raster.path}: {problem} of {reference.path}. Align the files, or warp them on import."
-      )
-    elif not (raster.crs and reference.crs and raster.georeferenced and reference.georeferenced):
-      raise ImageError(
-        f"{raster.path}: {problem} of {reference.path}, and cannot be warped because "
-        f"{'it' if not (raster.crs and raster.georeferenced) else reference.path} has no "
-        "coordinate reference system. Bring them to one size before the import."
-      )
-    else:
-      aligned[key] = _warp(raster, reference, sensors[key], resample)
+    off = is_off_grid(raster, reference, misaligned)
+    aligned[key] = _warp(raster, reference, sensors[key], resample) if off else raster
   return aligned
+
+
+def is_off_grid(raster: Raster, reference: Raster, misaligned: str) -> bool:
+  """Whether an image has to be warped onto the grid of another; its values are not looked at.
+
+  Raises:
+    ImageError: it does not lie on the grid, and is to be refused or has no way to be warped.
+  """
+  problem = _misalignment(raster, reference)
+  if problem is None:
+    return False
+  if misaligned != "warp":
+    raise ImageError(
+      f"{raster.path}: {problem} of {reference.path}. Align the files, or warp them on import."
+    )
+  if not (raster.crs and reference.crs and raster.georeferenced and reference.georeferenced):
+    raise ImageError(
+      f"{raster.path}: {problem} of {reference.path}, and cannot be warped because "
+      f"{'it' if not (raster.crs and raster.georeferenced) else reference.path} has no "
+      "coordinate reference system. Bring them to one size before the import."
+    )
+  return True
 
 
 def corner_shift(raster: Raster, reference: Raster) -> tuple[float, float]:

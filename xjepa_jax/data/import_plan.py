@@ -11,6 +11,7 @@ import functools
 import hashlib
 import json
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
 from xjepa_jax.data import units
@@ -20,7 +21,9 @@ from xjepa_jax.data.statistics import SensorStatistics
 from xjepa_jax.errors import ArchiveError, DataError, PairError
 from xjepa_jax.sensors import sensor_to_json
 
-_SAMPLE = 32  # pairs read beforehand for image sizes and units
+_Sizes = Mapping[str, tuple[int, int]]  # sensor key -> height and width of a pair's image
+
+_SAMPLE = 32  # pairs read beforehand for units, and for image sizes where headers do not tell
 _PARALLEL_SHARDS = 8  # a small archive is still cut, so that several workers have something to do
 _PAIRS_A_SHARD = 32  # but never finer than this
 
@@ -35,7 +38,7 @@ class ImportPlan:
     shards: split -> entries of each of its shards.
     sample: statistics of the pairs that were read beforehand, by sensor.
     warnings: what in those pairs speaks against the sensors' descriptions.
-    unreadable: pairs of the sample that will be skipped.
+    unreadable: pairs that will be skipped, as far as headers and the sample tell.
   """
 
   archive: Archive
@@ -48,6 +51,11 @@ class ImportPlan:
   @property
   def pairs(self) -> int:
     return sum(len(entries) for entries in self.archive.splits.values())
+
+  @property
+  def lost(self) -> Sequence[Skip]:
+    """All that is known beforehand to be left out."""
+    return [*self.archive.skipped, *self.unreadable]
 
   def fingerprint(self) -> str:
     """A digest of all that decides which bytes are written."""
@@ -77,14 +85,21 @@ def plan_import(archive: Archive, shard_bytes: int, encoding: str) -> ImportPlan
     ArchiveError: there is nothing to import, no pair can be read, or an id occurs twice.
   """
   _check_ids(archive)
-  sample, unreadable = _read_sample(archive)
-  shapes = _shapes(archive, sample)
+  sizes, unreadable = _told_sizes(archive)
+  sample, unread = _read_sample(archive, {skip.pair_id: skip for skip in unreadable})
+  unreadable += unread
+  shapes = _usual_sizes(list(sizes.values()) or [_sizes_of(archive, pair) for pair in sample])
+  unreadable += _of_other_sizes(sizes, shapes)
   form = PairFormat(archive.sensors, shapes, encoding)
   statistics = {key: SensorStatistics.of(sensor) for key, sensor in archive.sensors.items()}
+  told = {skip.pair_id for skip in unreadable}
   for pair in sample:
-    if not _problem(form, pair):
+    problem = _problem(form, pair)
+    if problem is None:
       for key, observation in pair.observations.items():
         statistics[key].add(archive.sensors[key], observation.values)
+    elif pair.pair_id not in told:
+      unreadable.append(Skip(pair.pair_id, problem))
   warnings = [
     f"sensor {key!r} ({sensor.product}): {sentence}"
     for key, sensor in archive.sensors.items()
@@ -123,9 +138,28 @@ def _check_ids(archive: Archive) -> None:
     raise ArchiveError(f"no pair to import. {reasons or 'The archive lists none.'}")
 
 
-def _read_sample(archive: Archive) -> tuple[list[Pair], list[Skip]]:
-  """Pairs spread evenly over the archive; on until one can be read if all of those cannot."""
-  entries = [entry for split in archive.splits.values() for entry in split]
+def _told_sizes(archive: Archive) -> tuple[dict[str, _Sizes], list[Skip]]:
+  """Pair id -> sizes, and the pairs that cannot be read, of an archive that tells them."""
+  sizes: dict[str, _Sizes] = {}
+  unreadable: list[Skip] = []
+  if archive.sizes is None:
+    return sizes, unreadable
+  for entry in _entries(archive):
+    try:
+      sizes[entry.pair_id] = archive.sizes(entry)
+    except DataError as error:
+      unreadable.append(Skip(entry.pair_id, str(error)))
+  return sizes, unreadable
+
+
+def _read_sample(archive: Archive, known: Mapping[str, Skip]) -> tuple[list[Pair], list[Skip]]:
+  """Pairs spread evenly over the archive; on until one can be read if all of those cannot.
+
+  Args:
+    archive: of which they are.
+    known: pair id -> why it cannot be read, of those that are not tried.
+  """
+  entries = [entry for entry in _entries(archive) if entry.pair_id not in known]
   step = max(len(entries) // _SAMPLE, 1)
   first = entries[::step][:_SAMPLE]
   chosen = {entry.pair_id for entry in first}
@@ -143,8 +177,9 @@ def _read_sample(archive: Archive) -> tuple[list[Pair], list[Skip]]:
     pairs.append(pair)
     lacking -= set(pair.observations)
   if not pairs:
+    reason = [*known.values(), *unreadable][0].reason
     raise ArchiveError(
-      f"none of the {len(entries)} pairs can be read. The first: {unreadable[0].reason}"
+      f"none of the {len(entries) + len(known)} pairs can be read. The first: {reason}"
     )
   if lacking:
     raise ArchiveError(
@@ -153,15 +188,47 @@ def _read_sample(archive: Archive) -> tuple[list[Pair], list[Skip]]:
   return pairs, unreadable
 
 
-def _shapes(archive: Archive, sample: Sequence[Pair]) -> dict[str, tuple[int, int]]:
-  """The image size of each sensor: that of the first pair of the sample that has it."""
-  shapes: dict[str, tuple[int, int]] = {}
-  for pair in sample:
-    for key, observation in pair.observations.items():
-      if key in archive.sensors and observation.values.ndim == 3:
-        height, width = observation.values.shape[:2]
-        shapes.setdefault(key, (height, width))
-  return shapes
+def _sizes_of(archive: Archive, pair: Pair) -> _Sizes:
+  return {
+    key: (observation.values.shape[0], observation.values.shape[1])
+    for key, observation in pair.observations.items()
+    if key in archive.sensors and observation.values.ndim == 3
+  }
+
+
+def _usual_sizes(sizes: Sequence[_Sizes]) -> dict[str, tuple[int, int]]:
+  """The most frequent image size of each sensor, among pairs that have those of the sensors before.
+
+  Of sizes that are equally frequent the first one counts.
+  """
+  usual: dict[str, tuple[int, int]] = {}
+  for key in dict.fromkeys(key for each in sizes for key in each):
+    having = [each for each in sizes if key in each]
+    alike = [each for each in having if not _differing(each, usual)]
+    ((usual[key], _),) = Counter(each[key] for each in alike or having).most_common(1)
+  return usual
+
+
+def _differing(sizes: _Sizes, usual: _Sizes) -> list[str]:
+  """Sensors whose image has another size than is usual."""
+  return [key for key, size in sizes.items() if key in usual and usual[key] != size]
+
+
+def _of_other_sizes(sizes: Mapping[str, _Sizes], usual: _Sizes) -> list[Skip]:
+  skipped = []
+  for pair_id, each in sizes.items():
+    for key in _differing(each, usual)[:1]:
+      (height, width), (rows, columns) = each[key], usual[key]
+      reason = (
+        f"sensor {key!r} has {height} x {width} pixels, most pairs have {rows} x {columns}. Cut or "
+        "resample its images, or import it with others of its size."
+      )
+      skipped.append(Skip(pair_id, reason))
+  return skipped
+
+
+def _entries(archive: Archive) -> list[Entry]:
+  return [entry for split in archive.splits.values() for entry in split]
 
 
 def _problem(form: PairFormat, pair: Pair) -> str | None:

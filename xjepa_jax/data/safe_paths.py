@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Callable
 
+from xjepa_jax.data.unicode_names import spelled_on_disk
 from xjepa_jax.errors import ArchiveError
 
 
@@ -23,10 +24,12 @@ def locate(
 
   Raises:
     ArchiveError: it is an address, or leads out of the folder.
+
+  An accented name may be spelled otherwise than on disk (see `unicode_names`).
   """
   if "://" in path or re.match(r"[\\/]+vsi", path) or "\0" in path:
     raise ArchiveError(f"{path!r} is no file of this machine; copy it to disk and name it there")
-  full = os.path.join(root, path)
+  full = spelled_on_disk(os.path.join(root, path))
   try:
     inside = os.path.join(real(full), "").startswith(os.path.join(root, ""))
   except (OSError, ValueError) as error:

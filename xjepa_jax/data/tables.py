@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import csv
 import datetime
+import decimal
 import math
 import os
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
+from xjepa_jax.data.unicode_names import composed
 from xjepa_jax.errors import TableError
 
 _MAX_LINE = 2**22  # bytes of a line, so that a file without line ends is not read whole
@@ -73,14 +76,90 @@ def cell_text(row: Mapping[str, Any], column: str) -> str:
   Raises:
     ValueError: the cell holds something that is no text, number or time.
   """
+  return _text(row.get(column), column)
+
+
+def cell_id(row: Mapping[str, Any], column: str) -> str:
+  """As `cell_text`, in the spelling in which names are compared."""
+  return composed(cell_text(row, column))
+
+
+def cell_names(row: Mapping[str, Any], column: str, separator: str) -> tuple[str, ...]:
+  """The names in a cell, such as labels: those of a list, or of a text, parted by `separator`.
+
+  Numbers of classes are names too: of 3, and of 3.0, which pandas makes of it where another cell is
+  empty, "3".
+
+  Raises:
+    ValueError: as `cell_text`; or a name is empty, or there twice.
+  """
   value = row.get(column)
+  if not isinstance(value, list):
+    value = value.split(separator) if isinstance(value, str) and value.strip() else [value]
+    value = [each for each in value if _text(each, column) or len(value) > 1]
+  whole = [int(each) if isinstance(each, float) and each.is_integer() else each for each in value]
+  names = tuple(composed(_text(each, column)) for each in whole)
+  if "" in names or len(set(names)) != len(names):
+    raise ValueError(f"column {column!r}: {value!r} has an empty name, or one twice")
+  return names
+
+
+def _text(value: Any, column: str) -> str:
   if value is None or (isinstance(value, float) and math.isnan(value)):
     return ""
   if isinstance(value, datetime.date):  # a datetime is one
     return value.isoformat()
+  if isinstance(value, decimal.Decimal):  # what DuckDB takes 13.4 for
+    return format(value, "f")
+  if isinstance(value, uuid.UUID):
+    return str(value)
+  if isinstance(value, bytes):  # text that was written without saying that it is
+    try:
+      return value.decode().strip()
+    except UnicodeDecodeError:
+      raise ValueError(f"column {column!r} holds a bytes that is no UTF-8, no text") from None
   if isinstance(value, bool) or not isinstance(value, str | int | float):
     raise ValueError(f"column {column!r} holds a {type(value).__name__}, expected text")
   return str(value).strip()
+
+
+def column_values(src: str, name: str, column: Any, before: int = 0) -> list[Any]:
+  """A column's cells as objects of Python, whose times have neither nanoseconds nor named zones.
+
+  Args:
+    src: the table, for messages.
+    name: of the column.
+    column: of Arrow.
+    before: how many rows stand before it in the table.
+
+  Raises:
+    TableError: Python has no such values.
+  """
+  import pyarrow as pa
+  import pyarrow.compute as pc
+
+  try:
+    plain = _plain(column.type)
+    if not column.type.equals(plain):
+      options = pc.CastOptions(plain, allow_time_truncate=True)
+      column = pc.cast(_storage(column), options=options)
+  except (pa.ArrowException, ValueError, OverflowError) as error:
+    raise TableError(
+      f"{src}: column {name!r} of {column.type} cannot be taken ({error}). Write it as text, "
+      "numbers or times."
+    ) from error
+  try:
+    values = list(column.to_pylist())
+    if pa.types.is_map(column.type):  # which Arrow gives as pairs
+      values = [None if value is None else dict(value) for value in values]
+    return values
+  except (ValueError, OverflowError, KeyError):
+    for place, value in enumerate(column, before + 1):  # times beyond the year 9999
+      try:
+        value.as_py()
+      except (ValueError, OverflowError, KeyError) as error:
+        _refuse(src, f"row {place}: column {name!r} holds what is no {column.type} here ({error}).")
+    raise
 
 
 def read_cells(src: str) -> Iterator[tuple[str, list[str]]]:
@@ -137,14 +216,46 @@ def _parquet_rows(src: str, columns: list[str]) -> Iterator[tuple[str, Mapping[s
     batches = table.iter_batches(batch_size=4096, columns=columns)
     while True:
       try:
-        rows = next(batches).to_pylist()
+        batch = next(batches)
       except StopIteration:
         return
       except Exception as error:
         raise TableError(f"{src}: damaged after row {number} ({error}).") from error
-      for row in rows:
+      found = {name: column_values(src, name, batch.column(name), number) for name in columns}
+      for place in range(len(batch)):
         number += 1
-        yield f"row {number}", row
+        yield f"row {number}", {name: values[place] for name, values in found.items()}
+
+
+def _storage(column: Any) -> Any:
+  """The column without what only a library of its own knows of it."""
+  import pyarrow as pa
+
+  return column.storage if isinstance(column.type, pa.BaseExtensionType) else column
+
+
+def _plain(kind: Any) -> Any:
+  """The type to which values of a type are brought; itself where Python has its values."""
+  import pyarrow as pa
+
+  types = pa.types
+  if isinstance(kind, pa.BaseExtensionType):
+    return kind if kind.extension_name == "arrow.uuid" else _plain(kind.storage_type)
+  if types.is_dictionary(kind):
+    return _plain(kind.value_type)
+  if types.is_timestamp(kind):
+    return pa.timestamp("us", tz="UTC" if kind.tz else None)
+  if types.is_time64(kind):
+    return pa.time64("us")
+  if types.is_duration(kind):
+    return pa.duration("us")
+  if types.is_struct(kind):
+    return pa.struct(
+      [kind.field(i).with_type(_plain(kind.field(i).type)) for i in range(len(kind))]
+    )
+  if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
+    return pa.list_(_plain(kind.value_type))
+  return kind
 
 
 def _refuse(src: str, what: str) -> NoReturn:

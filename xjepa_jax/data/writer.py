@@ -20,6 +20,7 @@ from xjepa_jax.data import shard_index, storage
 from xjepa_jax.data.archive import Skip
 from xjepa_jax.data.description import INFO_FILE, Description, shard_name, write_description
 from xjepa_jax.data.import_plan import ImportPlan
+from xjepa_jax.data.importing.skipped import check_skipped
 from xjepa_jax.data.shard_pool import Progress, write_shards
 from xjepa_jax.data.shard_writer import TEMPORARY_SUFFIX, ShardSummary, ShardTask
 from xjepa_jax.data.statistics import SensorStatistics, with_statistics
@@ -54,6 +55,7 @@ def write_dataset(
   resume: bool = False,
   progress: Progress = lambda count: None,
   beam: str | None = None,
+  max_skipped: float = 1.0,
 ) -> ImportSummary:
   """Writes the planned data set into the directory `out`.
 
@@ -64,8 +66,11 @@ def write_dataset(
     resume: continue an import that was interrupted.
     progress: called with the number of pairs done since its last call.
     beam: options of an Apache Beam pipeline that writes the shards; all its machines see `out`.
+    max_skipped: share of the pairs that may be skipped; with more there is no data set, and
+      finished shards are kept for `resume`.
 
   Raises:
+    ArchiveError: more pairs than that were skipped.
     OptionError: Beam is asked for and is not there.
     DatasetError: `out` holds a data set or another import, or no pair could be read.
     WriteError: writing failed, or a worker died. Finished shards are kept for `resume`.
@@ -74,7 +79,7 @@ def write_dataset(
     partial = _prepare(plan, out, resume)
     tasks = list(_tasks(plan, partial))
     summaries = write_shards(tasks, max(1, min(workers, len(tasks))), progress, beam)
-    return _finish(plan, out, tasks, summaries)
+    return _finish(plan, out, tasks, summaries, max_skipped)
   except WriteError:
     raise
   except OSError as error:
@@ -123,7 +128,11 @@ def _tasks(plan: ImportPlan, partial: str) -> Iterator[ShardTask]:
 
 
 def _finish(
-  plan: ImportPlan, out: str, tasks: Sequence[ShardTask], summaries: Sequence[ShardSummary]
+  plan: ImportPlan,
+  out: str,
+  tasks: Sequence[ShardTask],
+  summaries: Sequence[ShardSummary],
+  max_skipped: float,
 ) -> ImportSummary:
   """Gives shards their final names, leaving out those of which every pair was skipped."""
   kept: dict[str, list[tuple[ShardTask, ShardSummary]]] = {split: [] for split in plan.shards}
@@ -134,6 +143,8 @@ def _finish(
   skipped = [*plan.archive.skipped, *(skip for summary in summaries for skip in summary.skipped)]
   if not kept:
     raise DatasetError(f"every pair was skipped. The first: {skipped[0].reason}")
+  pairs = sum(summary.pairs for summary in summaries)
+  check_skipped(skipped, pairs, max_skipped, "finish with --resume --max-skipped")
   for split, shards in kept.items():
     for number, (task, _) in enumerate(shards):
       name = shard_name(plan.archive.name, split, number, len(shards))

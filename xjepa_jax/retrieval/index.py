@@ -86,8 +86,8 @@ def _settings(args: argparse.Namespace, backend: str) -> dict[str, Any]:
   found: dict[str, Any] = {}
   if args.config:
     try:
-      with open(args.config, encoding="utf-8") as file:
-        found = json.load(file)
+      with open(args.config, "rb") as file:
+        found = json.load(file)  # of bytes, so that a byte-order mark is understood
     except (OSError, ValueError) as error:
       raise SearchIndexError(
         f"--config {args.config}: cannot be read as JSON ({error}). Expected an object of settings."

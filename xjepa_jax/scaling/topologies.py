@@ -196,8 +196,8 @@ def topology(text: str) -> Topology:
 
 def _from_file(path: str) -> dict[str, Any]:
   try:
-    with open(path, encoding="utf-8") as file:
-      content = json.load(file)
+    with open(path, "rb") as file:
+      content = json.load(file)  # of bytes, so that a byte-order mark is understood
   except (OSError, ValueError) as error:
     raise ConfigError(f"--topology={path}: cannot be read ({error}).") from error
   if not isinstance(content, dict) or "like" not in content:

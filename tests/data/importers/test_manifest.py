@@ -556,7 +556,7 @@ def test_malformed_parquet_is_refused(folder: Path):
   "column, value, words",
   [
     ("labels", ["a", None], "row 1: column 'labels'"),
-    ("labels", [1, 2], "row 1: column 'labels'"),
+    ("labels", [True], "row 1: column 'labels' holds a bool"),
     ("split", {"a": 1}, "row 1: column 'split' holds a dict"),
     ("lon", b"\xff", "row 1: column 'lon' holds a bytes"),
     ("s1", True, "row 1: column 's1' holds a bool"),

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from xjepa_jax.data.geography import to_degrees
 from xjepa_jax.errors import ImageError
 from xjepa_jax.retrieval.embedding import wkb
 from xjepa_jax.retrieval.embedding.footprints import cut, footprints
-from xjepa_jax.retrieval.embedding.geography import to_degrees
 from xjepa_jax.retrieval.embedding.hilbert import hilbert
 from xjepa_jax.retrieval.embedding.tiling import corners, starts
 

@@ -137,3 +137,16 @@ def test_a_data_set_says_which_scenes_are_of_which_split(tmp_path: Path) -> None
   np.testing.assert_array_equal(found.vectors["optical"], scenes.vectors["optical"][[0, 2]])
   with pytest.raises(EvaluationError, match="none of its 3 scenes is in the data set, such as 'a'"):
     described_by(scenes, {"z": ("test", ())}, "mine")
+
+
+def test_ids_and_labels_of_any_type_are_text(tmp_path: Path) -> None:
+  columns = {
+    "id": pa.array([b"a", b"b"]),
+    "sensor": pa.array(["s", "s"]).dictionary_encode(),
+    "labels": pa.array([3.0, None]),
+    "embedding": pa.array([[1.0, 2.0], [3.0, 4.0]]),
+  }
+  found = read_vectors(written(tmp_path / "v.parquet", **columns))
+  assert (found.ids, found.sensors, found.labels) == (["a", "b"], ["s", "s"], [("3",), ()])
+  with pytest.raises(TableError, match="v.parquet: row 1: column 'id' holds a bool"):
+    read_vectors(written(tmp_path / "v.parquet", **{**columns, "id": [True, False]}))

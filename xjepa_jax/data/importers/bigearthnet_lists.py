@@ -123,8 +123,8 @@ def read_json(src: str, patch: str) -> dict[str, Any]:
   """The labels and metadata of a patch of v1; `labels` is a list of names."""
   path = _json_path(src, patch)
   try:
-    with open(path, encoding="utf-8") as file:
-      content = json.load(file)
+    with open(path, "rb") as file:
+      content = json.load(file)  # of bytes, so that a byte-order mark is understood
   except (OSError, ValueError, RecursionError) as error:
     raise ArchiveError(f"{path}: cannot be read as JSON ({error}). Copy it again.") from error
   labels = content.get("labels") if isinstance(content, dict) else None

@@ -14,9 +14,11 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from xjepa_jax.data.archive import Archive, Entry, Skip
+from xjepa_jax.data.image_folders import walk_images
 from xjepa_jax.data.importing.file_sensors import meet_files
-from xjepa_jax.data.importing.image_pairs import ImagePair, Reading, read_pair
-from xjepa_jax.data.importing.pairing_report import pairing_report
+from xjepa_jax.data.importing.headers import read_headers
+from xjepa_jax.data.importing.image_pairs import ImagePair, Reading, pair_sizes, read_pair
+from xjepa_jax.data.importing.pairing_report import copies, pairing_report
 from xjepa_jax.data.importing.sensor_options import (
   add_sensor_arguments,
   dataset_name,
@@ -27,6 +29,7 @@ from xjepa_jax.data.importing.sensor_options import (
 from xjepa_jax.data.importing.splits import by_split, hash_note, hashed_split
 from xjepa_jax.data.raster import SUFFIXES
 from xjepa_jax.data.safe_paths import locate, remembering_realpath
+from xjepa_jax.data.unicode_names import composed, quoted, shown
 from xjepa_jax.errors import ArchiveError
 from xjepa_jax.sensor_presets import PRESETS
 from xjepa_jax.sensors import Sensor
@@ -74,6 +77,7 @@ def open_archive(args: argparse.Namespace) -> Archive:
     locate, root, allow_outside=args.allow_outside, real=remembering_realpath()
   )
   _check_apart({key: find(folder) for key, folder in folders.items()})
+  folders = {key: os.path.relpath(find(folder), root) for key, folder in folders.items()}
   images = {key: list(_images(key, root, folder, find)) for key, folder in folders.items()}
   skipped: list[Skip] = []
   named = {key: _by_id(key, folders[key], paths, pattern, skipped) for key, paths in images.items()}
@@ -86,13 +90,16 @@ def open_archive(args: argparse.Namespace) -> Archive:
       _lacking(pair_id, pairs[pair_id], named) for pair_id in pairs if pair_id not in whole
     ]
     pairs = whole
+  headers = read_headers((path for paths in images.values() for path in paths), find)
+  of_sensor = {key: [paths[key] for paths in pairs.values() if key in paths] for key in sensors}
   met = meet_files(
     args.src,
     sensors,
     nodata_values(args, sensors),
-    {key: [paths[key] for paths in pairs.values() if key in paths] for key in sensors},
+    {key: headers.usual_first(paths) for key, paths in of_sensor.items()},
     find,
   )
+  reading = Reading(root, args.allow_outside, met, args.misaligned, args.resample)
   return Archive(
     name=dataset_name(args.name, os.path.basename(root)),
     sensors=met.sensors,
@@ -100,13 +107,12 @@ def open_archive(args: argparse.Namespace) -> Archive:
       (hashed_split(pair_id, args.seed), Entry(pair_id, ImagePair(tuple(paths.items()))))
       for pair_id, paths in pairs.items()
     ),
-    read=functools.partial(
-      read_pair,
-      reading=Reading(root, args.allow_outside, met, args.misaligned, args.resample),
-    ),
+    read=functools.partial(read_pair, reading=reading),
+    sizes=functools.partial(pair_sizes, reading=reading, headers=headers),
     skipped=skipped,
     notes=[
-      *pairing_report(root, images, whole),
+      *pairing_report(images, whole, headers),
+      copies(root, headers.read),
       *met.notes,
       f"{hash_note(args.seed)} import a manifest with a column split.",
     ],
@@ -118,7 +124,7 @@ def open_archive(args: argparse.Namespace) -> Archive:
 
 def _pattern(text: str | None) -> re.Pattern[str]:
   try:
-    pattern = re.compile("(.*)" if text is None else text, re.DOTALL)
+    pattern = re.compile("(.*)" if text is None else composed(text), re.DOTALL)
   except re.error as error:
     raise ArchiveError(f"--pair-id {text}: is no regular expression ({error}).") from error
   if pattern.groups != 1:
@@ -173,22 +179,15 @@ def _images(key: str, root: str, folder: str, find: Callable[[str], str]) -> Ite
   if not os.path.isdir(top):
     raise ArchiveError(f"sensor {key!r}: there is no folder {top}.")
   found = False
-  for here, below, names in os.walk(top, onerror=_refuse_folder):
-    below[:] = sorted(name for name in below if not name.startswith("."))
-    for name in sorted(names):
-      if name.lower().endswith(SUFFIXES) and not name.startswith("."):
-        path = os.path.relpath(os.path.join(here, name), root)
-        if not path.isprintable():  # bytes that are no UTF-8 included
-          raise ArchiveError(f"{path!r}: is no name for people; rename the file.")
-        find(path)
-        found = True
-        yield path
+  for full in walk_images(top):
+    path = os.path.relpath(full, root)
+    if not path.isprintable():  # bytes that are no UTF-8 included
+      raise ArchiveError(f"{path!r}: is no name for people; rename the file.")
+    find(path)
+    found = True
+    yield path
   if not found:
     raise ArchiveError(f"sensor {key!r}: there is no {', '.join(SUFFIXES)} file below {top}.")
-
-
-def _refuse_folder(error: OSError) -> None:
-  raise ArchiveError(f"{error.filename}: cannot be listed ({error.strerror}).") from error
 
 
 def _by_id(
@@ -197,13 +196,17 @@ def _by_id(
   """Pair id -> path. Paths without an id are added to `skipped`."""
   named: dict[str, list[str]] = {}
   for path in paths:
-    stem = os.path.splitext(os.path.relpath(path, folder))[0].replace(os.sep, "/")
+    stem = composed(os.path.splitext(os.path.relpath(path, folder))[0].replace(os.sep, "/"))
     match = pattern.search(stem)
     if match and match[1]:
       named.setdefault(match[1], []).append(path)
     else:
       skipped.append(Skip(path, f"--pair-id finds no id in {stem!r}."))
-  twice = [f"{name!r} ({', '.join(group)})" for name, group in named.items() if len(group) > 1]
+  twice = [
+    f"{quoted(name)} ({', '.join(map(shown, group))})"
+    for name, group in named.items()
+    if len(group) > 1
+  ]
   if twice:
     raise ArchiveError(
       f"sensor {key!r}: {len(twice)} ids have several images: {'; '.join(twice[:10])}"
@@ -225,13 +228,14 @@ def _lacking(pair_id: str, paths: Mapping[str, str], keys: Iterable[str]) -> Ski
   missing = " or ".join(repr(key) for key in keys if key not in paths)
   return Skip(
     pair_id,
-    f"no image of sensor {missing} has the id {pair_id!r}, only {', '.join(paths.values())}.",
+    f"no image of sensor {missing} has the id {quoted(pair_id)}, only "
+    f"{', '.join(map(shown, paths.values()))}.",
   )
 
 
 def _first_ids(named: Mapping[str, Mapping[str, str]]) -> str:
   ids = "; ".join(
-    f"{key!r} has {', '.join(map(repr, sorted(by_id)[:3])) or 'none'}"
+    f"{key!r} has {', '.join(map(quoted, sorted(by_id)[:3])) or 'none'}"
     for key, by_id in named.items()
   )
   return f"Sensor {ids}. Give --pair-id, a regular expression with one group around the id."

@@ -2,21 +2,30 @@
 
 Columns: `pair_id`; one of image paths for each sensor, named on the command line, an empty cell
 meaning that the pair lacks that sensor; and, where there are any, `split`, `labels` (names
-separated by ";", or lists in Parquet), `lon`, `lat` (degrees, EPSG:4326) and `<sensor>_acquired`
-(ISO 8601). Paths are relative to the table's folder and may not leave it unless that is allowed.
+separated by ";", or lists in Parquet), `lon`, `lat` (degrees, EPSG:4326; refused where the image
+itself says that it lies elsewhere) and `<sensor>_acquired` (ISO 8601). Paths are relative to the
+table's folder and may not leave it unless that is allowed.
 """
 
 from __future__ import annotations
 
 import argparse
 import functools
+import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from xjepa_jax.data.archive import Archive, Entry
-from xjepa_jax.data.importers.manifest_rows import check_rows, wanted_columns, without_files
+from xjepa_jax.data.importers.manifest_rows import (
+  Rows,
+  check_rows,
+  wanted_columns,
+  without_files,
+)
 from xjepa_jax.data.importing.file_sensors import meet_files
-from xjepa_jax.data.importing.image_pairs import Reading, read_pair
+from xjepa_jax.data.importing.headers import Headers, read_headers, without_pixels
+from xjepa_jax.data.importing.image_pairs import Reading, pair_sizes, read_pair
+from xjepa_jax.data.importing.pairing_report import pairing_report
 from xjepa_jax.data.importing.sensor_options import (
   add_sensor_arguments,
   dataset_name,
@@ -25,6 +34,7 @@ from xjepa_jax.data.importing.sensor_options import (
   nodata_values,
 )
 from xjepa_jax.data.importing.splits import by_split, hash_note, hashed_split
+from xjepa_jax.data.importing.told_places import ToldPlace, check_places
 from xjepa_jax.data.raster import SUFFIXES
 from xjepa_jax.data.safe_paths import locate, remembering_realpath
 from xjepa_jax.data.tables import read_columns, read_rows
@@ -78,31 +88,45 @@ def open_archive(args: argparse.Namespace) -> Archive:
     args.label_separator,
     find,
   )
-  skipped = without_files(args.src, root, rows)
+  skipped = without_files(args.src, rows, find)
   lost = {skip.pair_id for skip in skipped}
   rows = {pair_id: row for pair_id, row in sorted(rows.items()) if pair_id not in lost}
-  paths: dict[str, list[str]] = {key: [] for key in keys}
-  for _, source in rows.values():
-    for key, path in source.paths:
-      paths[key].append(path)
-  met = meet_files(args.src, sensors, nodata_values(args, sensors), paths, find)
-  notes = list(met.notes)
+  pairs = {pair_id: dict(row.source.paths) for pair_id, row in rows.items()}
+  paths = {key: [each[key] for each in pairs.values() if key in each] for key in keys}
+  headers = read_headers((path for each in paths.values() for path in each), find)
+  check_places(args.src, list(_told_places(rows, headers)))
+  usual = {key: headers.usual_first(each) for key, each in paths.items()}
+  met = meet_files(args.src, sensors, nodata_values(args, sensors), usual, find)
+  reading = Reading(root, args.allow_outside, met, args.misaligned, args.resample)
+  whole = {pair_id: each for pair_id, each in pairs.items() if len(each) == len(keys)}
+  notes = [*pairing_report(paths, whole, headers), *met.notes]
   if not split_column:
     notes.append(f"the table has no splits: {hash_note(args.seed)} add a column split.")
   return Archive(
     name=dataset_name(args.name, os.path.splitext(os.path.basename(args.src))[0]),
     sensors=met.sensors,
     splits=by_split(
-      (split or hashed_split(pair_id, args.seed), Entry(pair_id, source))
-      for pair_id, (split, source) in rows.items()
+      (row.split or hashed_split(pair_id, args.seed), Entry(pair_id, row.source))
+      for pair_id, row in rows.items()
     ),
-    read=functools.partial(
-      read_pair,
-      reading=Reading(root, args.allow_outside, met, args.misaligned, args.resample),
-    ),
+    read=functools.partial(read_pair, reading=reading),
+    sizes=functools.partial(pair_sizes, reading=reading, headers=headers),
     skipped=skipped,
     notes=notes,
   )
+
+
+def _told_places(rows: Rows, headers: Headers) -> Iterator[ToldPlace]:
+  """What the table tells of pairs, beside the grid of the first image that has a place."""
+  for pair_id, row in rows.items():
+    source = row.source
+    found = (headers.read[path] for _, path in source.paths if path in headers.read)
+    first = next((each for each in found if without_pixels(each).georeferenced), None)
+    if first and not math.isnan(source.longitude):
+      yield ToldPlace(
+        row.where, pair_id, source.longitude, source.latitude, first.path, first.crs,
+        first.transform, *first.shape,
+      )  # fmt: skip
 
 
 def _columns(src: str) -> list[str]:

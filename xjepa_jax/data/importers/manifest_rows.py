@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import datetime
-import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from xjepa_jax.data.archive import Skip
 from xjepa_jax.data.importing.image_pairs import ImagePair
 from xjepa_jax.data.importing.splits import split_name
-from xjepa_jax.data.tables import cell_text
+from xjepa_jax.data.importing.told_places import told_degrees
+from xjepa_jax.data.tables import cell_id, cell_names, cell_text
+from xjepa_jax.data.unicode_names import quoted, shown
 from xjepa_jax.errors import TableError
 
-# pair_id -> split, "" if the table has none, and source.
-Rows = dict[str, tuple[str, ImagePair]]
+
+class Row(NamedTuple):
+  """One row: where it is ("line 7"), its split ("" if it has none), and the pair's source."""
+
+  where: str
+  split: str
+  source: ImagePair
+
+
+Rows = dict[str, Row]  # by pair_id
 
 
 def wanted_columns(keys: Sequence[str], split_column: str) -> set[str]:
@@ -42,7 +51,7 @@ def check_rows(
     locate: refuses the paths that a table may not name.
 
   Returns:
-    pair_id -> split and source, in the order of the rows.
+    pair_id -> row, in the order of the rows.
 
   Raises:
     TableError: there are no rows, or some cannot be used; up to ten are listed.
@@ -51,12 +60,13 @@ def check_rows(
   problems: list[str] = []
   for where, row in rows:
     try:
-      pair_id = cell_text(row, "pair_id")
+      pair_id = cell_id(row, "pair_id")
       if not pair_id:
         raise ValueError("column 'pair_id' is empty")
       if pair_id in checked:
-        raise ValueError(f"pair_id {pair_id!r} occurred before")
-      checked[pair_id] = (
+        raise ValueError(f"pair_id {quoted(pair_id)} occurred before")
+      checked[pair_id] = Row(
+        where,
         _split(cell_text(row, split_column), split_column) if split_column else "",
         _source(row, keys, separator, locate),
       )
@@ -72,15 +82,20 @@ def check_rows(
   return checked
 
 
-def without_files(src: str, root: str, rows: Rows) -> list[Skip]:
+def without_files(src: str, rows: Rows, locate: Callable[[str], str]) -> list[Skip]:
   """The pairs of which a file is missing, or that name none.
+
+  Args:
+    src: the table, for messages.
+    rows: of it.
+    locate: from a path to one that can be opened.
 
   Raises:
     TableError: these are all pairs.
   """
   skipped = []
-  for pair_id, (_, source) in sorted(rows.items()):
-    absent = [path for _, path in source.paths if not os.path.isfile(os.path.join(root, path))]
+  for pair_id, (_, _, source) in sorted(rows.items()):
+    absent = [shown(path) for _, path in source.paths if not os.path.isfile(locate(path))]
     if absent:
       skipped.append(Skip(pair_id, f"there is no file {', '.join(absent)}."))
     elif not source.paths:
@@ -104,33 +119,9 @@ def _source(
       datetime.datetime.fromisoformat(time or "2000-01-01")
     except ValueError:
       raise ValueError(f"column '{_acquired(key)}': {time!r} is no ISO 8601 time") from None
-  longitude, latitude = _degrees(row, "lon", 180), _degrees(row, "lat", 90)
-  if math.isnan(longitude) != math.isnan(latitude):
-    raise ValueError("only one of the columns 'lon' and 'lat' has a value")
+  longitude, latitude = told_degrees(row)
   acquired = tuple((key, time) for key, time in times if time)
-  return ImagePair(paths, acquired, _labels(row, separator), longitude, latitude)
-
-
-def _degrees(row: Mapping[str, Any], column: str, limit: float) -> float:
-  text = cell_text(row, column)
-  try:
-    value = float(text or "nan")
-  except ValueError:
-    value = math.inf
-  if abs(value) > limit or (text and math.isnan(value)):
-    raise ValueError(f"column {column!r}: {text!r} is no number from -{limit} to {limit}")
-  return value
-
-
-def _labels(row: Mapping[str, Any], separator: str) -> tuple[str, ...]:
-  value = row.get("labels")
-  if not isinstance(value, list):
-    text = cell_text(row, "labels")
-    value = text.split(separator) if text else []
-  names = tuple(name.strip() if isinstance(name, str) else "" for name in value)
-  if "" in names or len(set(names)) != len(names):
-    raise ValueError(f"column 'labels': {value!r} has an empty name, or one twice")
-  return names
+  return ImagePair(paths, acquired, cell_names(row, "labels", separator), longitude, latitude)
 
 
 def _split(text: str, column: str) -> str:

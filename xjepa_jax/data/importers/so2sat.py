@@ -76,6 +76,7 @@ ZONES = (
 )
 
 _FILES = {"train": "training.h5", "validation": "validation.h5", "test": "testing.h5"}
+_PUBLISHED = {"train": 352366, "validation": 24119, "test": 24188}  # patches of each file
 _DATASETS = {"s1": "sen1", "s2": "sen2"}
 _SIZE = 32
 _MAX_PAIRS = 2**23  # the published training.h5 holds 352,366
@@ -105,7 +106,7 @@ def open_archive(args: argparse.Namespace) -> Archive:
       with _reading(path):
         count, labelled = _count(path)
     except DataError as error:
-      skipped.append(Skip(split, f"{error} None of its patches was imported."))
+      skipped.append(Skip(split, f"{error} None of its patches was imported.", _PUBLISHED[split]))
       continue
     splits[split] = [Entry(f"{split}_{row:06d}", (name, row)) for row in range(count)]
     if not labelled:

@@ -44,6 +44,7 @@ _PRESETS = {
   "S2L1C": "sentinel2_l1c_n0400",
 }
 _DTYPES = {"S1GRD": "float32", "S2L2A": "int16", "S2L1C": "int16"}
+_SAMPLES = 64  # places in a zip
 _SPLITS = {"train": "train", "val": "validation"}
 _FILE = re.compile(r"ssl4eos12_(?:train|val)_seasonal_data_\d{6}\.zarr\.zip")
 
@@ -76,7 +77,11 @@ def open_archive(args: argparse.Namespace) -> Archive:
       try:
         ids = _agreed_ids([os.path.join(args.src, part, each, name) for each in folders])
       except DataError as error:
-        skipped.append(Skip(f"{part}/{name}", f"{error} None of its samples was imported."))
+        skipped.append(
+          Skip(
+            f"{part}/{name}", f"{error} None of its samples was imported.", _SAMPLES * len(dates)
+          )
+        )
         continue
       splits.setdefault(split, []).extend(
         Entry(row[date], (part, name, number, date))

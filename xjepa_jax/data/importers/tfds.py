@@ -88,7 +88,9 @@ def open_archive(args: argparse.Namespace) -> Archive:
       try:
         count = count_records(os.path.join(args.src, shard), expected)
       except DataError as error:
-        skipped.append(Skip(f"{name}: {shard}", f"{error} None of its records was imported."))
+        skipped.append(
+          Skip(f"{name}: {shard}", f"{error} None of its records was imported.", expected)
+        )
       else:
         entries += [Entry(f"{name}_{number + i:07d}", listed + i) for i in range(count)]
         shards.append(os.path.join(args.src, shard))

@@ -7,15 +7,16 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
-from xjepa_jax.data.archive import Archive, Skip
+from xjepa_jax.data.archive import Archive
 from xjepa_jax.data.cores import usable_cores
 from xjepa_jax.data.import_plan import ImportPlan, plan_import
+from xjepa_jax.data.importing.skipped import MAX_SKIPPED, check_skipped, skipped_lines
 from xjepa_jax.data.writer import SKIPPED_FILE, ImportSummary, check_free, write_dataset
 from xjepa_jax.errors import DataError, XJepaError
 
-_SHOWN = 5  # skipped pairs shown in the summary; all are in skipped.csv
+_SHOWN = 5  # labels shown in the summary
 
 
 def add_output_arguments(parser: argparse.ArgumentParser) -> None:
@@ -57,6 +58,13 @@ def add_import_arguments(parser: argparse.ArgumentParser) -> None:
     action="store_true",
     help="import although the values contradict the sensor's units",
   )
+  parser.add_argument(
+    "--max-skipped",
+    type=float,
+    default=MAX_SKIPPED,
+    metavar="SHARE",
+    help="how large a share of the pairs may fall out, from 0 to 1; more is an error",
+  )
 
 
 def run(open_archive: Callable[[argparse.Namespace], Archive], args: argparse.Namespace) -> int:
@@ -80,12 +88,16 @@ def run_import(archive: Archive, args: argparse.Namespace) -> None:
   """
   if args.shard_mb <= 0 or args.workers < 1:
     raise DataError(f"--shard-mb {args.shard_mb}, --workers {args.workers}: both must be above 0.")
+  if not 0 <= _max_skipped(args) <= 1:
+    raise DataError(f"--max-skipped {_max_skipped(args):g}: expected a share from 0 to 1.")
   check_free(args.out, args.resume)
   plan = plan_import(archive, int(args.shard_mb * 1e6), args.encoding)
   _print_plan(plan)
+  kept = plan.pairs - len(plan.unreadable)
+  print("\n".join(skipped_lines(plan.lost, kept)) or "no pair is known to fall out")
   _check_units(plan, getattr(args, "trust_units", False))
+  check_skipped(plan.lost, kept, _max_skipped(args), "give --max-skipped")
   if args.dry_run:
-    _print_skipped([*archive.skipped, *plan.unreadable])
     print("Dry run: a sample of the pairs was read, and nothing was written.")
     return
   started = time.monotonic()
@@ -102,7 +114,14 @@ def _write(plan: ImportPlan, args: argparse.Namespace) -> ImportSummary:
     def progress(count: int) -> None:
       bar.update(count)
 
-    return write_dataset(plan, args.out, args.workers, args.resume, progress, args.beam)
+    return write_dataset(
+      plan, args.out, args.workers, args.resume, progress, args.beam, _max_skipped(args)
+    )
+
+
+def _max_skipped(args: argparse.Namespace) -> float:
+  """The simulation, which skips nothing, has no such option."""
+  return float(getattr(args, "max_skipped", MAX_SKIPPED))
 
 
 def _check_units(plan: ImportPlan, trusted: bool) -> None:
@@ -143,13 +162,7 @@ def _print_summary(summary: ImportSummary, out: str, seconds: float) -> None:
     common = Counter(summary.labels).most_common(_SHOWN)
     shown = ", ".join(f"{label} ({count:,})" for label, count in common)
     print(f"{len(summary.labels)} labels, most often {shown}")
-  _print_skipped(summary.skipped)
+  for line in skipped_lines(summary.skipped, pairs):
+    print(line)
   if summary.skipped:
     print(f"All of them, with reasons: {os.path.join(out, SKIPPED_FILE)}")
-
-
-def _print_skipped(skipped: Sequence[Skip]) -> None:
-  if skipped:
-    print(f"{len(skipped):,} pairs skipped")
-  for skip in skipped[:_SHOWN]:
-    print(f"  {skip.pair_id}: {skip.reason}")

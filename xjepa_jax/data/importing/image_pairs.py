@@ -6,8 +6,9 @@ import dataclasses
 import math
 
 from xjepa_jax.data.archive import Entry
-from xjepa_jax.data.grids import align
+from xjepa_jax.data.grids import align, is_off_grid
 from xjepa_jax.data.importing.file_sensors import FileSensors, as_stored
+from xjepa_jax.data.importing.headers import Headers, one_column, without_pixels
 from xjepa_jax.data.pairs import Observation, Pair
 from xjepa_jax.data.raster import centre, read_raster
 from xjepa_jax.data.safe_paths import locate
@@ -79,3 +80,20 @@ def read_pair(entry: Entry, reading: Reading) -> Pair:
     crs=first.crs,
     transform=first.transform,
   )
+
+
+def pair_sizes(entry: Entry, reading: Reading, headers: Headers) -> dict[str, tuple[int, int]]:
+  """Sensor key -> height and width of the images that `read_pair` gives, told from their headers.
+
+  Raises:
+    ImageError: as `read_pair`, as far as headers show it.
+  """
+  source: ImagePair = entry.source
+  found = [(key, headers[path]) for key, path in source.paths]
+  for key, header in found:
+    as_stored(key, one_column(header, reading.sensors.sensors[key]), reading.sensors)
+  first = without_pixels(found[0][1])
+  for _, header in found[1:]:
+    is_off_grid(without_pixels(header), first, reading.misaligned)
+  height, width = first.values.shape[:2]
+  return {key: (height, width) for key, _ in found}

@@ -8,10 +8,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from xjepa_jax.data.grids import MAX_SHIFT, align, corner_shift
-from xjepa_jax.data.raster import Raster, RasterHeader, read_header
+from xjepa_jax.data.importing.headers import Headers, without_pixels
+from xjepa_jax.data.raster import Raster, RasterHeader
 from xjepa_jax.errors import ArchiveError, ImageError
 
 _SHOWN = 5  # distinct values of a property
@@ -19,47 +18,30 @@ _START = 2**16  # bytes; most files of one size differ in them
 
 
 def pairing_report(
-  root: str, images: Mapping[str, Sequence[str]], pairs: Mapping[str, Mapping[str, str]]
+  images: Mapping[str, Sequence[str]], pairs: Mapping[str, Mapping[str, str]], headers: Headers
 ) -> list[str]:
-  """Reads the headers of all images, and of those of one size the content.
+  """Says what the headers of all images say.
 
   Args:
-    root: folder of the archive.
-    images: sensor key -> all of its images, relative to `root`.
+    images: sensor key -> all of its images.
     pairs: pair id -> sensor key -> image, of the pairs that lack no sensor.
+    headers: of the images.
 
   Returns:
-    Lines for the import's summary: images found, matched and unmatched, their properties, copies,
-    and how pairs align. Images that cannot be read are counted, and left out of the rest.
-
-  Raises:
-    ArchiveError: an image cannot be read any more.
+    Lines for the import's summary: images found, matched and unmatched, their properties, and how
+    pairs align. Images that cannot be read are counted, and left out of the rest.
   """
   lines = [f"{len(pairs):,} pairs have an image of every sensor"]
-  headers: dict[str, Raster] = {}
   for key, paths in images.items():
+    matched = len({each[key] for each in pairs.values()})
     lines.append(
-      f"{key}: {len(paths):,} images, {len(pairs):,} matched, {len(paths) - len(pairs):,} unmatched"
+      f"{key}: {len(paths):,} images, {matched:,} matched, {len(paths) - matched:,} unmatched"
     )
-    known, problems = _headers(root, paths)
-    lines.append(f"{key}: {_properties(list(known.values()))}")
+    lines.append(f"{key}: {_properties([headers.read[p] for p in paths if p in headers.read])}")
+    problems = [headers.problems[path] for path in paths if path in headers.problems]
     if problems:
       lines.append(f"{key}: {len(problems):,} images cannot be read, first {problems[0]}")
-    headers |= {path: _unread(header) for path, header in known.items()}
-  lines.append(_copies(root, headers))
   return lines + _alignment(pairs, headers)
-
-
-def _headers(root: str, paths: Iterable[str]) -> tuple[dict[str, RasterHeader], list[str]]:
-  """Path -> header, and what is wrong with images that have none."""
-  headers: dict[str, RasterHeader] = {}
-  problems: list[str] = []
-  for path in paths:
-    try:
-      headers[path] = read_header(os.path.join(root, path))
-    except ImageError as error:
-      problems.append(str(error))
-  return headers, problems
 
 
 def _properties(headers: Sequence[RasterHeader]) -> str:
@@ -86,7 +68,12 @@ def _distinct(values: Iterable[str]) -> str:
 # Copies
 
 
-def _copies(root: str, paths: Iterable[str]) -> str:
+def copies(root: str, paths: Iterable[str]) -> str:
+  """Says which images hold the same bytes; reads those of one size as far as they agree.
+
+  Raises:
+    ArchiveError: an image cannot be read any more.
+  """
   groups = [list(paths)]
   for digest in (os.path.getsize, _digest_of_start, _digest):
     groups = [same for group in groups for same in _alike(root, group, digest)]
@@ -121,19 +108,13 @@ def _digest(path: str) -> bytes:
 # Alignment
 
 
-def _unread(header: RasterHeader) -> Raster:
-  """The image as `grids` compares it; instead of pixels it has zeros that take no memory."""
-  values = np.broadcast_to(np.zeros((), header.dtype), (*header.shape, header.count))
-  return Raster(values, header.path, header.crs, header.transform, header.nodata)
-
-
-def _alignment(pairs: Mapping[str, Mapping[str, str]], headers: Mapping[str, Raster]) -> list[str]:
+def _alignment(pairs: Mapping[str, Mapping[str, str]], headers: Headers) -> list[str]:
   counts: Counter[str] = Counter()
   largest, where, first_problem = 0.0, "", ""
   for pair_id, paths in pairs.items():
-    if not all(path in headers for path in paths.values()):
+    if not all(path in headers.read for path in paths.values()):
       continue
-    rasters = {key: headers[path] for key, path in paths.items()}
+    rasters = {key: without_pixels(headers.read[path]) for key, path in paths.items()}
     shift = _shift(list(rasters.values()))
     if shift > largest:
       largest, where = shift, f" (pair {pair_id!r})"

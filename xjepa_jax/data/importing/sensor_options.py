@@ -122,8 +122,8 @@ def dataset_name(given: str | None, source: str) -> str:
 
 def _described(path: str) -> dict[str, Sensor]:
   try:
-    with open(path, encoding="utf-8") as file:
-      content = json.load(file)
+    with open(path, "rb") as file:
+      content = json.load(file)  # of bytes, so that a byte-order mark is understood
   except (OSError, ValueError, RecursionError) as error:
     raise OptionError(f"{path}: cannot be read as JSON ({error}).") from error
   if not isinstance(content, dict) or not content:

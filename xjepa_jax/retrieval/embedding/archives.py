@@ -15,7 +15,7 @@ from xjepa_jax.retrieval.embedding.items import Collected
 from xjepa_jax.retrieval.embedding.locating import locating
 from xjepa_jax.retrieval.embedding.pairs import collect_pairs
 from xjepa_jax.retrieval.embedding.stac import is_stac, name_items
-from xjepa_jax.retrieval.embedding.table import name_rows
+from xjepa_jax.retrieval.embedding.table import check_told, name_rows
 from xjepa_jax.sensors import Sensor
 
 
@@ -81,8 +81,10 @@ def collect(path: str, options: ArchiveOptions) -> Collected:
     _check_offsets(path, sensors, declared, options.offset)
     return collect_images("stac", path, named, left_out, find, images)
   if path.lower().endswith((".csv", ".parquet")):
-    named = name_rows(path, list(sensors), options.splits, find)
-    return collect_images("images", path, named, (), find, images)
+    named, told = name_rows(path, list(sensors), options.splits, find)
+    collected = collect_images("images", path, named, (), find, images)
+    check_told(path, told, collected.items)
+    return collected
   _refuse(path, options, "a folder of images", "splits")
   patterns = dict(options.patterns)
   if not patterns and len(sensors) == 1:

@@ -8,7 +8,9 @@ import os
 import re
 from collections.abc import Mapping
 
+from xjepa_jax.data.image_folders import walk_images
 from xjepa_jax.data.raster import SUFFIXES
+from xjepa_jax.data.unicode_names import composed
 from xjepa_jax.errors import ArchiveError
 from xjepa_jax.retrieval.embedding.images import Named
 
@@ -29,18 +31,14 @@ def name_folder(folder: str, patterns: Mapping[str, str]) -> list[Named]:
   if os.path.isfile(folder):
     paths = [os.path.basename(folder)]
   elif os.path.isdir(folder):
-    paths = sorted(
-      os.path.relpath(os.path.join(above, name), folder)
-      for above, _, names in os.walk(folder)
-      for name in names
-      if name.lower().endswith(SUFFIXES) and not name.startswith(".")
-    )
+    paths = sorted(os.path.relpath(path, folder) for path in walk_images(folder))
   else:
     raise ArchiveError(f"{folder}: there is no such file or folder.")
   found = []
-  plain = collections.Counter(os.path.splitext(path)[0] for path in paths)
-  for path in paths:
-    posix = path.replace(os.sep, "/")
+  names = [composed(path.replace(os.sep, "/")) for path in paths]
+  patterns = {key: composed(pattern) for key, pattern in patterns.items()}
+  plain = collections.Counter(os.path.splitext(name)[0] for name in names)
+  for path, posix in zip(paths, names, strict=True):
     claimed = [key for key, pattern in patterns.items() if fnmatch.fnmatchcase(posix, pattern)]
     if len(claimed) > 1:
       raise ArchiveError(
@@ -48,7 +46,7 @@ def name_folder(folder: str, patterns: Mapping[str, str]) -> list[Named]:
         "files apart: --sensor KEY=PATTERN."
       )
     if claimed:
-      name = posix if plain[os.path.splitext(path)[0]] > 1 else os.path.splitext(posix)[0]
+      name = posix if plain[os.path.splitext(posix)[0]] > 1 else os.path.splitext(posix)[0]
       found.append(Named(name[len(_fixed(patterns[claimed[0]])) :], claimed[0], (path,)))
   if not found:
     raise ArchiveError(

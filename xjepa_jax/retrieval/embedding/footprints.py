@@ -13,8 +13,8 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 
+from xjepa_jax.data.geography import degrees_of, map_points, numbered, wrapped
 from xjepa_jax.retrieval.embedding import wkb
-from xjepa_jax.retrieval.embedding.geography import degrees_of, map_points, numbered, wrapped
 
 _BENT = 0.5  # pixels, from an edge's middle to the straight line between its ends
 _POINTS = 16  # of a bent edge

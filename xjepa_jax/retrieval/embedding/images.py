@@ -183,7 +183,7 @@ def _check(
   files: Sequence[BandFile],
   options: ImageOptions,
 ) -> None:
-  """Refuses files that are placed or scaled by what is not read, or otherwise than the encoder's."""
+  """Refuses files that are placed by what is not read, or scaled otherwise than the encoder's."""
   key = image.sensor
   sensor = options.sensors[key]
   fit = Fit(key, sensor, options.offset.get(key, sensor.scaling.offset))

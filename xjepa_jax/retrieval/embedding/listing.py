@@ -14,8 +14,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from xjepa_jax.data.geography import degrees_of, map_points, numbered, wrapped
+from xjepa_jax.data.unicode_names import quoted, shown
 from xjepa_jax.errors import ArchiveError
-from xjepa_jax.retrieval.embedding.geography import degrees_of, map_points, numbered, wrapped
 from xjepa_jax.retrieval.embedding.hilbert import hilbert
 from xjepa_jax.retrieval.embedding.items import Item, LeftOut, Window
 from xjepa_jax.retrieval.embedding.tiling import corners
@@ -152,7 +153,8 @@ def _refuse_equal_ids(items: Sequence[Item], windows: Sequence[np.ndarray]) -> N
 
 def _equal_ids(one: Item, other: Item) -> ArchiveError:
   return ArchiveError(
-    f"{one.source} and {other.source} both give sensor {one.sensor!r} a tile of id {other.id!r}. "
+    f"{shown(one.source)} and {shown(other.source)} both give sensor {one.sensor!r} a tile of id "
+    f"{quoted(other.id)}. "
     "Give one of the images another id (rename its file), or, if one was cut from the other, a "
     f"pattern that leaves the cuts out: --sensor {one.sensor}=PATTERN."
   )

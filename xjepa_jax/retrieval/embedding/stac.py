@@ -1,8 +1,7 @@
 """STAC items as an archive: a local catalog, an item, an item collection, or stac-geoparquet.
 
-Which asset holds which band is told by names: the key of an asset, or the names of its bands (STAC
-1.1 `bands`, 1.0 `eo:bands` and `raster:bands`), as the encoder's sensor spells them. Only files of
-this machine are read, and none outside the archive's folder unless that is allowed.
+Only files of this machine are read, and none outside the archive's folder unless that is allowed.
+An item that is not laid out as STAC says is left out, with what is wrong with it.
 """
 
 from __future__ import annotations
@@ -10,22 +9,21 @@ from __future__ import annotations
 import datetime
 import json
 import os
-import urllib.parse
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from xjepa_jax.data.band_choice import plain_name
-from xjepa_jax.errors import ArchiveError
+from xjepa_jax.errors import ArchiveError, DataError
 from xjepa_jax.retrieval.embedding.images import Named
 from xjepa_jax.retrieval.embedding.items import LeftOut
 from xjepa_jax.retrieval.embedding.locating import archive_root
+from xjepa_jax.retrieval.embedding.stac_assets import BandAsset, assets_of, file_path, read_assets
 from xjepa_jax.retrieval.embedding.times import instant
+from xjepa_jax.retrieval.embedding.windows import header_of
 from xjepa_jax.sensors import Sensor
 
 _MAX_BYTES = 2**28  # of one JSON file
 _MAX_ITEMS = 2**24
 _DEPTH = 32  # of catalogs in catalogs
-_GEOTIFF = (".tif", ".tiff")
 
 
 def is_stac(path: str) -> bool:
@@ -67,89 +65,77 @@ def name_items(
     if count >= _MAX_ITEMS:
       raise ArchiveError(f"{path}: has more than {_MAX_ITEMS} items; embed parts of it.")
     name = str(item.get("id") or "")
-    found = False
-    for key, sensor in sensors.items():
-      assets = _assets(item, sensor)
-      if not name or len(assets) < len(sensor.bands):
+    try:
+      images = _images(item, folder, root, sensors, locate)
+    except ArchiveError as error:
+      left_out.append(LeftOut(name or f"item {count + 1}", "", "", str(error)))
+      continue
+    for image, assets in images:
+      if (name, image.sensor) in seen:
+        left_out.append(LeftOut(name, image.sensor, "", "its id occurred before."))
         continue
-      found = True
-      if (name, key) in seen:
-        left_out.append(LeftOut(name, key, "", "its id occurred before."))
-        continue
-      seen.add((name, key))
-      paths = tuple(_relative(asset["href"], folder, root) for asset, _ in assets)
-      named.append(Named(name, key, paths, tuple(band for _, band in assets), _time(item)))
-      for asset, band in assets:
-        offset = _offset(asset, band)
-        if offset is not None:
-          declared.setdefault(key, []).append(offset)
-    if not found:
-      have = ", ".join(sorted(item.get("assets") or {}))
-      left_out.append(
-        LeftOut(
-          name, "", "", f"its assets ({have}) hold all bands of none of {', '.join(sensors)}."
-        )
-      )
+      seen.add((name, image.sensor))
+      named.append(image)
+      offsets = [asset.offset for asset in assets if asset.offset is not None]
+      if offsets:
+        declared.setdefault(image.sensor, []).extend(offsets)
   return named, left_out, declared
 
 
-def _assets(item: Mapping[str, Any], sensor: Sensor) -> list[tuple[Mapping[str, Any], int]]:
-  """The asset and the number of the band in it, of each of the sensor's bands that is found."""
-  where: dict[str, tuple[Mapping[str, Any], int]] = {}
-  for key, asset in (item.get("assets") or {}).items():
-    href = str((asset or {}).get("href") or "")
-    if not href.lower().split("?")[0].endswith(_GEOTIFF):
-      continue
-    names = _band_names(asset)
-    for number, name in enumerate(names, 1):
-      where.setdefault(plain_name(name), (asset, number))
-    if len(names) < 2:  # an asset of one band may be called by it
-      where[plain_name(key)] = (asset, 1)
-  found = [where.get(plain_name(name)) for name in sensor.band_names]
-  return [each for each in found if each is not None]
+def _images(
+  item: Mapping[str, Any],
+  folder: str,
+  root: str,
+  sensors: Mapping[str, Sensor],
+  locate: Callable[[str], str],
+) -> list[tuple[Named, list[BandAsset]]]:
+  """The images of one item, one a sensor, and the assets of each.
 
+  Raises:
+    ArchiveError: the item has none, or is not laid out as STAC says.
+  """
+  if not item.get("id"):
+    raise ArchiveError("has no 'id'; give the item one of its own.")
+  assets, pictures = read_assets(item)
+  time = _time(item)
 
-def _band_names(asset: Mapping[str, Any]) -> list[str]:
-  """Names of an asset's bands in their order; "" where one has none."""
-  for field in ("bands", "eo:bands", "raster:bands"):
-    bands = asset.get(field)
-    if isinstance(bands, Sequence) and not isinstance(bands, str) and len(bands):
-      names = [str((band or {}).get("name") or "") for band in bands]
-      if any(names):
-        return names
-  return []
+  def path_of(asset: BandAsset) -> str:
+    href = file_path(asset.href, folder)
+    outside = "://" in href or href.startswith("/vsi")  # `locate` refuses it, and says why
+    return href if outside else os.path.relpath(os.path.join(folder, href), root)
 
+  def pixels(asset: BandAsset) -> int:
+    try:
+      height, width = header_of(locate(path_of(asset))).shape
+    except DataError:  # reading it says what is wrong
+      return 0
+    return height * width
 
-def _offset(asset: Mapping[str, Any], band: int) -> float | None:
-  """The offset of stored values that an asset declares; its own is added after scaling."""
-  for field in ("bands", "raster:bands"):
-    bands = asset.get(field)
-    if isinstance(bands, Sequence) and not isinstance(bands, str) and len(bands) >= band:
-      told = {**asset, **(bands[band - 1] or {})}
-      scale = told.get("raster:scale", told.get("scale"))
-      offset = told.get("raster:offset", told.get("offset"))
-      if isinstance(offset, int | float) and isinstance(scale, int | float) and scale:
-        return round(float(offset) / float(scale), 6)
-  return None
+  found = []
+  for key, sensor in sensors.items():
+    chosen = assets_of(sensor, assets, pixels)
+    if len(chosen) == len(sensor.bands):
+      bands = tuple(asset.band for asset in chosen)
+      image = Named(str(item["id"]), key, tuple(map(path_of, chosen)), bands, time)
+      found.append((image, chosen))
+  if not found:
+    have = ", ".join(sorted(item.get("assets") or {}))
+    narrow = sorted({asset.asset for asset in assets if asset.dtype == "uint8"} | set(pictures))
+    seen = f" {', '.join(narrow)}: pictures or of 8 bits, no measurements." if narrow else ""
+    raise ArchiveError(f"its assets ({have}) hold all bands of none of {', '.join(sensors)}.{seen}")
+  return found
 
 
 def _time(item: Mapping[str, Any]) -> str:
   properties = item.get("properties") or item  # stac-geoparquet has them as columns
+  if not isinstance(properties, Mapping):
+    raise ArchiveError(f"'properties' is {str(properties)[:60]!r}, expected an object.")
   for name in ("datetime", "start_datetime"):
     value = properties.get(name)
     text = value.isoformat() if isinstance(value, datetime.datetime) else str(value or "")
     if instant(text) is not None:
       return text
   return ""
-
-
-def _relative(href: str, folder: str, root: str) -> str:
-  """An asset's path relative to the archive's root."""
-  if href.startswith("file://"):
-    href = urllib.parse.unquote(urllib.parse.urlparse(href).path)
-  if "://" in href or href.startswith("/vsi"):
-    return href  # refused by `locate`, which says why
-  return os.path.relpath(os.path.join(folder, href), root)
 
 
 def _items(
@@ -179,14 +165,15 @@ def _json_items(
     yield content, folder
   elif kind == "FeatureCollection":
     features = content.get("features")
-    for feature in features if isinstance(features, list) else ():
-      if isinstance(feature, Mapping):
-        yield feature, folder
+    if not isinstance(features, list) or not all(isinstance(each, Mapping) for each in features):
+      raise ArchiveError(f"{path}: its 'features' are not a list of STAC items.")
+    for feature in features:
+      yield feature, folder
   elif kind in ("Catalog", "Collection"):
     links = content.get("links")
     for link in links if isinstance(links, list) else ():
       if isinstance(link, Mapping) and link.get("rel") in ("child", "item", "items"):
-        href = str(link.get("href") or "")
+        href = file_path(str(link.get("href") or ""), folder)
         if "://" in href:
           raise ArchiveError(
             f"{path}: links to {href}; copy the catalog with all its items to disk."
@@ -205,13 +192,17 @@ def _parquet_items(path: str) -> Iterator[tuple[Mapping[str, Any], str]]:
 
   folder = os.path.dirname(os.path.realpath(path))
   columns = read_columns(path)
-  for _, row in read_rows(path, columns, {"id", "assets", "datetime", "start_datetime"}):
+  for where, row in read_rows(path, columns, {"id", "assets", "datetime", "start_datetime"}):
     assets = row.get("assets")
     if isinstance(assets, str):
-      assets = json.loads(assets)
-    # A struct column has every asset in every row, null where the item has none.
-    kept = {key: value for key, value in (assets or {}).items() if value}
-    yield {**row, "assets": kept}, folder
+      try:
+        assets = json.loads(assets)
+      except (ValueError, RecursionError) as error:
+        raise ArchiveError(f"{path}: {where}: its assets are no JSON ({error}).") from error
+    if isinstance(assets, Mapping):
+      # A struct column has every asset in every row, null where the item has none.
+      assets = {key: value for key, value in assets.items() if value}
+    yield {**row, "assets": assets}, folder
 
 
 def _catalog_of(folder: str) -> str:
@@ -227,8 +218,8 @@ def _load(path: str) -> dict[str, Any]:
   try:
     if os.path.getsize(path) > _MAX_BYTES:
       raise ArchiveError(f"{path}: is larger than {_MAX_BYTES} bytes; give it as stac-geoparquet.")
-    with open(path, encoding="utf-8") as file:
-      content = json.load(file)
+    with open(path, "rb") as file:
+      content = json.load(file)  # of bytes, so that a byte-order mark is understood
   except (OSError, ValueError, RecursionError) as error:
     if isinstance(error, ArchiveError):
       raise

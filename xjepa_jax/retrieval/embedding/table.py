@@ -2,29 +2,42 @@
 
 Columns: `id` or `pair_id`; for each sensor one of paths, an empty cell meaning that there is none,
 a cell of several paths separated by ";" one file a band in the order of the encoder's bands; and
-where there are any `split`, `labels`, `datetime` or `<sensor>_acquired`. It is the table that
-`python -m xjepa_jax.data.importers manifest` imports.
+where there are any `split`, `labels`, `datetime` or `<sensor>_acquired`, `lon` and `lat`, which
+have to be the images' own. It is the table that `python -m xjepa_jax.data.importers manifest`
+imports.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from xjepa_jax.data.importing.splits import split_name
-from xjepa_jax.data.tables import cell_text, read_columns, read_rows
+from xjepa_jax.data.importing.told_places import ToldPlace, check_places, told_degrees
+from xjepa_jax.data.tables import cell_id, cell_names, cell_text, read_columns, read_rows
+from xjepa_jax.data.unicode_names import quoted
 from xjepa_jax.errors import ArchiveError, OptionError, TableError
 from xjepa_jax.retrieval.embedding.images import Named
+from xjepa_jax.retrieval.embedding.items import Item
 from xjepa_jax.retrieval.embedding.times import instant
 
 _SHOWN = 10  # rows that cannot be used
 _IDS = ("id", "pair_id")
 
 
+class Told(NamedTuple):
+  """The place that a row tells: where the row is ("line 7"), and degrees."""
+
+  where: str
+  longitude: float
+  latitude: float
+
+
 def name_rows(
   table: str, keys: Sequence[str], splits: Sequence[str], locate: Callable[[str], str]
-) -> list[Named]:
-  """The images that a table names.
+) -> tuple[list[Named], dict[str, Told]]:
+  """The images that a table names, and by their ids the places that it tells.
 
   Args:
     table: .csv or .parquet.
@@ -48,18 +61,23 @@ def name_rows(
     )
   if splits and "split" not in columns:
     raise OptionError(f"{table}: has no column 'split', so --split takes nothing.")
-  wanted = {id_column, "split", "labels", "datetime", *known, *(f"{key}_acquired" for key in known)}
+  wanted = {id_column, "split", "labels", "datetime", "lon", "lat"}
+  wanted |= {*known, *(f"{key}_acquired" for key in known)}
   named: list[Named] = []
+  told: dict[str, Told] = {}
   problems: list[str] = []
   seen: set[str] = set()
   for where, row in read_rows(table, columns, wanted):
     try:
-      name = cell_text(row, id_column)
+      name = cell_id(row, id_column)
       if not name or name in seen:
-        raise ValueError(f"column {id_column!r}: {name!r} is empty or occurred before")
+        raise ValueError(f"column {id_column!r}: {quoted(name)} is empty or occurred before")
       seen.add(name)
       if not splits or split_name(cell_text(row, "split")) in splits:
         named += _images(name, row, known, locate)
+        longitude, latitude = told_degrees(row)
+        if not math.isnan(longitude):
+          told[name] = Told(where, longitude, latitude)
     except ValueError as problem:  # an ArchiveError of `locate` is one
       problems.append(f"{where}: {problem}")
   if problems:
@@ -69,16 +87,35 @@ def name_rows(
     )
   if not named:
     raise ArchiveError(f"{table}: names no image{' of ' + ', '.join(splits) if splits else ''}.")
-  return named
+  return named, told
+
+
+def check_told(table: str, told: Mapping[str, Told], items: Sequence[Item]) -> None:
+  """Refuses a table whose places are not those of its images.
+
+  Args:
+    table: the table, for the message.
+    told: id -> what the table says.
+    items: the images.
+
+  Raises:
+    TableError: see `check_places`.
+  """
+  places = [
+    ToldPlace(
+      told[item.id].where, item.id, told[item.id].longitude, told[item.id].latitude, item.source,
+      item.crs, item.transform, item.height, item.width,
+    )
+    for item in {item.id: item for item in reversed(items)}.values()  # one a row
+    if item.id in told
+  ]  # fmt: skip
+  check_places(table, places)
 
 
 def _images(
   name: str, row: Mapping[str, Any], keys: Sequence[str], locate: Callable[[str], str]
 ) -> list[Named]:
-  labels = row.get("labels")
-  if not isinstance(labels, list):
-    labels = [text.strip() for text in cell_text(row, "labels").split(";")]
-  names = tuple(str(label) for label in labels if label)
+  labels = cell_names(row, "labels", ";")
   found = []
   for key in keys:
     paths = tuple(path.strip() for path in cell_text(row, key).split(";") if path.strip())
@@ -89,5 +126,5 @@ def _images(
     time = cell_text(row, f"{key}_acquired") or cell_text(row, "datetime")
     if time and instant(time) is None:
       raise ValueError(f"{time!r} is no ISO 8601 time")
-    found.append(Named(name, key, paths, time=time, labels=names))
+    found.append(Named(name, key, paths, time=time, labels=labels))
   return found

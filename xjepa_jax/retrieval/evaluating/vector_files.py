@@ -9,10 +9,12 @@ from __future__ import annotations
 import dataclasses
 import fnmatch
 import os
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
+from xjepa_jax.data.tables import cell_names, cell_text, column_values
 from xjepa_jax.errors import TableError
 from xjepa_jax.retrieval.scene_vectors import VectorRows
 
@@ -65,10 +67,10 @@ def read_vectors(path: str, columns: Columns = Columns(), sensor: str = "") -> V
     row = int(np.argmin(np.isfinite(vectors).all(axis=1)))
     _refuse(path, f"the vector of row {row + 1} is not of finite numbers.")
   return VectorRows(
-    ids=_texts(table, columns.id),
-    sensors=[sensor] * count if sensor else _texts(table, columns.sensor),
-    splits=_texts(table, columns.split) if columns.split in names else [""] * count,
-    labels=_labels(table, columns.labels) if columns.labels in names else [()] * count,
+    ids=_texts(path, table, columns.id),
+    sensors=[sensor] * count if sensor else _texts(path, table, columns.sensor),
+    splits=_texts(path, table, columns.split) if columns.split in names else [""] * count,
+    labels=_labels(path, table, columns.labels) if columns.labels in names else [()] * count,
     vectors=vectors,
   )
 
@@ -141,16 +143,24 @@ def _is_list(kind: Any) -> bool:
   )
 
 
-def _texts(table: Any, name: str) -> list[str]:
-  return ["" if value is None else str(value) for value in table.column(name).to_pylist()]
+def _texts(path: str, table: Any, name: str) -> list[str]:
+  return [_of_row(path, row, cell_text, name) for row in _rows(path, table, name)]
 
 
-def _labels(table: Any, name: str) -> list[tuple[str, ...]]:
-  found: list[tuple[str, ...]] = []
-  for value in table.column(name).to_pylist():
-    parts = value.split(";") if isinstance(value, str) else value or ()
-    found.append(tuple(str(part).strip() for part in parts if str(part).strip()))
-  return found
+def _labels(path: str, table: Any, name: str) -> list[tuple[str, ...]]:
+  return [_of_row(path, row, cell_names, name, ";") for row in _rows(path, table, name)]
+
+
+def _rows(path: str, table: Any, name: str) -> Iterator[tuple[int, dict[str, Any]]]:
+  for number, value in enumerate(column_values(path, name, table.column(name)), 1):
+    yield number, {name: value}
+
+
+def _of_row(path: str, row: tuple[int, dict[str, Any]], read: Callable[..., Any], *how: str) -> Any:
+  try:
+    return read(row[1], *how)
+  except ValueError as error:
+    raise TableError(f"{path}: row {row[0]}: {error}.") from error
 
 
 def _some(names: Any) -> str:

@@ -2,30 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import shapely
 
+from xjepa_jax.data.geography import distances
 from xjepa_jax.errors import SearchError
 from xjepa_jax.retrieval.embedding.files import EmbeddingFiles
 
-_EARTH = 6371.0088  # km, mean radius
 _CANDIDATES = 64
 _ROUNDING = 1e-9  # degrees, a tenth of a millimetre: neighbours' common edges have no gap
-
-
-def distances(
-  longitude: float, latitude: float, longitudes: np.ndarray, latitudes: np.ndarray
-) -> np.ndarray:
-  """Great-circle distances in km by the haversine formula, degrees given."""
-  x, y = math.radians(longitude), math.radians(latitude)
-  across = np.sin((np.radians(longitudes) - x) / 2) ** 2
-  along = np.sin((np.radians(latitudes) - y) / 2) ** 2
-  inner = along + math.cos(y) * np.cos(np.radians(latitudes)) * across
-  return 2 * _EARTH * np.arcsin(np.sqrt(np.clip(inner, 0, 1)))
 
 
 def row_at(

@@ -1,4 +1,4 @@
-"""From an image's grid to degrees in EPSG:4326."""
+"""From an image's grid to degrees in EPSG:4326, and how far places are from each other."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 
 from xjepa_jax.data.raster import GDAL_OPTIONS, import_rasterio
 
+_EARTH = 6371.0088  # km, mean radius
 _DEGREES = "EPSG:4326"  # what is in it already needs no rasterio
 
 
@@ -85,3 +86,16 @@ def degrees_of(
 def wrapped(longitude: np.ndarray) -> np.ndarray:
   """Longitudes from -180 up to but not including 180."""
   return np.where((longitude >= -180) & (longitude < 180), longitude, (longitude + 180) % 360 - 180)
+
+
+def distances(
+  longitude: float | np.ndarray,
+  latitude: float | np.ndarray,
+  longitudes: np.ndarray,
+  latitudes: np.ndarray,
+) -> np.ndarray:
+  """Great-circle distances in km by the haversine formula, degrees given; (n,) as the latter."""
+  across = np.sin(np.radians(longitudes - longitude) / 2) ** 2
+  along = np.sin(np.radians(latitudes - latitude) / 2) ** 2
+  inner = along + np.cos(np.radians(latitude)) * np.cos(np.radians(latitudes)) * across
+  return 2 * _EARTH * np.arcsin(np.sqrt(np.clip(inner, 0, 1)))

@@ -1,0 +1,108 @@
+"""Places that a table tells of its images, against those that the images have themselves."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from xjepa_jax.data.geography import degrees_of, distances, map_points, numbered, wrapped
+from xjepa_jax.data.tables import cell_text
+from xjepa_jax.data.unicode_names import quoted, shown
+from xjepa_jax.errors import TableError
+
+_SHOWN = 10  # rows that cannot be used
+# The image's middle, and the ends of its diagonals, in heights and widths.
+_POINTS = np.array([(0.5, 0.5), (0, 0), (1, 1), (0, 1), (1, 0)])
+
+
+@dataclasses.dataclass(frozen=True)
+class ToldPlace:
+  """Where a table says that an image lies, and where the image does.
+
+  Attributes:
+    where: the row: "line 7".
+    name: of the pair or image.
+    longitude, latitude: degrees that the table tells.
+    path: of the image.
+    crs, transform: of the image, as a `Raster` has them.
+    height, width: pixels.
+  """
+
+  where: str
+  name: str
+  longitude: float
+  latitude: float
+  path: str
+  crs: str
+  transform: tuple[float, ...]
+  height: int
+  width: int
+
+
+def told_degrees(row: Mapping[str, Any]) -> tuple[float, float]:
+  """Longitude and latitude in the columns `lon` and `lat` of a row, NaN where these are empty.
+
+  Raises:
+    ValueError: they are no degrees, or one of the two is missing.
+  """
+  longitude, latitude = _degrees(row, "lon", 180), _degrees(row, "lat", 90)
+  if math.isnan(longitude) != math.isnan(latitude):
+    raise ValueError("only one of the columns 'lon' and 'lat' has a value")
+  return longitude, latitude
+
+
+def check_places(table: str, places: Sequence[ToldPlace]) -> None:
+  """Refuses a table whose places are further from those of the images than these are large.
+
+  Images without a place of their own, or without a way to EPSG:4326, say nothing.
+
+  Raises:
+    TableError: rows contradict their images, some of which are listed.
+  """
+  own = [each for each in places if each.crs and not math.isnan(each.transform[0])]
+  if not own:
+    return
+  systems, system = numbered(each.crs for each in own)
+  transforms = np.array([each.transform for each in own])
+  sizes = np.array([(each.width, each.height) for each in own])[:, None] * _POINTS
+  points = map_points(transforms, sizes[..., 0], sizes[..., 1])
+  longitude, latitude = degrees_of(systems, system, *points)
+  middle = wrapped(longitude[:, 0]), latitude[:, 0]
+  diagonal = np.maximum(
+    distances(longitude[:, 1], latitude[:, 1], longitude[:, 2], latitude[:, 2]),
+    distances(longitude[:, 3], latitude[:, 3], longitude[:, 4], latitude[:, 4]),
+  )
+  told = np.array([(each.longitude, each.latitude) for each in own]).T
+  away = distances(told[0], told[1], *middle)
+  swapped = distances(told[1], told[0], *middle) <= diagonal
+  with np.errstate(invalid="ignore"):  # NaN: no way to degrees
+    wrong = np.flatnonzero(away > diagonal)
+  if not len(wrong):
+    return
+  listed = [
+    f"{own[i].where} ({quoted(own[i].name)}): lon {told[0, i]:g}, lat {told[1, i]:g}, but "
+    f"{shown(own[i].path)} lies at lon {middle[0][i]:.5f}, lat {middle[1][i]:.5f}, "
+    f"{away[i]:,.1f} km away{' (are lon and lat swapped?)' if swapped[i] else ''}"
+    for i in wrong[:_SHOWN]
+  ]
+  raise TableError(
+    f"{table}: {len(wrong):,} rows tell a place that is not their image's: {'; '.join(listed)}"
+    f"{'; ...' if len(wrong) > _SHOWN else '.'} Correct them, or leave lon and lat empty: then the "
+    "images' own places are taken."
+  )
+
+
+def _degrees(row: Mapping[str, Any], column: str, limit: float) -> float:
+  text = cell_text(row, column)
+  try:
+    value = float(text or "nan")
+  except ValueError:
+    value = math.inf
+  if abs(value) > limit or (text and math.isnan(value)):
+    swapped = " (are lon and lat swapped?)" if limit < abs(value) <= 180 else ""
+    raise ValueError(f"column {column!r}: {text!r} is no number from -{limit} to {limit}{swapped}")
+  return value

@@ -1,0 +1,237 @@
+"""Which asset of a STAC item holds which band of a sensor: data, never a picture of it.
+
+A band is told by the key of an asset that has no other, or by the names of an asset's bands (STAC
+1.1 `bands`, 1.0 `eo:bands` and `raster:bands`), as the sensor spells them. Where several assets
+hold it, one with the role "data" comes before others, then the finest on the ground, then one that
+holds no other band. Pictures (visual, overview, thumbnail, and files of 8 bits where the sensor has
+more) are left out, whatever their bands are called: their values are no measurements.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+import re
+import urllib.parse
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from xjepa_jax.data.band_choice import plain_name
+from xjepa_jax.errors import ArchiveError
+from xjepa_jax.sensors import Sensor
+
+_GEOTIFF = (".tif", ".tiff")
+_BAND_LISTS = ("bands", "eo:bands", "raster:bands")  # the first one that names bands counts
+# Roles, and words in an asset's key: Planetary Computer gives its picture the role "data".
+_PICTURES = {"visual", "overview", "thumbnail", "preview", "quicklook", "browse", "tci"}
+
+
+@dataclasses.dataclass(frozen=True)
+class BandAsset:
+  """One band of an asset.
+
+  Attributes:
+    asset: key of the asset.
+    href: where its file is.
+    band: number of the band in that file, from 1.
+    names: what the band may be called, as `plain_name` spells it.
+    data: whether the asset has the role "data".
+    alone: whether it has no other band.
+    dtype: what is declared of its values, or "".
+    resolutions: size of a pixel by the field that tells it, which can be compared with the same
+      field of another asset alone: units differ.
+    offset: of stored values, as `Scaling.offset` is, or None where none is declared.
+  """
+
+  asset: str
+  href: str
+  band: int
+  names: tuple[str, ...]
+  data: bool
+  alone: bool
+  dtype: str
+  resolutions: Mapping[str, float]
+  offset: float | None
+
+
+def read_assets(item: Mapping[str, Any]) -> tuple[list[BandAsset], list[str]]:
+  """The bands of an item's GeoTIFF assets, and the keys of those that are pictures.
+
+  Raises:
+    ArchiveError: the item's assets are not laid out as STAC says.
+  """
+  found: list[BandAsset] = []
+  pictures: list[str] = []
+  for key, asset in _mapping(item.get("assets") or {}, "'assets'").items():
+    where = f"asset {key!r}"
+    href = _mapping(asset, where).get("href")
+    if not isinstance(href, str):
+      raise ArchiveError(f"{where}: its href is {_short(href)}, expected text.")
+    if not _is_geotiff(href):
+      continue
+    if _is_picture(key, asset):
+      pictures.append(key)
+    else:
+      found += _bands(key, asset)
+  return found, pictures
+
+
+def assets_of(
+  sensor: Sensor, assets: Sequence[BandAsset], pixels: Callable[[BandAsset], int]
+) -> list[BandAsset]:
+  """The asset to be read for each of the sensor's bands, in its order; without those not found.
+
+  Args:
+    sensor: whose bands are looked for.
+    assets: the bands of an item.
+    pixels: how many pixels a band's file has; asked where several hold a band, and what is declared
+      of them does not tell which is the finest.
+  """
+  found = []
+  wide = np.dtype(sensor.dtype).itemsize > 1
+  values = [each for each in assets if not (wide and each.dtype == "uint8")]
+  for name in map(plain_name, sensor.band_names):
+    having = [each for each in values if name in each.names]
+    having = [each for each in having if each.data] or having
+    if having:
+      sizes = _sizes(having, pixels) if len(having) > 1 else [1.0]
+      ranked = zip(sizes, having, strict=True)
+      found.append(min(ranked, key=lambda each: (each[0], not each[1].alone, each[1].asset))[1])
+  return found
+
+
+def file_path(href: str, folder: str) -> str:
+  """The path, absolute or relative to the folder, of a file that a link names.
+
+  A link is percent-encoded and may have a query, but many writers put plain paths there: a file of
+  just that name comes first. What is no file of this machine is returned as it is.
+  """
+  local = re.match(r"file:(?://(?:localhost)?(?=/))?", href)
+  text = href[local.end() :] if local else href
+  if "://" in text or text.startswith("/vsi"):
+    return href
+  plain = _without_query(text)
+  readings = (text, urllib.parse.unquote(text), plain, urllib.parse.unquote(plain))
+  there = (path for path in readings if os.path.isfile(os.path.join(folder, path)))
+  return next(there, readings[-1])
+
+
+def _sizes(assets: Sequence[BandAsset], pixels: Callable[[BandAsset], int]) -> list[float]:
+  """What is the smaller, the finer an asset is on the ground."""
+  for field in ("proj:transform", "raster:spatial_resolution", "gsd"):
+    if all(field in each.resolutions for each in assets):
+      return [each.resolutions[field] for each in assets]
+  return [-pixels(each) for each in assets]  # they show the same ground
+
+
+def _bands(key: str, asset: Mapping[str, Any]) -> list[BandAsset]:
+  lists = {field: _band_list(key, asset, field) for field in _BAND_LISTS}
+  names = next((each for each in map(_names, lists.values()) if any(each)), [])
+  count = max(1, *map(len, lists.values()))
+  found = []
+  for number in range(count):
+    of_band = [each[number] for each in lists.values() if number < len(each)]
+    told: dict[str, Any] = dict(asset)
+    for fields in reversed(of_band):
+      told |= {name: value for name, value in fields.items() if value is not None}
+    called = [names[number]] if number < len(names) else []
+    if len(names) < 2:  # an asset of one band may be called by it
+      called.append(key)
+    found.append(
+      BandAsset(
+        asset=key,
+        href=asset["href"],
+        band=number + 1,
+        names=tuple(plain_name(name) for name in called if name),
+        data="data" in _roles(key, asset),
+        alone=count == 1,
+        dtype=str(told.get("data_type") or ""),
+        resolutions=_resolutions(told),
+        offset=_offset(told),
+      )
+    )
+  return found
+
+
+def _band_list(key: str, asset: Mapping[str, Any], field: str) -> list[Mapping[str, Any]]:
+  bands = asset.get(field)
+  if bands is None:
+    return []
+  if not isinstance(bands, list):
+    raise ArchiveError(f"asset {key!r}: its {field!r} is {_short(bands)}, expected a list.")
+  for band in bands:
+    name = _mapping(band or {}, f"asset {key!r}: a band in {field!r}").get("name")
+    if not isinstance(name, str | None):
+      raise ArchiveError(
+        f"asset {key!r}: a band in {field!r} has the name {_short(name)}, expected text such as "
+        '"B04".'
+      )
+  return [band or {} for band in bands]
+
+
+def _names(bands: Sequence[Mapping[str, Any]]) -> list[str]:
+  return [band.get("name") or "" for band in bands]
+
+
+def _roles(key: str, asset: Mapping[str, Any]) -> list[str]:
+  roles = asset.get("roles")
+  if roles is None:
+    return []
+  if not isinstance(roles, list) or not all(isinstance(role, str) for role in roles):
+    raise ArchiveError(f"asset {key!r}: its 'roles' are {_short(roles)}, expected a list of text.")
+  return [role.lower() for role in roles]
+
+
+def _is_picture(key: str, asset: Mapping[str, Any]) -> bool:
+  if re.match(r"true[ -]?colou?r", str(asset.get("title") or ""), re.IGNORECASE):
+    return True
+  words = re.split(r"[^a-z0-9]+", key.lower())
+  return not _PICTURES.isdisjoint([*words, *_roles(key, asset)])
+
+
+def _is_geotiff(href: str) -> bool:
+  return any(each.lower().endswith(_GEOTIFF) for each in (href, _without_query(href)))
+
+
+def _without_query(href: str) -> str:
+  return re.split("[?#]", href, maxsplit=1)[0]
+
+
+def _resolutions(told: Mapping[str, Any]) -> dict[str, float]:
+  found: dict[str, float] = {}
+  transform = told.get("proj:transform")
+  if isinstance(transform, list) and len(transform) >= 6 and all(map(_is_number, transform)):
+    a, b, _, d, e, _ = transform[:6]
+    found["proj:transform"] = math.sqrt(abs(a * e - b * d))
+  told = {"raster:spatial_resolution": told.get("spatial_resolution"), **told}
+  for field in ("raster:spatial_resolution", "gsd"):
+    if _is_number(told.get(field)):
+      found[field] = float(told[field])
+  return {field: value for field, value in found.items() if value > 0}
+
+
+def _offset(told: Mapping[str, Any]) -> float | None:
+  """The offset of stored values that a band declares; its own is added after scaling."""
+  scale = told.get("raster:scale", told.get("scale"))
+  offset = told.get("raster:offset", told.get("offset"))
+  if _is_number(offset) and _is_number(scale) and scale:
+    return round(float(offset) / float(scale), 6)
+  return None
+
+
+def _is_number(value: Any) -> bool:
+  return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _mapping(value: Any, what: str) -> Mapping[str, Any]:
+  if not isinstance(value, Mapping):
+    raise ArchiveError(f"{what} is {_short(value)}, expected an object.")
+  return value
+
+
+def _short(value: Any) -> str:
+  text = repr(value)
+  return f"{text[:60]}..." if len(text) > 60 else text
