@@ -53,7 +53,7 @@ def test_levels_of_8_bits_are_no_reflectance() -> None:
 def test_a_fill_value_among_decibels_is_noticed() -> None:
   filled = DECIBELS.copy()
   filled[:4] = -9999
-  assert "name it as nodata" in said_of(S1, filled)
+  assert "--nodata KEY=-9999" in said_of(S1, filled)
 
 
 def test_the_offset_of_baseline_0400_is_noticed_when_it_is_not_declared() -> None:

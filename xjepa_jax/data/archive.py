@@ -31,11 +31,13 @@ class Skip:
     pair_id: of a pair, or the name of a file that holds several.
     reason: a sentence for people.
     pairs: how many pairs are lost with it.
+    odd: whether it can be read, and its values contradict its sensor.
   """
 
   pair_id: str
   reason: str
   pairs: int = 1
+  odd: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

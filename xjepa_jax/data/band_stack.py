@@ -8,8 +8,18 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from xjepa_jax.data.raster import MAX_PIXELS, Raster, read_raster
+from xjepa_jax.data.raster import MAX_PIXELS, Raster, RasterHeader, raster_of, read_raster
 from xjepa_jax.errors import ImageError
+
+
+def files_of(path: str) -> list[str]:
+  """The files of an image: "a.tif", or one a band, "a.tif;b.tif"."""
+  return [part.strip() for part in path.split(";")]
+
+
+def read_image(paths: Sequence[str], resample: str) -> Raster:
+  """The image of one file, or of one file a band, see `read_bands`."""
+  return read_raster(paths[0]) if len(paths) == 1 else read_bands(paths, resample)
 
 
 def read_bands(paths: Sequence[str], resample: str, max_pixels: int = MAX_PIXELS) -> Raster:
@@ -50,6 +60,33 @@ def read_bands(paths: Sequence[str], resample: str, max_pixels: int = MAX_PIXELS
     hidden=np.stack(hidden, axis=-1) if any(mask.any() for mask in hidden) else None,
     scales=_each(rasters, "scales", 1.0),
     offsets=_each(rasters, "offsets", 0.0),
+    alpha=0,
+  )
+
+
+def stacked_header(headers: Sequence[RasterHeader]) -> RasterHeader:
+  """The header that `read_bands` would give an image of such files.
+
+  Raises:
+    ImageError: they are not bands of one scene.
+  """
+  # Instead of pixels they have zeros that take no memory.
+  rasters = [
+    raster_of(each, np.broadcast_to(np.zeros((), each.dtype), (*each.shape, each.count)))
+    for each in headers
+  ]
+  finest = max(range(len(headers)), key=lambda i: headers[i].shape[0] * headers[i].shape[1])
+  for raster in rasters:
+    factor_of(raster, rasters[finest])
+  return dataclasses.replace(
+    headers[finest],
+    path=headers[0].path,
+    count=len(headers),
+    nodata=next((each.nodata for each in headers if each.nodata is not None), None),
+    descriptions=(),
+    scales=_each(rasters, "scales", 1.0),
+    offsets=_each(rasters, "offsets", 0.0),
+    masked=any(each.masked for each in headers),
     alpha=0,
   )
 

@@ -12,7 +12,7 @@ import hashlib
 import json
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from xjepa_jax.data import units
 from xjepa_jax.data.archive import Archive, Entry, Skip
@@ -23,6 +23,8 @@ from xjepa_jax.sensors import sensor_to_json
 
 _Sizes = Mapping[str, tuple[int, int]]  # sensor key -> height and width of a pair's image
 
+_FORMAT = 2  # of what an unfinished import keeps; one of another cannot be continued
+_JUDGED = 2000  # pairs whose images are judged beforehand; all are when they are written
 _SAMPLE = 32  # pairs read beforehand for units, and for image sizes where headers do not tell
 _PARALLEL_SHARDS = 8  # a small archive is still cut, so that several workers have something to do
 _PAIRS_A_SHARD = 32  # but never finer than this
@@ -39,6 +41,7 @@ class ImportPlan:
     sample: statistics of the pairs that were read beforehand, by sensor.
     warnings: what in those pairs speaks against the sensors' descriptions.
     unreadable: pairs that will be skipped, as far as headers and the sample tell.
+    judged: whether pairs whose values contradict their sensors are left out.
   """
 
   archive: Archive
@@ -47,6 +50,7 @@ class ImportPlan:
   sample: Mapping[str, SensorStatistics]
   warnings: Sequence[str]
   unreadable: Sequence[Skip]
+  judged: bool
 
   @property
   def pairs(self) -> int:
@@ -60,6 +64,8 @@ class ImportPlan:
   def fingerprint(self) -> str:
     """A digest of all that decides which bytes are written."""
     content = {
+      "format": _FORMAT,
+      "judged": self.judged,
       "name": self.archive.name,
       "encoding": self.format.encoding,
       "sensors": {key: sensor_to_json(sensor) for key, sensor in self.format.sensors.items()},
@@ -73,13 +79,16 @@ class ImportPlan:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def plan_import(archive: Archive, shard_bytes: int, encoding: str) -> ImportPlan:
+def plan_import(
+  archive: Archive, shard_bytes: int, encoding: str, judged: bool = True
+) -> ImportPlan:
   """Decides image sizes, looks at units, and deals the pairs out to shards.
 
   Args:
     archive: what to import.
     shard_bytes: target size of a shard, before compression.
     encoding: "bytes" or "zlib".
+    judged: leave out pairs whose values contradict their sensors.
 
   Raises:
     ArchiveError: there is nothing to import, no pair can be read, or an id occurs twice.
@@ -103,14 +112,35 @@ def plan_import(archive: Archive, shard_bytes: int, encoding: str) -> ImportPlan
   warnings = [
     f"sensor {key!r} ({sensor.product}): {sentence}"
     for key, sensor in archive.sensors.items()
-    for sentence in units.contradictions(sensor, statistics[key].to_json(sensor))
+    for found in units.contradictions(sensor, statistics[key].to_json(sensor))
+    for sentence in (found.replace("KEY=", f"{key}="),)
   ]
+  if judged and not warnings:  # where all are in other units, the odd ones are the right ones
+    unreadable += _odd(archive, {skip.pair_id for skip in unreadable})
   shards = {
     split: _deal(entries, form.nbytes(), shard_bytes)
     for split, entries in archive.splits.items()
     if entries
   }
-  return ImportPlan(archive, form, shards, statistics, warnings, unreadable)
+  return ImportPlan(archive, form, shards, statistics, warnings, unreadable, judged)
+
+
+def _odd(archive: Archive, known: Collection[str]) -> list[Skip]:
+  """Pairs whose values contradict their sensors, of some spread evenly over the archive."""
+  from tqdm import tqdm
+
+  entries = [entry for entry in _entries(archive) if entry.pair_id not in known]
+  step = -(-len(entries) // _JUDGED) or 1
+  found = []
+  for entry in tqdm(entries[::step], unit="pairs", desc="values", delay=5):
+    try:
+      odd = units.of_pair(archive.sensors, archive.read(entry))
+    except DataError as error:
+      found.append(Skip(entry.pair_id, str(error)))
+    else:
+      if odd:
+        found.append(Skip(entry.pair_id, odd, odd=True))
+  return found
 
 
 def _name(read: Callable[[Entry], Pair]) -> str:

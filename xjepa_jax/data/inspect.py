@@ -74,6 +74,12 @@ def inspect(directory: str, verify: bool = False) -> list[str]:
     with PairDataset(directory, split) as pairs:
       counts = _Counts.read(pairs, verify, wrong)
     print(f"  {split}: {sum(lengths):,} pairs in {len(lengths):,} shards; {counts}")
+    if counts.odd:
+      wrong.append(
+        f"{split}: the values of {len(counts.odd):,} of {counts.read_pairs:,} pairs contradict "
+        f"their sensors, the first: {counts.odd[0]} Import again with the product, the nodata "
+        "value or the processing that they have."
+      )
     if split == "train" or not counted:
       counted = counts.statistics
   wrong += _compare(description, counted, verify and not wrong)
@@ -90,6 +96,7 @@ class _Counts:
     self.sensors: Counter[str] = Counter()
     self.labels: Counter[str] = Counter()
     self.statistics = {key: SensorStatistics.of(sensor) for key, sensor in sensors.items()}
+    self.odd: list[str] = []  # pairs whose values contradict their sensors
 
   @classmethod
   def read(cls, pairs: PairDataset, whole: bool, wrong: list[str]) -> _Counts:
@@ -104,6 +111,8 @@ class _Counts:
       counts.read_pairs += 1
       counts.labels.update(pair.labels)
       counts.sensors.update(list(pair.observations))
+      if odd := units.of_pair(sensors, pair):
+        counts.odd.append(f"pair {pair.pair_id!r}, {odd}")
       for key, observation in pair.observations.items():
         counts.statistics[key].add(sensors[key], observation.values)
     return counts

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from xjepa_jax.data import framing, shard_index, storage
+from xjepa_jax.data import framing, shard_index, storage, units
 from xjepa_jax.data.archive import Entry, Skip
 from xjepa_jax.data.pairs import Pair, PairFormat
 from xjepa_jax.data.statistics import SensorStatistics
@@ -34,6 +34,7 @@ class ShardTask:
   entries: Sequence[Entry]
   read: Callable[[Entry], Pair]
   format: PairFormat
+  judged: bool  # leave out pairs whose values contradict their sensors
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,7 +125,12 @@ def _write_shard(task: ShardTask, progress: Callable[[int], None]) -> ShardSumma
 def _encode(task: ShardTask, entry: Entry, skipped: list[Skip]) -> tuple[Pair, bytes] | None:
   try:
     pair = task.read(entry)
-    return pair, task.format.encode(pair)
+    encoded = task.format.encode(pair)
+    odd = units.of_pair(task.format.sensors, pair) if task.judged else ""
+    if odd:
+      skipped.append(Skip(entry.pair_id, odd, odd=True))
+      return None
+    return pair, encoded
   except DataError as error:
     skipped.append(Skip(entry.pair_id, str(error)))
     return None
@@ -134,7 +140,9 @@ def _summary_bytes(summary: ShardSummary) -> bytes:
   arrays: dict[str, Any] = {
     "pairs": np.int64(summary.pairs),
     "nbytes": np.int64(summary.nbytes),
-    "skipped": np.array([[skip.pair_id, skip.reason] for skip in summary.skipped], "U"),
+    "skipped": np.array(
+      [[skip.pair_id, skip.reason, "odd" * skip.odd] for skip in summary.skipped], "U"
+    ),
     "labels": np.array(list(summary.labels), "U"),
     "label_counts": np.array(list(summary.labels.values()), np.int64),
   }
@@ -153,7 +161,9 @@ def _summary_from_arrays(arrays: Any, form: PairFormat) -> ShardSummary:
   return ShardSummary(
     pairs=int(arrays["pairs"]),
     nbytes=int(arrays["nbytes"]),
-    skipped=[Skip(str(row[0]), str(row[1])) for row in arrays["skipped"].reshape(-1, 2)],
+    skipped=[
+      Skip(str(row[0]), str(row[1]), odd=bool(row[2])) for row in arrays["skipped"].reshape(-1, 3)
+    ],
     statistics={key: statistics(key) for key in form.sensors},
     labels=dict(zip(map(str, arrays["labels"]), map(int, arrays["label_counts"]), strict=True)),
   )

@@ -2,32 +2,35 @@
 
 A wrong claim trains without an error and ruins every comparison: Sentinel-1 as linear power or 8
 bit instead of dB, VV and VH in each other's place, Sentinel-2 with or without the +1000 of
-processing baseline 04.00.
+processing baseline 04.00, fill that nobody declared. Statistics of many images show what all of
+them have in common; a few images of another processing drown in these, so each is judged by itself,
+too (`of_image`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from xjepa_jax.sensors import Sensor
+import numpy as np
 
-# Calibrated backscatter of land and sea lies within about -50 to +30 dB; the margin is for noise.
-_DECIBELS = (-120.0, 70.0)
+from xjepa_jax.data.pairs import Pair
+from xjepa_jax.sensors import Sensor, possible_range, reflectance_factor
+
+_DECIBELS = (-120.0, 70.0)  # wider than what is possible, for noise
 _CROSS_EXCESS = 1.0  # dB; over land and sea VH is 5 to 10 dB below VV, and HV below HH
 _OFFSET = 1000
 _NEAR_OFFSET = 950
+_FILL_SHARE = 0.1  # of an image's pixels; the same value in all bands of so many is no measurement
+_SATURATED = 0.01  # of an image's values; fewer may be glints and saturated pixels
 
 
-def contradictions(
-  sensor: Sensor, statistics: dict[str, Any], one_image: bool = False
-) -> list[str]:
+def contradictions(sensor: Sensor, statistics: Mapping[str, Any]) -> list[str]:
   """What in a sensor's values speaks against its description.
 
   Args:
     sensor: the description.
-    statistics: of stored values, as `SensorStatistics.to_json` gives them.
-    one_image: they are of a single one, which may be bright all over, a desert or a cloud: what it
-      seems to say of an offset is left out, see `offset_suspected`.
+    statistics: of stored values of many images, as `SensorStatistics.to_json` gives them.
 
   Returns:
     Sentences: what was found, what was expected, what to do. Empty if nothing speaks against it.
@@ -35,25 +38,103 @@ def contradictions(
   bands = statistics["bands"]
   if not bands:
     return []
-  lowest = min(band["min"] for band in bands.values())
-  highest = max(band["max"] for band in bands.values())
+  found = _of_range(sensor, bands)
+  return found or _levels(sensor, bands) or offset_suspected(sensor, statistics)
+
+
+def of_image(sensor: Sensor, stored: np.ndarray) -> list[str]:
+  """What in one image's values speaks against its sensor's description.
+
+  An image may be bright all over, a desert or a cloud, or dark, a lake: what it seems to say of an
+  offset or of levels is left to `contradictions`.
+
+  Args:
+    sensor: the description.
+    stored: (H, W, C) values as stored.
+
+  Returns:
+    Sentences, as of `contradictions`.
+  """
+  known = sensor.known(stored)
+  bands = {}
+  for band, name in enumerate(sensor.band_names):
+    values = stored[..., band][known[..., band]]
+    if values.size:
+      exact = values.astype(np.float64)
+      bands[name] = {"min": exact.min(), "max": exact.max(), "mean": exact.mean()}
+  if not bands:
+    return []
+  return _fill(sensor, stored, known) or _of_range(sensor, bands)
+
+
+def of_pair(sensors: Mapping[str, Sensor], pair: Pair) -> str:
+  """What in the values of a pair's images speaks against their sensors, a sentence each; or ""."""
+  return " ".join(
+    f"sensor {key!r}: {sentence.replace('KEY=', f'{key}=')}"
+    for key, observation in pair.observations.items()
+    for sentence in of_image(sensors[key], observation.values)
+  )
+
+
+def offset_suspected(sensor: Sensor, statistics: Mapping[str, Any]) -> list[str]:
+  """What in the values of reflectances speaks against the sensor's offset, see `contradictions`."""
+  first = {name: band["p01"] for name, band in statistics["bands"].items()}
+  # An offset of 1000 is Sentinel-2's, of reflectance x 1e4 as it is stored.
+  of_sentinel2 = reflectance_factor(sensor) == 1e4 and sensor.scaling.gain == 1
+  return _offset(sensor, first) if of_sentinel2 and first else []
+
+
+def _of_range(sensor: Sensor, bands: Mapping[str, Mapping[str, float]]) -> list[str]:
+  """What minima, maxima and means say, in the sensor's units: each may be of few values."""
+  ends = [_calibrated(sensor, band[name]) for band in bands.values() for name in ("min", "max")]
+  lowest, highest = min(ends), max(ends)
   if sensor.units == "dB":
-    means = {name: band["mean"] for name, band in bands.items()}
-    return _decibels(lowest, highest) or _polarisations(sensor, means)
-  if sensor.units.startswith("reflectance x"):
-    first = {name: band["p01"] for name, band in bands.items()}
-    return _reflectance(sensor, highest) or ([] if one_image else _offset(sensor, first))
+    means = {name: _calibrated(sensor, band["mean"]) for name, band in bands.items()}
+    return _decibels(sensor, lowest, highest) or _polarisations(sensor, means)
+  if reflectance_factor(sensor):
+    return _reflectance(sensor, lowest, highest)
   return []
 
 
-def offset_suspected(sensor: Sensor, statistics: dict[str, Any]) -> list[str]:
-  """What in the values of reflectances speaks against the sensor's offset, see `contradictions`."""
-  first = {name: band["p01"] for name, band in statistics["bands"].items()}
-  of_reflectance = sensor.units.startswith("reflectance x")
-  return _offset(sensor, first) if of_reflectance and first else []
+def _calibrated(sensor: Sensor, stored: float) -> float:
+  return (stored + sensor.scaling.offset) * sensor.scaling.gain
 
 
-def _decibels(lowest: float, highest: float) -> list[str]:
+def _fill(sensor: Sensor, stored: np.ndarray, known: np.ndarray) -> list[str]:
+  """Values that were not measured and that nothing declares: impossible ones, or one everywhere."""
+  limits = possible_range(sensor)
+  if limits is None:
+    return []
+  calibrated = sensor.calibrate(stored)
+  above = known & (calibrated > limits[1])
+  impossible = known & (calibrated < limits[0])
+  if above.sum() > _SATURATED * known.sum():
+    impossible |= above
+  if impossible.any():
+    values, counts = np.unique(stored[impossible], return_counts=True)
+    marker = values[counts.argmax()]
+    # Values in other units are many; fill is one value.
+    if counts.max() > 0.9 * counts.sum():
+      return [_declare(sensor, marker, f"{impossible.any(axis=-1).mean():.1%} of its pixels")]
+    return []
+  alike = known.all(axis=-1) & (stored == stored[..., :1]).all(axis=-1)
+  if stored.shape[-1] == 1 and stored.dtype.kind != "f" or not alike.any():
+    return []  # levels of one band repeat
+  values, counts = np.unique(stored[alike][:, 0], return_counts=True)
+  share = counts.max() / alike.size
+  if share < _FILL_SHARE or counts.max() == known.all(axis=-1).sum():
+    return []  # all of it: an image without contrast
+  return [_declare(sensor, values[counts.argmax()], f"{share:.1%} of its pixels, in all bands,")]
+
+
+def _declare(sensor: Sensor, marker: Any, what: str) -> str:
+  return (
+    f"{what} hold {marker:g}, which {sensor.product} does not measure there: fill that nothing "
+    f"declares. Say so: --nodata KEY={marker:g}."
+  )
+
+
+def _decibels(sensor: Sensor, lowest: float, highest: float) -> list[str]:
   found = f"values run from {lowest:g} to {highest:g}"
   if lowest >= 0:
     return [
@@ -61,10 +142,15 @@ def _decibels(lowest: float, highest: float) -> list[str]:
     ]
   if lowest < _DECIBELS[0] or highest > _DECIBELS[1]:
     return [
-      f"{found}, expected dB within {_DECIBELS[0]:g} to {_DECIBELS[1]:g}. If a fill value is among "
-      "them, name it as nodata."
+      f"{found}, expected dB within {_DECIBELS[0]:g} to {_DECIBELS[1]:g}. "
+      f"{_perhaps_fill(sensor, lowest if lowest < _DECIBELS[0] else highest)}"
     ]
   return []
+
+
+def _perhaps_fill(sensor: Sensor, calibrated: float) -> str:
+  stored = calibrated / sensor.scaling.gain - sensor.scaling.offset
+  return f"If that is fill, name it as nodata: --nodata KEY={round(stored, 3):g}."
 
 
 def _polarisations(sensor: Sensor, means: dict[str, float]) -> list[str]:
@@ -84,14 +170,34 @@ def _polarisations(sensor: Sensor, means: dict[str, float]) -> list[str]:
   ]
 
 
-def _reflectance(sensor: Sensor, highest: float) -> list[str]:
+def _reflectance(sensor: Sensor, lowest: float, highest: float) -> list[str]:
+  factor = reflectance_factor(sensor) or 1.0
   if sensor.dtype in ("uint8", "int8"):
     return [
       f"values are stored as {sensor.dtype}: levels of a picture, expected {sensor.units}, which "
       "takes 16 bits. Name a product such as rgb, or describe one (--sensors)."
     ]
-  if highest <= 2:
+  if factor > 100 and highest <= 2:
     return [f"no value is above {highest:g}: reflectance from 0 to 1, expected {sensor.units}."]
+  if factor == 1 and highest > 100:
+    return [f"values run to {highest:g}: reflectance x 1e4 or so, expected {sensor.units}."]
+  limits = possible_range(sensor)
+  if limits is not None and lowest < limits[0]:
+    return [
+      f"values run from {lowest:g}, expected {sensor.units} from {limits[0]:g}. "
+      f"{_perhaps_fill(sensor, lowest)}"
+    ]
+  return []
+
+
+def _levels(sensor: Sensor, bands: Mapping[str, Mapping[str, float]]) -> list[str]:
+  """Levels of 8 bits in a wider type: of many images some are brighter than .0255."""
+  highest = max(_calibrated(sensor, band["max"]) for band in bands.values())
+  if reflectance_factor(sensor) == 1e4 and highest <= 255:
+    return [
+      f"no value is above {highest:g}: levels of a picture of 8 bits, expected {sensor.units}. "
+      "Name a product such as rgb, or describe one (--sensors)."
+    ]
   return []
 
 

@@ -20,7 +20,7 @@ from xjepa_jax.data import shard_index, storage
 from xjepa_jax.data.archive import Skip
 from xjepa_jax.data.description import INFO_FILE, Description, shard_name, write_description
 from xjepa_jax.data.import_plan import ImportPlan
-from xjepa_jax.data.importing.skipped import check_skipped
+from xjepa_jax.data.importing.skipped import check_odd, check_skipped
 from xjepa_jax.data.shard_pool import Progress, write_shards
 from xjepa_jax.data.shard_writer import TEMPORARY_SUFFIX, ShardSummary, ShardTask
 from xjepa_jax.data.statistics import SensorStatistics, with_statistics
@@ -56,6 +56,7 @@ def write_dataset(
   progress: Progress = lambda count: None,
   beam: str | None = None,
   max_skipped: float = 1.0,
+  skip_odd: bool = True,
 ) -> ImportSummary:
   """Writes the planned data set into the directory `out`.
 
@@ -68,9 +69,10 @@ def write_dataset(
     beam: options of an Apache Beam pipeline that writes the shards; all its machines see `out`.
     max_skipped: share of the pairs that may be skipped; with more there is no data set, and
       finished shards are kept for `resume`.
+    skip_odd: whether pairs whose values contradict their sensors may be, too.
 
   Raises:
-    ArchiveError: more pairs than that were skipped.
+    ArchiveError: more pairs than that were skipped, or some that may not.
     OptionError: Beam is asked for and is not there.
     DatasetError: `out` holds a data set or another import, or no pair could be read.
     WriteError: writing failed, or a worker died. Finished shards are kept for `resume`.
@@ -79,7 +81,7 @@ def write_dataset(
     partial = _prepare(plan, out, resume)
     tasks = list(_tasks(plan, partial))
     summaries = write_shards(tasks, max(1, min(workers, len(tasks))), progress, beam)
-    return _finish(plan, out, tasks, summaries, max_skipped)
+    return _finish(plan, out, tasks, summaries, max_skipped, skip_odd)
   except WriteError:
     raise
   except OSError as error:
@@ -124,7 +126,7 @@ def _tasks(plan: ImportPlan, partial: str) -> Iterator[ShardTask]:
   for split, shards in plan.shards.items():
     for number, entries in enumerate(shards):
       path = os.path.join(partial, f"{split}-{number:05d}")
-      yield ShardTask(split, path, entries, plan.archive.read, plan.format)
+      yield ShardTask(split, path, entries, plan.archive.read, plan.format, plan.judged)
 
 
 def _finish(
@@ -133,6 +135,7 @@ def _finish(
   tasks: Sequence[ShardTask],
   summaries: Sequence[ShardSummary],
   max_skipped: float,
+  skip_odd: bool,
 ) -> ImportSummary:
   """Gives shards their final names, leaving out those of which every pair was skipped."""
   kept: dict[str, list[tuple[ShardTask, ShardSummary]]] = {split: [] for split in plan.shards}
@@ -144,6 +147,7 @@ def _finish(
   if not kept:
     raise DatasetError(f"every pair was skipped. The first: {skipped[0].reason}")
   pairs = sum(summary.pairs for summary in summaries)
+  check_odd(skipped, skip_odd, "finish with --resume --skip-odd")
   check_skipped(skipped, pairs, max_skipped, "finish with --resume --max-skipped")
   for split, shards in kept.items():
     for number, (task, _) in enumerate(shards):

@@ -71,9 +71,15 @@ def embed(args: argparse.Namespace) -> None:
       wrong = contradictions(plan.tiles, readers.get(), sensors, plan.options.min_valid)
     finally:
       readers.close()
-    for sentence in wrong:
+    for sentence in (*wrong.of_all, *wrong.odd):
       print(f"Warning: {sentence}")
-    if wrong and not args.trust_units:
+    if wrong.odd and not (args.trust_units or args.skip_odd):
+      raise EmbeddingError(
+        f"{args.archive}: some values contradict the encoder's sensors, see above. Correct these "
+        "images, give --skip-odd to leave out their tiles, or --trust-units if the values are "
+        "right all the same."
+      )
+    if wrong.of_all and not args.trust_units:
       raise EmbeddingError(
         f"{args.archive}: the values contradict the encoder's sensors, see above. Embed the "
         "product that it was trained with (--offset if only an offset differs), or give "
@@ -85,7 +91,14 @@ def embed(args: argparse.Namespace) -> None:
   _with_bar(
     count,
     lambda done: write_parts(
-      plan, progress, encoder, todo, plan.options.batch * devices, args.readers, done
+      plan,
+      progress,
+      encoder,
+      todo,
+      plan.options.batch * devices,
+      args.readers,
+      done,
+      {} if args.trust_units else sensors,
     ),
   )
   seconds = time.monotonic() - started
@@ -180,6 +193,11 @@ def _parser() -> argparse.ArgumentParser:
   )
   add("--no-geometry", action="store_true", help="embed without coordinates")
   add("--allow-outside", action="store_true", help="let paths leave the archive's folder")
+  add(
+    "--skip-odd",
+    action="store_true",
+    help="leave out tiles whose values contradict the sensor's units, where most are right",
+  )
   add("--trust-units", action="store_true", help="embed values that contradict the sensor's units")
   add("--part-rows", type=int, default=16384, help="tiles of a part (16384)")
   add("--batch", type=int, help="tiles that a device computes at once (CPU: 16, others: 256)")
@@ -285,7 +303,7 @@ def _plan(args: argparse.Namespace, encoder: Any, archive: Any) -> Any:
   settings = settings_of(archive, tiles, described, options, stride, jax.default_backend(), found)
   return Plan(
     archive, tiles, parts_of(tiles, args.part_rows), described, encoder.heads[head], options,
-    {**settings, "licence": args.licence}, found,
+    {**settings, "licence": args.licence, **({"trusted": True} if args.trust_units else {})}, found,
   )  # fmt: skip
 
 

@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.retrieval.embedding.conftest import WriteTif
+from xjepa_jax.data.band_choice import bands_of
 from xjepa_jax.data.band_stack import read_bands
 from xjepa_jax.data.raster import read_header
 from xjepa_jax.errors import DataError, ImageError, SensorError
-from xjepa_jax.retrieval.embedding.bands import bands_of
 from xjepa_jax.retrieval.embedding.fitting import Fit, fit_values, of_dataset
 from xjepa_jax.retrieval.embedding.items import BandFile, Item, Window
 from xjepa_jax.retrieval.embedding.windows import (

@@ -81,7 +81,7 @@ def write(plan: Plan, out: Path, process: int = 0, processes: int = 1) -> Descri
   numbers = range(process, len(plan.parts), processes)
   todo = [number for number in numbers if progress.finished(number) is None]
   describer = Describer()
-  write_parts(plan, progress, describer, todo, plan.options.batch, 3, lambda count: None)
+  write_parts(plan, progress, describer, todo, plan.options.batch, 3, lambda count: None, {})
   finish(plan, progress, "other")
   return describer
 
@@ -229,7 +229,7 @@ def test_a_part_that_another_process_wrote_is_compared_before_all_is_called_whol
   plan, out = plan_of(tmp_path), tmp_path / "out"
   progress = Progress(str(out), plan.settings, 0)
   every = range(len(plan.parts))
-  write_parts(plan, progress, Describer(), every, plan.options.batch, 3, lambda count: None)
+  write_parts(plan, progress, Describer(), every, plan.options.batch, 3, lambda count: None, {})
   part = out / "parts" / "part-00004.parquet"
   content = part.read_bytes()
   part.write_bytes(content[:100] + bytes([content[100] ^ 1]) + content[101:])
@@ -263,7 +263,7 @@ def test_a_descriptor_that_is_not_finite_stops_it(tmp_path: Path) -> None:
   plan = plan_of(tmp_path)
   progress = Progress(str(tmp_path / "out"), plan.settings, 0)
   with pytest.raises(EmbeddingError, match=r"\.tif, \(0, 0, 4, 4\): .*is not finite"):
-    write_parts(plan, progress, Describer(fill=np.nan), [0], 4, 2, lambda count: None)
+    write_parts(plan, progress, Describer(fill=np.nan), [0], 4, 2, lambda count: None, {})
 
 
 def test_nothing_to_embed_is_an_error_that_says_why(

@@ -25,6 +25,7 @@ from xjepa_jax.data.importing.sensor_options import (
   key_values,
   named_sensors,
   nodata_values,
+  told_bands,
 )
 from xjepa_jax.data.importing.splits import by_split, hash_note, hashed_split
 from xjepa_jax.data.raster import SUFFIXES
@@ -98,8 +99,11 @@ def open_archive(args: argparse.Namespace) -> Archive:
     nodata_values(args, sensors),
     {key: headers.usual_first(paths) for key, paths in of_sensor.items()},
     find,
+    told_bands(args, sensors),
   )
-  reading = Reading(root, args.allow_outside, met, args.misaligned, args.resample)
+  reading = Reading(
+    root, args.allow_outside, met, args.misaligned, args.resample, args.ungeoreferenced
+  )
   return Archive(
     name=dataset_name(args.name, os.path.basename(root)),
     sensors=met.sensors,

@@ -3,7 +3,8 @@
 Columns: `pair_id`; one of image paths for each sensor, named on the command line, an empty cell
 meaning that the pair lacks that sensor; and, where there are any, `split`, `labels` (names
 separated by ";", or lists in Parquet), `lon`, `lat` (degrees, EPSG:4326; refused where the image
-itself says that it lies elsewhere) and `<sensor>_acquired` (ISO 8601). Paths are relative to the
+itself says that it lies elsewhere) and `<sensor>_acquired` (ISO 8601). A cell may name one file a
+band of the sensor, in their order: "B02.tif;B03.tif". Paths are relative to the
 table's folder and may not leave it unless that is allowed.
 """
 
@@ -32,6 +33,7 @@ from xjepa_jax.data.importing.sensor_options import (
   key_values,
   named_sensors,
   nodata_values,
+  told_bands,
 )
 from xjepa_jax.data.importing.splits import by_split, hash_note, hashed_split
 from xjepa_jax.data.importing.told_places import ToldPlace, check_places
@@ -96,8 +98,11 @@ def open_archive(args: argparse.Namespace) -> Archive:
   headers = read_headers((path for each in paths.values() for path in each), find)
   check_places(args.src, list(_told_places(rows, headers)))
   usual = {key: headers.usual_first(each) for key, each in paths.items()}
-  met = meet_files(args.src, sensors, nodata_values(args, sensors), usual, find)
-  reading = Reading(root, args.allow_outside, met, args.misaligned, args.resample)
+  told = told_bands(args, sensors)
+  met = meet_files(args.src, sensors, nodata_values(args, sensors), usual, find, told)
+  reading = Reading(
+    root, args.allow_outside, met, args.misaligned, args.resample, args.ungeoreferenced
+  )
   whole = {pair_id: each for pair_id, each in pairs.items() if len(each) == len(keys)}
   notes = [*pairing_report(paths, whole, headers), *met.notes]
   if not split_column:

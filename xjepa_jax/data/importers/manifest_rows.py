@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from xjepa_jax.data.archive import Skip
+from xjepa_jax.data.band_stack import files_of
 from xjepa_jax.data.importing.image_pairs import ImagePair
 from xjepa_jax.data.importing.splits import split_name
 from xjepa_jax.data.importing.told_places import told_degrees
@@ -95,7 +96,8 @@ def without_files(src: str, rows: Rows, locate: Callable[[str], str]) -> list[Sk
   """
   skipped = []
   for pair_id, (_, _, source) in sorted(rows.items()):
-    absent = [shown(path) for _, path in source.paths if not os.path.isfile(locate(path))]
+    files = [file for _, path in source.paths for file in files_of(path)]
+    absent = [shown(file) for file in files if not os.path.isfile(locate(file))]
     if absent:
       skipped.append(Skip(pair_id, f"there is no file {', '.join(absent)}."))
     elif not source.paths:
@@ -112,7 +114,8 @@ def _source(
 ) -> ImagePair:
   paths = tuple((key, cell_text(row, key)) for key in keys if cell_text(row, key))
   for _, path in paths:
-    locate(path)
+    for file in files_of(path):
+      locate(file)
   times = tuple((key, cell_text(row, _acquired(key))) for key in keys)
   for key, time in times:
     try:

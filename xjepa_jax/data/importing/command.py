@@ -12,7 +12,7 @@ from collections.abc import Callable
 from xjepa_jax.data.archive import Archive
 from xjepa_jax.data.cores import usable_cores
 from xjepa_jax.data.import_plan import ImportPlan, plan_import
-from xjepa_jax.data.importing.skipped import MAX_SKIPPED, check_skipped, skipped_lines
+from xjepa_jax.data.importing.skipped import MAX_SKIPPED, check_odd, check_skipped, skipped_lines
 from xjepa_jax.data.writer import SKIPPED_FILE, ImportSummary, check_free, write_dataset
 from xjepa_jax.errors import DataError, XJepaError
 
@@ -59,6 +59,11 @@ def add_import_arguments(parser: argparse.ArgumentParser) -> None:
     help="import although the values contradict the sensor's units",
   )
   parser.add_argument(
+    "--skip-odd",
+    action="store_true",
+    help="leave out pairs whose values contradict their sensors, where most are right",
+  )
+  parser.add_argument(
     "--max-skipped",
     type=float,
     default=MAX_SKIPPED,
@@ -91,11 +96,13 @@ def run_import(archive: Archive, args: argparse.Namespace) -> None:
   if not 0 <= _max_skipped(args) <= 1:
     raise DataError(f"--max-skipped {_max_skipped(args):g}: expected a share from 0 to 1.")
   check_free(args.out, args.resume)
-  plan = plan_import(archive, int(args.shard_mb * 1e6), args.encoding)
+  trusted = getattr(args, "trust_units", True)  # of the simulation, which has no such option
+  plan = plan_import(archive, int(args.shard_mb * 1e6), args.encoding, not trusted)
   _print_plan(plan)
   kept = plan.pairs - len(plan.unreadable)
   print("\n".join(skipped_lines(plan.lost, kept)) or "no pair is known to fall out")
-  _check_units(plan, getattr(args, "trust_units", False))
+  _check_units(plan, trusted)
+  check_odd(plan.lost, getattr(args, "skip_odd", True), "give --skip-odd")
   check_skipped(plan.lost, kept, _max_skipped(args), "give --max-skipped")
   if args.dry_run:
     print("Dry run: a sample of the pairs was read, and nothing was written.")
@@ -115,7 +122,14 @@ def _write(plan: ImportPlan, args: argparse.Namespace) -> ImportSummary:
       bar.update(count)
 
     return write_dataset(
-      plan, args.out, args.workers, args.resume, progress, args.beam, _max_skipped(args)
+      plan,
+      args.out,
+      args.workers,
+      args.resume,
+      progress,
+      args.beam,
+      _max_skipped(args),
+      getattr(args, "skip_odd", True),
     )
 
 

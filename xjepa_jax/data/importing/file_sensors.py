@@ -8,8 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from xjepa_jax.data.band_choice import bands_of
+from xjepa_jax.data.band_stack import files_of, read_image
 from xjepa_jax.data.file_scaling import check_scaling
-from xjepa_jax.data.raster import Raster, read_raster
+from xjepa_jax.data.raster import Raster
 from xjepa_jax.errors import ArchiveError, ImageError
 from xjepa_jax.sensors import Sensor
 
@@ -174,7 +175,8 @@ def _first_usable(
   reasons = []
   for path in paths:
     try:
-      return _chosen(key, sensor, read_raster(locate(path)), told)
+      raster = read_image([locate(each) for each in files_of(path)], "nearest")
+      return _chosen(key, sensor, raster, told)
     except ImageError as error:
       reasons.append(str(error))
   if not paths:

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
-from xjepa_jax.data.raster import Raster, RasterHeader, read_header
+from xjepa_jax.data.band_stack import files_of, stacked_header
+from xjepa_jax.data.raster import Raster, RasterHeader, raster_of, read_header
 from xjepa_jax.errors import DataError, ImageError
 from xjepa_jax.sensors import Sensor
 
@@ -51,7 +52,7 @@ def read_headers(paths: Iterable[str], locate: Callable[[str], str]) -> Headers:
   """Reads the header of every image, with a bar where that takes a while.
 
   Args:
-    paths: as the archive has them.
+    paths: as the archive has them, those of several files "a.tif;b.tif".
     locate: from one of those to a path that can be opened.
   """
   from tqdm import tqdm
@@ -60,7 +61,8 @@ def read_headers(paths: Iterable[str], locate: Callable[[str], str]) -> Headers:
   problems: dict[str, str] = {}
   for path in tqdm(list(dict.fromkeys(paths)), unit="files", desc="headers", delay=5):
     try:
-      header = read_header(locate(path))
+      parts = [read_header(locate(each)) for each in files_of(path)]
+      header = parts[0] if len(parts) == 1 else stacked_header(parts)
     except DataError as error:
       problems[path] = str(error)
     else:  # of a hundred thousand files, tags would take more memory than all else
@@ -71,9 +73,7 @@ def read_headers(paths: Iterable[str], locate: Callable[[str], str]) -> Headers:
 def without_pixels(header: RasterHeader) -> Raster:
   """The image as `grids` compares it; instead of pixels it has zeros that take no memory."""
   values = np.broadcast_to(np.zeros((), header.dtype), (*header.shape, header.count))
-  return Raster(
-    values, header.path, header.crs, header.transform, header.nodata, header.descriptions
-  )
+  return raster_of(header, values)
 
 
 def one_column(header: RasterHeader, sensor: Sensor) -> Raster:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 
 from xjepa_jax.data.archive import Entry
+from xjepa_jax.data.band_stack import files_of, read_image
 from xjepa_jax.data.grids import align, is_off_grid
 from xjepa_jax.data.importing.file_sensors import FileSensors, as_stored
 from xjepa_jax.data.importing.headers import Headers, one_column, without_pixels
 from xjepa_jax.data.pairs import Observation, Pair
-from xjepa_jax.data.raster import centre, read_raster
+from xjepa_jax.data.raster import Raster, centre, check_placed
 from xjepa_jax.data.safe_paths import locate
+from xjepa_jax.errors import ImageError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,7 +22,8 @@ class ImagePair:
   """The source of an `Entry`: where a pair's images are, and what else is known of it.
 
   Attributes:
-    paths: (sensor key, path), in the order of the sensors. The first one's grid is the pair's.
+    paths: (sensor key, path), in the order of the sensors, or of several files of one band each
+      "a.tif;b.tif", in the order of the sensor's bands. The first one's grid is the pair's.
     acquired: (sensor key, ISO 8601 time), of the sensors of which it is known.
     labels: names.
     longitude, latitude: degrees in EPSG:4326; NaN if they are to be taken from the images.
@@ -41,6 +45,7 @@ class Reading:
     allow_outside: whether they may leave it.
     sensors: the sensors as the files show them.
     misaligned, resample: as `grids.align` takes them.
+    ungeoreferenced: whether images that say nothing of where they lie may be paired.
   """
 
   root: str
@@ -48,6 +53,7 @@ class Reading:
   sensors: FileSensors
   misaligned: str
   resample: str
+  ungeoreferenced: bool
 
 
 def read_pair(entry: Entry, reading: Reading) -> Pair:
@@ -60,8 +66,9 @@ def read_pair(entry: Entry, reading: Reading) -> Pair:
   source: ImagePair = entry.source
   rasters = {}
   for key, path in source.paths:
-    raster = read_raster(locate(reading.root, path, reading.allow_outside))
-    rasters[key] = as_stored(key, raster, reading.sensors)
+    files = [locate(reading.root, each, reading.allow_outside) for each in files_of(path)]
+    rasters[key] = as_stored(key, read_image(files, reading.resample), reading.sensors)
+  _check_located(list(rasters.values()), reading)
   rasters = align(rasters, reading.sensors.sensors, reading.misaligned, reading.resample)
   first = next(iter(rasters.values()))
   place = (source.longitude, source.latitude)
@@ -82,6 +89,19 @@ def read_pair(entry: Entry, reading: Reading) -> Pair:
   )
 
 
+def _check_located(rasters: Sequence[Raster], reading: Reading) -> None:
+  """Refuses a pair that nothing shows to lie in one place, unless the user says that it does."""
+  if len(rasters) < 2 or reading.ungeoreferenced:
+    return
+  for raster in rasters:
+    check_placed(raster)
+    if not raster.georeferenced:
+      raise ImageError(
+        f"{raster.path}: says nothing of where it lies. Give it a georeference, or, if it is known "
+        "that the images of each pair lie on one another, --ungeoreferenced."
+      )
+
+
 def pair_sizes(entry: Entry, reading: Reading, headers: Headers) -> dict[str, tuple[int, int]]:
   """Sensor key -> height and width of the images that `read_pair` gives, told from their headers.
 
@@ -92,6 +112,7 @@ def pair_sizes(entry: Entry, reading: Reading, headers: Headers) -> dict[str, tu
   found = [(key, headers[path]) for key, path in source.paths]
   for key, header in found:
     as_stored(key, one_column(header, reading.sensors.sensors[key]), reading.sensors)
+  _check_located([without_pixels(header) for _, header in found], reading)
   first = without_pixels(found[0][1])
   for _, header in found[1:]:
     is_off_grid(without_pixels(header), first, reading.misaligned)

@@ -17,7 +17,7 @@ _NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 
 def add_sensor_arguments(parser: argparse.ArgumentParser, metavar: str, where: str) -> None:
-  """Adds --sensor, --bands, --nodata, --sensors and --name.
+  """Adds --sensor, --bands, --nodata, --sensors, --ungeoreferenced and --name.
 
   Args:
     parser: of one importer.
@@ -33,6 +33,11 @@ def add_sensor_arguments(parser: argparse.ArgumentParser, metavar: str, where: s
   )
   add("--nodata", metavar="KEY=VALUE", help="the stored value for not seen, nan, or none")
   parser.add_argument("--sensors", metavar="FILE.json", help="KEY -> description, for others")
+  parser.add_argument(
+    "--ungeoreferenced",
+    action="store_true",
+    help="pair images that say nothing of where they lie: pictures, arrays",
+  )
   parser.add_argument("--name", help="of the data set; from the name of --src if not given")
 
 

@@ -38,6 +38,27 @@ def skipped_lines(skipped: Sequence[Skip], kept: int) -> list[str]:
   return lines
 
 
+def check_odd(skipped: Sequence[Skip], let_pass: bool, way_on: str) -> None:
+  """Refuses an import of which some pairs' values contradict their sensors, unless asked for.
+
+  Args:
+    skipped: what falls out.
+    let_pass: whether that is meant.
+    way_on: the option that leaves them out: "give --skip-odd".
+
+  Raises:
+    ArchiveError: some do.
+  """
+  odd = [skip for skip in skipped if skip.odd]
+  if odd and not let_pass:
+    named = "; ".join(f"{skip.pair_id}: {skip.reason}" for skip in odd[:_SHOWN])
+    more = f"; and {len(odd) - _SHOWN:,} more" if len(odd) > _SHOWN else ""
+    raise ArchiveError(
+      f"the values of {len(odd):,} pairs contradict their sensors: {named}{more} Correct them, "
+      f"{way_on} to leave them out, or --trust-units to take them as they are."
+    )
+
+
 def check_skipped(skipped: Sequence[Skip], kept: int, most: float, way_on: str) -> None:
   """Refuses an import that loses a larger share of its pairs than was asked for.
 
@@ -48,8 +69,9 @@ def check_skipped(skipped: Sequence[Skip], kept: int, most: float, way_on: str) 
     way_on: the option that lets more pass, up to its value: "give --max-skipped".
 
   Raises:
-    ArchiveError: more fall out.
+    ArchiveError: more fall out. Odd ones do not count: `check_odd` asks for them.
   """
+  skipped = [skip for skip in skipped if not skip.odd]
   lost = sum(skip.pairs for skip in skipped)
   total = lost + kept
   if lost > most * total * (1 + 1e-9):  # .07 * 100 is above 7

@@ -10,15 +10,17 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 
+from xjepa_jax.data import units
 from xjepa_jax.errors import DataError, EmbeddingError
 from xjepa_jax.retrieval.embedding.items import LeftOut, Reader
 from xjepa_jax.retrieval.embedding.listing import Tiles
 from xjepa_jax.retrieval.embedding.reading import PerThread, read_ahead
+from xjepa_jax.sensors import Sensor
 
 _CHUNK = 32  # tiles that a thread reads at once: neighbours share blocks of a file, which it keeps
 _IN_FLIGHT = 3  # batches that the devices have: one computing, others waiting
@@ -60,6 +62,7 @@ def describe_parts(
   rows: int,
   min_valid: float,
   threads: int,
+  judged: Mapping[str, Sensor],
 ) -> Iterator[DescribedPart]:
   """Describes parts one after another.
 
@@ -73,6 +76,7 @@ def describe_parts(
     rows: of a batch.
     min_valid: tiles of which less was seen are left out.
     threads: that read.
+    judged: sensors whose tiles are left out if their values contradict them.
 
   Raises:
     EmbeddingError: the encoder gives a descriptor that is not finite.
@@ -81,7 +85,7 @@ def describe_parts(
 
   def read(task: tuple[int, np.ndarray]) -> tuple[int, list[_Read]]:
     reader = readers.get()
-    return task[0], [_read(reader, tiles, int(tile), min_valid) for tile in task[1]]
+    return task[0], [_read(reader, tiles, int(tile), min_valid, judged) for tile in task[1]]
 
   tasks = (
     (number, chunk) for number in numbers for chunk in _chunks(reading_order(tiles, *parts[number]))
@@ -119,13 +123,17 @@ class _Read:
   left_out: LeftOut | None
 
 
-def _read(reader: Reader, tiles: Tiles, tile: int, min_valid: float) -> _Read:
+def _read(
+  reader: Reader, tiles: Tiles, tile: int, min_valid: float, judged: Mapping[str, Sensor]
+) -> _Read:
   item, window = tiles.of(tile)
   try:
     values, seen = reader.read(item, window)
     reason = ""
     if seen == 0 or seen < min_valid:
       reason = f"{seen:.1%} of its pixels were seen, expected at least {min_valid:.1%}."
+    elif item.sensor in judged:
+      reason = " ".join(units.of_image(judged[item.sensor], values))
   except DataError as error:
     values, seen, reason = None, 0.0, str(error)
   if reason or values is None:

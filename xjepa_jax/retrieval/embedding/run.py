@@ -29,6 +29,7 @@ from xjepa_jax.retrieval.embedding.progress import PartRecord, Progress, boundin
 from xjepa_jax.retrieval.embedding.reading import PerThread
 from xjepa_jax.retrieval.embedding.rows import Rows, part_table
 from xjepa_jax.retrieval.embedding.times import instant, text_of
+from xjepa_jax.sensors import Sensor
 
 SKIPPED = "skipped.csv"
 _WRITING = 2  # parts that may wait to be written
@@ -42,6 +43,7 @@ def write_parts(
   rows: int,
   threads: int,
   done: Callable[[int], None],
+  judged: Mapping[str, Sensor],
 ) -> None:
   """Computes and writes parts; they are written by a thread of its own.
 
@@ -53,6 +55,7 @@ def write_parts(
     rows: of a batch.
     threads: that read.
     done: called with a number of tiles when they are finished.
+    judged: sensors whose tiles are left out if their values contradict them.
 
   Raises:
     EmbeddingError, DataError: see `describe_parts`.
@@ -71,7 +74,7 @@ def write_parts(
       try:
         for part in describe_parts(
           numbers, plan.parts, plan.tiles, readers, describer, plan.options.head, rows,
-          plan.options.min_valid, threads,
+          plan.options.min_valid, threads, judged,
         ):  # fmt: skip
           writing.append(writer.submit(write, part))
           while len(writing) > _WRITING:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 
@@ -13,13 +14,26 @@ from xjepa_jax.retrieval.embedding.items import Reader
 from xjepa_jax.retrieval.embedding.listing import Tiles
 from xjepa_jax.sensors import Sensor
 
-_SAMPLE = 48  # tiles of a sensor
+_SAMPLE = 200  # tiles of a sensor
+_SHOWN = 3
+
+
+class Contradictions(NamedTuple):
+  """What in the values of a sample of tiles speaks against the encoder's sensors, in sentences.
+
+  Attributes:
+    of_all: what the tiles have in common.
+    odd: what single ones have, where most are right.
+  """
+
+  of_all: list[str]
+  odd: list[str]
 
 
 def contradictions(
   tiles: Tiles, reader: Reader, sensors: Mapping[str, Sensor], min_valid: float
-) -> list[str]:
-  """What in the values of some tiles speaks against the encoder's sensors, a sentence each.
+) -> Contradictions:
+  """What in the values of some tiles speaks against the encoder's sensors.
 
   Args:
     tiles: of the archive.
@@ -30,7 +44,7 @@ def contradictions(
   Raises:
     ArchiveError: none of a sensor's tiles can be used.
   """
-  found = []
+  found = Contradictions([], [])
   names = np.array([item.sensor for item in tiles.items], object)
   of_tile = names[tiles.item] if len(tiles) else names
   for key, sensor in sensors.items():
@@ -38,7 +52,7 @@ def contradictions(
     if not len(mine):
       continue
     counted = SensorStatistics.of(sensor)
-    sampled, errors = 0, []
+    sampled, errors, odd = 0, [], []
     for place in np.unique(np.linspace(0, len(mine) - 1, _SAMPLE).astype(int)):
       sampled += 1
       try:
@@ -48,11 +62,17 @@ def contradictions(
         continue
       if seen and seen >= min_valid:
         counted.add(sensor, values)
+        tile = int(mine[place])
+        odd += [f"{tiles.id(tile)}: {each}" for each in units.of_image(sensor, values)]
     if len(errors) == sampled:
       raise ArchiveError(
         f"none of {sampled} tiles of sensor {key!r}, read as a sample, can be used. The first: "
         f"{errors[0]}"
       )
-    for sentence in units.contradictions(sensor, counted.to_json(sensor)):
-      found.append(f"sensor {key!r} ({sensor.product}): {sentence}")
+    about = f"sensor {key!r} ({sensor.product}): "
+    wrong = units.contradictions(sensor, counted.to_json(sensor))
+    found.of_all.extend(about + each.replace("KEY=", f"{key}=") for each in wrong)
+    if odd and not wrong:
+      named = "; ".join(odd[:_SHOWN]).replace("KEY=", f"{key}=")
+      found.odd.append(f"{about}{len(odd)} of {sampled} tiles contradict it, among them {named}")
   return found

@@ -87,7 +87,7 @@ def read_query(
       f"{path}: only {seen:.0%} of the pixels looked at were seen; nodata is the rest."
     )
   statistics = _statistics(given.sensor, values)
-  wrong = [] if trust_units else units.contradictions(given.sensor, statistics, one_image=True)
+  wrong = [] if trust_units else units.of_image(given.sensor, values)
   if wrong:
     raise SearchError(
       f"{path}: contradicts the units of the encoder's {key!r} ({given.sensor.product}): "
