@@ -23,6 +23,7 @@ from typing import Any, TextIO
 
 from xjepa_jax.processes import ending
 from xjepa_jax.processes.barriers import process, processes
+from xjepa_jax.processes.locking import let_go_of_all
 from xjepa_jax.processes.log import note, note_end
 
 _FATAL = "JAX distributed service detected fatal errors"
@@ -81,6 +82,7 @@ def notice_losses(workdir: str, lost_seconds: float) -> None:
       note(said.rstrip(), "error")
       os.write(stderr, said.encode())
     note_end(status)
+    let_go_of_all()
     os._exit(status)
 
   _on_abort(handle)
