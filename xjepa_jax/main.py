@@ -6,6 +6,8 @@ example: python -m xjepa_jax.main --config=configs/optical_sar.py --workdir=runs
   --config.KEY=VALUE          one key changed: --config.training.steps=2000
   --workdir=DIR               what the run writes: checkpoints, metrics, encoder, report.
                               The same command continues a run that was interrupted
+  --extend                    go on with a run for more steps: give a larger training.steps, whose
+                              schedules learning rate and weight decay follow from there on
   --plan                      print config, parameters, operations, memory and mesh, and end
   --plan --topology=NAME      the same for machines that are not here, v5p-128, 2xv5p-128, h100-8:
                               memory, messages and predicted time of a step
@@ -41,6 +43,7 @@ from xjepa_jax.processes import barriers, capturing, ending, joining, log, losin
 
 _CONFIG = config_flags.DEFINE_config_file("config", help_string="File of the config, FILE[:PRESET]")
 _WORKDIR = flags.DEFINE_string("workdir", "", "Directory of the run; runs/NAME if not given")
+_EXTEND = flags.DEFINE_bool("extend", False, "Go on for more steps than the run began with")
 _PLAN = flags.DEFINE_bool("plan", False, "Print what would be run, and end")
 _TOPOLOGY = flags.DEFINE_string("topology", "", "Machines that --plan is about, such as v5p-128")
 _COORDINATOR = flags.DEFINE_string("coordinator", "", "HOST:PORT of process 0")
@@ -128,7 +131,7 @@ def _run(config: Config) -> None:
     return
   from xjepa_jax.run import run  # JAX takes a second to import: not for a --help
 
-  run(config, _workdir(), _BEGAN)
+  run(config, _workdir(), _BEGAN, _EXTEND.value)
 
 
 def _refuse(error: XJepaError, coordinator: str, processes: int | None, process: int | None) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from xjepa_jax.config import Config
 from xjepa_jax.data.dataset import PairDataset
 from xjepa_jax.errors import ConfigError
@@ -26,6 +28,24 @@ def open_split(config: Config, split: str) -> list[PairDataset]:
   return [
     PairDataset(each, split, config.data.verify, bad_records) for each in config.data.directories
   ]
+
+
+def data_digests(config: Config) -> list[dict[str, Any]]:
+  """What tells the data sets of a run from others, wherever they lie: digests of each one's
+  sensors, and of the pairs that are trained on and that pick the best step.
+
+  Raises:
+    DatasetError: one cannot be opened, or lacks a split.
+  """
+  found: list[dict[str, Any]] = []
+  for directory in config.data.directories:
+    digests: dict[str, str] = {}
+    for split in (config.data.train, config.data.validation):
+      with PairDataset(directory, split) as dataset:
+        digests[split] = dataset.records.digest()
+        sensors = dataset.description.digest()
+    found.append({"directory": directory, "sensors": sensors, "splits": digests})
+  return found
 
 
 def shares(config: Config, split: str, most: int) -> list[int]:
