@@ -39,7 +39,17 @@ from ml_collections import config_flags
 from xjepa_jax import command_line
 from xjepa_jax.config import Config, ProcessesConfig, resolve
 from xjepa_jax.errors import ConfigError, XJepaError
-from xjepa_jax.processes import barriers, capturing, ending, joining, log, losing, stopping
+from xjepa_jax.processes import (
+  barriers,
+  capturing,
+  ending,
+  joining,
+  log,
+  losing,
+  output,
+  stopping,
+)
+from xjepa_jax.processes.devices import check_devices
 
 _CONFIG = config_flags.DEFINE_config_file("config", help_string="File of the config, FILE[:PRESET]")
 _WORKDIR = flags.DEFINE_string("workdir", "", "Directory of the run; runs/NAME if not given")
@@ -175,6 +185,7 @@ def _print_plan(config: Config) -> None:
   from xjepa_jax.training.plan import describe_plan
   from xjepa_jax.training.preparation import simulate_if_asked
 
+  check_devices()
   simulate_if_asked(config)
   lines = describe_plan(open_experiment(config))
   if barriers.is_first():
@@ -195,6 +206,7 @@ def _parse(argv: list[str]) -> list[str]:
 
 def cli() -> None:
   """The command. A failure waits for no thread: after a failed save Orbax's wait for minutes."""
+  output.guard(optional=True)
   try:
     app.run(main, flags_parser=_parse)
   except SystemExit as ended:

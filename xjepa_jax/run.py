@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 
 from xjepa_jax.config import Config, to_dict
 from xjepa_jax.processes import barriers, locking, log
+from xjepa_jax.processes.devices import check_devices
 from xjepa_jax.report.conclusion import Trained, conclude
 from xjepa_jax.report.glance import glance
 from xjepa_jax.retrieval.encoder_choice import choose, encoders
@@ -34,7 +35,7 @@ from xjepa_jax.training.progress import Progress, say
 from xjepa_jax.training.reached import PROGRESS, read_reached
 from xjepa_jax.training.splits import data_digests
 from xjepa_jax.training.state import TrainState
-from xjepa_jax.training.writers import Writers, open_writers
+from xjepa_jax.training.writers import Writers, open_files, open_services
 from xjepa_jax.versions import versions
 
 Row = dict[str, float]  # of metrics.jsonl
@@ -60,6 +61,7 @@ def run(config: Config, workdir: str, began: float | None = None, extend: bool =
   began = time.monotonic() if began is None else began
   check_workdir(workdir)
   check_same_config(to_dict(config))
+  check_devices()
   use_compilation_cache(workdir)
   simulate_if_asked(config)
   experiment = open_experiment(config)
@@ -68,16 +70,18 @@ def run(config: Config, workdir: str, began: float | None = None, extend: bool =
     _alone(workdir),
     _checkpoints(config, workdir, extend) as checkpoints,
     _goodput(workdir, began) as goodput,
+    _services(config, workdir) as writers,
   ):
     for caution in cautions(experiment):
       say(f"Note: {caution}")
     state = _first_state(experiment, checkpoints, workdir, goodput)
-    with _writers(config, workdir, int(state.step)) as writers:
-      trained = _train(experiment, state, checkpoints, writers, goodput, workdir)
-      if trained is None:
-        return ""
-      with goodput.spending("report"):
-        return conclude(experiment, trained, writers, workdir)
+    if barriers.is_first():
+      writers.add(open_files(workdir, int(state.step) + 1, config.telemetry.tensorboard))
+    trained = _train(experiment, state, checkpoints, writers, goodput, workdir)
+    if trained is None:
+      return ""
+    with goodput.spending("report"):
+      return conclude(experiment, trained, writers, workdir)
 
 
 @contextlib.contextmanager
@@ -153,20 +157,24 @@ def _step_back(workdir: str, step: int) -> str:
   )
 
 
-def _writers(config: Config, workdir: str, done: int) -> Writers:
-  """Of the first process alone."""
-  if not barriers.is_first():
-    return Writers(())
+def _services(config: Config, workdir: str) -> Writers:
+  """Writers of the first process, beside its files, before anything is compiled."""
   settings = config.telemetry
-  return open_writers(
-    workdir,
-    first=done + 1,
-    tensorboard=settings.tensorboard,
-    wandb=settings.wandb,
-    prometheus_port=settings.prometheus_port,
-    prometheus_address=settings.prometheus_address,
-    config=to_dict(config),
-  )
+  opened = Writers()
+
+  def open_them() -> None:
+    opened.add(
+      open_services(
+        workdir,
+        wandb=settings.wandb,
+        prometheus_port=settings.prometheus_port,
+        prometheus_address=settings.prometheus_address,
+        config=to_dict(config),
+      )
+    )
+
+  first_decides(open_them)
+  return opened
 
 
 def _train(
