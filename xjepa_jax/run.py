@@ -33,7 +33,7 @@ from xjepa_jax.training.preparation import (
 from xjepa_jax.training.process_memory import give_back
 from xjepa_jax.training.progress import Progress, say
 from xjepa_jax.training.reached import PROGRESS, read_reached
-from xjepa_jax.training.splits import data_digests
+from xjepa_jax.training.splits import data_digests, split_sizes
 from xjepa_jax.training.state import TrainState
 from xjepa_jax.training.writers import Writers, open_files, open_services
 from xjepa_jax.versions import versions
@@ -72,7 +72,7 @@ def run(config: Config, workdir: str, began: float | None = None, extend: bool =
     _goodput(workdir, began) as goodput,
     _services(config, workdir) as writers,
   ):
-    for caution in cautions(experiment):
+    for caution in cautions(experiment, split_sizes(config, config.data.train)):
       say(f"Note: {caution}")
     state = _first_state(experiment, checkpoints, workdir, goodput)
     if barriers.is_first():

@@ -48,6 +48,15 @@ def data_digests(config: Config) -> list[dict[str, Any]]:
   return found
 
 
+def split_sizes(config: Config, split: str) -> list[int]:
+  """Pairs of a split, of each data set."""
+  sizes = []
+  for dataset in open_split(config, split):
+    with dataset:
+      sizes.append(len(dataset))
+  return sizes
+
+
 def shares(config: Config, split: str, most: int) -> list[int]:
   """How many pairs of a split each data set gives where at most `most` are looked at.
 
@@ -62,10 +71,7 @@ def shares(config: Config, split: str, most: int) -> list[int]:
   Returns:
     One number a data set; together `most`, or all there are.
   """
-  sizes = []
-  for dataset in open_split(config, split):
-    with dataset:
-      sizes.append(len(dataset))
+  sizes = split_sizes(config, split)
   given, left = [0] * len(sizes), most
   for done, number in enumerate(sorted(range(len(sizes)), key=sizes.__getitem__)):
     given[number] = min(sizes[number], left // (len(sizes) - done))
