@@ -68,9 +68,10 @@ def compiling_quickly() -> Iterator[None]:
   """Half the time, for programs that run for milliseconds."""
   import jax
 
+  before = jax.config.values["jax_disable_most_optimizations"]
   jax.config.update("jax_disable_most_optimizations", True)
   yield
-  jax.config.update("jax_disable_most_optimizations", False)
+  jax.config.update("jax_disable_most_optimizations", before)
 
 
 @pytest.fixture(scope="module")

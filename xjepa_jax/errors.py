@@ -77,6 +77,10 @@ class CheckpointError(XJepaError, RuntimeError):
   """A checkpoint cannot be written or read, or belongs to another run."""
 
 
+class InUseError(XJepaError, RuntimeError):
+  """Another process writes into the same directory, or may do so."""
+
+
 class LostError(XJepaError, RuntimeError):
   """Other processes of the same run did not come, or are gone; starting all of them again helps."""
 
@@ -87,6 +91,10 @@ class ExportError(XJepaError, ValueError):
 
 class EmbeddingError(XJepaError, ValueError):
   """A directory of embeddings is damaged, unfinished, or belongs to another encoder or archive."""
+
+
+class ChangedError(XJepaError, RuntimeError):
+  """Files were replaced while they were in use; opening them again helps."""
 
 
 class SearchError(XJepaError, ValueError):

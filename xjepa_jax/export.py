@@ -35,6 +35,7 @@ from xjepa_jax.loaded_encoder import LoadedEncoder
 from xjepa_jax.model import xjepa
 from xjepa_jax.model.inputs import SensorInput
 from xjepa_jax.model.layout import reads_images
+from xjepa_jax.processes.devices import check_devices
 from xjepa_jax.sensors import sensor_from_json, sensor_to_json
 from xjepa_jax.training.manifest import damage, write_manifest
 from xjepa_jax.training.structure import structure_differences
@@ -125,7 +126,9 @@ def load_encoder(directory: str, predictor: bool = False) -> LoadedEncoder:
   Raises:
     ExportError: there is none, a file is damaged, or it is of a format that this version cannot
       read.
+    ConfigError: JAX has no devices.
   """
+  check_devices()
   _check_local(directory)
   path = epath.Path(os.path.abspath(directory))  # Orbax takes no relative one
   if not path.exists():  # replacing it was interrupted between two renames

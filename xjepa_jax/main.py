@@ -6,6 +6,8 @@ example: python -m xjepa_jax.main --config=configs/optical_sar.py --workdir=runs
   --config.KEY=VALUE          one key changed: --config.training.steps=2000
   --workdir=DIR               what the run writes: checkpoints, metrics, encoder, report.
                               The same command continues a run that was interrupted
+  --extend                    go on with a run for more steps: give a larger training.steps, whose
+                              schedules learning rate and weight decay follow from there on
   --plan                      print config, parameters, operations, memory and mesh, and end
   --plan --topology=NAME      the same for machines that are not here, v5p-128, 2xv5p-128, h100-8:
                               memory, messages and predicted time of a step
@@ -37,10 +39,21 @@ from ml_collections import config_flags
 from xjepa_jax import command_line
 from xjepa_jax.config import Config, ProcessesConfig, resolve
 from xjepa_jax.errors import ConfigError, XJepaError
-from xjepa_jax.processes import barriers, capturing, ending, joining, log, losing, stopping
+from xjepa_jax.processes import (
+  barriers,
+  capturing,
+  ending,
+  joining,
+  log,
+  losing,
+  output,
+  stopping,
+)
+from xjepa_jax.processes.devices import check_devices
 
 _CONFIG = config_flags.DEFINE_config_file("config", help_string="File of the config, FILE[:PRESET]")
 _WORKDIR = flags.DEFINE_string("workdir", "", "Directory of the run; runs/NAME if not given")
+_EXTEND = flags.DEFINE_bool("extend", False, "Go on for more steps than the run began with")
 _PLAN = flags.DEFINE_bool("plan", False, "Print what would be run, and end")
 _TOPOLOGY = flags.DEFINE_string("topology", "", "Machines that --plan is about, such as v5p-128")
 _COORDINATOR = flags.DEFINE_string("coordinator", "", "HOST:PORT of process 0")
@@ -128,7 +141,7 @@ def _run(config: Config) -> None:
     return
   from xjepa_jax.run import run  # JAX takes a second to import: not for a --help
 
-  run(config, _workdir(), _BEGAN)
+  run(config, _workdir(), _BEGAN, _EXTEND.value)
 
 
 def _refuse(error: XJepaError, coordinator: str, processes: int | None, process: int | None) -> int:
@@ -172,6 +185,7 @@ def _print_plan(config: Config) -> None:
   from xjepa_jax.training.plan import describe_plan
   from xjepa_jax.training.preparation import simulate_if_asked
 
+  check_devices()
   simulate_if_asked(config)
   lines = describe_plan(open_experiment(config))
   if barriers.is_first():
@@ -192,6 +206,7 @@ def _parse(argv: list[str]) -> list[str]:
 
 def cli() -> None:
   """The command. A failure waits for no thread: after a failed save Orbax's wait for minutes."""
+  output.guard(optional=True)
   try:
     app.run(main, flags_parser=_parse)
   except SystemExit as ended:

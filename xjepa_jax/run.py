@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from xjepa_jax.config import Config, to_dict
-from xjepa_jax.processes import barriers, log
+from xjepa_jax.processes import barriers, locking, log
+from xjepa_jax.processes.devices import check_devices
 from xjepa_jax.report.conclusion import Trained, conclude
 from xjepa_jax.report.glance import glance
 from xjepa_jax.retrieval.encoder_choice import choose, encoders
@@ -30,20 +32,24 @@ from xjepa_jax.training.preparation import (
 )
 from xjepa_jax.training.process_memory import give_back
 from xjepa_jax.training.progress import Progress, say
+from xjepa_jax.training.reached import PROGRESS, read_reached
+from xjepa_jax.training.splits import data_digests, split_sizes
 from xjepa_jax.training.state import TrainState
-from xjepa_jax.training.writers import Writers, open_writers
+from xjepa_jax.training.writers import Writers, open_files, open_services
 from xjepa_jax.versions import versions
 
 Row = dict[str, float]  # of metrics.jsonl
+_LOCK = "run.lock"
 
 
-def run(config: Config, workdir: str, began: float | None = None) -> str:
+def run(config: Config, workdir: str, began: float | None = None, extend: bool = False) -> str:
   """Trains or continues, evaluates, exports and reports.
 
   Args:
     config: resolved.
     workdir: of the run; it may hold what an earlier start of the same config left.
     began: when the program began, by `time.monotonic`; None is now.
+    extend: the run that is there gets the config's steps, which are more than it began with.
 
   Returns:
     The path of the report's page; "" where all processes were asked to stop before the last step,
@@ -55,21 +61,42 @@ def run(config: Config, workdir: str, began: float | None = None) -> str:
   began = time.monotonic() if began is None else began
   check_workdir(workdir)
   check_same_config(to_dict(config))
+  check_devices()
   use_compilation_cache(workdir)
   simulate_if_asked(config)
   experiment = open_experiment(config)
   check_protocol(experiment)
-  _open_log(workdir)
-  for caution in cautions(experiment):
-    say(f"Note: {caution}")
-  with _checkpoints(config, workdir) as checkpoints, _goodput(workdir, began) as goodput:
+  with (
+    _alone(workdir),
+    _checkpoints(config, workdir, extend) as checkpoints,
+    _goodput(workdir, began) as goodput,
+    _services(config, workdir) as writers,
+  ):
+    for caution in cautions(experiment, split_sizes(config, config.data.train)):
+      say(f"Note: {caution}")
     state = _first_state(experiment, checkpoints, workdir, goodput)
-    with _writers(config, workdir, int(state.step)) as writers:
-      trained = _train(experiment, state, checkpoints, writers, goodput, workdir)
-      if trained is None:
-        return ""
-      with goodput.spending("report"):
-        return conclude(experiment, trained, writers, workdir)
+    if barriers.is_first():
+      writers.add(open_files(workdir, int(state.step) + 1, config.telemetry.tensorboard))
+    trained = _train(experiment, state, checkpoints, writers, goodput, workdir)
+    if trained is None:
+      return ""
+    with goodput.spending("report"):
+      return conclude(experiment, trained, writers, workdir)
+
+
+@contextlib.contextmanager
+def _alone(workdir: str) -> Iterator[None]:
+  """One run at a time in a directory: the first process has its lock for all, until they end."""
+  with contextlib.ExitStack() as held:
+
+    def hold() -> None:
+      os.makedirs(workdir, exist_ok=True)
+      lock = locking.holding(f"{workdir}/{_LOCK}", f"the working directory {workdir}")
+      held.enter_context(lock)
+
+    first_decides(hold)
+    _open_log(workdir)
+    yield
 
 
 def _open_log(workdir: str) -> None:
@@ -87,7 +114,7 @@ def _goodput(workdir: str, began: float) -> Goodput:
   return Goodput(f"{workdir}/goodput.jsonl" if barriers.is_first() else "", began)
 
 
-def _checkpoints(config: Config, workdir: str) -> Checkpoints:
+def _checkpoints(config: Config, workdir: str, extend: bool) -> Checkpoints:
   return Checkpoints(
     workdir,
     to_dict(config),
@@ -95,6 +122,8 @@ def _checkpoints(config: Config, workdir: str) -> Checkpoints:
     keep=config.checkpoint.keep,
     keep_every=config.checkpoint.keep_every,
     best="validation/score",
+    data=lambda: data_digests(config),
+    extend=extend,
   )
 
 
@@ -113,24 +142,39 @@ def _first_state(
     return state
   with goodput.spending("restore"):
     state = checkpoints.restore(experiment.abstract_state())
-  say(f"Continuing {workdir} after step {int(state.step):,}")
+  say(f"Continuing {workdir} after step {int(state.step):,}{_step_back(workdir, int(state.step))}")
   return state
 
 
-def _writers(config: Config, workdir: str, done: int) -> Writers:
-  """Of the first process alone."""
-  if not barriers.is_first():
-    return Writers(())
-  settings = config.telemetry
-  return open_writers(
-    workdir,
-    first=done + 1,
-    tensorboard=settings.tensorboard,
-    wandb=settings.wandb,
-    prometheus_port=settings.prometheus_port,
-    prometheus_address=settings.prometheus_address,
-    config=to_dict(config),
+def _step_back(workdir: str, step: int) -> str:
+  """Says that more was saved than is left to continue from."""
+  reached = read_reached(workdir) or 0
+  if reached <= step:
+    return ""
+  return (
+    f", the last with a checkpoint that is whole; step {reached:,} was saved ({PROGRESS}) and is "
+    "computed again"
   )
+
+
+def _services(config: Config, workdir: str) -> Writers:
+  """Writers of the first process, beside its files, before anything is compiled."""
+  settings = config.telemetry
+  opened = Writers()
+
+  def open_them() -> None:
+    opened.add(
+      open_services(
+        workdir,
+        wandb=settings.wandb,
+        prometheus_port=settings.prometheus_port,
+        prometheus_address=settings.prometheus_address,
+        config=to_dict(config),
+      )
+    )
+
+  first_decides(open_them)
+  return opened
 
 
 def _train(

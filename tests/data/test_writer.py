@@ -24,7 +24,8 @@ from xjepa_jax.data.import_plan import ImportPlan, plan_import
 from xjepa_jax.data.pairs import Observation, Pair
 from xjepa_jax.data.simulate import simulated_archive
 from xjepa_jax.data.writer import write_dataset
-from xjepa_jax.errors import ArchiveError, DatasetError, ImageError, WriteError
+from xjepa_jax.errors import ArchiveError, DatasetError, ImageError, InUseError, WriteError
+from xjepa_jax.processes.locking import holding
 from xjepa_jax.sensor_presets import PRESETS
 
 SHARD_BYTES = 60_000
@@ -121,6 +122,21 @@ def test_an_import_that_was_killed_while_naming_its_shards_continues(
       write_dataset(plan, str(tmp_path / "cut"))
   write_dataset(plan, str(tmp_path / "cut"), resume=True)
   assert contents(tmp_path / "cut") == contents(tmp_path / "whole")
+
+
+def test_an_import_that_another_process_is_writing_is_left_to_it(tmp_path: Path) -> None:
+  partial = tmp_path / "out" / ".partial"
+  partial.mkdir(parents=True)
+  unfinished = partial / "train-00000.tmp"
+  unfinished.write_bytes(b"being written")
+  with (
+    holding(str(partial / "import.lock"), "the import"),
+    pytest.raises(InUseError, match=rf"the unfinished import {partial} is in use by process"),
+  ):
+    write_dataset(make_plan(), str(tmp_path / "out"), resume=True)
+  assert unfinished.exists()
+  write_dataset(make_plan(), str(tmp_path / "out"), resume=True)
+  assert len(PairDataset(str(tmp_path / "out"), None)) == 60 and not partial.exists()
 
 
 def test_resuming_another_import_is_refused(tmp_path: Path) -> None:

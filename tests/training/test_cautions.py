@@ -19,6 +19,16 @@ def parts(small: Small, accumulate: int) -> Experiment:
   return dataclasses.replace(small.experiment, config=config)
 
 
+def batches(small: Small, batch: int, **data: object) -> Experiment:
+  """The experiment with batches of another size; the training split has 128 pairs."""
+  config = dataclasses.replace(
+    small.config,
+    training=dataclasses.replace(small.config.training, batch=batch),
+    data=dataclasses.replace(small.config.data, **data),  # type: ignore[arg-type]
+  )
+  return dataclasses.replace(small.experiment, config=config)
+
+
 def test_terms_that_compare_samples_are_named_where_a_batch_is_cut_into_parts(small: Small) -> None:
   assert list(cautions(parts(small, 1))) == []
   (said,) = cautions(parts(small, 4))
@@ -36,3 +46,34 @@ def test_a_mesh_that_does_not_divide_the_width_is_named(
   if whole:
     total = sum(leaf.nbytes for leaf in jax.tree.leaves(small.state.params))
     assert f"of {total / 1e6:,.1f} MB of parameters are whole on every device" in said[0]
+
+
+def test_a_batch_larger_than_the_data_set_is_named_with_both_sizes(small: Small) -> None:
+  assert list(cautions(batches(small, 128), [128])) == []
+  (said,) = cautions(batches(small, 136), [128])
+  assert said.startswith("training.batch is 136, of which 136 are of the 128 pairs of the split")
+  assert "pairs stand more than once in a batch" in said
+
+
+def test_a_small_data_set_of_much_weight_is_named_alone(small: Small) -> None:
+  mixed = {"directories": ("large", "small"), "weights": (3.0, 1.0)}
+  assert list(cautions(batches(small, 168, **mixed), [128, 42])) == []  # 126 and 42 rows
+  (said,) = cautions(batches(small, 176, **mixed), [1280, 42])
+  assert "of which 44 are of the 42 pairs of the split 'train' of small" in said
+
+
+def test_a_batch_of_one_starves_terms_that_compare_samples(small: Small) -> None:
+  for starved in (batches(small, 1), parts(small, 8)):
+    (said,) = cautions(starved)
+    assert said.startswith("vicreg compare samples and see one at a time (training.batch is ")
+  alone = dataclasses.replace(
+    batches(small, 1).config, objective={"latent": small.config.objective["latent"]}
+  )
+  assert list(cautions(dataclasses.replace(small.experiment, config=alone))) == []
+
+
+def test_without_steps_the_size_of_a_batch_means_nothing(small: Small) -> None:
+  experiment = batches(small, 1000)
+  training = dataclasses.replace(experiment.config.training, steps=0)
+  config = dataclasses.replace(experiment.config, training=training)
+  assert list(cautions(dataclasses.replace(experiment, config=config), [128])) == []

@@ -310,6 +310,62 @@ def test_when_all_are_damaged_it_says_so_and_does_not_start_anew(tmp_path: Path)
   assert names(tmp_path) == {"1.bad", "2.bad"}
 
 
+@pytest.mark.parametrize("renamed", [False, True])
+def test_when_all_are_gone_it_says_what_was_saved_and_does_not_start_anew(
+  tmp_path: Path, renamed: bool
+) -> None:
+  workdir = tmp_path / "run"
+  fill(workdir, [0, 12])
+  if renamed:
+    for step in ("0", "12"):
+      (workdir / "checkpoints" / step).rename(workdir / "checkpoints" / f"{step}-mine")
+  else:
+    (workdir / "checkpoints").rename(tmp_path / "elsewhere")
+  with pytest.raises(CheckpointError, match="progress.json says that step 12 was saved") as error:
+    Checkpoints(str(workdir), CONFIG)
+  assert ("It holds 0-mine, 12-mine. " in str(error.value)) == renamed
+  # What the message says helps: a copy put back, or the directory moved away.
+  kept = workdir / "checkpoints" / "12-mine" if renamed else tmp_path / "elsewhere" / "12"
+  (workdir / "checkpoints").mkdir(exist_ok=True)
+  kept.rename(workdir / "checkpoints" / "12")
+  with Checkpoints(str(workdir), CONFIG) as checkpoints:
+    assert checkpoints.latest == 12
+  workdir.rename(tmp_path / "old")
+  with Checkpoints(str(workdir), CONFIG) as checkpoints:
+    assert checkpoints.latest is None
+
+
+def test_the_results_of_a_finished_run_without_steps_are_not_begun_anew_either(
+  tmp_path: Path,
+) -> None:
+  fill(tmp_path, [0])
+  (tmp_path / "checkpoints").rename(tmp_path / "elsewhere")
+  with Checkpoints(str(tmp_path), CONFIG) as checkpoints:  # killed at its first save, as it may be
+    assert checkpoints.latest is None
+  (tmp_path / "encoder").mkdir()
+  with pytest.raises(CheckpointError, match="though encoder/ of a finished run is there"):
+    Checkpoints(str(tmp_path), CONFIG)
+
+
+def test_a_step_that_cannot_be_read_is_refused_by_the_files_name(tmp_path: Path) -> None:
+  fill(tmp_path, [0])
+  (tmp_path / "checkpoints").rename(tmp_path / "elsewhere")
+  (tmp_path / "progress.json").write_text("12")
+  with pytest.raises(CheckpointError, match="progress.json: holds something else.*or remove it"):
+    Checkpoints(str(tmp_path), CONFIG)
+
+
+def test_the_config_of_the_checkpoints_counts_where_that_of_the_directory_is_gone(
+  tmp_path: Path,
+) -> None:
+  fill(tmp_path, [0, 12])
+  (tmp_path / "config.json").unlink()
+  with pytest.raises(CheckpointError, match="model.width: 16, 32"):
+    Checkpoints(str(tmp_path), {**CONFIG, "model": {"width": 32}})
+  fill(tmp_path, [13])
+  assert json.loads((tmp_path / "config.json").read_text()) == CONFIG
+
+
 def test_a_save_that_was_interrupted_is_no_checkpoint(tmp_path: Path) -> None:
   fill(tmp_path, [1])
   (tmp_path / "checkpoints" / "2.orbax-checkpoint-tmp" / "state").mkdir(parents=True)

@@ -64,3 +64,78 @@ def test_a_config_that_was_damaged_is_not_overwritten(tmp_path: Path) -> None:
   with pytest.raises(CheckpointError, match="config.json: is not JSON"):
     claim_workdir(str(tmp_path), RUN)
   assert (tmp_path / CONFIG).read_text() == '{"model": '
+
+
+def described(directory: str = "pairs", **digests: str) -> list[dict[str, Any]]:
+  """One data set as `data_digests` tells it."""
+  splits = {split: digests.get(split, f"{split} 1") for split in ("train", "validation")}
+  return [{"directory": directory, "sensors": digests.get("sensors", "s"), "splits": splits}]
+
+
+def at(directory: str) -> dict[str, Any]:
+  """The run's config with its data at a path."""
+  return {**RUN, "data": {"directories": (directory,), "simulate": 0}}
+
+
+def test_the_same_data_may_lie_elsewhere(tmp_path: Path) -> None:
+  claim_workdir(str(tmp_path), at("pairs"), described())
+  claim_workdir(str(tmp_path), at("/moved/pairs"), described("/moved/pairs"))
+
+
+@pytest.mark.parametrize(
+  ("now", "said"),
+  [
+    (
+      described(sensors="t"),
+      "pairs differs in its sensors or their scaling from what lay in pairs",
+    ),
+    (described(train="2"), "pairs differs in the pairs of its split 'train'"),
+    (described("new", validation="2"), "new differs in the pairs of its split 'validation'"),
+    (described() * 2, "1 data sets then and 2 now"),
+  ],
+  ids=["sensors", "train", "validation", "number"],
+)
+def test_other_data_are_refused_by_what_differs_though_the_path_is_the_same(
+  tmp_path: Path, now: list[dict[str, Any]], said: str
+) -> None:
+  claim_workdir(str(tmp_path), at("pairs"), described())
+  with pytest.raises(CheckpointError, match="belongs to a run of other data") as error:
+    claim_workdir(str(tmp_path), at("pairs"), now)
+  assert said in str(error.value)
+
+
+def test_a_run_from_before_there_were_digests_gets_those_of_the_data_at_its_path(
+  tmp_path: Path,
+) -> None:
+  claim_workdir(str(tmp_path), at("pairs"))
+  with pytest.raises(CheckpointError, match="data.directories.*Name the data set as then once"):
+    claim_workdir(str(tmp_path), at("moved"), described("moved"))
+  claim_workdir(str(tmp_path), at("pairs"), described())
+  claim_workdir(str(tmp_path), at("moved"), described("moved"))
+
+
+def test_a_damaged_record_of_the_data_is_refused_by_name_and_can_be_removed(tmp_path: Path) -> None:
+  claim_workdir(str(tmp_path), at("pairs"), described())
+  (tmp_path / "data.json").write_text('{"data": [{"sensors": 1}]}')
+  with pytest.raises(CheckpointError, match=r"data\.json: is not what was written .*remove it"):
+    claim_workdir(str(tmp_path), at("pairs"), described())
+  (tmp_path / "data.json").unlink()
+  claim_workdir(str(tmp_path), at("pairs"), described())
+
+
+def test_more_steps_are_for_extend_which_keeps_them(tmp_path: Path) -> None:
+  longer = {**RUN, "training": {"steps": 200}}
+  with pytest.raises(CheckpointError, match="--extend goes on with a run that is there"):
+    claim_workdir(str(tmp_path), longer, extend=True)
+  claim_workdir(str(tmp_path), RUN)
+  with pytest.raises(CheckpointError, match="To train on for more steps, add --extend"):
+    claim_workdir(str(tmp_path), longer)
+  with pytest.raises(CheckpointError, match="model.width: 16, 32"):
+    claim_workdir(str(tmp_path), {**longer, "model": {"width": 32}}, extend=True)
+  claim_workdir(str(tmp_path), {**longer, "checkpoint": {"keep": 9}}, extend=True)
+  claim_workdir(str(tmp_path), longer, extend=True)
+  claim_workdir(str(tmp_path), longer)
+  stored = json.loads((tmp_path / CONFIG).read_text())
+  assert stored["training"] == {"steps": 200} and stored["checkpoint"] == {"keep": 2}
+  with pytest.raises(CheckpointError, match="training.steps was 200 and is 100"):
+    claim_workdir(str(tmp_path), RUN, extend=True)

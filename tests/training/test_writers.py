@@ -24,7 +24,7 @@ from xjepa_jax.training.json_lines import JsonLines, read_history
 from xjepa_jax.training.prometheus import Prometheus
 from xjepa_jax.training.tensorboard import TensorBoard
 from xjepa_jax.training.weights_and_biases import WeightsAndBiases
-from xjepa_jax.training.writers import Writers, open_writers
+from xjepa_jax.training.writers import Writers, open_services
 
 
 def test_every_line_is_on_disk_when_it_is_written(tmp_path: Path) -> None:
@@ -167,8 +167,8 @@ def test_a_full_disk_is_an_error_that_names_the_file_and_nothing_waits(tmp_path:
 def test_nothing_imports_tensorflow_or_torch(tmp_path: Path) -> None:
   code = (
     "import sys, numpy as np\n"
-    "from xjepa_jax.training.writers import open_writers\n"
-    f"with open_writers({str(tmp_path)!r}) as writers:\n"
+    "from xjepa_jax.training.writers import open_files\n"
+    f"with open_files({str(tmp_path)!r}) as writers:\n"
     "  writers.scalars(1, {'loss': 1.0})\n"
     "  writers.histograms(1, {'w': np.arange(9.0)})\n"
     "  writers.images(1, {'i': np.zeros((4, 4, 3), np.uint8)})\n"
@@ -223,8 +223,26 @@ def test_weights_and_biases_not_installed_is_said_before_anything_is_written(
 ) -> None:
   monkeypatch.setitem(sys.modules, "wandb", None)
   with pytest.raises(ConfigError, match=r"telemetry\.wandb.*pip install xjepa_jax\[wandb\]"):
-    open_writers(str(tmp_path), wandb="cross-sensor")
+    open_services(str(tmp_path), wandb="cross-sensor")
   assert not list(tmp_path.iterdir())
+
+
+def test_weights_and_biases_without_a_key_is_one_paragraph(
+  tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+  class UsageError(Exception):
+    """As wandb's own, of the same name."""
+
+  def init(**_: Any) -> Any:
+    raise UsageError("api_key not configured (no-tty).\ncall wandb.login(key=[your_api_key])")
+
+  monkeypatch.setitem(sys.modules, "wandb", types.SimpleNamespace(init=init))
+  with pytest.raises(ConfigError) as error:
+    open_services(str(tmp_path), wandb="cross-sensor")
+  said = str(error.value)
+  assert "'telemetry.wandb' is 'cross-sensor'" in said and "\n" not in said
+  assert "(UsageError: api_key not configured (no-tty). call wandb.login" in said
+  assert "WANDB_API_KEY" in said and "WANDB_MODE=offline" in said
 
 
 def test_weights_and_biases_continues_its_run(
@@ -270,7 +288,7 @@ def test_prometheus_is_answered_the_last_value_of_every_key_and_nothing_else(
   tmp_path: Path,
 ) -> None:
   port = free_port()
-  with open_writers(str(tmp_path), prometheus_port=port) as writers:
+  with open_services(str(tmp_path), prometheus_port=port) as writers:
     writers.scalars(1, {"loss/total": 3.0, "validation/a->b/recall@1": 0.5})
     writers.scalars(2, {"loss/total": np.float32(2.5), "bad": math.nan})
     found = scraped(port)
@@ -290,5 +308,5 @@ def test_prometheus_not_installed_is_said_before_anything_is_written(
 ) -> None:
   monkeypatch.setitem(sys.modules, "prometheus_client", None)
   with pytest.raises(ConfigError, match=r"pip install xjepa_jax\[prometheus\]"):
-    open_writers(str(tmp_path), prometheus_port=free_port())
+    open_services(str(tmp_path), prometheus_port=free_port())
   assert not list(tmp_path.iterdir())

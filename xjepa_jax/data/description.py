@@ -11,6 +11,7 @@ JSON is laid out. Data sets written before there were checksums are read without
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -45,6 +46,10 @@ class Description:
   format: PairFormat
   statistics: Mapping[str, Any]
   splits: Mapping[str, tuple[int, ...]]
+
+  def digest(self) -> str:
+    """SHA-256 of sensors, scaling, image sizes, encoding and statistics; not of the splits."""
+    return hashlib.sha256(json.dumps(_of_sensors(self), sort_keys=True).encode()).hexdigest()
 
   def shards(self, directory: str, split: str) -> list[str]:
     """Paths of a split's shards, in order."""
@@ -102,20 +107,7 @@ def write_description(
   directory: str, description: Description, num_bytes: Mapping[str, int]
 ) -> None:
   """Writes the three JSON files; `dataset_info.json` last, for it makes the data set complete."""
-  form = description.format
-  content = {
-    "format": _FORMAT,
-    "encoding": form.encoding,
-    "sensors": {
-      key: {
-        "height": form.shapes[key][0],
-        "width": form.shapes[key][1],
-        "description": sensor_to_json(sensor),
-      }
-      for key, sensor in form.sensors.items()
-    },
-    "statistics": description.statistics,
-  }
+  content = _of_sensors(description)
   info: dict[str, Any] = {
     "name": description.name,
     "version": "1.0.0",
@@ -131,12 +123,30 @@ def write_description(
       for split, lengths in description.splits.items()
     ],
   }
-  features = form.features().to_json()
+  features = description.format.features().to_json()
   content["files"] = {FEATURES_FILE: _checksum(features), INFO_FILE: _checksum(info)}
   content[_CHECKSUM] = _checksum(content)
   _write_json(directory, FEATURES_FILE, features)
   _write_json(directory, SENSORS_FILE, content)
   _write_json(directory, INFO_FILE, info)
+
+
+def _of_sensors(description: Description) -> dict[str, Any]:
+  """The content of `sensors.json`, but for the checksums."""
+  form = description.format
+  return {
+    "format": _FORMAT,
+    "encoding": form.encoding,
+    "sensors": {
+      key: {
+        "height": form.shapes[key][0],
+        "width": form.shapes[key][1],
+        "description": sensor_to_json(sensor),
+      }
+      for key, sensor in form.sensors.items()
+    },
+    "statistics": description.statistics,
+  }
 
 
 def _read_sensors(directory: str) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from collections.abc import Mapping, Sequence
 from xjepa_jax.data.importing.splits import split_name
 from xjepa_jax.data.tables import cell_names, cell_text, read_columns, read_rows
 from xjepa_jax.errors import OptionError, TableError, XJepaError
+from xjepa_jax.processes.output import run_command
 
 SPLIT = "split"
 
@@ -183,4 +184,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-  sys.exit(main())
+  run_command(main, optional=True)

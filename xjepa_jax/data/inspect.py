@@ -16,6 +16,7 @@ from xjepa_jax.data.dataset import PairDataset
 from xjepa_jax.data.description import SENSORS_FILE, Description, describe
 from xjepa_jax.data.statistics import SensorStatistics
 from xjepa_jax.errors import DataError, XJepaError
+from xjepa_jax.processes.output import run_command
 from xjepa_jax.sensors import Sensor
 
 _TOLERANCE = 1e-6  # of stored statistics: they are written with all digits
@@ -193,4 +194,4 @@ def _write_sheet(directory: str, path: str, count: int) -> None:
 
 
 if __name__ == "__main__":
-  sys.exit(main())
+  run_command(main)

@@ -88,6 +88,20 @@ def read_header(shard: str) -> tuple[int, int]:
   return _check_header(shard, content)
 
 
+def summary(shard: str) -> bytes:
+  """What tells the records of a shard from any others without reading them: their number and the
+  shard's size, and the checksum of all places and checksums.
+
+  Raises:
+    ShardIndexError: the index is damaged, or the shard's size is not the one it was made for.
+    FileNotFoundError: there is no index.
+  """
+  header = storage.read_range(shard + SUFFIX, 0, _HEADER_SIZE)
+  count, _ = _check_header(shard, header)
+  end = _HEADER_SIZE + count * _ENTRY_SIZE
+  return header + storage.read_range(shard + SUFFIX, end, end + 4)
+
+
 def read(shard: str) -> ShardIndex:
   """The whole index of a shard, every byte of it checked.
 

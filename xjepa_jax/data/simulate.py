@@ -19,6 +19,7 @@ from xjepa_jax.data.archive import Archive, Entry
 from xjepa_jax.data.importing import command
 from xjepa_jax.data.pairs import Observation, Pair
 from xjepa_jax.errors import DataError, XJepaError
+from xjepa_jax.processes.output import run_command
 from xjepa_jax.sensor_presets import preset
 
 
@@ -109,4 +110,4 @@ def _write_geotiffs(args: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
-  sys.exit(main())
+  run_command(main, optional=True)

@@ -11,19 +11,21 @@ from __future__ import annotations
 
 import bisect
 import concurrent.futures
+import hashlib
 import itertools
 import mmap
 import os
 import threading
 import weakref
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 
 from xjepa_jax.data import framing, shard_index, storage
 from xjepa_jax.errors import CorruptRecordError, DatasetError, ShardIndexError
 
+T = TypeVar("T")
 _OPEN_SHARDS = 128  # each holds two file descriptors; the usual limit is 1,024 a process
 _REQUESTS = 32  # indexes in object storage that are asked for at once
 _MAPPED_BYTES = 128 << 20  # how much of the maps may count as resident before it is given back
@@ -130,6 +132,15 @@ class RecordSource:
       raise framing.damaged(shard.name(row))
     return gaps
 
+  def digest(self) -> str:
+    """SHA-256 of what the shards' indexes say of all records, their checksums among it; a few
+    bytes of each index are read.
+
+    Raises:
+      ShardIndexError: an index is damaged, stale or gone.
+    """
+    return hashlib.sha256(b"".join(_of_each(shard_index.summary, self.shards))).hexdigest()
+
   def lengths(self) -> list[int]:
     """Number of records of each shard."""
     return [end - start for start, end in zip([0, *self._ends], self._ends, strict=False)]
@@ -202,11 +213,16 @@ class RecordSource:
 
 
 def _counts(shards: Sequence[str]) -> list[int]:
-  """Records of each shard, from its index; in object storage many are asked at once."""
+  """Records of each shard, from its index."""
+  return [count for count, _ in _of_each(shard_index.ensure, shards)]
+
+
+def _of_each(ask: Callable[[str], T], shards: Sequence[str]) -> list[T]:
+  """What is asked of each shard's index; in object storage many are asked at once."""
   if not any(storage.is_remote(shard) for shard in shards):
-    return [shard_index.ensure(shard)[0] for shard in shards]
+    return [ask(shard) for shard in shards]
   with concurrent.futures.ThreadPoolExecutor(_REQUESTS) as pool:
-    return [count for count, _ in pool.map(shard_index.ensure, shards)]
+    return list(pool.map(ask, shards))
 
 
 class _Shard:

@@ -25,10 +25,12 @@ from xjepa_jax.data.shard_pool import Progress, write_shards
 from xjepa_jax.data.shard_writer import TEMPORARY_SUFFIX, ShardSummary, ShardTask
 from xjepa_jax.data.statistics import SensorStatistics, with_statistics
 from xjepa_jax.errors import DatasetError, WriteError
+from xjepa_jax.processes.locking import holding
 
 SKIPPED_FILE = "skipped.csv"
 _PARTIAL = ".partial"
 _MARK = "plan.sha256"  # in it: which import it belongs to
+_LOCK = "import.lock"  # in it: the process that writes it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,13 +77,18 @@ def write_dataset(
     ArchiveError: more pairs than that were skipped, or some that may not.
     OptionError: Beam is asked for and is not there.
     DatasetError: `out` holds a data set or another import, or no pair could be read.
+    InUseError: another process is writing this import.
     WriteError: writing failed, or a worker died. Finished shards are kept for `resume`.
   """
   try:
-    partial = _prepare(plan, out, resume)
-    tasks = list(_tasks(plan, partial))
-    summaries = write_shards(tasks, max(1, min(workers, len(tasks))), progress, beam)
-    return _finish(plan, out, tasks, summaries, max_skipped, skip_odd)
+    check_free(out, resume)
+    partial = os.path.join(out, _PARTIAL)
+    os.makedirs(partial, exist_ok=True)
+    with holding(os.path.join(partial, _LOCK), f"the unfinished import {partial}"):
+      _prepare(plan, partial)
+      tasks = list(_tasks(plan, partial))
+      summaries = write_shards(tasks, max(1, min(workers, len(tasks))), progress, beam)
+      return _finish(plan, out, tasks, summaries, max_skipped, skip_odd)
   except WriteError:
     raise
   except OSError as error:
@@ -102,10 +109,8 @@ def check_free(out: str, resume: bool) -> None:
     raise DatasetError(f"{out} is not empty. Choose an --out of its own for the data set.")
 
 
-def _prepare(plan: ImportPlan, out: str, resume: bool) -> str:
-  """Makes the directory of unfinished shards, or finds that of the same import."""
-  check_free(out, resume)
-  partial = os.path.join(out, _PARTIAL)
+def _prepare(plan: ImportPlan, partial: str) -> None:
+  """Claims the directory of unfinished shards, which is new or of the same import."""
   mark = os.path.join(partial, _MARK)
   if os.path.exists(mark):
     with open(mark, encoding="ascii") as file:
@@ -114,12 +119,10 @@ def _prepare(plan: ImportPlan, out: str, resume: bool) -> str:
           f"{partial} belongs to another import: the archive or the options differ. Use those it "
           "was started with, or delete it to start again."
         )
-  os.makedirs(partial, exist_ok=True)
   for name in os.listdir(partial):
     if name.endswith(TEMPORARY_SUFFIX):  # of a run that was killed
       storage.remove(os.path.join(partial, name))
   storage.write_file(mark, plan.fingerprint().encode())
-  return partial
 
 
 def _tasks(plan: ImportPlan, partial: str) -> Iterator[ShardTask]:

@@ -15,7 +15,7 @@ import traceback
 from typing import NoReturn
 
 from xjepa_jax.errors import LostError, XJepaError
-from xjepa_jax.processes import barriers, log
+from xjepa_jax.processes import barriers, locking, log
 
 LOST = 13
 _ENDED, _GONE = "ended", "gone"
@@ -145,6 +145,7 @@ def _note(key: str, value: str) -> None:
 
 def _exit(status: int) -> NoReturn:
   log.note_end(status)
+  locking.let_go_of_all()
   # Not sys.exit: JAX would wait for the others, and threads that hang would be waited for.
   for stream in (sys.stdout, sys.stderr):
     with contextlib.suppress(Exception):

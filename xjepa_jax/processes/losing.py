@@ -12,18 +12,19 @@ import contextlib
 import ctypes
 import faulthandler
 import json
-import logging
 import os
 import re
 import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from typing import Any, TextIO
+from typing import Any
 
 from xjepa_jax.processes import ending
 from xjepa_jax.processes.barriers import process, processes
+from xjepa_jax.processes.locking import let_go_of_all
 from xjepa_jax.processes.log import note, note_end
+from xjepa_jax.processes.output import guarded, put_in_place
 
 _FATAL = "JAX distributed service detected fatal errors"
 _SILENT = re.compile(r"stopped sending heartbeats\):\s*([\d,\s]+)")
@@ -81,6 +82,7 @@ def notice_losses(workdir: str, lost_seconds: float) -> None:
       note(said.rstrip(), "error")
       os.write(stderr, said.encode())
     note_end(status)
+    let_go_of_all()
     os._exit(status)
 
   _on_abort(handle)
@@ -143,29 +145,11 @@ def _divert(log: int) -> int:
   sys.stdout.flush()
   sys.stderr.flush()
   out, err = os.dup(1), os.dup(2)
-  old = sys.stderr
-  sys.stdout, sys.stderr = _text(out), _text(err)
+  put_in_place(guarded(out, dropping=True), guarded(err, dropping=True))
   for stream in (1, 2):
     os.dup2(log, stream)
   faulthandler.enable(sys.stderr)  # absl's went to file 2
-  for handler in _handlers():
-    if getattr(handler, "stream", None) is old:
-      handler.setStream(sys.stderr)
   return err
-
-
-def _text(file: int) -> TextIO:
-  return open(file, "w", buffering=1, encoding="utf-8", errors="backslashreplace")
-
-
-def _handlers() -> list[Any]:
-  """Every handler of logging that may write to stderr."""
-  from absl import logging as absl_logging
-
-  found = [absl_logging.get_absl_handler().python_handler, *logging.getLogger().handlers]
-  for each in logging.Logger.manager.loggerDict.values():
-    found += getattr(each, "handlers", [])
-  return found
 
 
 def _read(log: int) -> str:

@@ -14,6 +14,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from xjepa_jax.errors import EmbeddingError, OptionError, XJepaError
+from xjepa_jax.processes.devices import check_devices
+from xjepa_jax.processes.output import run_command
 
 _BATCH = {"cpu": 16}  # rows a device computes at once; other devices have more cores to fill
 _ACCELERATOR_BATCH = 256
@@ -53,6 +55,7 @@ def embed(args: argparse.Namespace) -> None:
   from xjepa_jax.retrieval.embedding.run import finish, write_parts
   from xjepa_jax.retrieval.embedding.sampling import contradictions
 
+  check_devices()
   process, processes = _share(args)
   encoder = load_encoder(args.encoder)
   sensors = {key: given.sensor for key, given in encoder.inputs.items()}
@@ -347,4 +350,4 @@ def _with_bar(count: int, run: Any) -> None:
 
 
 if __name__ == "__main__":
-  sys.exit(main())
+  run_command(main, optional=True)

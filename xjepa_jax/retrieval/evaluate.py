@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from xjepa_jax.errors import EvaluationError, OptionError, XJepaError
+from xjepa_jax.processes.devices import check_devices
+from xjepa_jax.processes.output import run_command
 
 _EXAMPLE = """\
 A source is [NAME=]PATH: an exported encoder, a directory that `embed` wrote, or a Parquet or CSV
@@ -44,6 +46,7 @@ def evaluate(args: argparse.Namespace) -> None:
   from xjepa_jax.retrieval.evaluating.vector_files import Columns
   from xjepa_jax.retrieval.protocols import protocol_of
 
+  check_devices()
   chosen = [
     protocol_of(name).between(args.queries or args.split, args.archive or args.split)
     for name in args.protocol or ["paired-recall"]
@@ -164,4 +167,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-  sys.exit(main())
+  run_command(main)

@@ -14,6 +14,7 @@ import time
 from typing import Any
 
 from xjepa_jax.errors import SearchIndexError, XJepaError
+from xjepa_jax.processes.output import run_command
 
 # As in indexes/backends.py, which a test compares: importing that here would make --help slow.
 _BACKENDS = ("exact", "faiss", "qdrant", "pgvector")
@@ -136,4 +137,4 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-  sys.exit(main())
+  run_command(main, optional=True)

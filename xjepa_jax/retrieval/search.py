@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from xjepa_jax.errors import OptionError, WriteError, XJepaError
+from xjepa_jax.processes.output import run_command
 
 _FORMATS = ("table", "json", "geojson", "csv")
 
@@ -199,4 +200,4 @@ def _draw(args: argparse.Namespace, searcher: Any, answers: Sequence[Any]) -> No
 
 
 if __name__ == "__main__":
-  sys.exit(main())
+  run_command(main)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import sys
-
+from xjepa_jax.processes.output import run_command
 from xjepa_jax.serve.command import main
 
 if __name__ == "__main__":
-  sys.exit(main())
+  run_command(main, optional=True)

@@ -9,14 +9,14 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
-from fastapi import Depends, FastAPI, Query, Request
+from fastapi import APIRouter, Depends, FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.middleware.gzip import GZipMiddleware
 
-from xjepa_jax.errors import ImageError, SearchError, TooLargeError, XJepaError
+from xjepa_jax.errors import ChangedError, ImageError, SearchError, TooLargeError, XJepaError
 from xjepa_jax.retrieval.searching.answers import Answer
 from xjepa_jax.retrieval.searching.formats import as_geojson
 from xjepa_jax.serve import asking
@@ -54,9 +54,11 @@ def create_app(
   app = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
   uploads = Uploads()
   _add_files(app)
-  _add_archive(app, archive, limits, vendored() if parts is None else parts)
-  _add_search(app, archive, uploads)
-  _add_uploads(app, archive, uploads, limits)
+  of_archive = APIRouter(dependencies=[Depends(archive.searcher.check_unchanged)])
+  _add_archive(of_archive, archive, limits, vendored() if parts is None else parts)
+  _add_search(of_archive, archive, uploads)
+  _add_uploads(of_archive, archive, uploads, limits)
+  app.include_router(of_archive)
   _add_errors(app)
   app.add_middleware(GZipMiddleware, minimum_size=1024)
   # Around all of it, and no middleware of its own: what fails within leaves with its headers too.
@@ -77,7 +79,9 @@ def _add_files(app: FastAPI) -> None:
     return _file(path)
 
 
-def _add_archive(app: FastAPI, archive: Archive, limits: Limits, parts: Mapping[str, bool]) -> None:
+def _add_archive(
+  app: APIRouter, archive: Archive, limits: Limits, parts: Mapping[str, bool]
+) -> None:
   @app.get("/archive.json")
   def about() -> Response:
     live = {"live": True, "vendored": parts, "most_bytes": limits.bytes}
@@ -114,7 +118,7 @@ def _add_archive(app: FastAPI, archive: Archive, limits: Limits, parts: Mapping[
     return _json(archive.plane_json())
 
 
-def _add_search(app: FastAPI, archive: Archive, uploads: Uploads) -> None:
+def _add_search(app: APIRouter, archive: Archive, uploads: Uploads) -> None:
   def ask(asked: asking.Question) -> Answer:
     upload = uploads.get(asked.upload).query if asked.upload else None
     return archive.ask(asked, upload)
@@ -130,7 +134,7 @@ def _add_search(app: FastAPI, archive: Archive, uploads: Uploads) -> None:
     return Response(found, media_type="application/geo+json", headers=headers)
 
 
-def _add_uploads(app: FastAPI, archive: Archive, uploads: Uploads, limits: Limits) -> None:
+def _add_uploads(app: APIRouter, archive: Archive, uploads: Uploads, limits: Limits) -> None:
   @app.post("/uploads")
   async def upload(
     request: Request,
@@ -165,6 +169,11 @@ def _add_errors(app: FastAPI) -> None:
     # The rest of a body that is too large is not read: the connection cannot be used again.
     headers = {"connection": "close"} if status == 413 else None
     return JSONResponse({"error": _sentence(str(error))}, status, headers)
+
+  @app.exception_handler(ChangedError)
+  async def changed(request: Request, error: ChangedError) -> Response:
+    _LOG.error("%s: %s", request.url.path, error)
+    return JSONResponse({"error": "The archive has changed: restart the server."}, 503)
 
   @app.exception_handler(XJepaError)
   async def broken(request: Request, error: XJepaError) -> Response:

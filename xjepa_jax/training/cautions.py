@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import jax
 
@@ -14,11 +14,18 @@ from xjepa_jax.training.experiment import Experiment
 WHOLE = 0.1  # of all parameters: less is norms, biases and small tables, which are never cut
 
 
-def cautions(experiment: Experiment) -> Iterator[str]:
-  """What goes on and should be known, with what to change."""
+def cautions(experiment: Experiment, sizes: Sequence[int] = ()) -> Iterator[str]:
+  """What goes on and should be known, with what to change.
+
+  Args:
+    experiment: opened.
+    sizes: of the training split of each data set; () where they are not here.
+  """
   if has_network(experiment.config.model):
     yield from _whole_parameters(experiment)
   yield from _parts_of_batches(experiment)
+  if experiment.config.training.steps:
+    yield from _repeated_pairs(experiment, sizes)
 
 
 def _whole_parameters(experiment: Experiment) -> Iterator[str]:
@@ -36,18 +43,43 @@ def _whole_parameters(experiment: Experiment) -> Iterator[str]:
 
 def _parts_of_batches(experiment: Experiment) -> Iterator[str]:
   settings = experiment.config.training
-  found = [
+  found = _over_samples(experiment)
+  seen = settings.batch // settings.accumulate
+  if found and seen == 1:
+    yield (
+      f"{', '.join(found)} compare samples and see one at a time (training.batch is "
+      f"{settings.batch}, training.accumulate {settings.accumulate}): there is nothing to compare "
+      "it with. Give a larger batch."
+    )
+  elif found and settings.accumulate > 1:
+    yield (
+      f"training.accumulate is {settings.accumulate}: {', '.join(found)} see {seen} samples at a "
+      f"time and not {settings.batch}, which is another objective than that of the whole batch "
+      "(fewer negatives, statistics of fewer samples; sigreg's gradient is that much weaker). "
+      "Prefer model.remat or more devices."
+    )
+
+
+def _repeated_pairs(experiment: Experiment, sizes: Sequence[int]) -> Iterator[str]:
+  batch, data = experiment.config.training.batch, experiment.config.data
+  weights = data.weights or sizes
+  for directory, pairs, weight in zip(data.directories, sizes, weights, strict=False):
+    rows = batch * weight / sum(weights)
+    if rows > pairs:
+      yield (
+        f"training.batch is {batch}, of which {rows:,.0f} are of the {pairs:,} pairs of the split "
+        f"{data.train!r} of {directory}: pairs stand more than once in a batch, and terms that "
+        "compare samples compare a pair with itself. Give a smaller batch, or more pairs."
+      )
+
+
+def _over_samples(experiment: Experiment) -> list[str]:
+  """Labels of the terms that compare samples of a batch."""
+  return [
     label
     for label, entry in experiment.config.objective.items()
     if entry.get("term", label) in OVER_SAMPLES
   ]
-  if settings.accumulate > 1 and found:
-    yield (
-      f"training.accumulate is {settings.accumulate}: {', '.join(found)} see "
-      f"{settings.batch // settings.accumulate} samples at a time and not {settings.batch}, which "
-      "is another objective than that of the whole batch (fewer negatives, statistics of fewer "
-      "samples; sigreg's gradient is that much weaker). Prefer model.remat or more devices."
-    )
 
 
 def _bytes(leaf: jax.ShapeDtypeStruct) -> int:

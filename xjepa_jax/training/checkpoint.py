@@ -10,19 +10,20 @@ import contextlib
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import orbax.checkpoint as ocp
 from absl import flags, logging
 from etils import epath
 
-from xjepa_jax.data.storage import is_remote, write_file
+from xjepa_jax.data.storage import is_remote
 from xjepa_jax.errors import CheckpointError, XJepaError
 from xjepa_jax.processes import barriers
 from xjepa_jax.training.agreement import first_decides
 from xjepa_jax.training.manifest import write_manifest
 from xjepa_jax.training.preservation import Preservation
+from xjepa_jax.training.reached import write_reached
 from xjepa_jax.training.replacing import put_aside, settle
 from xjepa_jax.training.set_aside import is_sound, set_aside_damaged, sound_step
 from xjepa_jax.training.structure import structure_differences
@@ -30,7 +31,6 @@ from xjepa_jax.training.workdir import claim_workdir
 from xjepa_jax.versions import versions
 
 _NAMED_BARRIERS = "experimental_orbax_use_distributed_barrier"
-PROGRESS = "progress.json"  # beside the checkpoints: {"step": the last one written}
 _TEMPORARY = ".orbax-checkpoint-tmp"
 
 
@@ -50,6 +50,8 @@ class Checkpoints:
     best: str = "",
     mode: str = "max",
     read_only: bool = False,
+    data: Callable[[], Sequence[Mapping[str, Any]]] | None = None,
+    extend: bool = False,
   ):
     """Opens a run's directory, and makes it if it is new.
 
@@ -60,9 +62,11 @@ class Checkpoints:
         that a directory that cannot hold a checkpoint is noticed early.
       keep, keep_every, best, mode: which checkpoints stay; see `Preservation`.
       read_only: nothing is written, renamed or deleted; for other programs than the run.
+      data: gives what tells the run's data from others, and `extend` lets it have more steps than
+        it began with; see `claim_workdir`.
 
     Raises:
-      CheckpointError: the directory belongs to another config, or cannot be used.
+      CheckpointError: the directory belongs to another config or other data, or cannot be used.
     """
     if keep < 1:
       raise CheckpointError(f"config key 'checkpoint.keep' is {keep}; keep at least 1.")
@@ -73,7 +77,7 @@ class Checkpoints:
     self._preservation = Preservation(keep, keep_every, best, mode)
     self._saving = -1  # the step being written
     if not read_only:
-      first_decides(lambda: claim_workdir(workdir, config))
+      first_decides(lambda: claim_workdir(workdir, config, data and data(), extend))
       first_decides(lambda: settle(self.directory))
       first_decides(lambda: set_aside_damaged(self.directory))
     with self._in_words("cannot be opened"):
@@ -255,7 +259,7 @@ class Checkpoints:
         f"{[path.name for path in written]}. Does another run write here?"
       )
     write_manifest(written[0])
-    write_file(str(self.directory.parent / PROGRESS), json.dumps({"step": self._saving}).encode())
+    write_reached(str(self.directory.parent), self._saving)
 
   def _best(self) -> str | None:
     infos = {step: _Info(step, self._manager.metrics(step)) for step in self.steps}

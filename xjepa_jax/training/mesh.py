@@ -20,6 +20,7 @@ from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from xjepa_jax.errors import ConfigError
+from xjepa_jax.processes.devices import check_devices
 
 AXES = ("replica", "fsdp", "tensor")
 
@@ -81,9 +82,13 @@ def make_mesh(
     devices: those of the mesh; None takes all of all processes.
 
   Raises:
-    ConfigError: the sizes do not give exactly the number of devices, or would cut a TPU slice.
+    ConfigError: the sizes do not give exactly the number of devices, or would cut a TPU slice; or
+      JAX has no devices.
   """
-  devices = jax.devices() if devices is None else list(devices)
+  if devices is None:
+    check_devices()
+    devices = jax.devices()
+  devices = list(devices)
   sizes = tuple(mesh_sizes(replica, fsdp, tensor, len(devices)).values())
   kinds = (AxisType.Auto,) * len(AXES)
   slices = len({getattr(device, "slice_index", 0) for device in devices})

@@ -22,6 +22,7 @@ from xjepa_jax.training.cautions import cautions
 from xjepa_jax.training.device_peaks import peak_flops
 from xjepa_jax.training.experiment import Experiment
 from xjepa_jax.training.mesh import batch_sharding
+from xjepa_jax.training.splits import split_sizes
 from xjepa_jax.training.step import BATCH_KEYS
 
 # Measured on a CPU, JAX 0.10: what a run loads that a plan does not, Grain and Orbax's writer, and
@@ -235,7 +236,8 @@ def describe_plan(experiment: Experiment) -> Iterator[str]:
   sizes = ", ".join(f"{axis} {size}" for axis, size in experiment.mesh.shape.items())
   yield f"Mesh: {devices.size} x {devices.ravel()[0].device_kind}: {sizes}"
   yield f"Arithmetic: {experiment.model.dtype}"
-  yield from (f"Note: {caution}" for caution in cautions(experiment))
+  pairs = split_sizes(experiment.config, experiment.config.data.train)
+  yield from (f"Note: {caution}" for caution in cautions(experiment, pairs))
 
 
 def _input_lines(experiment: Experiment) -> Iterator[str]:

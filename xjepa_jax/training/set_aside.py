@@ -1,4 +1,8 @@
-"""Damaged checkpoints are set aside by name, never deleted, and the one before is used."""
+"""Damaged checkpoints are set aside by name, never deleted, and the one before is used.
+
+A run whose checkpoints are all damaged or gone is refused, for it would replace what it had by a
+beginning.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +13,11 @@ from etils import epath
 
 from xjepa_jax.errors import CheckpointError
 from xjepa_jax.training.manifest import damage
+from xjepa_jax.training.reached import PROGRESS, read_reached
 
 _SMALL = 1 << 20  # bytes of files that are read through when a directory is opened
 _BAD = ".bad"
+_RESULTS = ("encoder", "report")  # of a run that was finished, beside its checkpoints
 
 
 def set_aside_damaged(directory: epath.Path) -> None:
@@ -20,20 +26,18 @@ def set_aside_damaged(directory: epath.Path) -> None:
   Files of more than a megabyte are compared by their size only.
 
   Raises:
-    CheckpointError: all that are there are damaged, so that training would start anew unasked.
+    CheckpointError: none is whole, though some were written: training would start anew unasked.
     OSError: the directory cannot be read, or a checkpoint cannot be renamed.
   """
-  if not directory.exists():
-    return
   sound = 0
-  for path in sorted(directory.iterdir()):
+  for path in sorted(directory.iterdir()) if directory.exists() else ():
     if path.name.isdecimal():
       if found := damage(path, _SMALL):
         _set_aside(path, found)
       else:
         sound += 1
-  if not sound and any(_BAD in path.name for path in directory.iterdir()):
-    raise _none_is_whole(directory)
+  if not sound and (written := _written(directory)):
+    raise _none_is_whole(directory, written)
 
 
 def sound_step(
@@ -62,7 +66,7 @@ def sound_step(
   for candidate in reversed(steps):
     if is_sound(directory / str(candidate), read_only):
       return candidate
-  raise _none_is_whole(directory)
+  raise _none_is_whole(directory, _written(directory))
 
 
 def is_sound(path: epath.Path, read_only: bool = False) -> bool:
@@ -79,10 +83,29 @@ def is_sound(path: epath.Path, read_only: bool = False) -> bool:
   return not found
 
 
-def _none_is_whole(directory: epath.Path) -> CheckpointError:
+def _written(directory: epath.Path) -> str:
+  """What shows that a run had checkpoints worth more than a beginning, "" if nothing does.
+
+  A run that was killed while it saved its beginning has noted step 0, and has lost nothing.
+  """
+  workdir = directory.parent
+  if reached := read_reached(str(workdir)):
+    return f"{PROGRESS} says that step {reached:,} was saved"
+  results = [f"{name}/" for name in _RESULTS if (workdir / name).exists()]
+  if results:
+    return f"{' and '.join(results)} of a finished run {'are' if len(results) > 1 else 'is'} there"
+  if directory.exists() and any(_BAD in path.name for path in directory.iterdir()):
+    return "damaged ones are there"
+  return ""
+
+
+def _none_is_whole(directory: epath.Path, written: str) -> CheckpointError:
+  found = [path.name for path in sorted(directory.iterdir())] if directory.exists() else []
+  holds = f"It holds {', '.join(found)}. " if found else ""
   return CheckpointError(
-    f"{directory}: has no checkpoint that is whole. Put a copy of one there, or start anew in "
-    f"another working directory, or here after moving what ends in {_BAD} away."
+    f"{directory}: has no checkpoint that is whole{f', though {written}' if written else ''}. "
+    f"{holds}Put a copy of one there, named by its step, or start anew: in another working "
+    f"directory, or in this one after moving {directory.parent} away."
   )
 
 

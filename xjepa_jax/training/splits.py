@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from xjepa_jax.config import Config
 from xjepa_jax.data.dataset import PairDataset
 from xjepa_jax.errors import ConfigError
@@ -28,6 +30,33 @@ def open_split(config: Config, split: str) -> list[PairDataset]:
   ]
 
 
+def data_digests(config: Config) -> list[dict[str, Any]]:
+  """What tells the data sets of a run from others, wherever they lie: digests of each one's
+  sensors, and of the pairs that are trained on and that pick the best step.
+
+  Raises:
+    DatasetError: one cannot be opened, or lacks a split.
+  """
+  found: list[dict[str, Any]] = []
+  for directory in config.data.directories:
+    digests: dict[str, str] = {}
+    for split in (config.data.train, config.data.validation):
+      with PairDataset(directory, split) as dataset:
+        digests[split] = dataset.records.digest()
+        sensors = dataset.description.digest()
+    found.append({"directory": directory, "sensors": sensors, "splits": digests})
+  return found
+
+
+def split_sizes(config: Config, split: str) -> list[int]:
+  """Pairs of a split, of each data set."""
+  sizes = []
+  for dataset in open_split(config, split):
+    with dataset:
+      sizes.append(len(dataset))
+  return sizes
+
+
 def shares(config: Config, split: str, most: int) -> list[int]:
   """How many pairs of a split each data set gives where at most `most` are looked at.
 
@@ -42,10 +71,7 @@ def shares(config: Config, split: str, most: int) -> list[int]:
   Returns:
     One number a data set; together `most`, or all there are.
   """
-  sizes = []
-  for dataset in open_split(config, split):
-    with dataset:
-      sizes.append(len(dataset))
+  sizes = split_sizes(config, split)
   given, left = [0] * len(sizes), most
   for done, number in enumerate(sorted(range(len(sizes)), key=sizes.__getitem__)):
     given[number] = min(sizes[number], left // (len(sizes) - done))

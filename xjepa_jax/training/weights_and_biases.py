@@ -22,7 +22,7 @@ class WeightsAndBiases:
     """Begins or continues a run; its identity is kept in `directory`/wandb_id.txt.
 
     Raises:
-      ConfigError: the package is not installed.
+      ConfigError: the package is not installed, or takes no run: it has no key, say.
     """
     try:
       import wandb
@@ -32,13 +32,23 @@ class WeightsAndBiases:
         f"({error}). Install it with `pip install xjepa_jax[wandb]`, or leave the key empty."
       ) from error
     self._wandb = wandb
-    self._run = wandb.init(
-      project=project,
-      dir=None if storage.is_remote(directory) else directory,
-      config=dict(config),
-      id=_identity(f"{directory}/wandb_id.txt"),
-      resume="allow",
-    )
+    identity = _identity(f"{directory}/wandb_id.txt")
+    try:
+      self._run = wandb.init(
+        project=project,
+        dir=None if storage.is_remote(directory) else directory,
+        config=dict(config),
+        id=identity,
+        resume="allow",
+      )
+    except Exception as error:  # UsageError without a key, CommError without a network
+      why = " ".join(str(error).split())[:300]
+      raise ConfigError(
+        f"config key 'telemetry.wandb' is {project!r}, and Weights & Biases takes no run "
+        f"({type(error).__name__}: {why}). Give a key with `wandb login` or the variable "
+        "WANDB_API_KEY, set WANDB_MODE=offline to keep the run in its directory, or leave the "
+        "config key empty."
+      ) from error
 
   def scalars(self, step: int, values: Mapping[str, SupportsFloat]) -> None:
     """One curve a key."""

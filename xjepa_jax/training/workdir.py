@@ -1,4 +1,8 @@
-"""A working directory belongs to one config: a run goes on only with what it began with."""
+"""A working directory belongs to one config and its data: a run goes on with what it began with.
+
+The data are told by digests, in `data.json`, and not by their path: other pairs at the same path
+are other data, and the same ones may move.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,7 @@ from typing import Any
 from xjepa_jax.data import storage
 from xjepa_jax.errors import CheckpointError, DataError
 
-CONFIG = "config.json"
+CONFIG, DATA = "config.json", "data.json"
 # Keys that may change from one start to the next, for they change neither what a state means nor
 # what is computed from it: a key, or a group with all its keys. `training.steps` is not among them:
 # the schedules are made of it.
@@ -32,43 +36,165 @@ FREE_KEYS = (
   "training.bad_steps",
 )
 
+# Where data lie, and how they come there: free where they are told by their digests.
+DATA_KEYS = ("data.directories", "data.simulate")
+STEPS = "training.steps"
 
-def claim_workdir(workdir: str, config: Mapping[str, Any]) -> None:
-  """Writes a run's config into its directory, or compares it with the one that is there.
+
+def claim_workdir(
+  workdir: str,
+  config: Mapping[str, Any],
+  data: Sequence[Mapping[str, Any]] | None = None,
+  extend: bool = False,
+) -> None:
+  """Writes a run's config and data into its directory, or compares them with what is there.
 
   Args:
     workdir: made if it is not there; a local directory or an address.
     config: nested mappings of JSON's types.
+    data: of each data set "directory", "sensors" and "splits", see `splits.data_digests`; None
+      compares no data. A run that began before there were digests gets those of now.
+    extend: the config may have more steps than the directory's, which gets them.
 
   Raises:
-    CheckpointError: the directory belongs to a run of another config, or cannot be written or read.
+    CheckpointError: the directory belongs to a run of another config or of other data, or cannot be
+      written or read.
   """
-  path = f"{workdir.rstrip('/')}/{CONFIG}"
+  workdir = workdir.rstrip("/")
   try:
     if not storage.is_remote(workdir):
       os.makedirs(workdir, exist_ok=True)
-    content = storage.read_file(path) if storage.exists(path) else None
-    if content is None:
-      storage.write_file(path, json.dumps(config, indent=2).encode())
-      return
+    held = _read(f"{workdir}/{CONFIG}")
+    stored = _saved_config(workdir) if held is None else held
+    known = _read(f"{workdir}/{DATA}")
+    if extend:
+      _check_longer(workdir, stored, config)
+    if stored is not None:
+      moved = DATA_KEYS if data is not None and known is not None else ()
+      _check_config(workdir, stored, config, (*FREE_KEYS, *moved, *((STEPS,) if extend else ())))
+    if data is not None and known is not None:
+      _check_data(workdir, known, data)
+    if stored is None:
+      _write(f"{workdir}/{CONFIG}", config)
+    elif held is None or extend:
+      _write(f"{workdir}/{CONFIG}", _with_steps(stored, config) if extend else stored)
+    if data is not None and known is None:
+      _write(f"{workdir}/{DATA}", {"data": data})
   except (OSError, DataError) as error:
     raise CheckpointError(
       f"{workdir}: cannot be used as a working directory ({error}). Name one that can be made and "
       "written."
     ) from error
+
+
+def _check_config(
+  workdir: str, stored: Mapping[str, Any], config: Mapping[str, Any], free: Sequence[str]
+) -> None:
+  differing = differences(stored, config, free)
+  if not differing:
+    return
+  names = {each.partition(":")[0] for each in differing}
+  ways = ["Go on with the values of then", "or choose another working directory"]
+  if names == {STEPS} and _steps(config) > _steps(stored):
+    ways = ["To train on for more steps, add --extend", *ways]
+  if names <= set(DATA_KEYS):
+    ways = ["Name the data set as then once, and it may move from then on", *ways[1:]]
+  raise CheckpointError(
+    f"{workdir}: belongs to a run of another config. Then and now: {'; '.join(differing)}. "
+    f"{', '.join(ways)}."
+  )
+
+
+def _check_data(workdir: str, known: Mapping[str, Any], data: Sequence[Mapping[str, Any]]) -> None:
   try:
-    stored = json.loads(content)
+    then = [(each["directory"], each["sensors"], dict(each["splits"])) for each in known["data"]]
+  except (KeyError, TypeError, ValueError) as error:
+    raise CheckpointError(
+      f"{workdir}/{DATA}: is not what was written ({type(error).__name__}: {error}). Restore it, "
+      "or remove it if the data are sure to be those that the run began with."
+    ) from error
+  if differing := _data_differences(then, data):
+    raise CheckpointError(
+      f"{workdir}: belongs to a run of other data: {differing}. Its weights and its scaling "
+      "belong to those. Name the data of then, which may lie anywhere, or choose another working "
+      "directory."
+    )
+
+
+def _data_differences(
+  then: Sequence[tuple[str, str, dict[str, str]]], data: Sequence[Mapping[str, Any]]
+) -> str:
+  """In words, "" if there are none; of splits, those that both name are compared."""
+  if len(then) != len(data):
+    return f"{len(then)} data sets then and {len(data)} now"
+  for (directory, sensors, splits), now in zip(then, data, strict=True):
+    parts = ["its sensors or their scaling"] if sensors != now["sensors"] else []
+    parts += [
+      f"the pairs of its split {split!r}"
+      for split, digest in now["splits"].items()
+      if splits.get(split, digest) != digest
+    ]
+    if parts:
+      return (
+        f"{now['directory']} differs in {' and in '.join(parts)} from what lay in {directory} when "
+        "the run began"
+      )
+  return ""
+
+
+def _check_longer(
+  workdir: str, stored: Mapping[str, Any] | None, config: Mapping[str, Any]
+) -> None:
+  if stored is None:
+    raise CheckpointError(
+      f"{workdir}: --extend goes on with a run that is there, and there is none."
+    )
+  if _steps(config) < _steps(stored):
+    raise CheckpointError(
+      f"{workdir}: --extend is for more steps; {STEPS} was {_steps(stored):,} and is "
+      f"{_steps(config):,}."
+    )
+
+
+def _steps(config: Mapping[str, Any]) -> int:
+  return int(config.get("training", {}).get("steps", 0))
+
+
+def _with_steps(stored: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
+  return {**stored, "training": {**stored.get("training", {}), "steps": _steps(config)}}
+
+
+def _saved_config(workdir: str) -> dict[str, Any] | None:
+  """That of the last checkpoint, where the directory's own is gone; None if there is none."""
+  folder = f"{workdir}/checkpoints"
+  try:
+    steps = [int(name) for name in storage.listing(folder) if name.isdecimal()]
+  except FileNotFoundError:
+    return None
+  if not steps:
+    return None
+  about = _read(f"{folder}/{max(steps)}/about/metadata") or {}
+  return about.get("config")
+
+
+def _read(path: str) -> dict[str, Any] | None:
+  """What a JSON file holds, None if it is not there."""
+  if not storage.exists(path):
+    return None
+  try:
+    found = json.loads(storage.read_file(path))
   except ValueError as error:
     raise CheckpointError(
       f"{path}: is not JSON ({error}), so it cannot be told whose checkpoints these are. Restore "
       "the file, or choose another working directory."
     ) from error
-  differing = differences(stored, config)
-  if differing:
-    raise CheckpointError(
-      f"{workdir}: belongs to a run of another config. Then and now: {'; '.join(differing)}. Go on "
-      "with the values of then, or choose another working directory."
-    )
+  if not isinstance(found, dict):
+    raise CheckpointError(f"{path}: holds a {type(found).__name__}, expected a mapping.")
+  return found
+
+
+def _write(path: str, content: Mapping[str, Any]) -> None:
+  storage.write_file(path, json.dumps(content, indent=2).encode())
 
 
 def differences(

@@ -31,12 +31,16 @@ class Writer(Protocol):
 class Writers:
   """Tells several writers the same; itself a `Writer` and a context manager."""
 
-  def __init__(self, writers: Sequence[Writer]):
+  def __init__(self, writers: Sequence[Writer] = ()):
     self._writers = tuple(writers)
 
   def __bool__(self) -> bool:
     """Whether anything is written; pictures need not be made for nobody."""
     return bool(self._writers)
+
+  def add(self, more: Writers) -> None:
+    """Tells these too from here on, and closes them."""
+    self._writers += more._writers
 
   def scalars(self, step: int, values: Mapping[str, SupportsFloat]) -> None:
     """Numbers of one step, brought to the host once for all writers."""
@@ -78,36 +82,27 @@ class Writers:
     self.close()
 
 
-def open_writers(
+def open_services(
   directory: str,
   *,
-  first: int = 0,
-  tensorboard: bool = True,
   wandb: str = "",
   prometheus_port: int = 0,
   prometheus_address: str = "127.0.0.1",
   config: Mapping[str, Any] | None = None,
 ) -> Writers:
-  """The writers of a run: `metrics.jsonl`, and TensorBoard, Prometheus and Weights & Biases where
-  wanted.
+  """Prometheus and Weights & Biases where wanted: what is likely to be refused, so that it can be
+  before anything is computed.
 
   Args:
     directory: of the run; it exists.
-    first: the first step that will be written. What earlier starts of the run wrote at this step
-      and after is dropped, so that the curve is that of one run.
-    tensorboard: write event files into `directory`/tensorboard.
     wandb: project of Weights & Biases; empty is none.
     prometheus_port, prometheus_address: where Prometheus is answered; port 0 is nowhere.
     config: of the experiment, for Weights & Biases.
 
   Raises:
-    ConfigError: Weights & Biases or Prometheus is wanted and not installed, or a port is taken.
-    TrainingError: the `metrics.jsonl` of an earlier start cannot be continued.
+    ConfigError: one is wanted and not installed, a port is taken, or Weights & Biases takes no run.
   """
-  from xjepa_jax.training.json_lines import JsonLines
-
   writers: list[Writer] = []
-  # First those that are likely to be refused.
   if prometheus_port:
     from xjepa_jax.training.prometheus import Prometheus
 
@@ -116,7 +111,24 @@ def open_writers(
     from xjepa_jax.training.weights_and_biases import WeightsAndBiases
 
     writers.append(WeightsAndBiases(wandb, directory, config or {}))
-  writers.append(JsonLines(f"{directory}/metrics.jsonl", first))
+  return Writers(writers)
+
+
+def open_files(directory: str, first: int = 0, tensorboard: bool = True) -> Writers:
+  """`metrics.jsonl`, and TensorBoard where wanted.
+
+  Args:
+    directory: of the run; it exists.
+    first: the first step that will be written. What earlier starts of the run wrote at this step
+      and after is dropped, so that the curve is that of one run.
+    tensorboard: write event files into `directory`/tensorboard.
+
+  Raises:
+    TrainingError: the `metrics.jsonl` of an earlier start cannot be continued.
+  """
+  from xjepa_jax.training.json_lines import JsonLines
+
+  writers: list[Writer] = [JsonLines(f"{directory}/metrics.jsonl", first)]
   if tensorboard:
     from xjepa_jax.training.tensorboard import TensorBoard
 

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from tests.retrieval.indexes import archive as archives
-from xjepa_jax.errors import SearchIndexError
+from xjepa_jax.errors import InUseError, SearchIndexError
+from xjepa_jax.processes.locking import holding
 from xjepa_jax.retrieval.embedding.files import EmbeddingFiles
 from xjepa_jax.retrieval.index import main
 from xjepa_jax.retrieval.indexes import directory as directories
@@ -43,6 +44,23 @@ def writing(out: Path) -> bool:
   with contextlib.suppress(OSError):
     return any(path.is_file() for path in building.rglob("*"))
   return False
+
+
+def test_an_index_that_another_process_is_building_is_left_to_it(
+  many: EmbeddingFiles, tmp_path: Path
+) -> None:
+  out = tmp_path / "index"
+  unfinished = tmp_path / "index.building" / "vectors.npy"
+  unfinished.parent.mkdir()
+  unfinished.write_bytes(b"being written")
+  with (
+    holding(f"{out}.lock", "the index"),
+    pytest.raises(InUseError, match=rf"the index {out} is in use by process"),
+  ):
+    directories.build_index(many, str(out), "exact", {})
+  assert unfinished.read_bytes() == b"being written"
+  directories.build_index(many, str(out), "exact", {})
+  assert {path.name for path in tmp_path.iterdir()} == {"index"}
 
 
 @pytest.mark.parametrize("moment", [begun, writing])

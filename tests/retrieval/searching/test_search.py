@@ -21,6 +21,8 @@ from xjepa_jax.data.description import describe
 from xjepa_jax.data.simulated_places import centre
 from xjepa_jax.retrieval import search
 from xjepa_jax.retrieval.embedding.files import EmbeddingFiles, open_embeddings
+from xjepa_jax.retrieval.searching.answers import Answer, Query
+from xjepa_jax.retrieval.searching.formats import FORMATS
 
 
 @pytest.fixture(scope="module")
@@ -251,3 +253,10 @@ def test_another_encoder_than_the_one_that_embedded_is_refused(
   export_random_encoder(other, {"s1": describe(made.pairs).format.sensors["s1"]}, SIZE)
   said = refused(made, capsys, "--encoder", other, "--id", "simulated-0-0000001")
   assert "is not the encoder that made" in said and "embed the archive again" in said
+
+
+def test_json_is_in_letters_that_every_terminal_has() -> None:
+  answer = Answer(Query("Łódź é 😀.tif", "radar", np.zeros(2, np.float32)), (), 0)
+  text = FORMATS["json"]([answer])
+  assert text.isascii() and json.loads(text)[0]["query"] == "Łódź é 😀.tif"
+  assert FORMATS["geojson"]([answer]).isascii()

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import sys
 
 from xjepa_jax.data.importing import command
+from xjepa_jax.processes.output import run_command
 
 NAMES = ("manifest", "folders", "bigearthnet", "sen12ms", "ssl4eo_s12", "so2sat", "tfds")
 
@@ -38,4 +38,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-  sys.exit(main())
+  run_command(main, optional=True)

@@ -21,7 +21,12 @@ from xjepa_jax.retrieval.embedding.description import (
   EmbeddingDescription,
   description_from_json,
 )
-from xjepa_jax.retrieval.embedding.manifest import MANIFEST, check_file, check_files, file_sha256
+from xjepa_jax.retrieval.embedding.manifest import (
+  KnownFile,
+  check_file,
+  check_files,
+  check_unchanged,
+)
 from xjepa_jax.retrieval.embedding.part import open_part
 from xjepa_jax.retrieval.embedding.quantisation import restore
 from xjepa_jax.retrieval.embedding.schema import part_schema
@@ -43,15 +48,16 @@ def open_embeddings(directory: str, parts_now: bool = True) -> EmbeddingFiles:
     EmbeddingError: it is unfinished, a file is damaged (named), or its parts do not fit its
       description.
   """
-  parts = check_files(directory, parts_now)
+  manifest, parts = check_files(directory, parts_now)
   path = os.path.join(directory, DESCRIPTION)
   try:
     with open(path, encoding="utf-8") as file:
       description = description_from_json(file.read(), path)
   except OSError as error:
     raise EmbeddingError(f"{path}: cannot be read ({error.strerror}).") from error
-  fingerprint = file_sha256(os.path.join(directory, MANIFEST))
-  return EmbeddingFiles(directory, description, parts, fingerprint, compared=parts_now)
+  files = EmbeddingFiles(directory, description, manifest, parts)
+  files.check_unchanged()
+  return files
 
 
 class EmbeddingFiles:
@@ -63,25 +69,23 @@ class EmbeddingFiles:
     fingerprint: SHA-256 of its manifest, and so of all its files.
 
   Args:
-    parts: names of the parts in their order, and the SHA-256 of each.
-    compared: whether their bytes have been compared with these.
+    manifest: of the directory.
+    parts: by name, in their order.
   """
 
   def __init__(
     self,
     directory: str,
     description: EmbeddingDescription,
-    parts: Mapping[str, str],
-    fingerprint: str,
-    compared: bool,
+    manifest: KnownFile,
+    parts: Mapping[str, KnownFile],
   ):
     self.directory = directory
     self.description = description
-    self.fingerprint = fingerprint
-    self._parts = list(parts)
-    self._paths = [os.path.join(directory, name) for name in parts]
-    # Not compared yet: number of the part -> its SHA-256.
-    self._unread = {} if compared else dict(enumerate(parts.values()))
+    self.fingerprint = manifest.sha256
+    self._manifest = manifest
+    self._parts = list(parts.items())
+    self._paths = [part.path for part in parts.values()]
     # (part, row group) of each group of rows, and where it ends.
     self._groups: list[tuple[int, int]] = []
     sizes: list[int] = []
@@ -102,14 +106,18 @@ class EmbeddingFiles:
         f"{directory}: its parts hold {len(self)} rows, {DESCRIPTION} says {description.count}."
       )
 
+  def check_unchanged(self) -> None:
+    """Raises a ChangedError if the directory holds other embeddings than those that were opened."""
+    check_unchanged(self._manifest, self.directory)
+
   def __len__(self) -> int:
     return self._ends[-1] if self._ends else 0
 
   def tables(self, rows: int = 65536, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
     """All rows in their order, at most `rows` at once; `columns` by name, None for all."""
     self._compare(range(len(self._paths)))
-    for path in self._paths:
-      with _reading(path), open_part(path) as part:
+    for number, path in enumerate(self._paths):
+      with self._unreplaced(number), _reading(path), open_part(path) as part:
         for batch in part.iter_batches(rows, columns=None if columns is None else list(columns)):
           yield pa.Table.from_batches([batch])
 
@@ -191,26 +199,39 @@ class EmbeddingFiles:
     return self._kept[group]
 
   def _compare(self, parts: Iterable[int]) -> None:
-    """Compares the bytes of parts, by number, that were not compared before.
+    """Compares the bytes of parts, by number, that were not compared as they are now.
 
     Checksums of pages alone are not enough: a flipped bit in a page's header can leave rows out.
+
+    Raises:
+      ChangedError: the directory holds other embeddings now.
+      EmbeddingError: it does not, and a part has other bytes than were written.
     """
-    unread = [number for number in parts if number in self._unread]
-    if not unread:
+
+    def compare(part: tuple[str, KnownFile]) -> None:
+      check_file(self.directory, *part)
+
+    changed = [part for part in map(self._parts.__getitem__, parts) if not part[1].was_compared()]
+    if not changed:
       return
+    try:
+      with ThreadPoolExecutor(_THREADS) as pool:
+        list(pool.map(compare, changed))
+    except EmbeddingError:
+      self.check_unchanged()
+      raise
 
-    def compare(number: int) -> None:
-      check_file(self.directory, self._parts[number], self._unread[number])
-
-    with ThreadPoolExecutor(_THREADS) as pool:
-      for number, _ in zip(unread, pool.map(compare, unread), strict=True):
-        self._unread.pop(number, None)  # another thread may have done it
+  @contextlib.contextmanager
+  def _unreplaced(self, number: int) -> Iterator[None]:
+    """What is read of a part inside is of the bytes that were compared, before and after."""
+    self._compare([number])
+    yield
+    self._compare([number])
 
   def _read(self, group: int, columns: list[str]) -> pa.Table:
     number, inner = self._groups[group]
-    self._compare([number])
     path = self._paths[number]
-    with _reading(path), open_part(path) as part:
+    with self._unreplaced(number), _reading(path), open_part(path) as part:
       return part.read_row_group(inner, columns=columns)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -10,7 +11,7 @@ from collections.abc import Mapping
 
 from etils import epath
 
-from xjepa_jax.errors import EmbeddingError
+from xjepa_jax.errors import ChangedError, EmbeddingError
 from xjepa_jax.training.manifest import MANIFEST, damage
 
 PARTS = "parts"
@@ -39,7 +40,7 @@ def manifest_bytes(files: Mapping[str, Mapping[str, int | str]]) -> bytes:
   return (json.dumps(content, indent=1) + "\n").encode()
 
 
-def check_files(directory: str, parts: bool = True) -> dict[str, str]:
+def check_files(directory: str, parts: bool = True) -> tuple[KnownFile, dict[str, KnownFile]]:
   """Compares every file with the manifest.
 
   Args:
@@ -47,7 +48,7 @@ def check_files(directory: str, parts: bool = True) -> dict[str, str]:
     parts: False compares the sizes of parts alone; whoever reads one calls `check_file` before.
 
   Returns:
-    The names of the parts in their order, and the SHA-256 of each.
+    The manifest, and the parts by name in their order.
 
   Raises:
     EmbeddingError: there is no manifest, or a file is not what was written.
@@ -61,29 +62,94 @@ def check_files(directory: str, parts: bool = True) -> dict[str, str]:
       f"{directory}: has no {MANIFEST}: it holds no embeddings, or writing them was interrupted. "
       "Run the command that wrote them again; it continues."
     )
+  manifest = KnownFile(os.path.join(directory, MANIFEST))
   wrong = damage(epath.Path(directory), None if parts else 0)  # of more than 0 bytes the size
   if wrong:
     raise _untrusted(directory, wrong)
   with open(os.path.join(directory, MANIFEST), encoding="utf-8") as file:
     files = {name: str(each["sha256"]) for name, each in json.load(file)["files"].items()}
-  if not parts:
-    for name in files:
-      if not _PART.fullmatch(name):
-        check_file(directory, name, files[name])
-  return {name: files[name] for name in sorted(files) if _PART.fullmatch(name)}
+  known = {name: KnownFile(os.path.join(directory, name), files[name]) for name in sorted(files)}
+  for name, each in known.items():
+    if parts:
+      each.trust()  # just compared
+    elif not _PART.fullmatch(name):
+      check_file(directory, name, each)
+  check_unchanged(manifest, directory)
+  return manifest, {name: each for name, each in known.items() if _PART.fullmatch(name)}
 
 
-def check_file(directory: str, name: str, sha256: str) -> None:
+def check_file(directory: str, name: str, file: KnownFile) -> None:
   """Compares the bytes of a file of a directory of embeddings with its SHA-256.
 
   Raises:
     EmbeddingError: they are others than were written, or cannot be read.
   """
   try:
-    if file_sha256(os.path.join(directory, name)) != sha256:
+    if not file.is_same():
       raise _untrusted(directory, f"{name} has other bytes than were written (SHA-256 differs)")
   except OSError as error:
     raise _untrusted(directory, f"{name} cannot be read ({error.strerror})") from error
+
+
+class KnownFile:
+  """A file whose bytes are known, however often it is opened again.
+
+  They are compared when size, time or inode are not those at which they were compared last: a file
+  may be replaced while a server reads it.
+  """
+
+  def __init__(self, path: str, sha256: str = ""):
+    """Compares nothing yet.
+
+    Args:
+      path: of the file.
+      sha256: of its bytes; "" takes those that are there now.
+
+    Raises:
+      OSError: it cannot be read.
+    """
+    self.path = path
+    self._stamp = None if sha256 else self._found()
+    self.sha256 = sha256 or file_sha256(path)
+
+  def trust(self) -> None:
+    """Takes note that the bytes that are there now were compared. Raises OSError."""
+    self._stamp = self._found()
+
+  def was_compared(self) -> bool:
+    """Whether it looks as it did when its bytes were compared; no byte is read."""
+    with contextlib.suppress(OSError):
+      return self._found() == self._stamp
+    return False
+
+  def is_same(self) -> bool:
+    """Whether its bytes are those that are known. Raises OSError."""
+    found = self._found()
+    if found == self._stamp:
+      return True
+    if file_sha256(self.path) != self.sha256:
+      return False
+    self._stamp = found
+    return True
+
+  def _found(self) -> tuple[int, int, int]:
+    found = os.stat(self.path)
+    return found.st_size, found.st_mtime_ns, found.st_ino
+
+
+def check_unchanged(file: KnownFile, directory: str) -> None:
+  """Raises a ChangedError if a directory that is open was replaced: if the file that names all its
+  others is another, or gone."""
+  try:
+    if file.is_same():
+      return
+    how = "is another one"
+  except OSError as error:
+    how = f"cannot be read any more ({error.strerror})"
+  raise ChangedError(
+    f"{directory}: has changed since it was opened: {file.path} {how}. What was read before does "
+    "not go with what is there now: start again."
+  )
 
 
 def _untrusted(directory: str, wrong: str) -> EmbeddingError:

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from xjepa_jax.errors import SearchIndexError
+from xjepa_jax.processes.locking import holding
 from xjepa_jax.retrieval.embedding.files import EmbeddingFiles
 from xjepa_jax.retrieval.embedding.manifest import MANIFEST, file_sha256
 from xjepa_jax.retrieval.indexes.backends import make_index
@@ -25,7 +26,7 @@ from xjepa_jax.retrieval.indexes.description import (
 )
 from xjepa_jax.versions import versions
 
-_BUILDING, _OLD = ".building", ".old"
+_BUILDING, _OLD, _LOCK = ".building", ".old", ".lock"
 _THREADS = 4  # hashlib lets go of the interpreter's lock
 
 
@@ -60,6 +61,7 @@ def build_index(
   """Builds the index of a directory of embeddings; an index that was there before is replaced.
 
   Until it is whole, `directory` is as it was. Killed at any moment, calling it again does the rest.
+  One process at a time builds it.
 
   Args:
     files: the embeddings.
@@ -69,6 +71,7 @@ def build_index(
 
   Raises:
     SearchIndexError: the directory holds something else, or the back end cannot build.
+    InUseError: another process is building it.
     OSError: it cannot be written.
   """
   directory = os.path.normpath(directory)
@@ -76,6 +79,14 @@ def build_index(
     raise SearchIndexError(
       f"{directory}: holds something that is no index. Give --out a new directory."
     )
+  os.makedirs(os.path.dirname(directory) or ".", exist_ok=True)
+  with holding(directory + _LOCK, f"the index {directory}"):
+    return _build(files, directory, backend, settings)
+
+
+def _build(
+  files: EmbeddingFiles, directory: str, backend: str, settings: Mapping[str, Any]
+) -> IndexDescription:
   building = directory + _BUILDING
   shutil.rmtree(building, ignore_errors=True)
   os.makedirs(building)

@@ -32,7 +32,8 @@ def as_json(answers: Sequence[Answer]) -> str:
     }
     for answer in answers
   ]
-  return json.dumps(entries, indent=1, allow_nan=False, ensure_ascii=False)
+  # In ASCII: on a terminal that lacks a letter, what takes its place would be no JSON.
+  return json.dumps(entries, indent=1, allow_nan=False)
 
 
 def as_geojson(answers: Sequence[Answer], sources: bool = True) -> str:
@@ -57,7 +58,7 @@ def as_geojson(answers: Sequence[Answer], sources: bool = True) -> str:
     for hit in answer.hits
   ]
   collection = {"type": "FeatureCollection", "features": features}
-  return json.dumps(collection, allow_nan=False, ensure_ascii=False)
+  return json.dumps(collection, allow_nan=False)
 
 
 def as_csv(answers: Sequence[Answer]) -> str:

@@ -12,13 +12,18 @@ import numpy as np
 import shapely
 
 from xjepa_jax.data.description import describe
-from xjepa_jax.errors import SearchError, XJepaError
+from xjepa_jax.errors import ChangedError, SearchError, XJepaError
 from xjepa_jax.export import LoadedEncoder, load_encoder
 from xjepa_jax.retrieval.confidence import from_json
 from xjepa_jax.retrieval.embedding.files import EmbeddingFiles, open_embeddings
-from xjepa_jax.retrieval.embedding.manifest import MANIFEST, file_sha256
+from xjepa_jax.retrieval.embedding.manifest import (
+  MANIFEST,
+  KnownFile,
+  check_unchanged,
+  file_sha256,
+)
 from xjepa_jax.retrieval.indexes.base import Filter, Index
-from xjepa_jax.retrieval.indexes.description import embeddings_directory, read_description
+from xjepa_jax.retrieval.indexes.description import FILE, embeddings_directory, read_description
 from xjepa_jax.retrieval.indexes.directory import open_index
 from xjepa_jax.retrieval.indexes.filters import FilterColumns
 from xjepa_jax.retrieval.searching.answers import Answer, Hit, Query
@@ -49,10 +54,16 @@ def open_searcher(
   Raises:
     XJepaError: something is damaged, or belongs to something else.
   """
+  description = read_description(index_directory)
+  known = KnownFile(os.path.join(index_directory, FILE))
   index = open_index(index_directory, embeddings)
-  described = embeddings_directory(index_directory, read_description(index_directory))
+  described = embeddings_directory(index_directory, description)
   files = open_embeddings(embeddings or described, parts_now=verify)
-  return Searcher(index, files, _encoder(files, encoder_directory))
+  if files.fingerprint != description.fingerprint:  # replaced since the index was opened
+    raise ChangedError(
+      f"{files.directory}: has changed while {index_directory} was opened: start again."
+    )
+  return Searcher(index, files, _encoder(files, encoder_directory), known)
 
 
 class Searcher:
@@ -62,12 +73,27 @@ class Searcher:
     index: finds rows.
     files: says what the rows are.
     encoder: describes images, or None: then only what is in the archive can be asked for.
+
+  Args:
+    description: the file of the index that names all its others.
   """
 
-  def __init__(self, index: Index, files: EmbeddingFiles, encoder: LoadedEncoder | None):
+  def __init__(
+    self,
+    index: Index,
+    files: EmbeddingFiles,
+    encoder: LoadedEncoder | None,
+    description: KnownFile,
+  ):
     self.index = index
     self.files = files
     self.encoder = encoder
+    self._description = description
+
+  def check_unchanged(self) -> None:
+    """Raises a ChangedError if the index or the embeddings were replaced since they were opened."""
+    check_unchanged(self._description, os.path.dirname(self._description.path))
+    self.files.check_unchanged()
 
   @property
   def sensors(self) -> tuple[str, ...]:
@@ -84,7 +110,9 @@ class Searcher:
 
     Raises:
       SearchError: a query or the filter is not of this archive, or k is not positive.
+      ChangedError: the archive was replaced since it was opened.
     """
+    self.check_unchanged()
     if k < 1:
       raise SearchError(f"k is {k}; ask for at least one hit.")
     if not queries:

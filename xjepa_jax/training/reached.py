@@ -1,0 +1,33 @@
+"""`progress.json`: the step of the last checkpoint that was written, for whatever starts a run."""
+
+from __future__ import annotations
+
+import json
+
+from xjepa_jax.data import storage
+from xjepa_jax.errors import CheckpointError
+
+PROGRESS = "progress.json"
+
+
+def write_reached(workdir: str, step: int) -> None:
+  """Takes note of a step. Raises OSError if that cannot be written."""
+  storage.write_file(f"{workdir}/{PROGRESS}", json.dumps({"step": step}).encode())
+
+
+def read_reached(workdir: str) -> int | None:
+  """The step noted last; None if none was.
+
+  Raises:
+    CheckpointError: the file is not what was written.
+  """
+  path = f"{workdir}/{PROGRESS}"
+  try:
+    return int(json.loads(storage.read_file(path))["step"])
+  except FileNotFoundError:
+    return None
+  except (ValueError, KeyError, TypeError) as error:
+    raise CheckpointError(
+      f'{path}: holds something else than {{"step": NUMBER}} ({type(error).__name__}: {error}). '
+      "Write the step of the last checkpoint there, or remove it."
+    ) from error
