@@ -202,6 +202,8 @@ def files(directory: Path) -> list[Path]:
 def test_a_flipped_byte_anywhere_is_refused_by_name(copy: Path) -> None:
   chance = random.Random(0)
   for path in files(copy):
+    if path.name == export.CARD:  # which people may edit
+      continue
     content = path.read_bytes()
     for place in {0, len(content) // 2, len(content) - 1, chance.randrange(len(content))}:
       flipped = bytearray(content)

@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 
 from xjepa_jax.config import Config, to_dict
+from xjepa_jax.paths import StrPath
 from xjepa_jax.processes import barriers, log
 from xjepa_jax.report.conclusion import Trained, conclude
 from xjepa_jax.report.glance import glance
@@ -37,7 +38,7 @@ from xjepa_jax.versions import versions
 Row = dict[str, float]  # of metrics.jsonl
 
 
-def run(config: Config, workdir: str, began: float | None = None) -> str:
+def run(config: Config, workdir: StrPath, began: float | None = None) -> str:
   """Trains or continues, evaluates, exports and reports.
 
   Args:
@@ -52,6 +53,7 @@ def run(config: Config, workdir: str, began: float | None = None) -> str:
   Raises:
     XJepaError: in one paragraph, what is not as it has to be.
   """
+  workdir = os.fspath(workdir)
   began = time.monotonic() if began is None else began
   check_workdir(workdir)
   check_same_config(to_dict(config))

@@ -13,17 +13,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
 from xjepa_jax.errors import TableError
+from xjepa_jax.paths import StrPath
 
 _MAX_LINE = 2**22  # bytes of a line, so that a file without line ends is not read whole
 _MAX_ROWS = 2**26
 
 
-def read_columns(src: str) -> list[str]:
+def read_columns(src: StrPath) -> list[str]:
   """The names of the table's columns.
 
   Raises:
     TableError: the file is no .csv or .parquet that can be read, or two columns share a name.
   """
+  src = os.fspath(src)
   suffix = os.path.splitext(src)[1].lower()
   if suffix not in (".csv", ".parquet"):
     _refuse(src, f"unknown suffix {suffix!r}; expected a table as .csv or .parquet.")
@@ -41,7 +43,7 @@ def read_columns(src: str) -> list[str]:
 
 
 def read_rows(
-  src: str, columns: Sequence[str], wanted: set[str]
+  src: StrPath, columns: Sequence[str], wanted: set[str]
 ) -> Iterator[tuple[str, Mapping[str, Any]]]:
   """Reads the table's rows.
 
@@ -56,6 +58,7 @@ def read_rows(
   Raises:
     TableError: the table is damaged, or a row has more or fewer cells than there are columns.
   """
+  src = os.fspath(src)
   if src.lower().endswith(".parquet"):
     yield from _parquet_rows(src, [name for name in columns if name in wanted])
     return

@@ -24,6 +24,7 @@ from xjepa_jax.data.shard_pool import Progress, write_shards
 from xjepa_jax.data.shard_writer import TEMPORARY_SUFFIX, ShardSummary, ShardTask
 from xjepa_jax.data.statistics import SensorStatistics, with_statistics
 from xjepa_jax.errors import DatasetError, WriteError
+from xjepa_jax.paths import StrPath
 
 SKIPPED_FILE = "skipped.csv"
 _PARTIAL = ".partial"
@@ -49,7 +50,7 @@ class ImportSummary:
 
 def write_dataset(
   plan: ImportPlan,
-  out: str,
+  out: StrPath,
   workers: int = 1,
   resume: bool = False,
   progress: Progress = lambda count: None,
@@ -70,6 +71,7 @@ def write_dataset(
     DatasetError: `out` holds a data set or another import, or no pair could be read.
     WriteError: writing failed, or a worker died. Finished shards are kept for `resume`.
   """
+  out = os.fspath(out)
   try:
     partial = _prepare(plan, out, resume)
     tasks = list(_tasks(plan, partial))

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from xjepa_jax.errors import EmbeddingError, OptionError, XJepaError
+from xjepa_jax.paths import user_path
 
 _BATCH = {"cpu": 16}  # rows a device computes at once; other devices have more cores to fill
 _ACCELERATOR_BATCH = 256
@@ -136,21 +137,23 @@ def _parser() -> argparse.ArgumentParser:
     "--archive scenes/ --sensor optical --out embeddings",
   )
   add = parser.add_argument
-  add("--encoder", required=True, help="directory of an exported encoder")
+  add("--encoder", type=user_path, required=True, help="directory of an exported encoder")
   add(
     "--archive",
+    type=user_path,
     required=True,
     help="a data set of pairs; a folder of images; a .csv or .parquet table of images; a STAC "
     "catalog, item, item collection or stac-geoparquet",
   )
-  add("--out", required=True, help="directory to be written, or to be continued")
+  add("--out", type=user_path, required=True, help="directory to be written, or to be continued")
   add("--head", help="of the encoder; its default one if not given")
   add("--quantisation", choices=("float32", "float16", "int8"), default="float16")
   repeated: dict[str, Any] = {"action": "append", "default": []}
   add(
     "--sensor",
     metavar="KEY[=PATTERN]",
-    help="one of the encoder's, whose images are embedded; in a folder, of files that match",
+    help="one of the encoder's, whose images are embedded; in a folder, of files that match: "
+    "* stays within a folder, **/ is any number of folders ('s1/**/*.tif')",
     **repeated,
   )
   add("--split", help="of pairs or of a table; may be repeated; all if not given", **repeated)
@@ -215,12 +218,13 @@ def _share(args: argparse.Namespace) -> tuple[int, int]:
 def _archive_options(args: argparse.Namespace, sensors: Any) -> Any:
   from xjepa_jax.data.importing.sensor_options import key_values, nodata_values
   from xjepa_jax.retrieval.embedding.archives import ArchiveOptions
+  from xjepa_jax.retrieval.embedding.folder import EVERYTHING
 
   patterns = [text.partition("=") for text in args.sensor]
   bands = key_values(args.bands, "--bands", sensors)
   return ArchiveOptions(
     sensors=sensors,
-    patterns={key: pattern if equals else "*" for key, equals, pattern in patterns},
+    patterns={key: pattern if equals else EVERYTHING for key, equals, pattern in patterns},
     splits=tuple(args.split),
     bands={key: [name.strip() for name in names.split(",")] for key, names in bands.items()},
     offset=_numbers(key_values(args.offset, "--offset", sensors)),

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from xjepa_jax.errors import EvaluationError, OptionError, XJepaError
+from xjepa_jax.paths import user_path
 
 _EXAMPLE = """\
 A source is [NAME=]PATH: an exported encoder, a directory that `embed` wrote, or a Parquet or CSV
@@ -120,7 +121,11 @@ def _parser() -> argparse.ArgumentParser:
     "may be given several times",
   )
   parser.add_argument(
-    "--pairs", default="", metavar="DIR", help="data set: encoders' images, splits, labels"
+    "--pairs",
+    type=user_path,
+    default="",
+    metavar="DIR",
+    help="data set: encoders' images, splits, labels",
   )
   parser.add_argument(
     "--split", default="", help="asks and is searched, whatever the protocol says"
@@ -131,7 +136,9 @@ def _parser() -> argparse.ArgumentParser:
     "--train", default="train", metavar="SPLIT", help="that image statistics are fitted on (train)"
   )
   parser.add_argument("--head", default="", help="of encoders; their own if not given")
-  parser.add_argument("--json", default="", metavar="FILE", help="write everything measured")
+  parser.add_argument(
+    "--json", type=user_path, default="", metavar="FILE", help="write everything measured"
+  )
   parser.add_argument(
     "--resamples", type=int, default=1000, help="of the bootstrap; 0 for no intervals (1000)"
   )
@@ -146,7 +153,7 @@ def _parser() -> argparse.ArgumentParser:
   sizes.add_argument(
     "--prefixes", default="", metavar="N,N", help="sizes that vectors are cut to; the head's own"
   )
-  sizes.add_argument("--plot", default="", metavar="PNG", help="of that table")
+  sizes.add_argument("--plot", type=user_path, default="", metavar="PNG", help="of that table")
   files = parser.add_argument_group("columns of files")
   files.add_argument("--id-column", default="id", metavar="NAME", help="scene (id)")
   files.add_argument("--sensor-column", default="sensor", metavar="NAME", help="(sensor)")

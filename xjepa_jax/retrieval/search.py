@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from xjepa_jax.errors import OptionError, WriteError, XJepaError
+from xjepa_jax.paths import user_path
 
 _FORMATS = ("table", "json", "geojson", "csv")
 
@@ -38,6 +39,8 @@ def search(args: argparse.Namespace) -> None:
   wanted = _filter(args)
   _check_one_way(args)
   searcher = open_searcher(args.index, args.encoder, args.embeddings, args.verify)
+  if searcher.encoder is None:
+    print(f"Note: hits have no confidence, for {searcher.without_encoder}", file=sys.stderr)
   queries = _queries(args, searcher)
   answers = searcher.answer(queries, args.k, wanted)
   _put(FORMATS[args.format](answers), args.out)
@@ -54,22 +57,31 @@ def _parser() -> argparse.ArgumentParser:
     formatter_class=argparse.RawDescriptionHelpFormatter,
   )
   add = parser.add_argument
-  add("--index", required=True, help="what python -m xjepa_jax.retrieval.index wrote")
-  add("--embeddings", help="of which the index is, if they were moved")
-  add("--encoder", help="that made the embeddings; the one they name if not given")
+  add(
+    "--index", type=user_path, required=True, help="what python -m xjepa_jax.retrieval.index wrote"
+  )
+  add("--embeddings", type=user_path, help="of which the index is, if they were moved")
+  add("--encoder", type=user_path, help="that made the embeddings; the one they name if not given")
   add(
     "--verify",
     action="store_true",
     help="compare the bytes of all embeddings first, not only of the parts that are read",
   )
   asked = parser.add_argument_group("what is asked, one of")
-  asked.add_argument("--image", nargs="+", metavar="FILE", help=".tif, .png or .npy; a query each")
+  asked.add_argument(
+    "--image",
+    nargs="+",
+    type=user_path,
+    metavar="FILE",
+    help=".tif, .png or .npy; a query each",
+  )
   asked.add_argument("--id", nargs="+", metavar="ID", help="of a tile of the archive; a query each")
   asked.add_argument(
     "--at", nargs=2, type=float, metavar=("LONGITUDE", "LATITUDE"), help="the tile at a place"
   )
   asked.add_argument(
     "--batch",
+    type=user_path,
     metavar="TABLE",
     help="a query a row of a .csv or .parquet; columns image or id, and sensor if needed",
   )
@@ -98,10 +110,11 @@ def _parser() -> argparse.ArgumentParser:
   passed.add_argument("--label", nargs="+", default=[], metavar="NAME", help="any of these labels")
   add("--k", type=int, default=10, help="hits of a query (10)")
   add("--format", choices=_FORMATS, default="table")
-  add("--out", metavar="FILE", help="where to write them; printed if not given")
-  add("--gallery", metavar="FILE.png", help="also draw the hits")
+  add("--out", type=user_path, metavar="FILE", help="where to write them; printed if not given")
+  add("--gallery", type=user_path, metavar="FILE.png", help="also draw the hits")
   add(
     "--explain",
+    type=user_path,
     metavar="FILE.png",
     help="also draw which patches of the query and its best hit match",
   )

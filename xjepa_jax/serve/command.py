@@ -9,6 +9,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from xjepa_jax.errors import OptionError, XJepaError
+from xjepa_jax.paths import user_path
 
 if TYPE_CHECKING:
   from xjepa_jax.serve.archive import Archive
@@ -36,10 +37,14 @@ def _parser() -> argparse.ArgumentParser:
     description="Search an archive in a browser, by a click on a tile or by an image.",
     epilog="example: python -m xjepa_jax.serve --index runs/index --encoder runs/first/encoder",
   )
-  parser.add_argument("--index", required=True, help="directory of the index")
-  parser.add_argument("--embeddings", help="of which the index is, if they were moved")
+  parser.add_argument("--index", type=user_path, required=True, help="directory of the index")
   parser.add_argument(
-    "--encoder", help="that made the embeddings, to ask by upload (the one that they name)"
+    "--embeddings", type=user_path, help="of which the index is, if they were moved"
+  )
+  parser.add_argument(
+    "--encoder",
+    type=user_path,
+    help="that made the embeddings, to ask by upload (the one that they name)",
   )
   parser.add_argument(
     "--host",
@@ -56,7 +61,9 @@ def _parser() -> argparse.ArgumentParser:
     default=2**24,
     help="most pixels x bands that an upload may declare (16,777,216)",
   )
-  parser.add_argument("--export", metavar="DIR", help="write the page as static files, and end")
+  parser.add_argument(
+    "--export", type=user_path, metavar="DIR", help="write the page as static files, and end"
+  )
   parser.add_argument(
     "--export-queries",
     type=int,

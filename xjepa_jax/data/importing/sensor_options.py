@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from xjepa_jax.errors import OptionError
+from xjepa_jax.paths import user_path
 from xjepa_jax.sensor_presets import PRESETS, preset
 from xjepa_jax.sensors import Sensor, check_key, sensor_from_json
 
@@ -27,7 +28,9 @@ def add_sensor_arguments(parser: argparse.ArgumentParser, metavar: str, where: s
   add("--sensor", metavar=metavar, help=f"{where}: {', '.join(PRESETS)}")
   add("--bands", metavar="KEY=B04,B03", help="which of its bands the files hold, in their order")
   add("--nodata", metavar="KEY=VALUE", help="the stored value for not seen, nan, or none")
-  parser.add_argument("--sensors", metavar="FILE.json", help="KEY -> description, for others")
+  parser.add_argument(
+    "--sensors", type=user_path, metavar="FILE.json", help="KEY -> description, for others"
+  )
   parser.add_argument("--name", help="of the data set; from the name of --src if not given")
 
 

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import collections
-import fnmatch
 import os
 import re
 from collections.abc import Mapping
+from pathlib import Path, PurePath
 
 from xjepa_jax.data.raster import SUFFIXES
-from xjepa_jax.errors import ArchiveError
+from xjepa_jax.errors import ArchiveError, OptionError
 from xjepa_jax.retrieval.embedding.images import Named
 
+EVERYTHING = "**/*"
 
-def name_folder(folder: str, patterns: Mapping[str, str]) -> list[Named]:
+
+def name_folder(folder: str, patterns: Mapping[str, str]) -> tuple[list[Named], int]:
   """The images below a folder, in the order of their paths.
 
   An image's id is its path without suffix, below the folder that its sensor's pattern begins with:
@@ -21,41 +23,72 @@ def name_folder(folder: str, patterns: Mapping[str, str]) -> list[Named]:
 
   Args:
     folder: or one image.
-    patterns: sensor -> what paths relative to the folder have to match, "*" for all.
+    patterns: sensor -> what paths relative to the folder have to match, as `pathlib` has it: "*"
+      stays within a folder, "**" stands for folders, any number of them or none.
+
+  Returns:
+    The images, and how many more there are that no pattern matches.
 
   Raises:
     ArchiveError: there is no such folder, no image, or one that two sensors claim.
+    OptionError: a pattern is malformed.
   """
   if os.path.isfile(folder):
-    paths = [os.path.basename(folder)]
+    paths = {os.path.basename(folder)}
+    matched = {
+      key: {path for path in paths if PurePath(path).match(pattern.removeprefix("**/"))}
+      for key, pattern in patterns.items()
+    }
   elif os.path.isdir(folder):
-    paths = sorted(
+    paths = {
       os.path.relpath(os.path.join(above, name), folder)
       for above, _, names in os.walk(folder)
       for name in names
-      if name.lower().endswith(SUFFIXES) and not name.startswith(".")
-    )
+      if _is_image(name)
+    }
+    matched = {key: _matching(folder, pattern) for key, pattern in patterns.items()}
   else:
     raise ArchiveError(f"{folder}: there is no such file or folder.")
   found = []
-  plain = collections.Counter(os.path.splitext(path)[0] for path in paths)
-  for path in paths:
-    posix = path.replace(os.sep, "/")
-    claimed = [key for key, pattern in patterns.items() if fnmatch.fnmatchcase(posix, pattern)]
-    if len(claimed) > 1:
+  claimed = sorted(set().union(*matched.values()))
+  plain = collections.Counter(os.path.splitext(path)[0] for path in paths.union(claimed))
+  for path in claimed:
+    keys = [key for key in patterns if path in matched[key]]
+    if len(keys) > 1:
       raise ArchiveError(
-        f"{path} is claimed by the sensors {' and '.join(claimed)}; give patterns that tell their "
+        f"{path} is claimed by the sensors {' and '.join(keys)}; give patterns that tell their "
         "files apart: --sensor KEY=PATTERN."
       )
-    if claimed:
-      name = posix if plain[os.path.splitext(path)[0]] > 1 else os.path.splitext(posix)[0]
-      found.append(Named(name[len(_fixed(patterns[claimed[0]])) :], claimed[0], (path,)))
+    posix = path.replace(os.sep, "/")
+    name = posix if plain[os.path.splitext(path)[0]] > 1 else os.path.splitext(posix)[0]
+    found.append(Named(name[len(_fixed(patterns[keys[0]])) :], keys[0], (path,)))
   if not found:
+    asked = ", ".join(f"{key}={pattern}" for key, pattern in patterns.items())
     raise ArchiveError(
-      f"{folder}: has no image ({', '.join(SUFFIXES)}) that matches "
-      f"{', '.join(f'{key}={pattern}' for key, pattern in patterns.items())}."
+      f"{folder}: has no image ({', '.join(SUFFIXES)}) that matches {asked}; {len(paths):,} images "
+      "are there. A * stays within a folder, **/ stands for any number of folders."
     )
-  return found
+  return found, len(paths.difference(claimed))
+
+
+def _is_image(name: str) -> bool:
+  return name.lower().endswith(SUFFIXES) and not name.startswith(".")
+
+
+def _matching(folder: str, pattern: str) -> set[str]:
+  """Relative paths of the images that match a pattern."""
+  # What a last ** matches depends on Python's version: folders alone, before 3.13.
+  whole = f"{pattern}/*" if PurePath(pattern).name == "**" else pattern
+  try:
+    return {
+      os.path.relpath(path, folder)
+      for path in Path(folder).glob(whole)
+      if _is_image(path.name) and path.is_file()
+    }
+  except (ValueError, NotImplementedError) as error:
+    raise OptionError(
+      f"--sensor KEY={pattern}: is no pattern of paths relative to the archive ({error})."
+    ) from error
 
 
 def _fixed(pattern: str) -> str:

@@ -9,6 +9,7 @@ import re
 from collections.abc import Sequence
 
 from xjepa_jax.errors import EvaluationError
+from xjepa_jax.paths import user_path
 from xjepa_jax.retrieval.evaluating.encoder_vectors import encoder_vectors
 from xjepa_jax.retrieval.evaluating.pair_batches import pair_names
 from xjepa_jax.retrieval.evaluating.vector_files import Columns, read_vectors
@@ -68,7 +69,7 @@ def read_source(given: str, reading: Reading) -> Source:
     ExportError, EmbeddingError, TableError, DataError: what a path holds cannot be read.
   """
   match = _FORM.fullmatch(given)
-  paths = tuple(path.strip() for path in match["paths"].split(",")) if match else ()
+  paths = tuple(user_path(path.strip()) for path in match["paths"].split(",")) if match else ()
   if match is None or not all(paths):
     raise EvaluationError(f"source {given!r}: expected [NAME=]PATH[,PATH...].")
   name = match["name"] or os.path.basename(os.path.normpath(paths[0])) or paths[0]
@@ -108,7 +109,7 @@ def _rows(path: str, columns: Columns) -> VectorRows:
     return _of_directory(path)
   match = None if os.path.exists(path) else _OF_SENSOR.fullmatch(path)
   if match:
-    return read_vectors(match["path"], columns, match["sensor"])
+    return read_vectors(user_path(match["path"]), columns, match["sensor"])
   return read_vectors(path, columns)
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from xjepa_jax.errors import TableError
+from xjepa_jax.paths import StrPath
 from xjepa_jax.retrieval.scene_vectors import VectorRows
 
 _LISTS = ("embedding", "vector", "embeddings", "features")
@@ -40,7 +41,7 @@ class Columns:
   split: str = "split"
 
 
-def read_vectors(path: str, columns: Columns = Columns(), sensor: str = "") -> VectorRows:
+def read_vectors(path: StrPath, columns: Columns = Columns(), sensor: str = "") -> VectorRows:
   """Reads a file of vectors.
 
   Args:
@@ -51,6 +52,7 @@ def read_vectors(path: str, columns: Columns = Columns(), sensor: str = "") -> V
   Raises:
     TableError: it cannot be read, a column is missing, or a vector is not of finite numbers.
   """
+  path = os.fspath(path)
   table = _table(path, columns)
   names = table.column_names
   if columns.id not in names:

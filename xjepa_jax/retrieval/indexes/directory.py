@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from xjepa_jax.errors import SearchIndexError
+from xjepa_jax.paths import StrPath, missing_right
 from xjepa_jax.retrieval.embedding.files import EmbeddingFiles
 from xjepa_jax.retrieval.embedding.manifest import MANIFEST, file_sha256
 from xjepa_jax.retrieval.indexes.backends import make_index
@@ -29,7 +30,7 @@ _BUILDING, _OLD = ".building", ".old"
 _THREADS = 4  # hashlib lets go of the interpreter's lock
 
 
-def open_index(directory: str, embeddings: str | None = None) -> Index:
+def open_index(directory: StrPath, embeddings: StrPath | None = None) -> Index:
   """Opens an index for searching.
 
   Args:
@@ -40,6 +41,8 @@ def open_index(directory: str, embeddings: str | None = None) -> Index:
     SearchIndexError: it is unfinished, a file is damaged (named), the embeddings are no longer
       those it was built from, or its back end is missing; the message says how to rebuild it.
   """
+  directory = os.fspath(directory)
+  embeddings = None if embeddings is None else os.fspath(embeddings)
   description = read_description(directory)
   check_source(directory, description, embeddings)
   check_index_files(directory, description)
@@ -55,7 +58,7 @@ def open_index(directory: str, embeddings: str | None = None) -> Index:
 
 
 def build_index(
-  files: EmbeddingFiles, directory: str, backend: str, settings: Mapping[str, Any]
+  files: EmbeddingFiles, directory: StrPath, backend: str, settings: Mapping[str, Any]
 ) -> IndexDescription:
   """Builds the index of a directory of embeddings; an index that was there before is replaced.
 
@@ -71,6 +74,7 @@ def build_index(
     SearchIndexError: the directory holds something else, or the back end cannot build.
     OSError: it cannot be written.
   """
+  directory = os.fspath(directory)
   directory = os.path.normpath(directory)
   if not replaceable(directory):
     raise SearchIndexError(
@@ -105,9 +109,10 @@ def build_index(
 
 
 def is_current(
-  directory: str, files: EmbeddingFiles, backend: str, settings: Mapping[str, Any]
+  directory: StrPath, files: EmbeddingFiles, backend: str, settings: Mapping[str, Any]
 ) -> bool:
   """Whether the directory holds just the index that `build_index` would write, undamaged."""
+  directory = os.fspath(directory)
   try:
     description = read_description(directory)
     check_index_files(directory, description)
@@ -144,6 +149,8 @@ def check_index_files(directory: str, description: IndexDescription) -> None:
         return f"{path}: has {os.path.getsize(path)} bytes, {expected['bytes']} were written"
       if file_sha256(path) != expected["sha256"]:
         return f"{path}: has other bytes than were written (SHA-256 differs)"
+    except PermissionError as error:
+      raise missing_right(path) from error
     except OSError as error:
       return f"{path}: cannot be read ({error.strerror})"
     return ""
@@ -166,6 +173,8 @@ def check_source(
   manifest = os.path.join(where, MANIFEST)
   try:
     fingerprint = file_sha256(manifest)
+  except PermissionError as error:
+    raise missing_right(manifest) from error
   except OSError:
     raise SearchIndexError(
       f"{directory}: was built from the embeddings in {where}, which are not there ({manifest} "

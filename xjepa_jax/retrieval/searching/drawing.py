@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,24 +11,26 @@ from PIL import Image
 from xjepa_jax.data import sheet
 from xjepa_jax.data.pictures import picture
 from xjepa_jax.errors import SearchError, WriteError
+from xjepa_jax.paths import StrPath
 from xjepa_jax.retrieval.searching.answers import Answer, Query
 from xjepa_jax.retrieval.searching.explain import explanation, similarities
 from xjepa_jax.retrieval.searching.gallery import gallery
 from xjepa_jax.retrieval.searching.searcher import Searcher
 
 
-def draw_gallery(path: str, searcher: Searcher, answers: Sequence[Answer]) -> None:
+def draw_gallery(path: StrPath, searcher: Searcher, answers: Sequence[Answer]) -> None:
   """Writes queries and their hits as a picture.
 
   Raises:
     WriteError: the file cannot be written.
   """
+  path = os.fspath(path)
   pictures = searcher.pictures
   queries = [_picture(searcher, answer.query) for answer in answers]
   _write(path, gallery(answers, pictures.picture, queries))
 
 
-def draw_explanation(path: str, searcher: Searcher, answer: Answer) -> None:
+def draw_explanation(path: StrPath, searcher: Searcher, answer: Answer) -> None:
   """Writes which patches of a query and its best hit match.
 
   Raises:
@@ -35,6 +38,7 @@ def draw_explanation(path: str, searcher: Searcher, answer: Answer) -> None:
     XJepaError: the source of a tile is gone.
     WriteError: the file cannot be written.
   """
+  path = os.fspath(path)
   query = answer.query
   if not answer.hits:
     raise SearchError(f"{query.title}: nothing was found, so there is nothing to explain.")

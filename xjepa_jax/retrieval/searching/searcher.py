@@ -14,6 +14,7 @@ import shapely
 from xjepa_jax.data.description import describe
 from xjepa_jax.errors import SearchError, XJepaError
 from xjepa_jax.export import LoadedEncoder, load_encoder
+from xjepa_jax.paths import StrPath
 from xjepa_jax.retrieval.confidence import from_json
 from xjepa_jax.retrieval.embedding.files import EmbeddingFiles, open_embeddings
 from xjepa_jax.retrieval.embedding.manifest import MANIFEST, file_sha256
@@ -30,9 +31,9 @@ from xjepa_jax.sensors import Sensor
 
 
 def open_searcher(
-  index_directory: str,
-  encoder_directory: str | None = None,
-  embeddings: str | None = None,
+  index_directory: StrPath,
+  encoder_directory: StrPath | None = None,
+  embeddings: StrPath | None = None,
   verify: bool = False,
 ) -> Searcher:
   """Opens an index with the embeddings that it was built from.
@@ -42,17 +43,28 @@ def open_searcher(
   Args:
     index_directory: what `python -m xjepa_jax.retrieval.index` wrote.
     encoder_directory: the encoder that made the embeddings, to ask by image and for confidences;
-      None for the one that the embeddings name, if it is still there.
+      None for the one that the embeddings name; where that cannot be had, ids and places can be
+      asked for all the same, and `without_encoder` says why.
     embeddings: of which the index is, if they are not where they were.
     verify: compare the bytes of all parts now.
 
   Raises:
     XJepaError: something is damaged, or belongs to something else.
   """
+  index_directory = os.fspath(index_directory)
+  embeddings = None if embeddings is None else os.fspath(embeddings)
   index = open_index(index_directory, embeddings)
   described = embeddings_directory(index_directory, read_description(index_directory))
   files = open_embeddings(embeddings or described, parts_now=verify)
-  return Searcher(index, files, _encoder(files, encoder_directory))
+  if encoder_directory is not None:
+    return Searcher(index, files, _that_made(files, os.fspath(encoder_directory)))
+  named = files.description.encoder.get("path")
+  if not named:
+    return Searcher(index, files, None, f"{files.directory}: names no encoder.")
+  try:
+    return Searcher(index, files, _that_made(files, named))
+  except XJepaError as error:
+    return Searcher(index, files, None, str(error))
 
 
 class Searcher:
@@ -62,12 +74,20 @@ class Searcher:
     index: finds rows.
     files: says what the rows are.
     encoder: describes images, or None: then only what is in the archive can be asked for.
+    without_encoder: why there is none, or "".
   """
 
-  def __init__(self, index: Index, files: EmbeddingFiles, encoder: LoadedEncoder | None):
+  def __init__(
+    self,
+    index: Index,
+    files: EmbeddingFiles,
+    encoder: LoadedEncoder | None,
+    without_encoder: str = "",
+  ):
     self.index = index
     self.files = files
     self.encoder = encoder
+    self.without_encoder = without_encoder
 
   @property
   def sensors(self) -> tuple[str, ...]:
@@ -186,7 +206,7 @@ class Searcher:
 
   def query_of_image(
     self,
-    path: str,
+    path: StrPath,
     sensor: str | None = None,
     offset: float | None = None,
     trust_units: bool = False,
@@ -198,9 +218,11 @@ class Searcher:
         or in other units.
       ImageError: the file cannot be read.
     """
+    path = os.fspath(path)
     if self.encoder is None:
+      why = f" {self.without_encoder}" if self.without_encoder else ""
       raise SearchError(
-        f"{path}: to ask with an image, name the encoder that made the embeddings: --encoder."
+        f"{path}: to ask with an image, name the encoder that made the embeddings: --encoder.{why}"
       )
     image = read_query(path, self.encoder.inputs, sensor, offset, trust_units)
     head = self.files.description.encoder["head"]
@@ -256,17 +278,17 @@ class Searcher:
     return found
 
 
-def _encoder(files: EmbeddingFiles, directory: str | None) -> LoadedEncoder | None:
-  """The encoder of some embeddings; None if none was named and theirs is not there."""
+def _that_made(files: EmbeddingFiles, directory: str) -> LoadedEncoder:
+  """The encoder in a directory, if it made the embeddings.
+
+  Raises:
+    ExportError, RightsError: it cannot be loaded.
+    SearchError: it is another.
+  """
   named = files.description.encoder
-  where = directory or named.get("path", "")
-  if directory is None and not os.path.exists(os.path.join(where, MANIFEST)):
-    return None
-  encoder = load_encoder(where)
-  found = file_sha256(os.path.join(where, MANIFEST))
+  encoder = load_encoder(directory)
+  found = file_sha256(os.path.join(directory, MANIFEST))
   if found != named["sha256"]:
-    if directory is None:
-      return None
     raise SearchError(
       f"{directory}: is not the encoder that made {files.directory} ({named['name']}, manifest "
       f"{named['sha256'][:12]}; found {found[:12]}). Name that one, or embed the archive again."
