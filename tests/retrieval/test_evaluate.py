@@ -70,6 +70,7 @@ def test_other_models_files_are_ranked_in_a_process_of_its_own(tmp_path: Path) -
   assert "map_relevant" in row["protocol"] and found["image_statistics"].startswith("no pixels")
   shown = re.search(r"theirs +radar → optical +(\d+\.\d) \[", ended.stdout)
   assert shown and float(shown[1]) == pytest.approx(100 * np.mean(places <= 1), abs=0.05)
+  assert "theirs: vectors of 6 numbers, columns dim_0, dim_1, dim_2" in ended.stdout
   assert "image statistics: no pixels" in ended.stdout and "chance" in ended.stdout
   sizes = found["sizes"]["theirs"]
   assert [(each["kind"], each["numbers"], each["bytes"]) for each in sizes][:6] == [

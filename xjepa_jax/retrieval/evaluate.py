@@ -61,6 +61,9 @@ def evaluate(args: argparse.Namespace) -> None:
   names = [source.name for source in sources]
   if len(set(names)) < len(names):
     raise OptionError(f"sources {', '.join(names)}: give each a name of its own, NAME=PATH.")
+  for source in sources:
+    if source.taken:
+      print(f"{source.name}: vectors of {source.scenes.dimensions:,} numbers, {source.taken}")
   comparison = Comparison(sources, reading, args.train, args.resamples)
   results: list[dict[str, Any]] = []
   for number, protocol in enumerate(chosen):
@@ -161,7 +164,8 @@ def _parser() -> argparse.ArgumentParser:
     "--vector",
     default="",
     metavar="NAME",
-    help="column of lists, or pattern of numeric columns such as 'f*'; found out if not given",
+    help="column of lists, or pattern of numeric columns such as 'f*'; if not given, a column of "
+    "lists, or all others where their names differ by numbers alone, such as f0, f1",
   )
   files.add_argument(
     "--labels-column", default="labels", metavar="NAME", help="lists, or text with ; (labels)"

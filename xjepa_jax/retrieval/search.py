@@ -174,11 +174,16 @@ def _batch(args: argparse.Namespace, searcher: Any) -> list[Any]:
   """The queries of a table; paths are relative to its folder."""
   import os
 
-  from xjepa_jax.data.tables import cell_text, read_columns, read_rows
+  from xjepa_jax.data.tables import OF_SPREADSHEETS, cell_text, read_columns, read_rows
 
   folder = os.path.dirname(os.path.abspath(args.batch))
   queries = []
-  for where, row in read_rows(args.batch, read_columns(args.batch), {"image", "id", "sensor"}):
+  columns = read_columns(args.batch, OF_SPREADSHEETS)
+  if not {"image", "id"} & set(columns):
+    raise OptionError(
+      f"{args.batch}: has no column 'image' or 'id'; its columns are {', '.join(columns)}."
+    )
+  for where, row in read_rows(args.batch, columns, {"image", "id", "sensor"}, OF_SPREADSHEETS):
     image, name, sensor = (cell_text(row, column) for column in ("image", "id", "sensor"))
     sensor = sensor or args.query_sensor
     if bool(image) == bool(name):

@@ -52,6 +52,7 @@ class Source:
     kind: "encoder", "embeddings" or "file".
     scenes: its vectors.
     prefixes: sizes to which its vectors were trained to be cut, besides the whole.
+    taken: in words, which columns of files its vectors are.
   """
 
   name: str
@@ -59,6 +60,7 @@ class Source:
   kind: str
   scenes: SceneVectors
   prefixes: tuple[int, ...] = ()
+  taken: str = ""
 
 
 def read_source(given: str, reading: Reading) -> Source:
@@ -82,7 +84,9 @@ def read_source(given: str, reading: Reading) -> Source:
   scenes = gather(name, parts)
   if reading.pairs:
     scenes = described_by(scenes, reading.known, name)
-  return Source(name, paths, "embeddings" if kinds == {"embeddings"} else "file", scenes)
+  taken = "; ".join(dict.fromkeys(part.taken for part in parts if part.taken))
+  kind = "embeddings" if kinds == {"embeddings"} else "file"
+  return Source(name, paths, kind, scenes, taken=taken)
 
 
 def _kind(path: str) -> str:

@@ -6,13 +6,17 @@ any.
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import fnmatch
 import os
+import re
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from xjepa_jax.data.tables import OF_SPREADSHEETS, delimiter_of
 from xjepa_jax.errors import TableError
 from xjepa_jax.paths import StrPath
 from xjepa_jax.retrieval.scene_vectors import VectorRows
@@ -29,7 +33,8 @@ class Columns:
     id: of the scene; views of one scene by several sensors have one id.
     sensor: column, or "" if there is none.
     vector: a column of lists, or a pattern such as "f*" of numeric columns; "" finds out: a column
-      of lists named embedding or vector, else all columns that are none of the others.
+      of lists named embedding or vector, else all columns that are none of the others, if their
+      names differ by numbers alone, or are letters.
     labels: column of lists, or of text parted by semicolons.
     split: column.
   """
@@ -50,7 +55,8 @@ def read_vectors(path: StrPath, columns: Columns = Columns(), sensor: str = "") 
     sensor: of all rows, for a file without such a column.
 
   Raises:
-    TableError: it cannot be read, a column is missing, or a vector is not of finite numbers.
+    TableError: it cannot be read, a column is missing, it is not clear which columns are the
+      vector, or one is not of finite numbers.
   """
   path = os.fspath(path)
   table = _table(path, columns)
@@ -62,7 +68,7 @@ def read_vectors(path: StrPath, columns: Columns = Columns(), sensor: str = "") 
       path, f"has no column {columns.sensor!r} (--sensor-column); name its sensor as SENSOR:{path}."
     )
   count = len(table)
-  vectors = _vectors(path, table, columns)
+  vectors, taken = _vectors(path, table, columns)
   if not np.isfinite(vectors).all():
     row = int(np.argmin(np.isfinite(vectors).all(axis=1)))
     _refuse(path, f"the vector of row {row + 1} is not of finite numbers.")
@@ -72,6 +78,7 @@ def read_vectors(path: StrPath, columns: Columns = Columns(), sensor: str = "") 
     splits=_texts(table, columns.split) if columns.split in names else [""] * count,
     labels=_labels(table, columns.labels) if columns.labels in names else [()] * count,
     vectors=vectors,
+    taken=taken,
   )
 
 
@@ -88,8 +95,11 @@ def _table(path: str, columns: Columns) -> Any:
   try:
     if suffix == ".parquet":
       return parquet.read_table(path, page_checksum_verification=True)
+    with open(path, "rb") as file:
+      header = file.readline(_BLOCK).decode(errors="replace")
     return csv.read_csv(
       path,
+      parse_options=csv.ParseOptions(delimiter=delimiter_of(header, OF_SPREADSHEETS)),
       read_options=csv.ReadOptions(block_size=_BLOCK),
       convert_options=csv.ConvertOptions(column_types={**texts, columns.labels: pa.string()}),
     )
@@ -97,8 +107,8 @@ def _table(path: str, columns: Columns) -> Any:
     raise TableError(f"{path}: cannot be read ({str(error).splitlines()[0]}).") from error
 
 
-def _vectors(path: str, table: Any, columns: Columns) -> np.ndarray:
-  """(N, K) float32."""
+def _vectors(path: str, table: Any, columns: Columns) -> tuple[np.ndarray, str]:
+  """(N, K) float32, and which columns they are."""
   import pyarrow.compute as pc
 
   names = table.column_names
@@ -113,13 +123,38 @@ def _vectors(path: str, table: Any, columns: Columns) -> np.ndarray:
     count = pc.unique(pc.list_value_length(column)).to_pylist()
     if len(count) != 1 or count == [None]:
       _refuse(path, f"the vectors of column {lists[0]!r} are not all of one size: {_some(count)}.")
-    return _numbers(path, flat, lists[0]).reshape(len(table), -1)
+    return _numbers(path, flat, lists[0]).reshape(len(table), -1), f"column {lists[0]}"
   others = {columns.id, columns.sensor, columns.labels, columns.split}
   pattern = columns.vector or "*"
   chosen = [name for name in names if name not in others and fnmatch.fnmatchcase(name, pattern)]
   if not chosen:
     _refuse(path, f"has no column of vectors (--vector {pattern!r}); it has {_some(names)}.")
-  return np.stack([_numbers(path, table.column(name), name) for name in chosen], axis=1)
+  if "" in chosen:
+    _refuse(
+      path,
+      "has a column without a name, as pandas writes its index. Write the file without it "
+      f"(to_csv(..., index=False)), or name the vector's columns: --vector {_suggested(chosen)!r}.",
+    )
+  vectors = np.stack([_numbers(path, table.column(name), name) for name in chosen], axis=1)
+  if not columns.vector and len({_family(name) for name in chosen}) > 1:
+    _refuse(
+      path,
+      f"which columns are the vector? {_some(chosen)} differ by more than numbers. Name them: "
+      f"--vector {_suggested(chosen)!r}.",
+    )
+  return vectors, f"columns {_some(chosen)}"
+
+
+def _family(name: str) -> str:
+  """What the names of a vector's columns share: all but numbers, or they are one letter each."""
+  return "?" if re.fullmatch("[A-Za-z]", name) else re.sub("[0-9]+", "0", name)
+
+
+def _suggested(names: Sequence[str]) -> str:
+  """A pattern of the largest family of columns."""
+  families = collections.Counter(map(_family, filter(None, names)))
+  family = families.most_common(1)[0][0] if families else "f0"
+  return family.replace("0", "[0-9]*")
 
 
 def _numbers(path: str, values: Any, name: str) -> np.ndarray:
@@ -156,7 +191,7 @@ def _labels(table: Any, name: str) -> list[tuple[str, ...]]:
 
 
 def _some(names: Any) -> str:
-  shown = [str(name) for name in names]
+  shown = [str(name) or "(no name)" for name in names]
   return ", ".join(shown[:12]) + (f" and {len(shown) - 12} more" if len(shown) > 12 else "")
 
 
