@@ -79,7 +79,7 @@ def question(
     upload=upload,
     sensor=sensor,
     time=_time(since, until),
-    bbox=_box(bbox),
+    bbox=box(bbox) if bbox else None,
     k=k,
   )
   if not (found.like or found.upload):
@@ -115,9 +115,12 @@ def _day(text: str) -> datetime | None:
   return datetime(day.year, day.month, day.day, tzinfo=UTC)
 
 
-def _box(text: str) -> tuple[float, float, float, float] | None:
-  if not text:
-    return None
+def box(text: str) -> tuple[float, float, float, float]:
+  """A box from text.
+
+  Raises:
+    SearchError: it is not four numbers.
+  """
   try:
     west, south, east, north = (float(part) for part in text.split(","))
   except ValueError:

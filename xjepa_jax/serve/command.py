@@ -51,6 +51,13 @@ def _parser() -> argparse.ArgumentParser:
     default="127.0.0.1",
     help="address to listen on; any but this machine's own asks for a token (127.0.0.1)",
   )
+  parser.add_argument(
+    "--public-url",
+    metavar="URL",
+    default="",
+    help="what people open where that is another address, through a proxy or ssh -L: "
+    "https://archive.example/search/",
+  )
   parser.add_argument("--port", type=int, default=8080, help="0 takes a free one (8080)")
   parser.add_argument(
     "--max-upload-mb", type=float, default=64, help="largest file that may be uploaded (64)"
@@ -110,21 +117,24 @@ def _serve(args: argparse.Namespace) -> int:
     raise OptionError(
       f"the page needs {error.name}: pip install 'xjepa-jax[serve,search]'"
     ) from error
-  from xjepa_jax.serve.security import Access, is_loopback
+  from xjepa_jax.serve.security import Access, is_loopback, public_url
   from xjepa_jax.serve.uploads import Limits
 
+  public = public_url(args.public_url) if args.public_url else ""
   listening = listen(args.host, args.port)
   with listening:
     archive = _open(args)
-    access = Access.for_host(args.host, listening.getsockname()[1])
+    access = Access.for_host(args.host, listening.getsockname()[1], public)
     limits = Limits(int(args.max_upload_mb * _MEGABYTE), args.max_upload_pixels)
     app = create_app(archive, access, limits)
     archive.warm()
     print(f"{archive.summary()}\n{access.address()}   (Ctrl-C ends)", flush=True)
-    if not is_loopback(args.host):
+    if public:
+      print(f"Listening on {access.listening}, where the proxy or tunnel has to lead.", flush=True)
+    elif not is_loopback(args.host):
       print(
         "Whoever has this address can search and upload. It is not encrypted: on a network that "
-        "you do not trust, put a proxy with TLS in front.",
+        "you do not trust, put a proxy with TLS in front, and give --public-url.",
         flush=True,
       )
     config = uvicorn.Config(
