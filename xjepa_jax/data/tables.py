@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import csv
 import datetime
+import io
 import itertools
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
 from xjepa_jax.errors import TableError
@@ -123,6 +124,20 @@ def read_cells(src: str, delimiters: str = ",") -> Iterator[tuple[str, list[str]
     raise TableError(f"{src}: line {reader.line_num} is malformed ({error}).") from error
   except OSError as error:
     raise TableError(f"{src}: cannot be read ({error}).") from error
+
+
+def csv_text(rows: Iterable[Sequence[Any]]) -> str:
+  """Rows as the text of a CSV file."""
+  # Before Python 3.13 csv quotes a cell only for the line ends that it writes itself.
+  line = io.StringIO()
+  writer = csv.writer(line, lineterminator="\r\n")
+  found = []
+  for row in rows:
+    writer.writerow(row)
+    found.append(line.getvalue().removesuffix("\r\n") + "\n")
+    line.seek(0)
+    line.truncate()
+  return "".join(found)
 
 
 def delimiter_of(header: str, delimiters: str) -> str:

@@ -8,9 +8,7 @@ never looks like a data set, and continuing it keeps every finished shard.
 from __future__ import annotations
 
 import contextlib
-import csv
 import dataclasses
-import io
 import os
 import shutil
 from collections import Counter
@@ -20,9 +18,11 @@ from xjepa_jax.data import shard_index, storage
 from xjepa_jax.data.archive import Skip
 from xjepa_jax.data.description import INFO_FILE, Description, shard_name, write_description
 from xjepa_jax.data.import_plan import ImportPlan
+from xjepa_jax.data.plain_text import for_spreadsheet
 from xjepa_jax.data.shard_pool import Progress, write_shards
 from xjepa_jax.data.shard_writer import TEMPORARY_SUFFIX, ShardSummary, ShardTask
 from xjepa_jax.data.statistics import SensorStatistics, with_statistics
+from xjepa_jax.data.tables import csv_text
 from xjepa_jax.errors import DatasetError, WriteError
 from xjepa_jax.paths import StrPath
 
@@ -186,8 +186,5 @@ def _description(
 
 
 def _skipped_csv(skipped: Sequence[Skip]) -> bytes:
-  content = io.StringIO()
-  writer = csv.writer(content, lineterminator="\n")
-  writer.writerow(["pair_id", "reason"])
-  writer.writerows([skip.pair_id, skip.reason] for skip in skipped)
-  return content.getvalue().encode()
+  rows = [[for_spreadsheet(cell) for cell in (skip.pair_id, skip.reason)] for skip in skipped]
+  return csv_text([["pair_id", "reason"], *rows]).encode()

@@ -313,6 +313,7 @@ def _print_plan(plan: Any, sensors: Any) -> None:
 def _print_left_out(out: str) -> None:
   import os
 
+  from xjepa_jax.data.plain_text import from_spreadsheet, one_line
   from xjepa_jax.data.tables import read_cells
   from xjepa_jax.retrieval.embedding.run import SKIPPED
 
@@ -321,7 +322,7 @@ def _print_left_out(out: str) -> None:
   if rows:
     print(f"{len(rows):,} left out; all of them, with reasons: {path}")
   for cells in rows[:_SHOWN]:
-    print(f"  {cells[0]} ({cells[2]}): {cells[3]}")
+    print(one_line("  {} ({}): {}".format(*map(from_spreadsheet, (cells[0], *cells[2:4])))))
 
 
 def _with_bar(count: int, run: Any) -> None:

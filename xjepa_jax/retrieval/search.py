@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 from xjepa_jax.errors import OptionError, WriteError, XJepaError
@@ -48,8 +47,17 @@ def search(args: argparse.Namespace) -> None:
     _draw(args, searcher, answers)
 
 
+class _Parser(argparse.ArgumentParser):
+  """One that takes -7.2e-04, and ids such as -a, for values: all options begin with two dashes."""
+
+  def _parse_optional(self, arg_string: str) -> Any:
+    if arg_string[:1] == "-" != arg_string[1:2] and arg_string not in self._option_string_actions:
+      return None
+    return super()._parse_optional(arg_string)
+
+
 def _parser() -> argparse.ArgumentParser:
-  parser = argparse.ArgumentParser(
+  parser = _Parser(
     prog="python -m xjepa_jax.retrieval.search",
     description="Find the scenes of an archive that are like a query, in any of its sensors.",
     epilog="example: python -m xjepa_jax.retrieval.search --index index --id scene-0042 "
@@ -75,7 +83,12 @@ def _parser() -> argparse.ArgumentParser:
     metavar="FILE",
     help=".tif, .png or .npy; a query each",
   )
-  asked.add_argument("--id", nargs="+", metavar="ID", help="of a tile of the archive; a query each")
+  asked.add_argument(
+    "--id",
+    nargs="+",
+    metavar="ID",
+    help="of a tile of the archive; a query each. One that begins with two dashes: --id=--a",
+  )
   asked.add_argument(
     "--at", nargs=2, type=float, metavar=("LONGITUDE", "LATITUDE"), help="the tile at a place"
   )
@@ -105,7 +118,8 @@ def _parser() -> argparse.ArgumentParser:
     "--time",
     nargs=2,
     metavar=("FROM", "TO"),
-    help='ISO 8601, UTC if no zone is given; ".." is open',
+    help="ISO 8601, UTC if no zone is given; a date without a time is the whole day at both ends; "
+    '".." is open',
   )
   passed.add_argument("--label", nargs="+", default=[], metavar="NAME", help="any of these labels")
   add("--k", type=int, default=10, help="hits of a query (10)")
@@ -132,23 +146,14 @@ def _check_one_way(args: argparse.Namespace) -> None:
 
 def _filter(args: argparse.Namespace) -> Any:
   from xjepa_jax.retrieval.indexes.base import Filter
+  from xjepa_jax.retrieval.searching.time_range import time_range
 
   return Filter(
     sensors=tuple(args.sensor),
     bbox=tuple(args.bbox) if args.bbox else None,
-    time=(_time(args.time[0]), _time(args.time[1])) if args.time else None,
+    time=time_range(*args.time) if args.time else None,
     labels=tuple(args.label),
   )
-
-
-def _time(text: str) -> datetime | None:
-  if text == "..":
-    return None
-  try:
-    time = datetime.fromisoformat(text)
-  except ValueError:
-    raise OptionError(f"--time {text}: expected ISO 8601 such as 2025-06-01, or ..") from None
-  return time if time.tzinfo else time.replace(tzinfo=UTC)
 
 
 def _queries(args: argparse.Namespace, searcher: Any) -> list[Any]:

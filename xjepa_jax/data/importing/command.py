@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from xjepa_jax.data.archive import Archive, Skip
 from xjepa_jax.data.cores import usable_cores
 from xjepa_jax.data.import_plan import ImportPlan, plan_import
+from xjepa_jax.data.plain_text import one_line
 from xjepa_jax.data.writer import SKIPPED_FILE, ImportSummary, check_free, write_dataset
 from xjepa_jax.errors import DataError, XJepaError
 from xjepa_jax.paths import user_path
@@ -157,4 +158,4 @@ def _print_skipped(skipped: Sequence[Skip]) -> None:
   if skipped:
     print(f"{len(skipped):,} pairs skipped")
   for skip in skipped[:_SHOWN]:
-    print(f"  {skip.pair_id}: {skip.reason}")
+    print(one_line(f"  {skip.pair_id}: {skip.reason}"))

@@ -10,6 +10,7 @@ from PIL import Image
 
 from xjepa_jax.data import sheet
 from xjepa_jax.data.pictures import picture
+from xjepa_jax.data.plain_text import one_line
 from xjepa_jax.errors import SearchError, WriteError
 from xjepa_jax.paths import StrPath
 from xjepa_jax.retrieval.searching.answers import Answer, Query
@@ -58,7 +59,9 @@ def draw_explanation(path: StrPath, searcher: Searcher, answer: Answer) -> None:
     picture(encoder.inputs[sensor].sensor, values)
     for sensor, values in ((query.sensor, asked), (hit.sensor, found))
   ]
-  title = f"{query.title} ({query.sensor}) and {hit.id} ({hit.sensor}), score {hit.score:.3f}"
+  title = one_line(
+    f"{query.title} ({query.sensor}) and {hit.id} ({hit.sensor}), score {hit.score:.3f}"
+  )
   grid = encoder.patch_grid(head)
   _write(path, explanation(shown[0], shown[1], similarities(*patches), (grid, grid), title))
 

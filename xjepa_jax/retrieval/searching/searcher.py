@@ -196,7 +196,8 @@ class Searcher:
     """Asks with the tile at a place, degrees in EPSG:4326.
 
     Raises:
-      SearchError: the place is none, or no tile contains it.
+      SearchError: the place is none, no tile contains it, or tiles of several sensors do and none
+        was named.
     """
     mask = self.columns.mask(Filter(sensors=(sensor,)) if sensor else None)
     rows = np.arange(len(self.files)) if mask is None else np.flatnonzero(mask)
