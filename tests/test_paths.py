@@ -30,6 +30,7 @@ from xjepa_jax.data.inspect import inspect
 from xjepa_jax.errors import RightsError
 from xjepa_jax.paths import user_path
 from xjepa_jax.retrieval import search
+from xjepa_jax.retrieval.embedding.archives import ArchiveOptions, collect
 from xjepa_jax.retrieval.embedding.files import open_embeddings
 from xjepa_jax.retrieval.evaluating.sources import Reading, read_source
 from xjepa_jax.retrieval.evaluating.vector_files import read_vectors
@@ -244,6 +245,10 @@ def copies(made: Made) -> Iterator[Made]:
     ("index/index.json", lambda made: open_index(made.index)),
     ("index/vectors.npy", lambda made: open_index(made.index)),
     ("embeddings", lambda made: open_index(made.index)),
+    ("pairs", lambda made: describe(made.pairs)),
+    ("pairs", lambda made: collect(made.pairs, ArchiveOptions({}))),
+    ("pairs/sensors.json", lambda made: describe(made.pairs)),
+    ("pairs/dataset_info.json", lambda made: PairDataset(made.pairs, None)),
   ],
 )
 def test_a_missing_right_is_named_and_not_taken_for_damage(

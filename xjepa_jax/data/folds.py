@@ -13,7 +13,6 @@ the rows whose split is that keep it in all tables, for the end, and fold I is "
 from __future__ import annotations
 
 import argparse
-import csv
 import hashlib
 import os
 import sys
@@ -21,7 +20,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from xjepa_jax.data.importing.splits import split_name
-from xjepa_jax.data.tables import cell_text, read_columns, read_rows
+from xjepa_jax.data.tables import cell_text, csv_text, read_columns, read_rows
 from xjepa_jax.errors import OptionError, TableError, XJepaError
 from xjepa_jax.paths import StrPath, user_path
 
@@ -99,9 +98,8 @@ def write_folds(
         row["fold split"] = _named(away, bool(kept))
     counts.append(Counter(row.get("fold split", _split(row)) for row in rows))
     with open(f"{out}/fold_{number}.csv", "w", encoding="utf-8", newline="") as file:
-      writer = csv.DictWriter(file, columns, extrasaction="ignore", lineterminator="\n")
-      writer.writeheader()
-      writer.writerows({**row, SPLIT: row.get("fold split", row[SPLIT])} for row in rows)
+      found = [{**row, SPLIT: row.get("fold split", row[SPLIT])} for row in rows]
+      file.write(csv_text([columns, *([row[name] for name in columns] for row in found)]))
   return counts
 
 
