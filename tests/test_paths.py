@@ -36,6 +36,7 @@ from xjepa_jax.retrieval.evaluating.sources import Reading, read_source
 from xjepa_jax.retrieval.evaluating.vector_files import read_vectors
 from xjepa_jax.retrieval.indexes.directory import open_index
 from xjepa_jax.retrieval.searching.searcher import open_searcher
+from xjepa_jax.sensor_presets import preset
 from xjepa_jax.training.manifest import damage, write_manifest
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -246,22 +247,26 @@ def copies(made: Made) -> Iterator[Made]:
     ("index/vectors.npy", lambda made: open_index(made.index)),
     ("embeddings", lambda made: open_index(made.index)),
     ("pairs", lambda made: describe(made.pairs)),
-    ("pairs", lambda made: collect(made.pairs, ArchiveOptions({}))),
+    ("pairs", lambda made: collect(made.pairs, ArchiveOptions({"s1": preset("sentinel1_grd")}))),
     ("pairs/sensors.json", lambda made: describe(made.pairs)),
     ("pairs/dataset_info.json", lambda made: PairDataset(made.pairs, None)),
   ],
 )
-def test_a_missing_right_is_named_and_not_taken_for_damage(
+def test_a_missing_right_is_named_with_the_command_that_gives_it_and_not_taken_for_damage(
   copies: Made, closed: str, use: Callable[[Made], Any]
 ) -> None:
   path = Path(copies.encoder).parent / closed
   path.chmod(0)
   with pytest.raises(RightsError) as caught, without_roots_power():
     use(copies)
-  path.chmod(0o755)
   said = str(caught.value)
-  assert said.startswith(f"{path}: the user ") and f"chmod -R a+rX {path}" in said
-  assert "has no right to" in said and "nothing says that it is damaged" in said
+  assert said.startswith(f"{path}: the user ") and "has no right to" in said
+  assert "nothing says that it is damaged" in said
+  chmod, right, named = said.split()[-3:]
+  assert (chmod, named) == ("chmod", str(path))
+  subprocess.run([chmod, right, named], check=True, timeout=30)
+  with without_roots_power():
+    use(copies)
 
 
 def test_a_checkpoint_that_may_not_be_read_is_not_taken_for_damaged(copies: Made) -> None:

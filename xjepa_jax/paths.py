@@ -40,14 +40,15 @@ def missing_right(path: StrPath) -> RightsError:
   last = Path(os.path.abspath(path))
   folders = reversed(last.parents)
   closed = next((each for each in folders if not _may_enter(each)), last)
-  user, owner, mode = _name(os.geteuid()), "somebody", "unknown"
+  user, owner, mode, right = _name(os.geteuid()), "somebody", "unknown", "a+rx"
   with contextlib.suppress(OSError):
     found = closed.stat()
     owner, mode = _name(found.st_uid), stat.filemode(found.st_mode)
+    right = "a+rx" if stat.S_ISDIR(found.st_mode) else "a+r"
   return RightsError(
     f"{closed}: the user {user} has no right to {'read' if closed == last else 'enter'} it (it "
     f"belongs to {owner}, mode {mode}); nothing says that it is damaged. Have the right given: "
-    f"chmod -R a+rX {closed}"
+    f"chmod {right} {closed}"
   )
 
 
