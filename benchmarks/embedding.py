@@ -15,6 +15,7 @@ import numpy as np
 
 from benchmarks.peers import launch, machine, working
 from benchmarks.peers.report import machine_lines
+from xjepa_jax.paths import user_path
 
 _RESULTS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "results", "embedding")
 _GOAL = 0.9
@@ -95,11 +96,17 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     description="Time embed against the encoder's own forward passes.",
     formatter_class=argparse.ArgumentDefaultsHelpFormatter,
   )
-  parser.add_argument("--encoder", default="runs/optical_sar/encoder", help="that make run leaves")
+  parser.add_argument(
+    "--encoder", type=user_path, default="runs/optical_sar/encoder", help="that make run leaves"
+  )
   parser.add_argument("--scenes", type=int, default=64, help="of 64 tiles each, two sensors")
   parser.add_argument("--rounds", type=int, default=3)
-  parser.add_argument("--work", help="directory to keep archives in; a temporary one if not given")
-  parser.add_argument("--out", default=_RESULTS, help="path of the results, without suffix")
+  parser.add_argument(
+    "--work", type=user_path, help="directory to keep archives in; a temporary one if not given"
+  )
+  parser.add_argument(
+    "--out", type=user_path, default=_RESULTS, help="path of the results, without suffix"
+  )
   return parser.parse_args(argv)
 
 

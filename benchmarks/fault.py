@@ -22,6 +22,7 @@ from benchmarks.peers.report import machine_lines
 from tests.fault.campaign import Commands, assert_equal, kill_import_and_run, write_archive
 from tests.fault.killing import Kill, environment
 from tests.fault.phases import PHASES
+from xjepa_jax.paths import user_path
 
 _RESULTS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "results", "fault")
 _PAIRS, _DEVICES, _STEPS = 160, 2, 40
@@ -127,8 +128,12 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
   parser.add_argument("--kills", type=int, default=100, help="in all")
   parser.add_argument("--each", type=int, default=16, help="kills of one run at most")
   parser.add_argument("--seed", type=int, default=0, help="of the moments")
-  parser.add_argument("--work", help="directory to keep; a temporary one if not given")
-  parser.add_argument("--out", default=_RESULTS, help="path of the results, without suffix")
+  parser.add_argument(
+    "--work", type=user_path, help="directory to keep; a temporary one if not given"
+  )
+  parser.add_argument(
+    "--out", type=user_path, default=_RESULTS, help="path of the results, without suffix"
+  )
   return parser.parse_args(argv)
 
 

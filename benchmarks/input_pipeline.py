@@ -17,6 +17,7 @@ from typing import Any
 from benchmarks.peers import index_only, launch, machine, pair_files, report, working
 from benchmarks.peers.launch import Competitor
 from benchmarks.peers.pair_format import SENSORS, pair_bytes
+from xjepa_jax.paths import user_path
 
 _RESULTS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "results", "input_pipeline")
 _TRIAL_SECONDS = 3.0
@@ -223,8 +224,12 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
   parser.add_argument("--small-rounds", type=int, default=3, help="of the other tables")
   parser.add_argument("--seconds", type=float, default=6.0, help="of steady state in a round")
   parser.add_argument("--readings", action="store_true", help="time ours with 1 to 3 threads too")
-  parser.add_argument("--work", help="directory to keep data in; a temporary one if not given")
-  parser.add_argument("--out", default=_RESULTS, help="path of the results, without suffix")
+  parser.add_argument(
+    "--work", type=user_path, help="directory to keep data in; a temporary one if not given"
+  )
+  parser.add_argument(
+    "--out", type=user_path, default=_RESULTS, help="path of the results, without suffix"
+  )
   return parser.parse_args(argv)
 
 

@@ -27,6 +27,7 @@ from xjepa_jax.data.dataset import PairDataset
 from xjepa_jax.data.folds import folds_of
 from xjepa_jax.model import images, spectrum
 from xjepa_jax.model.gradients import DIRECTIONS, oriented_gradients
+from xjepa_jax.paths import user_path
 from xjepa_jax.retrieval.quantise import archive_side, bytes_a_vector, cut
 from xjepa_jax.training.canonical import Moments, solve
 
@@ -79,8 +80,8 @@ def main(argv: list[str] | None = None) -> None:
   parser = argparse.ArgumentParser(
     prog="python -m benchmarks.layouts", description=(__doc__ or "").splitlines()[0]
   )
-  parser.add_argument("--data", required=True, help="data set of pairs")
-  parser.add_argument("--table", help="CSV with pair_id and the next two columns")
+  parser.add_argument("--data", type=user_path, required=True, help="data set of pairs")
+  parser.add_argument("--table", type=user_path, help="CSV with pair_id and the next two columns")
   parser.add_argument("--group", help="column of what folds keep together; else each pair alone")
   parser.add_argument("--place", help="column of the place, of which there may be several dates")
   parser.add_argument("--folds", type=int, default=5)

@@ -22,6 +22,7 @@ from PIL import Image
 
 from xjepa_jax.data.folds import folds_of
 from xjepa_jax.data.importers.__main__ import main as import_pairs
+from xjepa_jax.paths import user_path
 
 _FILL = {"s1": 255, "s2": 0}
 _FOLDS = 5
@@ -33,9 +34,15 @@ def main(argv: list[str] | None = None) -> None:
   parser = argparse.ArgumentParser(
     prog="python -m benchmarks.ombria_dates", description=(__doc__ or "").splitlines()[0]
   )
-  parser.add_argument("--src", required=True, help="table of the pairs of both dates")
-  parser.add_argument("--work", default="runs/ombria_dates", help="directory of averaged images")
-  parser.add_argument("--out", default="data/ombria_fold_", help="beginning of data sets' names")
+  parser.add_argument(
+    "--src", type=user_path, required=True, help="table of the pairs of both dates"
+  )
+  parser.add_argument(
+    "--work", type=user_path, default="runs/ombria_dates", help="directory of averaged images"
+  )
+  parser.add_argument(
+    "--out", type=user_path, default="data/ombria_fold_", help="beginning of data sets' names"
+  )
   parser.add_argument(
     "--every", type=int, default=1, help="places of which one is kept for training: 2 is half"
   )

@@ -17,6 +17,7 @@ from typing import Any
 
 from benchmarks.peers import machine, working
 from benchmarks.peers.report import machine_lines
+from xjepa_jax.paths import user_path
 
 _RESULTS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "results", "scale")
 _CONFIG = "configs/optical_sar.py"
@@ -185,11 +186,17 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     description="Measure what a run loses besides its steps, and what its devices send.",
     formatter_class=argparse.ArgumentDefaultsHelpFormatter,
   )
-  parser.add_argument("--pairs", default="runs/pairs", help="simulated pairs that make run leaves")
+  parser.add_argument(
+    "--pairs", type=user_path, default="runs/pairs", help="simulated pairs that make run leaves"
+  )
   parser.add_argument("--steps", type=int, default=60, help="of each run")
   parser.add_argument("--rounds", type=int, default=3)
-  parser.add_argument("--work", help="directory of the runs; a temporary one if not given")
-  parser.add_argument("--out", default=_RESULTS, help="path of the results, without suffix")
+  parser.add_argument(
+    "--work", type=user_path, help="directory of the runs; a temporary one if not given"
+  )
+  parser.add_argument(
+    "--out", type=user_path, default=_RESULTS, help="path of the results, without suffix"
+  )
   args = parser.parse_args(argv)
   if args.steps <= min(_SAVES.values()):
     parser.error(

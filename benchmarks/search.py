@@ -20,6 +20,7 @@ from typing import Any
 from benchmarks.peers import launch, machine, search_report, working
 from benchmarks.peers.search_archive import DIMENSIONS
 from benchmarks.peers.search_engines import ENGINES
+from xjepa_jax.paths import user_path
 
 _RESULTS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "results", "search")
 _PEERS = "benchmarks.peers"
@@ -159,8 +160,12 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
   parser.add_argument(
     "--keep", action="store_true", help="keep the rows of what is skipped from the results in --out"
   )
-  parser.add_argument("--work", help="directory to keep archives in; a temporary one if not given")
-  parser.add_argument("--out", default=_RESULTS, help="path of the results, without suffix")
+  parser.add_argument(
+    "--work", type=user_path, help="directory to keep archives in; a temporary one if not given"
+  )
+  parser.add_argument(
+    "--out", type=user_path, default=_RESULTS, help="path of the results, without suffix"
+  )
   return parser.parse_args(argv)
 
 

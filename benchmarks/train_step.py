@@ -17,6 +17,7 @@ from typing import Any
 
 from benchmarks.peers import launch, machine, step_report, working
 from benchmarks.peers.step_shapes import SHAPES, StepShape
+from xjepa_jax.paths import user_path
 
 _RESULTS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "results", "train_step")
 _TOLERANCE = 1e-3  # relative, between the losses of both
@@ -219,8 +220,12 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
   parser.add_argument(
     "--skip", nargs="+", choices=_SECTIONS, default=[], help="tables to leave out"
   )
-  parser.add_argument("--work", help="directory to keep inputs in; a temporary one if not given")
-  parser.add_argument("--out", default=_RESULTS, help="path of the results, without suffix")
+  parser.add_argument(
+    "--work", type=user_path, help="directory to keep inputs in; a temporary one if not given"
+  )
+  parser.add_argument(
+    "--out", type=user_path, default=_RESULTS, help="path of the results, without suffix"
+  )
   return parser.parse_args(argv)
 
 

@@ -24,6 +24,7 @@ import numpy as np
 
 from configs.trials import COMPARED, DATASETS, TRIALS, VARIANTS, get_config
 from xjepa_jax.config import resolve
+from xjepa_jax.paths import user_path
 from xjepa_jax.retrieval.describe import centres, describe_by_several, normalised
 from xjepa_jax.retrieval.directions import evaluate_directions
 from xjepa_jax.retrieval.encoder_choice import encoders
@@ -51,8 +52,12 @@ def main(argv: list[str] | None = None) -> None:
   parser.add_argument("--only", choices=tuple(DATASETS), help="one data set")
   parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=tuple(VARIANTS))
   parser.add_argument("--seeds", nargs="+", type=int, help="those of configs/trials.py if none")
-  parser.add_argument("--work", default="runs/trials", help="directory of the results")
-  parser.add_argument("--page", default=_PAGE, help="document whose tables are replaced")
+  parser.add_argument(
+    "--work", type=user_path, default="runs/trials", help="directory of the results"
+  )
+  parser.add_argument(
+    "--page", type=user_path, default=_PAGE, help="document whose tables are replaced"
+  )
   args = parser.parse_args(argv)
   tables = []
   for dataset in [args.only] if args.only else list(DATASETS):

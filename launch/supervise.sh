@@ -30,7 +30,7 @@ workdir_of() {
     esac
     shift
   done
-  printf '%s' "$found"
+  printf '%s' "${found/#\~\//$HOME/}" # as the program itself takes it
 }
 
 step_reached() {

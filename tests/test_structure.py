@@ -12,6 +12,7 @@ PACKAGE = ROOT / "xjepa_jax"
 # A room may import from rooms to its left, and from its own.
 ORDER = (
   "errors",
+  "paths",
   "versions",
   "sensors",
   "sensor_presets",

@@ -17,6 +17,7 @@ from ml_collections import ConfigDict
 
 from xjepa_jax.config import default_config, describe_keys
 from xjepa_jax.errors import ConfigError
+from xjepa_jax.paths import user_path
 
 _OWN = ("heads.", "objective.")
 _STACK = "Traceback (most recent call last)"
@@ -33,6 +34,7 @@ def parse(argv: Sequence[str], name: str = "config") -> list[str]:
     ConfigError: a flag or a key is unknown, a value has the wrong type, or the config's file is not
       there or cannot be run.
   """
+  argv = [_expanded(argument, name) for argument in argv]
   path = config_file(argv, name)
   if path and not os.path.isfile(path):
     raise ConfigError(f"--{name}={path}: there is no such file. Name a file of configs/.")
@@ -62,6 +64,14 @@ def value_of(argv: Sequence[str], name: str) -> str:
     if flag in (f"-{name}", f"--{name}"):
       found = value if equals else "".join(argv[number + 1 : number + 2])
   return found
+
+
+def _expanded(argument: str, name: str) -> str:
+  """An argument that names the config's file, whose `~` the flag itself would not replace."""
+  flag, equals, path = argument.partition("=")
+  if flag not in (f"-{name}", f"--{name}") or not equals:
+    return argument
+  return f"{flag}={user_path(path)}"
 
 
 def _told(error: Exception, argv: Sequence[str], path: str, name: str) -> str:

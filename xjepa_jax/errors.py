@@ -9,6 +9,10 @@ class XJepaError(Exception):
   """Something outside the program is not as it has to be."""
 
 
+class RightsError(XJepaError, PermissionError):
+  """A file or folder is there and may be intact, but this user has no right to read it."""
+
+
 class SensorError(XJepaError, ValueError):
   """A sensor's description is wrong, or does not fit what it is asked for."""
 

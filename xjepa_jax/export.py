@@ -35,9 +35,10 @@ from xjepa_jax.loaded_encoder import LoadedEncoder
 from xjepa_jax.model import xjepa
 from xjepa_jax.model.inputs import SensorInput
 from xjepa_jax.model.layout import reads_images
+from xjepa_jax.paths import StrPath, check_reachable
 from xjepa_jax.processes.devices import check_devices
 from xjepa_jax.sensors import sensor_from_json, sensor_to_json
-from xjepa_jax.training.manifest import damage, write_manifest
+from xjepa_jax.training.manifest import MANIFEST, damage, write_manifest
 from xjepa_jax.training.structure import structure_differences
 from xjepa_jax.versions import versions
 
@@ -53,7 +54,7 @@ PREDICTOR = "predictor"
 
 
 def export_encoder(
-  directory: str,
+  directory: StrPath,
   model: xjepa.XJepa,
   encoder: Any,
   centre: Mapping[str, Mapping[str, np.ndarray]],
@@ -80,8 +81,7 @@ def export_encoder(
   Raises:
     ExportError: it cannot be written.
   """
-  _check_local(directory)
-  directory = os.path.abspath(directory)
+  directory = os.path.abspath(_local(directory))
   partial = f"{directory}.partial"
   arrays = jax.device_get({"encoder": encoder, "centre": centre})
   try:
@@ -106,6 +106,8 @@ def export_encoder(
       )
     with open(f"{partial}/{CARD}", "w", encoding="utf-8") as file:
       file.write(card)
+    # safetensors 0.8 writes for its owner alone; the umask says who may read, as of all the rest.
+    shutil.copymode(f"{partial}/{CARD}", f"{partial}/{TENSORS}")
     write_manifest(epath.Path(partial))
     _put_in_place(partial, directory)
   except (OSError, ValueError) as error:  # ValueError: what TensorStore makes of a full disk
@@ -115,27 +117,30 @@ def export_encoder(
     ) from error
 
 
-def load_encoder(directory: str, predictor: bool = False) -> LoadedEncoder:
+def load_encoder(directory: StrPath, predictor: bool = False) -> LoadedEncoder:
   """Reads an exported encoder; its bytes are checked against the manifest first.
 
   Args:
-    directory: local.
+    directory: local. Its README may have been edited; what is for other tools alone need not be
+      readable.
     predictor: read the predictor too, if the directory has it; that of the format before this one
       is left out, for predictors have changed since.
 
   Raises:
     ExportError: there is none, a file is damaged, or it is of a format that this version cannot
       read.
+    RightsError: this user may not read it.
     ConfigError: JAX has no devices.
   """
   check_devices()
-  _check_local(directory)
+  directory = _local(directory)
+  check_reachable(os.path.join(directory, MANIFEST))
   path = epath.Path(os.path.abspath(directory))  # Orbax takes no relative one
   if not path.exists():  # replacing it was interrupted between two renames
     path = epath.Path(os.path.abspath(directory) + _OLD)
   if not path.exists():
     raise ExportError(f"{directory}: there is no such directory. Name one that a run exported.")
-  wrong = damage(path)
+  wrong = damage(path, edited=(CARD,), spare=(TENSORS,))
   if wrong:
     raise ExportError(
       f"{directory}: no encoder that can be trusted: {wrong}. Copy the directory again from its "
@@ -237,12 +242,19 @@ def _checkpointer() -> ocp.StandardCheckpointer:
   )
 
 
-def _check_local(directory: str) -> None:
+def _local(directory: StrPath) -> str:
+  """The path as text.
+
+  Raises:
+    ExportError: it is an address.
+  """
+  directory = os.fspath(directory)
   if is_remote(directory):
     raise ExportError(
       f"{directory}: encoders are written to and read from directories of this machine or a "
       "mounted disk. Copy it."
     )
+  return directory
 
 
 def _put_in_place(partial: str, directory: str) -> None:

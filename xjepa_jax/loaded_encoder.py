@@ -165,9 +165,12 @@ class LoadedEncoder:
     """
     head = self._known_head(head)
     sensor, stored = _one(values, self.inputs)
-    return np.asarray(
-      self._run_patches(self._encoder, self._centre, jnp.asarray(stored), sensor=sensor, head=head)
+    # Of no image at all there is nothing that the grid could be found out from.
+    images_ = stored if len(stored) else np.zeros((1, *stored.shape[1:]), stored.dtype)
+    found = self._run_patches(
+      self._encoder, self._centre, jnp.asarray(images_), sensor=sensor, head=head
     )
+    return np.asarray(found)[: len(stored)]
 
   def patch_grid(self, head: str | None = None) -> tuple[int, int]:
     """Rows and columns of a head's `patches`: its own cells where it reads images, else tokens."""
@@ -248,13 +251,24 @@ class LoadedEncoder:
 
 def _one(values: Mapping[str, Any], inputs: Mapping[str, SensorInput]) -> tuple[str, np.ndarray]:
   """The only sensor of a call, and its images, checked."""
-  if len(values) != 1 or not set(values) <= set(inputs):
+  if not isinstance(values, Mapping):
     raise ExportError(
-      f"images of {', '.join(values) or 'no sensor'}: give those of one of {', '.join(inputs)}."
+      f"images are a {type(values).__name__}; expected them by their sensor, one of "
+      f"{', '.join(inputs)}: {{{next(iter(inputs))!r}: images}}."
     )
+  if len(values) != 1 or not set(values) <= set(inputs):
+    named = ", ".join(map(str, values)) or "no sensor"
+    raise ExportError(f"images of {named}: give those of one of {', '.join(inputs)}.")
   ((sensor, images_),) = values.items()
-  given, stored = inputs[sensor], np.asarray(images_)
+  given = inputs[sensor]
   bands = ", ".join(given.sensor.band_names)
+  try:
+    stored = np.asarray(images_)
+  except (ValueError, TypeError) as error:
+    raise ExportError(
+      f"images of {sensor!r} are no array ({error}); expected (B, H, W, {given.bands}), all of one "
+      f"size and of the bands {bands}."
+    ) from error
   fits = stored.ndim == 4 and stored.shape[3] == given.bands
   if not fits or stored.shape[1] < given.height or stored.shape[2] < given.width:
     raise ExportError(

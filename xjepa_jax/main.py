@@ -39,6 +39,7 @@ from ml_collections import config_flags
 from xjepa_jax import command_line
 from xjepa_jax.config import Config, ProcessesConfig, resolve
 from xjepa_jax.errors import ConfigError, XJepaError
+from xjepa_jax.paths import user_path
 from xjepa_jax.processes import (
   barriers,
   capturing,
@@ -132,7 +133,7 @@ def _config(argv: list[str]) -> Config:
 
 
 def _workdir() -> str:
-  return _WORKDIR.value or (_default_workdir() if _CONFIG.value else "")
+  return user_path(_WORKDIR.value) or (_default_workdir() if _CONFIG.value else "")
 
 
 def _run(config: Config) -> None:

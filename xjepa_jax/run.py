@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Sequence
 
 from xjepa_jax.config import Config, to_dict
+from xjepa_jax.paths import StrPath
 from xjepa_jax.processes import barriers, locking, log
 from xjepa_jax.processes.devices import check_devices
 from xjepa_jax.report.conclusion import Trained, conclude
@@ -42,7 +43,7 @@ Row = dict[str, float]  # of metrics.jsonl
 _LOCK = "run.lock"
 
 
-def run(config: Config, workdir: str, began: float | None = None, extend: bool = False) -> str:
+def run(config: Config, workdir: StrPath, began: float | None = None, extend: bool = False) -> str:
   """Trains or continues, evaluates, exports and reports.
 
   Args:
@@ -58,6 +59,7 @@ def run(config: Config, workdir: str, began: float | None = None, extend: bool =
   Raises:
     XJepaError: in one paragraph, what is not as it has to be.
   """
+  workdir = os.fspath(workdir)
   began = time.monotonic() if began is None else began
   check_workdir(workdir)
   check_same_config(to_dict(config))

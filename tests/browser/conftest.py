@@ -10,7 +10,6 @@ import contextlib
 import os
 import re
 import shutil
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Any
 import pytest
 
 from tests.serve.archives import Made, archive_in
+from tests.serve.running import running
 
 SCREENSHOTS = Path(__file__).resolve().parents[2] / "build" / "screenshots"
 FLAGS = (
@@ -79,28 +79,8 @@ def plain_site(made: Made) -> Iterator[str]:
 @contextlib.contextmanager
 def served(made: Made, token: str = "", parts: Mapping[str, bool] | None = None) -> Iterator[str]:
   """Serves an archive on a free port of this machine."""
-  import uvicorn
-
-  from xjepa_jax.retrieval.searching.searcher import open_searcher
-  from xjepa_jax.serve.app import create_app
-  from xjepa_jax.serve.archive import Archive
-  from xjepa_jax.serve.command import listen
-  from xjepa_jax.serve.security import Access
-  from xjepa_jax.serve.uploads import Limits
-
-  with listen("127.0.0.1", 0) as listening:
-    access = Access("127.0.0.1", listening.getsockname()[1], token)
-    app = create_app(Archive(open_searcher(made.index)), access, Limits(bytes=300_000), parts)
-    config = uvicorn.Config(app, log_level="error", access_log=False, ws="none")
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
-    thread.start()
-    until = time.monotonic() + 30
-    while not server.started and time.monotonic() < until:
-      time.sleep(0.02)
+  with running(made, token=token, parts=parts) as access:
     yield access.address()
-    server.should_exit = True
-    thread.join(timeout=20)
 
 
 class Watched:

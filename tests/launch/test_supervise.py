@@ -16,7 +16,7 @@ from tests.launch.stand_ins import LAUNCH
 # Statuses and steps are taken from a list, one a start; what was done is noted.
 PROGRAM = """
 import json, os, sys
-workdir = sys.argv[1].partition("=")[2]
+workdir = os.path.expanduser(sys.argv[1].partition("=")[2])
 plan = json.loads(sys.argv[2])
 path = os.path.join(workdir, "starts")
 starts = int(open(path).read()) if os.path.exists(path) else 0
@@ -60,6 +60,16 @@ def test_lost_processes_are_started_again_until_the_run_is_done(tmp_path: Path) 
   assert ended.returncode == 0, ended.stderr
   assert starts(tmp_path) == 4
   assert "status 139 at step 4 (1 of 2 failures there)" in ended.stderr
+
+
+def test_the_directory_of_a_run_may_begin_with_a_home_folder(
+  tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+  monkeypatch.setenv("HOME", str(tmp_path))
+  (tmp_path / "run").mkdir()
+  ended = supervise(Path("~/run"), '[[13, 4], ["done", 12]]', *QUICK)
+  assert ended.returncode == 0, ended.stderr
+  assert starts(tmp_path / "run") == 2 and "status 13 at step 4" in ended.stderr
 
 
 def test_it_gives_up_after_so_many_failures_at_the_same_step(tmp_path: Path) -> None:
@@ -124,9 +134,11 @@ def test_sigterm_is_passed_on_and_nothing_is_started_again(tmp_path: Path, own: 
 
 
 def test_sigusr1_is_passed_on_and_the_training_goes_on(tmp_path: Path) -> None:
-  program = "import os, signal, sys\n"
-  program += "signal.signal(signal.SIGUSR1, lambda *_: os.write(1, b'profiled\\n'))\n"
-  program += "print('ready', flush=True), signal.pause(), sys.stdin.read(), sys.exit(2)"
+  # A pipe keeps a signal that comes before anything waits for it; signal.pause() would wait on.
+  program = "import os, signal, sys\ncame, note = os.pipe()\n"
+  program += "signal.signal(signal.SIGUSR1, lambda *_: os.write(note, b'profiled\\n'))\n"
+  program += "print('ready', flush=True), os.write(1, os.read(came, 99))"
+  program += ", sys.stdin.read(), sys.exit(2)"
   started = subprocess.Popen(
     ["bash", str(LAUNCH / "supervise.sh"), "--", sys.executable, "-ISc", program],
     stdout=subprocess.PIPE,

@@ -38,7 +38,7 @@ def real_embeddings(
       *("--bands", f"optical={','.join(s2)}"),
     ),
     "sen12mscr": (
-      *(str(geotiff / "sen12mscr"), *_both("s2_*", "s1/*")),
+      *(str(geotiff / "sen12mscr"), *_both("s2_*/*", "s1/*")),
       *("--bands", f"optical={','.join(with_b10)}"),
     ),
     "sen1floods11": (str(geotiff / "sen1floods11_sample"), *_both("S2/*", "S1/*")),

@@ -15,6 +15,9 @@ import numpy as np
 import pytest
 
 from tests.conftest import FinishedRun
+from xjepa_jax.data.import_plan import plan_import
+from xjepa_jax.data.simulate import simulated_archive
+from xjepa_jax.data.writer import write_dataset
 from xjepa_jax.errors import DatasetError
 from xjepa_jax.retrieval.baselines import baseline_rows
 from xjepa_jax.retrieval.end_evaluation import check_protocol, evaluate_at_end
@@ -70,6 +73,7 @@ def test_other_models_files_are_ranked_in_a_process_of_its_own(tmp_path: Path) -
   assert "map_relevant" in row["protocol"] and found["image_statistics"].startswith("no pixels")
   shown = re.search(r"theirs +radar → optical +(\d+\.\d) \[", ended.stdout)
   assert shown and float(shown[1]) == pytest.approx(100 * np.mean(places <= 1), abs=0.05)
+  assert "theirs: vectors of 6 numbers, columns dim_0, dim_1, dim_2" in ended.stdout
   assert "image statistics: no pixels" in ended.stdout and "chance" in ended.stdout
   sizes = found["sizes"]["theirs"]
   assert [(each["kind"], each["numbers"], each["bytes"]) for each in sizes][:6] == [
@@ -78,6 +82,29 @@ def test_other_models_files_are_ranked_in_a_process_of_its_own(tmp_path: Path) -
   ]  # fmt: skip
   assert sizes[0]["directions"]["radar->optical"]["recall@1"] == row["metrics"]["recall@1"]
   assert (tmp_path / "sizes.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_pairs_without_a_training_split_leave_image_statistics_out_and_say_so(
+  tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+  source = simulated_archive(pairs=12, size=16)
+  entries = [entry for split in source.splits.values() for entry in split]
+  alone = dataclasses.replace(source, splits={"test": entries})
+  plan = plan_import(alone, shard_bytes=100_000, encoding="bytes")
+  write_dataset(plan, tmp_path / "pairs")
+  rng = np.random.default_rng(0)
+  lines = ["id,sensor,f0,f1,f2"]
+  for entry in entries:
+    for sensor in ("s1", "s2"):
+      lines.append(",".join([entry.pair_id, sensor, *map(str, rng.normal(size=3))]))
+  (tmp_path / "x.csv").write_text("\n".join(lines) + "\n")
+  argv = [f"x={tmp_path}/x.csv", "--pairs", str(tmp_path / "pairs")]
+  assert main(argv) == 0
+  printed = capsys.readouterr().out
+  assert "image statistics: no split 'train' to fit them on; --train names one of test" in printed
+  assert "x " in printed and "s1 → s2" in printed
+  assert main([*argv, "--train", "test"]) == 0  # the way out
+  assert "no split" not in capsys.readouterr().out
 
 
 @pytest.fixture(scope="module")

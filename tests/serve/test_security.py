@@ -148,7 +148,7 @@ def test_without_the_token_nothing_of_the_archive_is_told(guarded: TestClient) -
 
 def test_the_token_moves_from_the_address_into_a_cookie(guarded: TestClient) -> None:
   answer = guarded.get("/?like=3&token=secret")
-  assert answer.status_code == 303 and answer.headers["location"] == "/?like=3"
+  assert answer.status_code == 303 and answer.headers["location"] == "./?like=3"
   cookie = answer.headers["set-cookie"].lower()
   assert "httponly" in cookie and "samesite=lax" in cookie
   assert guarded.get("/archive.json").status_code == 200  # the client keeps the cookie

@@ -16,6 +16,7 @@ from xjepa_jax.config.consistency import check_together
 from xjepa_jax.config.describing import allowed, describe_keys
 from xjepa_jax.config.schema import Config
 from xjepa_jax.errors import ConfigError
+from xjepa_jax.paths import user_path
 
 
 def resolve(config: Mapping[str, Any]) -> Config:
@@ -29,9 +30,13 @@ def resolve(config: Mapping[str, Any]) -> Config:
   """
   if isinstance(config, ConfigDict):
     config = config.to_dict()
-  resolved = _read(config, Config, "")
+  resolved: Config = _read(config, Config, "")
   check_together(resolved)
-  return resolved
+  # No shell replaces a `~` within --config.data.directories="('~/pairs',)".
+  directories = tuple(user_path(each) for each in resolved.data.directories)
+  return dataclasses.replace(
+    resolved, data=dataclasses.replace(resolved.data, directories=directories)
+  )
 
 
 def _read(content: Any, kind: type, where: str) -> Any:

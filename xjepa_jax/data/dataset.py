@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ from xjepa_jax.data.example import ExampleView
 from xjepa_jax.data.pairs import Pair
 from xjepa_jax.data.tfrecord import RecordSource
 from xjepa_jax.errors import DatasetError, ExampleError
+from xjepa_jax.paths import StrPath
 
 
 class PairDataset:
@@ -30,11 +32,12 @@ class PairDataset:
 
   def __init__(
     self,
-    directory: str,
+    directory: StrPath,
     split: str | None = "train",
     verify: bool = True,
     bad_records: int = 0,
   ):
+    directory = os.fspath(directory)
     self.directory = directory
     self.description = describe(directory)
     self.format = self.description.format

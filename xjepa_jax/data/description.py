@@ -13,6 +13,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,6 +22,7 @@ import google_crc32c
 from xjepa_jax.data import storage
 from xjepa_jax.data.pairs import PairFormat
 from xjepa_jax.errors import DatasetError, XJepaError
+from xjepa_jax.paths import StrPath
 from xjepa_jax.sensors import sensor_from_json, sensor_to_json
 
 SENSORS_FILE = "sensors.json"
@@ -64,7 +66,7 @@ def shard_name(name: str, split: str, number: int, count: int) -> str:
   return f"{name}-{split}.tfrecord-{number:05d}-of-{count:05d}"
 
 
-def describe(directory: str) -> Description:
+def describe(directory: StrPath) -> Description:
   """Reads the description of a data set.
 
   Raises:
@@ -72,6 +74,7 @@ def describe(directory: str) -> Description:
       written.
     SensorError: a sensor's description is wrong.
   """
+  directory = os.fspath(directory)
   info = _read_json(directory, INFO_FILE)
   content = _read_sensors(directory)
   _check_files(directory, content.get("files", {}), info)

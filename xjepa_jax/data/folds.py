@@ -13,7 +13,6 @@ the rows whose split is that keep it in all tables, for the end, and fold I is "
 from __future__ import annotations
 
 import argparse
-import csv
 import hashlib
 import os
 import sys
@@ -21,8 +20,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from xjepa_jax.data.importing.splits import split_name
-from xjepa_jax.data.tables import cell_names, cell_text, read_columns, read_rows
+from xjepa_jax.data.tables import cell_names, cell_text, csv_text, read_columns, read_rows
 from xjepa_jax.errors import OptionError, TableError, XJepaError
+from xjepa_jax.paths import StrPath, user_path
 from xjepa_jax.processes.output import run_command
 
 SPLIT = "split"
@@ -61,7 +61,7 @@ def _lot(group: str, seed: int) -> str:
 
 
 def write_folds(
-  src: str, out: str, group: str, folds: int, keep: Sequence[str] = (), seed: int = 0
+  src: StrPath, out: StrPath, group: str, folds: int, keep: Sequence[str] = (), seed: int = 0
 ) -> list[Counter[str]]:
   """Writes a table a fold; paths of files in it hold from the new folder too.
 
@@ -81,6 +81,8 @@ def write_folds(
     OptionError: see `folds_of`.
     OSError: a table cannot be written.
   """
+  src = os.fspath(src)
+  out = os.fspath(out)
   columns, rows = _read(src, group)
   kept = {split_name(name) for name in keep}
   dealt = [row for row in rows if _split(row) not in kept]
@@ -97,9 +99,8 @@ def write_folds(
         row["fold split"] = _named(away, bool(kept))
     counts.append(Counter(row.get("fold split", _split(row)) for row in rows))
     with open(f"{out}/fold_{number}.csv", "w", encoding="utf-8", newline="") as file:
-      writer = csv.DictWriter(file, columns, extrasaction="ignore", lineterminator="\n")
-      writer.writeheader()
-      writer.writerows({**row, SPLIT: row.get("fold split", row[SPLIT])} for row in rows)
+      found = [{**row, SPLIT: row.get("fold split", row[SPLIT])} for row in rows]
+      file.write(csv_text([columns, *([row[name] for name in columns] for row in found)]))
   return counts
 
 
@@ -163,8 +164,10 @@ def main(argv: list[str] | None = None) -> int:
     "--group adjacency_group --folds 5",
     formatter_class=argparse.ArgumentDefaultsHelpFormatter,
   )
-  parser.add_argument("--src", required=True, help="table of pairs, .csv or .parquet")
-  parser.add_argument("--out", required=True, help="folder of the tables")
+  parser.add_argument(
+    "--src", type=user_path, required=True, help="table of pairs, .csv or .parquet"
+  )
+  parser.add_argument("--out", type=user_path, required=True, help="folder of the tables")
   parser.add_argument("--group", required=True, help="column of what must not be torn apart")
   parser.add_argument("--folds", type=int, default=5, help="how many")
   parser.add_argument("--keep", action="append", default=[], help="a split that stays as it is")

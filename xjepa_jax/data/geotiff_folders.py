@@ -10,10 +10,11 @@ from xjepa_jax.data.archive import Archive
 from xjepa_jax.data.image_formats import import_rasterio
 from xjepa_jax.data.pairs import Observation, Pair
 from xjepa_jax.errors import WriteError
+from xjepa_jax.paths import StrPath
 from xjepa_jax.sensors import Sensor
 
 
-def write_geotiffs(archive: Archive, directory: str) -> int:
+def write_geotiffs(archive: Archive, directory: StrPath) -> int:
   """Writes every pair's images as DIRECTORY/SENSOR/PAIR.tif, with band names, nodata and time.
 
   Returns:
@@ -23,6 +24,7 @@ def write_geotiffs(archive: Archive, directory: str) -> int:
     WriteError: the directory has something in it, or cannot be written.
     ImageError: rasterio is not installed.
   """
+  directory = os.fspath(directory)
   if os.path.isdir(directory) and os.listdir(directory):
     raise WriteError(f"{directory}: is not empty. Name a new directory.")
   import_rasterio()

@@ -7,6 +7,7 @@ stored; with --verify the CRC of every record; with --sheet a picture of some pa
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from xjepa_jax.data.dataset import PairDataset
 from xjepa_jax.data.description import SENSORS_FILE, Description, describe
 from xjepa_jax.data.statistics import SensorStatistics
 from xjepa_jax.errors import DataError, XJepaError
+from xjepa_jax.paths import StrPath, user_path
 from xjepa_jax.processes.output import run_command
 from xjepa_jax.sensors import Sensor
 
@@ -31,13 +33,17 @@ def main(argv: list[str] | None = None) -> int:
     description="Show what a data set of pairs holds, and check it.",
     epilog="example: python -m xjepa_jax.data.inspect data/mine --verify --sheet pairs.png",
   )
-  parser.add_argument("directory", help="of the data set, local or an address such as gs://...")
+  parser.add_argument(
+    "directory", type=user_path, help="of the data set, local or an address such as gs://..."
+  )
   parser.add_argument(
     "--verify",
     action="store_true",
     help="read every record: check its CRC and its features, and the statistics stored",
   )
-  parser.add_argument("--sheet", metavar="PNG", help="write a contact sheet of pairs")
+  parser.add_argument(
+    "--sheet", type=user_path, metavar="PNG", help="write a contact sheet of pairs"
+  )
   parser.add_argument("--pairs", type=int, default=24, help="on the contact sheet (24)")
   args = parser.parse_args(argv)
   try:
@@ -52,7 +58,7 @@ def main(argv: list[str] | None = None) -> int:
   return 1 if wrong else 0
 
 
-def inspect(directory: str, verify: bool = False) -> list[str]:
+def inspect(directory: StrPath, verify: bool = False) -> list[str]:
   """Prints what a data set holds.
 
   Args:
@@ -65,6 +71,7 @@ def inspect(directory: str, verify: bool = False) -> list[str]:
   Raises:
     DatasetError, ShardIndexError, SensorError: it cannot be opened at all.
   """
+  directory = os.fspath(directory)
   description = describe(directory)
   print(f"{directory}: data set {description.name!r}, encoding {description.format.encoding}")
   for key, sensor in description.format.sensors.items():

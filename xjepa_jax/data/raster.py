@@ -27,6 +27,7 @@ from xjepa_jax.data.image_formats import (
 )
 from xjepa_jax.data.pairs import NO_TRANSFORM
 from xjepa_jax.errors import ImageError
+from xjepa_jax.paths import StrPath
 
 SUFFIXES = (".tif", ".tiff", ".png", ".npy")
 _KINDS = {".tif": "GeoTIFF", ".tiff": "GeoTIFF", ".png": "PNG", ".npy": "npy"}
@@ -81,7 +82,7 @@ class Raster:
     return np.array([*self.transform, 0, 0, 1]).reshape(3, 3)
 
 
-def read_raster(path: str, max_pixels: int = MAX_PIXELS) -> Raster:
+def read_raster(path: StrPath, max_pixels: int = MAX_PIXELS) -> Raster:
   """Reads a .tif, .tiff, .png or .npy file.
 
   Args:
@@ -95,6 +96,7 @@ def read_raster(path: str, max_pixels: int = MAX_PIXELS) -> Raster:
     ImageError: there is no such file, it is not what its suffix says, it is damaged or too large,
       or its type of values is not one a sensor can have.
   """
+  path = os.fspath(path)
   with _open(path, max_pixels) as (header, load):
     loaded, hidden = load()
     values = np.ascontiguousarray(loaded, np.dtype(header.dtype))  # in this machine's byte order
@@ -119,12 +121,13 @@ def raster_of(header: RasterHeader, values: np.ndarray, hidden: np.ndarray | Non
   )
 
 
-def read_header(path: str, max_pixels: int = MAX_PIXELS) -> RasterHeader:
+def read_header(path: StrPath, max_pixels: int = MAX_PIXELS) -> RasterHeader:
   """Reads what a file that `read_raster` reads says of itself, and none of its pixels.
 
   Raises:
     ImageError: as `read_raster`, as far as the header shows it.
   """
+  path = os.fspath(path)
   with _open(path, max_pixels) as (header, _):
     return header
 

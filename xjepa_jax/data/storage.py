@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, BinaryIO, cast
 
 from xjepa_jax.errors import CutShortError, DatasetError, WriteError, XJepaError
+from xjepa_jax.paths import check_reachable, missing_right
 
 _SHORT_READS = 3  # how often a range that came back short is asked for
 
@@ -49,17 +50,24 @@ def reading(path: str) -> Iterator[None]:
   """Names the file in whatever reading it raises, but for FileNotFoundError.
 
   Raises:
+    RightsError: this user may not read the local file.
     DatasetError: the file is there, or might be, and cannot be read.
   """
   try:
     yield
   except (FileNotFoundError, XJepaError):
     raise
+  except PermissionError as error:
+    if is_remote(path):
+      raise _unread(path, error) from error
+    raise missing_right(path) from error
   except Exception as error:  # OSError, or a class of the file system's own such as botocore's
-    check = "the address, the credentials and the connection" if is_remote(path) else "its rights"
-    raise DatasetError(
-      f"{path}: cannot be read ({type(error).__name__}: {error}). Check {check}."
-    ) from error
+    raise _unread(path, error) from error
+
+
+def _unread(path: str, error: Exception) -> DatasetError:
+  check = "the address, the credentials and the connection" if is_remote(path) else "the disk"
+  return DatasetError(f"{path}: cannot be read ({type(error).__name__}: {error}). Check {check}.")
 
 
 def size(path: str) -> int:
@@ -71,7 +79,10 @@ def size(path: str) -> int:
 def exists(path: str) -> bool:
   """Whether there is a file of this name."""
   with reading(path):
-    return bool(_of(path).exists(path)) if is_remote(path) else os.path.exists(path)
+    if is_remote(path):
+      return bool(_of(path).exists(path))
+    check_reachable(path)
+    return os.path.exists(path)
 
 
 def listing(directory: str) -> list[str]:

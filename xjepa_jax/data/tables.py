@@ -8,32 +8,41 @@ from __future__ import annotations
 import csv
 import datetime
 import decimal
+import io
+import itertools
 import math
 import os
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
 from xjepa_jax.data.unicode_names import composed
 from xjepa_jax.errors import TableError
+from xjepa_jax.paths import StrPath
 
 _MAX_LINE = 2**22  # bytes of a line, so that a file without line ends is not read whole
 _MAX_ROWS = 2**26
+OF_SPREADSHEETS = ",;\t"  # what parts cells in the CSV files that these write
 
 
-def read_columns(src: str) -> list[str]:
+def read_columns(src: StrPath, delimiters: str = ",") -> list[str]:
   """The names of the table's columns.
+
+  Args:
+    src: the table.
+    delimiters: that may part the cells of a CSV, see `delimiter_of`.
 
   Raises:
     TableError: the file is no .csv or .parquet that can be read, or two columns share a name.
   """
+  src = os.fspath(src)
   suffix = os.path.splitext(src)[1].lower()
   if suffix not in (".csv", ".parquet"):
     _refuse(src, f"unknown suffix {suffix!r}; expected a table as .csv or .parquet.")
   if not os.path.isfile(src):
     _refuse(src, "there is no such file.")
   if suffix == ".csv":
-    columns = [name.strip() for name in next(read_cells(src), ("", []))[1]]
+    columns = [name.strip() for name in next(read_cells(src, delimiters), ("", []))[1]]
   else:
     with _parquet(src) as table:
       columns = list(table.schema_arrow.names)
@@ -44,7 +53,7 @@ def read_columns(src: str) -> list[str]:
 
 
 def read_rows(
-  src: str, columns: Sequence[str], wanted: set[str]
+  src: StrPath, columns: Sequence[str], wanted: set[str], delimiters: str = ","
 ) -> Iterator[tuple[str, Mapping[str, Any]]]:
   """Reads the table's rows.
 
@@ -52,6 +61,7 @@ def read_rows(
     src: the table.
     columns: all of its columns, from `read_columns`.
     wanted: those that are of interest; others are not decoded where the format allows.
+    delimiters: as `read_columns` was given them.
 
   Yields:
     Where a row is ("line 7" of a CSV, "row 7" of a Parquet file), and its wanted cells.
@@ -59,10 +69,11 @@ def read_rows(
   Raises:
     TableError: the table is damaged, or a row has more or fewer cells than there are columns.
   """
+  src = os.fspath(src)
   if src.lower().endswith(".parquet"):
     yield from _parquet_rows(src, [name for name in columns if name in wanted])
     return
-  rows = read_cells(src)
+  rows = read_cells(src, delimiters)
   next(rows, None)
   for where, cells in rows:
     if len(cells) != len(columns):
@@ -162,8 +173,12 @@ def column_values(src: str, name: str, column: Any, before: int = 0) -> list[Any
     raise
 
 
-def read_cells(src: str) -> Iterator[tuple[str, list[str]]]:
+def read_cells(src: str, delimiters: str = ",") -> Iterator[tuple[str, list[str]]]:
   """Reads the rows of a CSV file (RFC 4180, UTF-8), the first one, which may be a header, included.
+
+  Args:
+    src: the file.
+    delimiters: that may part cells, see `delimiter_of`.
 
   Yields:
     Where a row is, "line 7", and its cells. Lines without any are left out.
@@ -173,7 +188,14 @@ def read_cells(src: str) -> Iterator[tuple[str, list[str]]]:
   """
   try:
     with open(src, "rb") as file:
-      reader = csv.reader(_lines(src, file), strict=True, skipinitialspace=True)
+      lines = _lines(src, file)
+      first = next(lines, "")
+      reader = csv.reader(
+        itertools.chain([first], lines),
+        delimiter=delimiter_of(first, delimiters),
+        strict=True,
+        skipinitialspace=True,
+      )
       for cells in reader:
         if cells:  # an empty line is no row
           yield f"line {reader.line_num}", cells
@@ -181,6 +203,28 @@ def read_cells(src: str) -> Iterator[tuple[str, list[str]]]:
     raise TableError(f"{src}: line {reader.line_num} is malformed ({error}).") from error
   except OSError as error:
     raise TableError(f"{src}: cannot be read ({error}).") from error
+
+
+def csv_text(rows: Iterable[Sequence[Any]]) -> str:
+  """Rows as the text of a CSV file."""
+  # Before Python 3.13 csv quotes a cell only for the line ends that it writes itself.
+  line = io.StringIO()
+  writer = csv.writer(line, lineterminator="\r\n")
+  found = []
+  for row in rows:
+    writer.writerow(row)
+    found.append(line.getvalue().removesuffix("\r\n") + "\n")
+    line.seek(0)
+    line.truncate()
+  return "".join(found)
+
+
+def delimiter_of(header: str, delimiters: str) -> str:
+  """The first of some delimiters that a CSV's first line has; the very first if it has none.
+
+  Spreadsheets write ; where numbers have commas. Where cells are lists parted by ; it is no choice.
+  """
+  return next((each for each in delimiters if each in header), delimiters[0])
 
 
 def _lines(src: str, file: Any) -> Iterator[str]:

@@ -8,9 +8,7 @@ never looks like a data set, and continuing it keeps every finished shard.
 from __future__ import annotations
 
 import contextlib
-import csv
 import dataclasses
-import io
 import os
 import shutil
 from collections import Counter
@@ -21,10 +19,13 @@ from xjepa_jax.data.archive import Skip
 from xjepa_jax.data.description import INFO_FILE, Description, shard_name, write_description
 from xjepa_jax.data.import_plan import ImportPlan
 from xjepa_jax.data.importing.skipped import check_odd, check_skipped
+from xjepa_jax.data.plain_text import for_spreadsheet
 from xjepa_jax.data.shard_pool import Progress, write_shards
 from xjepa_jax.data.shard_writer import TEMPORARY_SUFFIX, ShardSummary, ShardTask
 from xjepa_jax.data.statistics import SensorStatistics, with_statistics
+from xjepa_jax.data.tables import csv_text
 from xjepa_jax.errors import DatasetError, WriteError
+from xjepa_jax.paths import StrPath
 from xjepa_jax.processes.locking import holding
 
 SKIPPED_FILE = "skipped.csv"
@@ -52,7 +53,7 @@ class ImportSummary:
 
 def write_dataset(
   plan: ImportPlan,
-  out: str,
+  out: StrPath,
   workers: int = 1,
   resume: bool = False,
   progress: Progress = lambda count: None,
@@ -80,6 +81,7 @@ def write_dataset(
     InUseError: another process is writing this import.
     WriteError: writing failed, or a worker died. Finished shards are kept for `resume`.
   """
+  out = os.fspath(out)
   try:
     check_free(out, resume)
     partial = os.path.join(out, _PARTIAL)
@@ -202,8 +204,5 @@ def _description(
 
 
 def _skipped_csv(skipped: Sequence[Skip]) -> bytes:
-  content = io.StringIO()
-  writer = csv.writer(content, lineterminator="\n")
-  writer.writerow(["pair_id", "reason"])
-  writer.writerows([skip.pair_id, skip.reason] for skip in skipped)
-  return content.getvalue().encode()
+  rows = [[for_spreadsheet(cell) for cell in (skip.pair_id, skip.reason)] for skip in skipped]
+  return csv_text([["pair_id", "reason"], *rows]).encode()

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from xjepa_jax.errors import EmbeddingError, OptionError, XJepaError
+from xjepa_jax.paths import user_path
 from xjepa_jax.processes.devices import check_devices
 from xjepa_jax.processes.output import run_command
 
@@ -152,21 +153,23 @@ def _parser() -> argparse.ArgumentParser:
     "--archive scenes/ --sensor optical --out embeddings",
   )
   add = parser.add_argument
-  add("--encoder", required=True, help="directory of an exported encoder")
+  add("--encoder", type=user_path, required=True, help="directory of an exported encoder")
   add(
     "--archive",
+    type=user_path,
     required=True,
     help="a data set of pairs; a folder of images; a .csv or .parquet table of images; a STAC "
     "catalog, item, item collection or stac-geoparquet",
   )
-  add("--out", required=True, help="directory to be written, or to be continued")
+  add("--out", type=user_path, required=True, help="directory to be written, or to be continued")
   add("--head", help="of the encoder; its default one if not given")
   add("--quantisation", choices=("float32", "float16", "int8"), default="float16")
   repeated: dict[str, Any] = {"action": "append", "default": []}
   add(
     "--sensor",
     metavar="KEY[=PATTERN]",
-    help="one of the encoder's, whose images are embedded; in a folder, of files that match",
+    help="one of the encoder's, whose images are embedded; in a folder, of files that match: "
+    "* stays within a folder, **/ is any number of folders ('s1/**/*.tif')",
     **repeated,
   )
   add("--split", help="of pairs or of a table; may be repeated; all if not given", **repeated)
@@ -236,12 +239,13 @@ def _share(args: argparse.Namespace) -> tuple[int, int]:
 def _archive_options(args: argparse.Namespace, sensors: Any) -> Any:
   from xjepa_jax.data.importing.sensor_options import key_values, nodata_values
   from xjepa_jax.retrieval.embedding.archives import ArchiveOptions
+  from xjepa_jax.retrieval.embedding.folder import EVERYTHING
 
   patterns = [text.partition("=") for text in args.sensor]
   bands = key_values(args.bands, "--bands", sensors)
   return ArchiveOptions(
     sensors=sensors,
-    patterns={key: pattern if equals else "*" for key, equals, pattern in patterns},
+    patterns={key: pattern if equals else EVERYTHING for key, equals, pattern in patterns},
     splits=tuple(args.split),
     bands={key: [name.strip() for name in names.split(",")] for key, names in bands.items()},
     offset=_numbers(key_values(args.offset, "--offset", sensors)),
@@ -330,6 +334,7 @@ def _print_plan(plan: Any, sensors: Any) -> None:
 def _print_left_out(out: str) -> None:
   import os
 
+  from xjepa_jax.data.plain_text import from_spreadsheet, one_line
   from xjepa_jax.data.tables import read_cells
   from xjepa_jax.retrieval.embedding.run import SKIPPED
 
@@ -338,7 +343,7 @@ def _print_left_out(out: str) -> None:
   if rows:
     print(f"{len(rows):,} left out; all of them, with reasons: {path}")
   for cells in rows[:_SHOWN]:
-    print(f"  {cells[0]} ({cells[2]}): {cells[3]}")
+    print(one_line("  {} ({}): {}".format(*map(from_spreadsheet, (cells[0], *cells[2:4])))))
 
 
 def _with_bar(count: int, run: Any) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from xjepa_jax.errors import EvaluationError, OptionError, XJepaError
+from xjepa_jax.paths import user_path
 from xjepa_jax.processes.devices import check_devices
 from xjepa_jax.processes.output import run_command
 
@@ -63,6 +64,9 @@ def evaluate(args: argparse.Namespace) -> None:
   names = [source.name for source in sources]
   if len(set(names)) < len(names):
     raise OptionError(f"sources {', '.join(names)}: give each a name of its own, NAME=PATH.")
+  for source in sources:
+    if source.taken:
+      print(f"{source.name}: vectors of {source.scenes.dimensions:,} numbers, {source.taken}")
   comparison = Comparison(sources, reading, args.train, args.resamples)
   results: list[dict[str, Any]] = []
   for number, protocol in enumerate(chosen):
@@ -123,7 +127,11 @@ def _parser() -> argparse.ArgumentParser:
     "may be given several times",
   )
   parser.add_argument(
-    "--pairs", default="", metavar="DIR", help="data set: encoders' images, splits, labels"
+    "--pairs",
+    type=user_path,
+    default="",
+    metavar="DIR",
+    help="data set: encoders' images, splits, labels",
   )
   parser.add_argument(
     "--split", default="", help="asks and is searched, whatever the protocol says"
@@ -134,7 +142,9 @@ def _parser() -> argparse.ArgumentParser:
     "--train", default="train", metavar="SPLIT", help="that image statistics are fitted on (train)"
   )
   parser.add_argument("--head", default="", help="of encoders; their own if not given")
-  parser.add_argument("--json", default="", metavar="FILE", help="write everything measured")
+  parser.add_argument(
+    "--json", type=user_path, default="", metavar="FILE", help="write everything measured"
+  )
   parser.add_argument(
     "--resamples", type=int, default=1000, help="of the bootstrap; 0 for no intervals (1000)"
   )
@@ -149,7 +159,7 @@ def _parser() -> argparse.ArgumentParser:
   sizes.add_argument(
     "--prefixes", default="", metavar="N,N", help="sizes that vectors are cut to; the head's own"
   )
-  sizes.add_argument("--plot", default="", metavar="PNG", help="of that table")
+  sizes.add_argument("--plot", type=user_path, default="", metavar="PNG", help="of that table")
   files = parser.add_argument_group("columns of files")
   files.add_argument("--id-column", default="id", metavar="NAME", help="scene (id)")
   files.add_argument("--sensor-column", default="sensor", metavar="NAME", help="(sensor)")
@@ -157,7 +167,8 @@ def _parser() -> argparse.ArgumentParser:
     "--vector",
     default="",
     metavar="NAME",
-    help="column of lists, or pattern of numeric columns such as 'f*'; found out if not given",
+    help="column of lists, or pattern of numeric columns such as 'f*'; if not given, a column of "
+    "lists, or all others where their names differ by numbers alone, such as f0, f1",
   )
   files.add_argument(
     "--labels-column", default="labels", metavar="NAME", help="lists, or text with ; (labels)"

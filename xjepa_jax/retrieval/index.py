@@ -14,6 +14,7 @@ import time
 from typing import Any
 
 from xjepa_jax.errors import SearchIndexError, XJepaError
+from xjepa_jax.paths import user_path
 from xjepa_jax.processes.output import run_command
 
 # As in indexes/backends.py, which a test compares: importing that here would make --help slow.
@@ -109,8 +110,15 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     epilog="example: python -m xjepa_jax.retrieval.index --embeddings embeddings --out index "
     "--backend faiss",
   )
-  parser.add_argument("--embeddings", required=True, help="directory that embed wrote")
-  parser.add_argument("--out", required=True, help="directory of the index, new or to be replaced")
+  parser.add_argument(
+    "--embeddings", type=user_path, required=True, help="directory that embed wrote"
+  )
+  parser.add_argument(
+    "--out",
+    type=user_path,
+    required=True,
+    help="directory of the index, new or to be replaced",
+  )
   parser.add_argument(
     "--backend",
     choices=_BACKENDS,
@@ -123,7 +131,10 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     "pgvector: hnsw, exact (the first)",
   )
   parser.add_argument(
-    "--config", metavar="JSON", help="file of settings that replace some of the preset's"
+    "--config",
+    type=user_path,
+    metavar="JSON",
+    help="file of settings that replace some of the preset's",
   )
   parser.add_argument(
     "--server",

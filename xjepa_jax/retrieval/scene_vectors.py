@@ -75,6 +75,7 @@ class VectorRows:
     ids, sensors, splits: (N,) text; "" for an unknown split.
     labels: of each.
     vectors: (N, K) float.
+    taken: in words, which of a file's columns they are; "" where that is no question.
   """
 
   ids: Sequence[str]
@@ -82,6 +83,7 @@ class VectorRows:
   splits: Sequence[str]
   labels: Sequence[tuple[str, ...]]
   vectors: np.ndarray
+  taken: str = ""
 
 
 def gather(name: str, parts: Sequence[VectorRows]) -> SceneVectors:

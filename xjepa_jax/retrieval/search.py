@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 from xjepa_jax.errors import OptionError, WriteError, XJepaError
+from xjepa_jax.paths import user_path
 from xjepa_jax.processes.output import run_command
 
 _FORMATS = ("table", "json", "geojson", "csv")
@@ -39,6 +39,8 @@ def search(args: argparse.Namespace) -> None:
   wanted = _filter(args)
   _check_one_way(args)
   searcher = open_searcher(args.index, args.encoder, args.embeddings, args.verify)
+  if searcher.encoder is None:
+    print(f"Note: hits have no confidence, for {searcher.without_encoder}", file=sys.stderr)
   queries = _queries(args, searcher)
   answers = searcher.answer(queries, args.k, wanted)
   _put(FORMATS[args.format](answers), args.out)
@@ -46,8 +48,17 @@ def search(args: argparse.Namespace) -> None:
     _draw(args, searcher, answers)
 
 
+class _Parser(argparse.ArgumentParser):
+  """One that takes -7.2e-04, and ids such as -a, for values: all options begin with two dashes."""
+
+  def _parse_optional(self, arg_string: str) -> Any:
+    if arg_string[:1] == "-" != arg_string[1:2] and arg_string not in self._option_string_actions:
+      return None
+    return super()._parse_optional(arg_string)
+
+
 def _parser() -> argparse.ArgumentParser:
-  parser = argparse.ArgumentParser(
+  parser = _Parser(
     prog="python -m xjepa_jax.retrieval.search",
     description="Find the scenes of an archive that are like a query, in any of its sensors.",
     epilog="example: python -m xjepa_jax.retrieval.search --index index --id scene-0042 "
@@ -55,22 +66,36 @@ def _parser() -> argparse.ArgumentParser:
     formatter_class=argparse.RawDescriptionHelpFormatter,
   )
   add = parser.add_argument
-  add("--index", required=True, help="what python -m xjepa_jax.retrieval.index wrote")
-  add("--embeddings", help="of which the index is, if they were moved")
-  add("--encoder", help="that made the embeddings; the one they name if not given")
+  add(
+    "--index", type=user_path, required=True, help="what python -m xjepa_jax.retrieval.index wrote"
+  )
+  add("--embeddings", type=user_path, help="of which the index is, if they were moved")
+  add("--encoder", type=user_path, help="that made the embeddings; the one they name if not given")
   add(
     "--verify",
     action="store_true",
     help="compare the bytes of all embeddings first, not only of the parts that are read",
   )
   asked = parser.add_argument_group("what is asked, one of")
-  asked.add_argument("--image", nargs="+", metavar="FILE", help=".tif, .png or .npy; a query each")
-  asked.add_argument("--id", nargs="+", metavar="ID", help="of a tile of the archive; a query each")
+  asked.add_argument(
+    "--image",
+    nargs="+",
+    type=user_path,
+    metavar="FILE",
+    help=".tif, .png or .npy; a query each",
+  )
+  asked.add_argument(
+    "--id",
+    nargs="+",
+    metavar="ID",
+    help="of a tile of the archive; a query each. One that begins with two dashes: --id=--a",
+  )
   asked.add_argument(
     "--at", nargs=2, type=float, metavar=("LONGITUDE", "LATITUDE"), help="the tile at a place"
   )
   asked.add_argument(
     "--batch",
+    type=user_path,
     metavar="TABLE",
     help="a query a row of a .csv or .parquet; columns image or id, and sensor if needed",
   )
@@ -94,15 +119,17 @@ def _parser() -> argparse.ArgumentParser:
     "--time",
     nargs=2,
     metavar=("FROM", "TO"),
-    help='ISO 8601, UTC if no zone is given; ".." is open',
+    help="ISO 8601, UTC if no zone is given; a date without a time is the whole day at both ends; "
+    '".." is open',
   )
   passed.add_argument("--label", nargs="+", default=[], metavar="NAME", help="any of these labels")
   add("--k", type=int, default=10, help="hits of a query (10)")
   add("--format", choices=_FORMATS, default="table")
-  add("--out", metavar="FILE", help="where to write them; printed if not given")
-  add("--gallery", metavar="FILE.png", help="also draw the hits")
+  add("--out", type=user_path, metavar="FILE", help="where to write them; printed if not given")
+  add("--gallery", type=user_path, metavar="FILE.png", help="also draw the hits")
   add(
     "--explain",
+    type=user_path,
     metavar="FILE.png",
     help="also draw which patches of the query and its best hit match",
   )
@@ -120,23 +147,14 @@ def _check_one_way(args: argparse.Namespace) -> None:
 
 def _filter(args: argparse.Namespace) -> Any:
   from xjepa_jax.retrieval.indexes.base import Filter
+  from xjepa_jax.retrieval.searching.time_range import time_range
 
   return Filter(
     sensors=tuple(args.sensor),
     bbox=tuple(args.bbox) if args.bbox else None,
-    time=(_time(args.time[0]), _time(args.time[1])) if args.time else None,
+    time=time_range(*args.time) if args.time else None,
     labels=tuple(args.label),
   )
-
-
-def _time(text: str) -> datetime | None:
-  if text == "..":
-    return None
-  try:
-    time = datetime.fromisoformat(text)
-  except ValueError:
-    raise OptionError(f"--time {text}: expected ISO 8601 such as 2025-06-01, or ..") from None
-  return time if time.tzinfo else time.replace(tzinfo=UTC)
 
 
 def _queries(args: argparse.Namespace, searcher: Any) -> list[Any]:
@@ -162,11 +180,16 @@ def _batch(args: argparse.Namespace, searcher: Any) -> list[Any]:
   """The queries of a table; paths are relative to its folder."""
   import os
 
-  from xjepa_jax.data.tables import cell_text, read_columns, read_rows
+  from xjepa_jax.data.tables import OF_SPREADSHEETS, cell_text, read_columns, read_rows
 
   folder = os.path.dirname(os.path.abspath(args.batch))
   queries = []
-  for where, row in read_rows(args.batch, read_columns(args.batch), {"image", "id", "sensor"}):
+  columns = read_columns(args.batch, OF_SPREADSHEETS)
+  if not {"image", "id"} & set(columns):
+    raise OptionError(
+      f"{args.batch}: has no column 'image' or 'id'; its columns are {', '.join(columns)}."
+    )
+  for where, row in read_rows(args.batch, columns, {"image", "id", "sensor"}, OF_SPREADSHEETS):
     image, name, sensor = (cell_text(row, column) for column in ("image", "id", "sensor"))
     sensor = sensor or args.query_sensor
     if bool(image) == bool(name):

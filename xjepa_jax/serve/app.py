@@ -101,9 +101,7 @@ def _add_archive(
 
   @app.get("/places.json")
   def places(bbox: str = "-180,-90,180,90") -> Response:
-    box = asking.question(like="0", bbox=bbox).bbox
-    assert box is not None
-    view = archive.ground.view(box, _PLACES)
+    view = archive.ground.view(asking.box(bbox), _PLACES)
     found = archive.tiles([row for rows in view.places for row in rows])
     return _json({"count": view.count, "shown": len(view.places), "tiles": found})
 

@@ -51,8 +51,10 @@ class Archive:
   def summary(self) -> str:
     """A line for the terminal."""
     placed = "" if self.ground.bounds else ", without coordinates"
-    upload = "" if self.searcher.encoder else "; no encoder, so nothing can be uploaded"
-    return f"{len(self.files):,} tiles of {', '.join(self.sensors)}{placed}{upload}"
+    found = f"{len(self.files):,} tiles of {', '.join(self.sensors)}{placed}"
+    if self.searcher.encoder is None:
+      found += f"; nothing can be uploaded, for {self.searcher.without_encoder}"
+    return found
 
   def describe(self) -> Json:
     """What the page has to know before it shows anything."""

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from datetime import UTC, date, datetime, timedelta
 
 from xjepa_jax.errors import SearchError
 from xjepa_jax.retrieval.indexes.base import Filter
+from xjepa_jax.retrieval.searching.time_range import TimeRange, time_range
 
 OTHERS = "*other"  # sensors than the query's
 _EXAMPLES = 64
@@ -30,7 +30,7 @@ class Question:
   unlike: tuple[int, ...] = ()
   upload: str = ""
   sensor: str = ""
-  time: tuple[datetime | None, datetime | None] | None = None
+  time: TimeRange | None = None
   bbox: tuple[float, float, float, float] | None = None
   k: int = 24
 
@@ -64,7 +64,7 @@ def question(
     like, unlike: rows, separated by commas.
     upload: as `Question` has it.
     sensor: as `Question` has it.
-    since, until: days such as 2025-06-30, both included, in UTC.
+    since, until: days such as 2025-06-30, both included, or times; see `time_range`.
     bbox: four numbers, separated by commas.
     k: hits.
 
@@ -78,8 +78,8 @@ def question(
     unlike=_rows(unlike, "unlike"),
     upload=upload,
     sensor=sensor,
-    time=_time(since, until),
-    bbox=_box(bbox),
+    time=time_range(since, until) if since or until else None,
+    bbox=box(bbox) if bbox else None,
     k=k,
   )
   if not (found.like or found.upload):
@@ -94,30 +94,12 @@ def _rows(text: str, name: str) -> tuple[int, ...]:
   return tuple(dict.fromkeys(int(part[:18]) for part in parts))
 
 
-def _time(since: str, until: str) -> tuple[datetime | None, datetime | None] | None:
-  if not (since or until):
-    return None
-  start, end = _day(since), _day(until)
-  if start and end and start > end:
-    raise SearchError(f"from {since} to {until}: the second day is before the first.")
-  return start, end + timedelta(days=1) if end else None
+def box(text: str) -> tuple[float, float, float, float]:
+  """A box from text.
 
-
-def _day(text: str) -> datetime | None:
-  if not text:
-    return None
-  try:
-    day = date.fromisoformat(text)
-    if not 1 < day.year < 9999:
-      raise ValueError
-  except ValueError:
-    raise SearchError(f"{text[:20]!r} is no day; expected one such as 2025-06-30.") from None
-  return datetime(day.year, day.month, day.day, tzinfo=UTC)
-
-
-def _box(text: str) -> tuple[float, float, float, float] | None:
-  if not text:
-    return None
+  Raises:
+    SearchError: it is not four numbers.
+  """
   try:
     west, south, east, north = (float(part) for part in text.split(","))
   except ValueError:

@@ -9,6 +9,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from xjepa_jax.errors import OptionError, XJepaError
+from xjepa_jax.paths import user_path
 
 if TYPE_CHECKING:
   from xjepa_jax.serve.archive import Archive
@@ -36,15 +37,26 @@ def _parser() -> argparse.ArgumentParser:
     description="Search an archive in a browser, by a click on a tile or by an image.",
     epilog="example: python -m xjepa_jax.serve --index runs/index --encoder runs/first/encoder",
   )
-  parser.add_argument("--index", required=True, help="directory of the index")
-  parser.add_argument("--embeddings", help="of which the index is, if they were moved")
+  parser.add_argument("--index", type=user_path, required=True, help="directory of the index")
   parser.add_argument(
-    "--encoder", help="that made the embeddings, to ask by upload (the one that they name)"
+    "--embeddings", type=user_path, help="of which the index is, if they were moved"
+  )
+  parser.add_argument(
+    "--encoder",
+    type=user_path,
+    help="that made the embeddings, to ask by upload (the one that they name)",
   )
   parser.add_argument(
     "--host",
     default="127.0.0.1",
     help="address to listen on; any but this machine's own asks for a token (127.0.0.1)",
+  )
+  parser.add_argument(
+    "--public-url",
+    metavar="URL",
+    default="",
+    help="what people open where that is another address, through a proxy or ssh -L: "
+    "https://archive.example/search/",
   )
   parser.add_argument("--port", type=int, default=8080, help="0 takes a free one (8080)")
   parser.add_argument(
@@ -56,7 +68,9 @@ def _parser() -> argparse.ArgumentParser:
     default=2**24,
     help="most pixels x bands that an upload may declare (16,777,216)",
   )
-  parser.add_argument("--export", metavar="DIR", help="write the page as static files, and end")
+  parser.add_argument(
+    "--export", type=user_path, metavar="DIR", help="write the page as static files, and end"
+  )
   parser.add_argument(
     "--export-queries",
     type=int,
@@ -103,21 +117,24 @@ def _serve(args: argparse.Namespace) -> int:
     raise OptionError(
       f"the page needs {error.name}: pip install 'xjepa-jax[serve,search]'"
     ) from error
-  from xjepa_jax.serve.security import Access, is_loopback
+  from xjepa_jax.serve.security import Access, is_loopback, public_url
   from xjepa_jax.serve.uploads import Limits
 
+  public = public_url(args.public_url) if args.public_url else ""
   listening = listen(args.host, args.port)
   with listening:
     archive = _open(args)
-    access = Access.for_host(args.host, listening.getsockname()[1])
+    access = Access.for_host(args.host, listening.getsockname()[1], public)
     limits = Limits(int(args.max_upload_mb * _MEGABYTE), args.max_upload_pixels)
     app = create_app(archive, access, limits)
     archive.warm()
     print(f"{archive.summary()}\n{access.address()}   (Ctrl-C ends)", flush=True)
-    if not is_loopback(args.host):
+    if public:
+      print(f"Listening on {access.listening}, where the proxy or tunnel has to lead.", flush=True)
+    elif not is_loopback(args.host):
       print(
         "Whoever has this address can search and upload. It is not encrypted: on a network that "
-        "you do not trust, put a proxy with TLS in front.",
+        "you do not trust, put a proxy with TLS in front, and give --public-url.",
         flush=True,
       )
     config = uvicorn.Config(

@@ -16,6 +16,7 @@ import os
 from typing import Any
 
 from xjepa_jax.errors import WriteError
+from xjepa_jax.paths import StrPath
 from xjepa_jax.serve.archive import Archive
 from xjepa_jax.serve.asking import Question
 from xjepa_jax.serve.ground import spread
@@ -31,7 +32,7 @@ class Exported:
   bytes: int
 
 
-def export_page(archive: Archive, directory: str, queries: int | None, k: int) -> Exported:
+def export_page(archive: Archive, directory: StrPath, queries: int | None, k: int) -> Exported:
   """Writes the page for a server of files.
 
   Args:
@@ -44,6 +45,7 @@ def export_page(archive: Archive, directory: str, queries: int | None, k: int) -
     WriteError: the directory has something in it, or cannot be written.
     SearchError: a tile cannot be asked with.
   """
+  directory = os.fspath(directory)
   if os.path.isdir(directory) and os.listdir(directory):
     raise WriteError(f"{directory}: is not empty. Name a new directory.")
   out = _Output(directory)

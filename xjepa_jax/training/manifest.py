@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from etils import epath
+
+from xjepa_jax.paths import missing_right
 
 MANIFEST = "manifest.json"
 # Written by Orbax at the top of a checkpoint after its manifest, when it commits.
@@ -35,18 +38,30 @@ def write_manifest(directory: epath.Path) -> None:
   (directory / MANIFEST).write_text(json.dumps({"files": files}, indent=1))
 
 
-def damage(directory: epath.Path, most_bytes: int | None = None) -> str:
+def damage(
+  directory: epath.Path,
+  most_bytes: int | None = None,
+  edited: Collection[str] = (),
+  spare: Collection[str] = (),
+) -> str:
   """What is wrong with a checkpoint's files in words, "" if nothing is.
 
   Args:
     directory: of one checkpoint.
     most_bytes: of files larger than this only the size is compared; None reads all files.
+    edited: files that people may have changed since; they have to be there.
+    spare: files that are not needed: they are not compared where this user may not read them.
+
+  Raises:
+    RightsError: this user may not read a file, so that nobody knows.
   """
   try:
     files = json.loads((directory / MANIFEST).read_text())["files"]
     expected = {str(name): (int(f["bytes"]), str(f["sha256"])) for name, f in files.items()}
   except FileNotFoundError:
     return f"it has no {MANIFEST}"
+  except PermissionError as error:
+    raise missing_right(directory / MANIFEST) from error
   except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
     return f"{MANIFEST} cannot be read ({type(error).__name__}: {error})"
 
@@ -54,10 +69,15 @@ def damage(directory: epath.Path, most_bytes: int | None = None) -> str:
     name, (size, digest) = item
     try:
       found = (directory / name).stat().length
+      if name in edited:
+        return ""
       if found != size:
         return f"{name} has {found} bytes and had {size} when it was written"
       if (most_bytes is None or size <= most_bytes) and _digest(directory / name)[1] != digest:
         return f"{name} has other bytes than were written (SHA-256 differs)"
+    except PermissionError as error:
+      if name not in spare:
+        raise missing_right(directory / name) from error
     except OSError as error:
       return f"{name} cannot be read ({error.strerror or type(error).__name__})"
     return ""

@@ -13,10 +13,11 @@ from xjepa_jax.config import parse_routes, resolve
 from xjepa_jax.export import export_encoder
 from xjepa_jax.model import xjepa
 from xjepa_jax.model.inputs import sensor_inputs
+from xjepa_jax.paths import StrPath
 from xjepa_jax.sensors import Sensor
 
 
-def export_random_encoder(directory: str, sensors: Mapping[str, Sensor], size: int) -> None:
+def export_random_encoder(directory: StrPath, sensors: Mapping[str, Sensor], size: int) -> None:
   """Writes the encoder of the debug config for these sensors, images of `size` pixels."""
   config = resolve(get_config("nowhere"))
   inputs = sensor_inputs(sensors, dict.fromkeys(sensors, (size, size)), config.model.patch)

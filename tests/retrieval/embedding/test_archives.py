@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,7 @@ def test_a_folder_is_shared_among_sensors_by_patterns(write_tif: WriteTif, tmp_p
   write_tif("a/S2_1.tif", optical())
   write_tif("a/S1_1.tif", radar())
   write_tif("b/S2_2.tif", optical())
-  found = collect(str(tmp_path), options(patterns={"optical": "*S2_*", "radar": "*/S1_*.tif"}))
+  found = collect(str(tmp_path), options(patterns={"optical": "**/S2_*", "radar": "*/S1_*.tif"}))
   assert [(item.id, item.sensor) for item in found.items] == [
     ("a/S1_1", "radar"), ("a/S2_1", "optical"), ("b/S2_2", "optical"),
   ]  # fmt: skip
@@ -51,9 +52,52 @@ def test_a_folder_is_shared_among_sensors_by_patterns(write_tif: WriteTif, tmp_p
   with pytest.raises(OptionError, match="sensor 'sar': the encoder knows optical, radar"):
     collect(str(tmp_path), options(patterns={"sar": "*"}))
   with pytest.raises(ArchiveError, match="claimed by the sensors optical and radar"):
-    collect(str(tmp_path), options(patterns={"optical": "*", "radar": "*S1*"}))
+    collect(str(tmp_path), options(patterns={"optical": "**/*", "radar": "**/*S1*"}))
   with pytest.raises(ArchiveError, match="has no image .*that matches optical=c/"):
     collect(str(tmp_path), options(patterns={"optical": "c/*"}))
+
+
+@pytest.mark.parametrize(
+  ("pattern", "ids"),
+  [
+    ("*", {"top"}),
+    ("*.npy", set()),
+    ("s1/*.tif", {"a"}),
+    ("s1/*/*.tif", {"x/b"}),
+    ("s1/**/*.tif", {"a", "x/b", "x/y/c"}),
+    ("s1/**", {"a", "x/b", "x/y/c"}),
+    ("**/?.tif", {"s1/a", "s1/x/b", "s1/x/y/c", "s2/a"}),
+    ("**/y/*", {"s1/x/y/c"}),
+    ("s[12]/a.*", {"s1/a", "s2/a"}),
+    ("**/*", {"top", "s1/a", "s1/x/b", "s1/x/y/c", "s2/a"}),
+  ],
+)
+def test_a_pattern_means_what_it_means_to_pathlib_and_what_no_pattern_matches_is_counted(
+  write_tif: WriteTif, tmp_path: Path, pattern: str, ids: set[str]
+) -> None:
+  for name in ("top.tif", "s1/a.tif", "s1/x/b.tif", "s1/x/y/c.tif", "s2/a.tif", "s1/.hidden.tif"):
+    write_tif(name, optical())
+  (tmp_path / "s1" / "notes.txt").write_text("no image")
+  if not ids:
+    with pytest.raises(ArchiveError, match="has no image .* 5 images are there. A . stays within"):
+      collect(str(tmp_path), options(patterns={"optical": pattern}))
+    return
+  found = collect(tmp_path, options(patterns={"optical": pattern}))
+  assert {item.id for item in found.items} == ids
+  left = [note for note in found.notes if "match no --sensor pattern" in note]
+  said = f"{5 - len(ids)} more images match no --sensor pattern and are left alone"
+  assert left == ([] if len(ids) == 5 else [said])
+
+
+@pytest.mark.parametrize("pattern", ["", "/s1/*.tif", "s1/**x/*.tif"])
+def test_a_pattern_that_is_none_is_refused(
+  write_tif: WriteTif, tmp_path: Path, pattern: str
+) -> None:
+  write_tif("a.tif", optical())
+  if sys.version_info >= (3, 13) and "**x" in pattern:
+    pytest.skip("from Python 3.13 on ** within a name is a *")
+  with pytest.raises(OptionError, match="is no pattern of paths relative to the archive"):
+    collect(tmp_path, options(patterns={"optical": pattern}))
 
 
 def test_what_cannot_be_read_is_listed_and_no_usable_image_is_an_error(
@@ -79,12 +123,12 @@ def test_an_image_and_its_pair_in_another_folder_have_one_id(
     write_tif(name, optical())
   for name in ("s1/tile/a.tif", "s1/b_vv.tif"):
     write_tif(name, radar())
-  patterns = {"optical": "s2/*.tif", "radar": "s1/*.tif"}
+  patterns = {"optical": "s2/**/*.tif", "radar": "s1/**/*.tif"}
   found = collect(str(tmp_path), options(patterns=patterns)).items
   assert sorted((item.id, item.sensor) for item in found) == [
     ("b", "optical"), ("b_vv", "radar"), ("tile/a", "optical"), ("tile/a", "radar"),
   ]  # fmt: skip
-  found = collect(str(tmp_path), options(patterns={"optical": "s2*"})).items
+  found = collect(str(tmp_path), options(patterns={"optical": "s2*/**/*"})).items
   assert sorted(item.id for item in found) == ["s2/b", "s2/tile/a"]
 
 

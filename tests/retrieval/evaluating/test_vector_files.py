@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas
 import pyarrow as pa
 import pytest
 from pyarrow import csv, parquet
@@ -96,6 +98,53 @@ def test_a_file_that_cannot_be_used_says_why(
   with pytest.raises(TableError, match=said) as caught:
     read_vectors(path)
   assert path in str(caught.value)
+
+
+WITH_INDEX = "has a column without a name, as pandas writes its index"
+
+
+@pytest.mark.parametrize(
+  ("more", "options", "said"),
+  [
+    ({}, {}, WITH_INDEX),
+    ({"lon": 13.0, "lat": 48.0}, {}, WITH_INDEX),
+    ({"lon": 13.0, "lat": 48.0}, {"index": False}, r"lon, lat, f0, f1, f2 differ by more than num"),
+    ({"Unnamed: 0": 7}, {"index": False}, r"Unnamed: 0, f0, f1, f2 differ"),
+    ({"year": 2021}, {"index": False}, r"year, f0, f1, f2 differ"),
+    ({"g0": 1, "g1": 2}, {"index": False}, r"g0, g1, f0, f1, f2 differ"),
+    ({"lon": 13.0}, {"index": False, "sep": ";"}, r"lon, f0, f1, f2 differ"),
+  ],
+)
+def test_columns_that_are_no_part_of_the_vector_are_not_taken_for_it_and_the_ways_out_work(
+  tmp_path: Path, more: dict[str, float], options: dict[str, Any], said: str
+) -> None:
+  frame = pandas.DataFrame({"id": IDS, "sensor": SENSORS, **more})
+  frame[["f0", "f1", "f2"]] = VECTORS
+  path = tmp_path / "x.csv"
+  frame.to_csv(path, **options)
+  with pytest.raises(TableError, match=said) as caught:
+    read_vectors(path)
+  named = re.search(r"--vector '(.+)'", str(caught.value))
+  assert named
+  found = read_vectors(path, Columns(vector=named[1]))
+  np.testing.assert_allclose(found.vectors, VECTORS, rtol=1e-5)
+  assert found.taken == "columns f0, f1, f2"
+  frame.drop(columns=list(more)).to_csv(path, index=False)
+  np.testing.assert_allclose(read_vectors(path).vectors, VECTORS, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+  "names",
+  [["0", "1", "2"], ["dim_8", "dim_9", "dim_10"], ["a", "b", "c"], ["p0_1", "p0_2", "p1_0"]],
+)
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_columns_of_one_pattern_are_the_vector(
+  tmp_path: Path, names: list[str], separator: str
+) -> None:
+  frame = pandas.DataFrame({"id": IDS, "sensor": SENSORS})
+  frame[names] = VECTORS
+  frame.to_csv(tmp_path / "x.csv", index=False, sep=separator)
+  np.testing.assert_allclose(read_vectors(tmp_path / "x.csv").vectors, VECTORS, rtol=1e-5)
 
 
 def test_what_is_no_table_is_refused(tmp_path: Path) -> None:

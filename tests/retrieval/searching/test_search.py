@@ -105,8 +105,48 @@ def test_a_place_asks_with_the_tile_that_contains_it(
   answer = ask(made, capsys, "--at", *where, "--query-sensor", "s1", "--sensor", "s2", "--k", "3")
   (row,) = files.find("simulated-0-0000023", "s1")
   assert [hit["id"] for hit in answer["hits"]] == by_loop(files, row, "s2", 3)
+  said = refused(made, capsys, "--at", *where)
+  assert "tiles of s1, s2 contain" in said and "name the query's sensor" in said
   assert "no tile contains" in refused(made, capsys, "--at", "100", "45")
   assert "-180 to 180" in refused(made, capsys, "--at", "45", "145")
+
+
+def test_a_day_without_a_time_is_included_at_both_ends(
+  made: Made, files: EmbeddingFiles, capsys: pytest.CaptureFixture[str]
+) -> None:
+  rows = files.take(range(len(files)))
+  day = rows[5]["datetime"].isoformat()[:10]
+  of_the_day = {row["row"] for row in rows if row["datetime"].isoformat().startswith(day)}
+  query = next(row for row in rows if row["row"] not in of_the_day)
+  answer = ask(
+    made, capsys, "--id", query["id"], "--query-sensor", query["sensor"], "--time", day, day,
+    "--k", "100",
+  )  # fmt: skip
+  assert answer["among"] == len(of_the_day) == len(answer["hits"])
+
+
+@pytest.mark.parametrize(
+  ("given", "name", "value"),
+  [
+    (["--at", "0.01", "-7.2e-04"], "at", [0.01, -7.2e-04]),
+    (["--at", "-1E1", "-.5"], "at", [-10.0, -0.5]),
+    (["--id", "-a"], "id", ["-a"]),
+    (["--id", "-a", "b", "-1e3"], "id", ["-a", "b", "-1e3"]),
+    (["--id=--a"], "id", ["--a"]),
+    (["--like", "-a", "-b"], "like", ["-a", "-b"]),
+    (["--id", "a", "--bbox", "-1e-3", "-6e-3", "6e-3", "1e-3"], "bbox", [-1e-3, -6e-3, 6e-3, 1e-3]),
+    (["--image", "-a.tif", "--offset", "-1e3"], "offset", -1000.0),
+  ],
+)
+def test_values_may_begin_with_a_dash(given: list[str], name: str, value: Any) -> None:
+  parsed = search._parser().parse_args(["--index", "x", *given, "--k", "3"])
+  assert getattr(parsed, name) == value and parsed.k == 3
+
+
+def test_a_misspelt_option_is_none_of_the_values(capsys: pytest.CaptureFixture[str]) -> None:
+  with pytest.raises(SystemExit):
+    search._parser().parse_args(["--index", "x", "--id", "a", "--kk", "3"])
+  assert "unrecognized arguments: --kk 3" in capsys.readouterr().err
 
 
 def test_filters_by_box_time_and_label_hold(
@@ -175,6 +215,12 @@ def test_a_table_of_queries_is_answered_row_by_row(
     ("simulated-0-0000001", "1"), ("simulated-0-0000001", "2"),
   ]  # fmt: skip
   assert rows[0]["id"] == "simulated-0-0000008"
+  for separator in (";", "\t"):  # as spreadsheets of many countries write them
+    table.write_text(f"id{separator}sensor\nsimulated-0-0000001{separator}s1\n")
+    (found,) = [ask(made, capsys, "--batch", str(table), "--k", "2")]
+    assert [hit["id"] for hit in found["hits"]] == [row["id"] for row in rows[2:]]
+  table.write_text("name\nsimulated-0-0000001\n")
+  assert "has no column 'image' or 'id'" in refused(made, capsys, "--batch", str(table))
   table.write_text("image,id\n,\n")
   assert "line 2 needs an image or an id" in refused(made, capsys, "--batch", str(table))
 

@@ -16,6 +16,7 @@ from xjepa_jax.data.archive import Entry, Skip
 from xjepa_jax.data.importing.splits import SPLITS, hashed_split
 from xjepa_jax.data.tables import read_cells, read_columns, read_rows
 from xjepa_jax.errors import ArchiveError, DataError, OptionError, TableError
+from xjepa_jax.paths import user_path
 
 _SPLIT_NAMES = {**{name: name for name in SPLITS}, "val": "validation"}
 METADATA = "metadata.parquet"
@@ -188,7 +189,7 @@ def read_subset(options: list[str]) -> dict[str, str]:
       split, path = "", option
     elif split not in _SPLIT_NAMES:
       raise OptionError(f"--subset {option!r}: expected CSV, or SPLIT=CSV with {SPLITS}.")
-    split = _SPLIT_NAMES.get(split, "")
+    split, path = _SPLIT_NAMES.get(split, ""), user_path(path)
     for name in _names(path):
       if subset.setdefault(name, split) != split:
         raise TableError(f"{path}: {name} is named for {subset[name] or 'no'} split already.")

@@ -15,13 +15,16 @@ from xjepa_jax.data.import_plan import ImportPlan, plan_import
 from xjepa_jax.data.importing.skipped import MAX_SKIPPED, check_odd, check_skipped, skipped_lines
 from xjepa_jax.data.writer import SKIPPED_FILE, ImportSummary, check_free, write_dataset
 from xjepa_jax.errors import DataError, XJepaError
+from xjepa_jax.paths import user_path
 
 _SHOWN = 5  # labels shown in the summary
 
 
 def add_output_arguments(parser: argparse.ArgumentParser) -> None:
   """Options of everything that writes a data set."""
-  parser.add_argument("--out", required=True, help="directory of the data set to be written")
+  parser.add_argument(
+    "--out", type=user_path, required=True, help="directory of the data set to be written"
+  )
   parser.add_argument("--workers", type=int, default=usable_cores(), help="processes")
   parser.add_argument("--encoding", choices=("bytes", "zlib"), default="bytes")
   parser.add_argument("--shard-mb", type=float, default=128, help="target size of a shard, MB")
@@ -38,7 +41,9 @@ def add_output_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_import_arguments(parser: argparse.ArgumentParser) -> None:
   """Options of everything that reads an archive of images."""
-  parser.add_argument("--src", required=True, help="the archive: a directory, or a manifest's file")
+  parser.add_argument(
+    "--src", type=user_path, required=True, help="the archive: a directory, or a manifest's file"
+  )
   add_output_arguments(parser)
   parser.add_argument(
     "--misaligned",

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from xjepa_jax.data.band_choice import OTHER
 from xjepa_jax.errors import OptionError
+from xjepa_jax.paths import user_path
 from xjepa_jax.sensor_presets import PRESETS, preset
 from xjepa_jax.sensors import Sensor, check_key, sensor_from_json
 
@@ -32,7 +33,9 @@ def add_sensor_arguments(parser: argparse.ArgumentParser, metavar: str, where: s
     help=f"which of its bands the files hold, in their order, {OTHER} for one that is not its",
   )
   add("--nodata", metavar="KEY=VALUE", help="the stored value for not seen, nan, or none")
-  parser.add_argument("--sensors", metavar="FILE.json", help="KEY -> description, for others")
+  parser.add_argument(
+    "--sensors", type=user_path, metavar="FILE.json", help="KEY -> description, for others"
+  )
   parser.add_argument(
     "--ungeoreferenced",
     action="store_true",

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Mapping, Sequence
 
 from xjepa_jax.data import storage
 from xjepa_jax.data.description import INFO_FILE, SENSORS_FILE
 from xjepa_jax.errors import ArchiveError, OptionError
-from xjepa_jax.retrieval.embedding.folder import name_folder
+from xjepa_jax.paths import StrPath
+from xjepa_jax.retrieval.embedding.folder import EVERYTHING, name_folder
 from xjepa_jax.retrieval.embedding.image_times import TimeSource
 from xjepa_jax.retrieval.embedding.images import ImageOptions, collect_images, known_sensor
 from xjepa_jax.retrieval.embedding.items import Collected
@@ -25,8 +27,8 @@ class ArchiveOptions:
 
   Attributes:
     sensors: the encoder's, key -> description.
-    patterns: sensor -> pattern of its files, "*" where only the sensor was named; empty for all
-      sensors.
+    patterns: sensor -> pattern of its files, `EVERYTHING` where only the sensor was named; empty
+      for all sensors.
     splits: of pairs or of a table; none for all.
     bands, offset, nodata: see `ImageOptions`.
     allow_outside: let paths leave the archive's folder.
@@ -45,7 +47,7 @@ class ArchiveOptions:
   geometry: bool = True
 
 
-def collect(path: str, options: ArchiveOptions) -> Collected:
+def collect(path: StrPath, options: ArchiveOptions) -> Collected:
   """Lists the images of an archive: a data set of pairs, a folder, a table, or STAC.
 
   Raises:
@@ -53,6 +55,7 @@ def collect(path: str, options: ArchiveOptions) -> Collected:
     OptionError: an option does not fit this kind of archive.
     SensorError: a sensor of the archive is not the encoder's.
   """
+  path = os.fspath(path)
   wanted = {key: options.sensors[known_sensor(key, options.sensors)] for key in options.patterns}
   sensors = wanted or dict(options.sensors)
   for key in (*options.bands, *options.offset, *options.nodata):
@@ -88,13 +91,18 @@ def collect(path: str, options: ArchiveOptions) -> Collected:
   _refuse(path, options, "a folder of images", "splits")
   patterns = dict(options.patterns)
   if not patterns and len(sensors) == 1:
-    patterns = dict.fromkeys(sensors, "*")
+    patterns = dict.fromkeys(sensors, EVERYTHING)
   if not patterns:
     raise OptionError(
       f"{path}: images of which sensor? Give --sensor KEY, or --sensor KEY=PATTERN for each; the "
       f"encoder knows {', '.join(sensors)}."
     )
-  return collect_images("images", path, name_folder(path, patterns), (), find, images)
+  named, others = name_folder(path, patterns)
+  found = collect_images("images", path, named, (), find, images)
+  if not others:
+    return found
+  note = f"{others:,} more images match no --sensor pattern and are left alone"
+  return dataclasses.replace(found, notes=(*found.notes, note))
 
 
 def _is_pairs(path: str) -> bool:

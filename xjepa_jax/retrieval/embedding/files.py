@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from xjepa_jax.errors import EmbeddingError
+from xjepa_jax.paths import StrPath
 from xjepa_jax.retrieval.embedding.description import (
   DESCRIPTION,
   EmbeddingDescription,
@@ -36,7 +37,7 @@ _GROUPS_KEPT = 32  # row groups that `take` keeps: hits of one query lie near ea
 _THREADS = 8  # hashlib lets go of the interpreter's lock
 
 
-def open_embeddings(directory: str, parts_now: bool = True) -> EmbeddingFiles:
+def open_embeddings(directory: StrPath, parts_now: bool = True) -> EmbeddingFiles:
   """Opens a directory that `python -m xjepa_jax.retrieval.embed` wrote.
 
   Args:
@@ -48,6 +49,7 @@ def open_embeddings(directory: str, parts_now: bool = True) -> EmbeddingFiles:
     EmbeddingError: it is unfinished, a file is damaged (named), or its parts do not fit its
       description.
   """
+  directory = os.fspath(directory)
   manifest, parts = check_files(directory, parts_now)
   path = os.path.join(directory, DESCRIPTION)
   try:

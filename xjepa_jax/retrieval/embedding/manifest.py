@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from etils import epath
 
 from xjepa_jax.errors import ChangedError, EmbeddingError
+from xjepa_jax.paths import check_reachable, missing_right
 from xjepa_jax.training.manifest import MANIFEST, damage
 
 PARTS = "parts"
@@ -52,7 +53,9 @@ def check_files(directory: str, parts: bool = True) -> tuple[KnownFile, dict[str
 
   Raises:
     EmbeddingError: there is no manifest, or a file is not what was written.
+    RightsError: this user may not read a file.
   """
+  check_reachable(os.path.join(directory, MANIFEST))
   if not os.path.isdir(directory):
     raise EmbeddingError(
       f"{directory}: there is no such directory. Write one: python -m xjepa_jax.retrieval.embed."
@@ -83,10 +86,13 @@ def check_file(directory: str, name: str, file: KnownFile) -> None:
 
   Raises:
     EmbeddingError: they are others than were written, or cannot be read.
+    RightsError: this user may not read them.
   """
   try:
     if not file.is_same():
       raise _untrusted(directory, f"{name} has other bytes than were written (SHA-256 differs)")
+  except PermissionError as error:
+    raise missing_right(os.path.join(directory, name)) from error
   except OSError as error:
     raise _untrusted(directory, f"{name} cannot be read ({error.strerror})") from error
 

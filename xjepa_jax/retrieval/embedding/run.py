@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import collections
-import csv
 import dataclasses
 import datetime
-import io
 import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,7 +13,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from xjepa_jax.data.plain_text import for_spreadsheet
 from xjepa_jax.data.storage import writing_failed
+from xjepa_jax.data.tables import csv_text
 from xjepa_jax.errors import EmbeddingError, WriteError
 from xjepa_jax.retrieval.embedding.collection import COLLECTION, collection_json
 from xjepa_jax.retrieval.embedding.computing import DescribedPart, Describer, describe_parts
@@ -241,8 +241,6 @@ def _collection(
 
 
 def _skipped_csv(skipped: Sequence[LeftOut]) -> bytes:
-  content = io.StringIO()
-  writer = csv.writer(content, lineterminator="\n")
-  writer.writerow([field.name for field in dataclasses.fields(LeftOut)])
-  writer.writerows(dataclasses.astuple(each) for each in skipped)
-  return content.getvalue().encode()
+  names = [field.name for field in dataclasses.fields(LeftOut)]
+  rows = [[for_spreadsheet(cell) for cell in dataclasses.astuple(each)] for each in skipped]
+  return csv_text([names, *rows]).encode()

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 import pyarrow as pa
 
 from xjepa_jax.data import storage
+from xjepa_jax.paths import StrPath
 from xjepa_jax.retrieval.embedding.description import DESCRIPTION, EmbeddingDescription
 from xjepa_jax.retrieval.embedding.manifest import (
   MANIFEST,
@@ -21,7 +22,7 @@ from xjepa_jax.retrieval.embedding.part import part_bytes
 
 
 def write_embeddings(
-  directory: str, description: EmbeddingDescription, parts: Iterable[pa.Table]
+  directory: StrPath, description: EmbeddingDescription, parts: Iterable[pa.Table]
 ) -> None:
   """Writes tables as a directory of embeddings, such as another model's.
 
@@ -33,6 +34,7 @@ def write_embeddings(
   Raises:
     OSError: it cannot be written.
   """
+  directory = os.fspath(directory)
   os.makedirs(os.path.join(directory, PARTS), exist_ok=True)
   files: dict[str, Mapping[str, int | str]] = {}
   named = ((part_name(number), part_bytes(table)) for number, table in enumerate(parts))

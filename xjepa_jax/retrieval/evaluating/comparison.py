@@ -7,6 +7,7 @@ import functools
 from collections.abc import Sequence
 from typing import Any
 
+from xjepa_jax.data.description import describe
 from xjepa_jax.errors import EvaluationError
 from xjepa_jax.retrieval import image_statistics
 from xjepa_jax.retrieval.evaluating.evaluation_table import evaluation_table
@@ -108,6 +109,10 @@ class Comparison:
     """Rows of image statistics, or why there are none."""
     if not self._reading.pairs:
       return [], "no pixels (give --pairs)"
+    splits = describe(self._reading.pairs).splits
+    if not sum(splits.get(self._train, ())):
+      there = ", ".join(name for name, shards in splits.items() if sum(shards))
+      return [], f"no split {self._train!r} to fit them on; --train names one of {there}"
     try:
       return protocol_rows(protocol, self._statistics, _STATISTICS, self._resamples), ""
     except EvaluationError as error:

@@ -9,6 +9,7 @@ import re
 from collections.abc import Sequence
 
 from xjepa_jax.errors import EvaluationError
+from xjepa_jax.paths import user_path
 from xjepa_jax.retrieval.evaluating.encoder_vectors import encoder_vectors
 from xjepa_jax.retrieval.evaluating.pair_batches import pair_names
 from xjepa_jax.retrieval.evaluating.vector_files import Columns, read_vectors
@@ -51,6 +52,7 @@ class Source:
     kind: "encoder", "embeddings" or "file".
     scenes: its vectors.
     prefixes: sizes to which its vectors were trained to be cut, besides the whole.
+    taken: in words, which columns of files its vectors are.
   """
 
   name: str
@@ -58,6 +60,7 @@ class Source:
   kind: str
   scenes: SceneVectors
   prefixes: tuple[int, ...] = ()
+  taken: str = ""
 
 
 def read_source(given: str, reading: Reading) -> Source:
@@ -68,7 +71,7 @@ def read_source(given: str, reading: Reading) -> Source:
     ExportError, EmbeddingError, TableError, DataError: what a path holds cannot be read.
   """
   match = _FORM.fullmatch(given)
-  paths = tuple(path.strip() for path in match["paths"].split(",")) if match else ()
+  paths = tuple(user_path(path.strip()) for path in match["paths"].split(",")) if match else ()
   if match is None or not all(paths):
     raise EvaluationError(f"source {given!r}: expected [NAME=]PATH[,PATH...].")
   name = match["name"] or os.path.basename(os.path.normpath(paths[0])) or paths[0]
@@ -81,7 +84,9 @@ def read_source(given: str, reading: Reading) -> Source:
   scenes = gather(name, parts)
   if reading.pairs:
     scenes = described_by(scenes, reading.known, name)
-  return Source(name, paths, "embeddings" if kinds == {"embeddings"} else "file", scenes)
+  taken = "; ".join(dict.fromkeys(part.taken for part in parts if part.taken))
+  kind = "embeddings" if kinds == {"embeddings"} else "file"
+  return Source(name, paths, kind, scenes, taken=taken)
 
 
 def _kind(path: str) -> str:
@@ -108,7 +113,7 @@ def _rows(path: str, columns: Columns) -> VectorRows:
     return _of_directory(path)
   match = None if os.path.exists(path) else _OF_SENSOR.fullmatch(path)
   if match:
-    return read_vectors(match["path"], columns, match["sensor"])
+    return read_vectors(user_path(match["path"]), columns, match["sensor"])
   return read_vectors(path, columns)
 
 

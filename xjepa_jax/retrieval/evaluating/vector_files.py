@@ -6,16 +6,25 @@ any.
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import fnmatch
 import os
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
-from xjepa_jax.data.tables import cell_names, cell_text, column_values
+from xjepa_jax.data.tables import (
+  OF_SPREADSHEETS,
+  cell_names,
+  cell_text,
+  column_values,
+  delimiter_of,
+)
 from xjepa_jax.errors import TableError
+from xjepa_jax.paths import StrPath
 from xjepa_jax.retrieval.scene_vectors import VectorRows
 
 _LISTS = ("embedding", "vector", "embeddings", "features")
@@ -30,7 +39,8 @@ class Columns:
     id: of the scene; views of one scene by several sensors have one id.
     sensor: column, or "" if there is none.
     vector: a column of lists, or a pattern such as "f*" of numeric columns; "" finds out: a column
-      of lists named embedding or vector, else all columns that are none of the others.
+      of lists named embedding or vector, else all columns that are none of the others, if their
+      names differ by numbers alone, or are letters.
     labels: column of lists, or of text parted by semicolons.
     split: column.
   """
@@ -42,7 +52,7 @@ class Columns:
   split: str = "split"
 
 
-def read_vectors(path: str, columns: Columns = Columns(), sensor: str = "") -> VectorRows:
+def read_vectors(path: StrPath, columns: Columns = Columns(), sensor: str = "") -> VectorRows:
   """Reads a file of vectors.
 
   Args:
@@ -51,8 +61,10 @@ def read_vectors(path: str, columns: Columns = Columns(), sensor: str = "") -> V
     sensor: of all rows, for a file without such a column.
 
   Raises:
-    TableError: it cannot be read, a column is missing, or a vector is not of finite numbers.
+    TableError: it cannot be read, a column is missing, it is not clear which columns are the
+      vector, or one is not of finite numbers.
   """
+  path = os.fspath(path)
   table = _table(path, columns)
   names = table.column_names
   if columns.id not in names:
@@ -62,7 +74,7 @@ def read_vectors(path: str, columns: Columns = Columns(), sensor: str = "") -> V
       path, f"has no column {columns.sensor!r} (--sensor-column); name its sensor as SENSOR:{path}."
     )
   count = len(table)
-  vectors = _vectors(path, table, columns)
+  vectors, taken = _vectors(path, table, columns)
   if not np.isfinite(vectors).all():
     row = int(np.argmin(np.isfinite(vectors).all(axis=1)))
     _refuse(path, f"the vector of row {row + 1} is not of finite numbers.")
@@ -72,6 +84,7 @@ def read_vectors(path: str, columns: Columns = Columns(), sensor: str = "") -> V
     splits=_texts(path, table, columns.split) if columns.split in names else [""] * count,
     labels=_labels(path, table, columns.labels) if columns.labels in names else [()] * count,
     vectors=vectors,
+    taken=taken,
   )
 
 
@@ -88,8 +101,11 @@ def _table(path: str, columns: Columns) -> Any:
   try:
     if suffix == ".parquet":
       return parquet.read_table(path, page_checksum_verification=True)
+    with open(path, "rb") as file:
+      header = file.readline(_BLOCK).decode(errors="replace")
     return csv.read_csv(
       path,
+      parse_options=csv.ParseOptions(delimiter=delimiter_of(header, OF_SPREADSHEETS)),
       read_options=csv.ReadOptions(block_size=_BLOCK),
       convert_options=csv.ConvertOptions(column_types={**texts, columns.labels: pa.string()}),
     )
@@ -97,8 +113,8 @@ def _table(path: str, columns: Columns) -> Any:
     raise TableError(f"{path}: cannot be read ({str(error).splitlines()[0]}).") from error
 
 
-def _vectors(path: str, table: Any, columns: Columns) -> np.ndarray:
-  """(N, K) float32."""
+def _vectors(path: str, table: Any, columns: Columns) -> tuple[np.ndarray, str]:
+  """(N, K) float32, and which columns they are."""
   import pyarrow.compute as pc
 
   names = table.column_names
@@ -113,13 +129,38 @@ def _vectors(path: str, table: Any, columns: Columns) -> np.ndarray:
     count = pc.unique(pc.list_value_length(column)).to_pylist()
     if len(count) != 1 or count == [None]:
       _refuse(path, f"the vectors of column {lists[0]!r} are not all of one size: {_some(count)}.")
-    return _numbers(path, flat, lists[0]).reshape(len(table), -1)
+    return _numbers(path, flat, lists[0]).reshape(len(table), -1), f"column {lists[0]}"
   others = {columns.id, columns.sensor, columns.labels, columns.split}
   pattern = columns.vector or "*"
   chosen = [name for name in names if name not in others and fnmatch.fnmatchcase(name, pattern)]
   if not chosen:
     _refuse(path, f"has no column of vectors (--vector {pattern!r}); it has {_some(names)}.")
-  return np.stack([_numbers(path, table.column(name), name) for name in chosen], axis=1)
+  if "" in chosen:
+    _refuse(
+      path,
+      "has a column without a name, as pandas writes its index. Write the file without it "
+      f"(to_csv(..., index=False)), or name the vector's columns: --vector {_suggested(chosen)!r}.",
+    )
+  vectors = np.stack([_numbers(path, table.column(name), name) for name in chosen], axis=1)
+  if not columns.vector and len({_family(name) for name in chosen}) > 1:
+    _refuse(
+      path,
+      f"which columns are the vector? {_some(chosen)} differ by more than numbers. Name them: "
+      f"--vector {_suggested(chosen)!r}.",
+    )
+  return vectors, f"columns {_some(chosen)}"
+
+
+def _family(name: str) -> str:
+  """What the names of a vector's columns share: all but numbers, or they are one letter each."""
+  return "?" if re.fullmatch("[A-Za-z]", name) else re.sub("[0-9]+", "0", name)
+
+
+def _suggested(names: Sequence[str]) -> str:
+  """A pattern of the largest family of columns."""
+  families = collections.Counter(map(_family, filter(None, names)))
+  family = families.most_common(1)[0][0] if families else "f0"
+  return family.replace("0", "[0-9]*")
 
 
 def _numbers(path: str, values: Any, name: str) -> np.ndarray:
@@ -164,7 +205,7 @@ def _of_row(path: str, row: tuple[int, dict[str, Any]], read: Callable[..., Any]
 
 
 def _some(names: Any) -> str:
-  shown = [str(name) for name in names]
+  shown = [str(name) or "(no name)" for name in names]
   return ", ".join(shown[:12]) + (f" and {len(shown) - 12} more" if len(shown) > 12 else "")
 
 

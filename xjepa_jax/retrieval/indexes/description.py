@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from xjepa_jax.errors import SearchIndexError
+from xjepa_jax.paths import missing_right
 
 FORMAT = "xjepa_jax index 1"
 FILE = "index.json"
@@ -67,6 +68,8 @@ def read_description(directory: str) -> IndexDescription:
     raise SearchIndexError(
       f"{directory}: has no {FILE}, so it is no index, or building it was interrupted. {rebuild}"
     ) from None
+  except PermissionError as error:
+    raise missing_right(path) from error
   except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
     raise SearchIndexError(
       f"{path}: cannot be read ({type(error).__name__}: {error}). {rebuild}"

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from xjepa_jax.errors import SearchIndexError
+from xjepa_jax.paths import StrPath, missing_right
 from xjepa_jax.processes.locking import holding
 from xjepa_jax.retrieval.embedding.files import EmbeddingFiles
 from xjepa_jax.retrieval.embedding.manifest import MANIFEST, file_sha256
@@ -30,7 +31,7 @@ _BUILDING, _OLD, _LOCK = ".building", ".old", ".lock"
 _THREADS = 4  # hashlib lets go of the interpreter's lock
 
 
-def open_index(directory: str, embeddings: str | None = None) -> Index:
+def open_index(directory: StrPath, embeddings: StrPath | None = None) -> Index:
   """Opens an index for searching.
 
   Args:
@@ -41,6 +42,8 @@ def open_index(directory: str, embeddings: str | None = None) -> Index:
     SearchIndexError: it is unfinished, a file is damaged (named), the embeddings are no longer
       those it was built from, or its back end is missing; the message says how to rebuild it.
   """
+  directory = os.fspath(directory)
+  embeddings = None if embeddings is None else os.fspath(embeddings)
   description = read_description(directory)
   check_source(directory, description, embeddings)
   check_index_files(directory, description)
@@ -56,7 +59,7 @@ def open_index(directory: str, embeddings: str | None = None) -> Index:
 
 
 def build_index(
-  files: EmbeddingFiles, directory: str, backend: str, settings: Mapping[str, Any]
+  files: EmbeddingFiles, directory: StrPath, backend: str, settings: Mapping[str, Any]
 ) -> IndexDescription:
   """Builds the index of a directory of embeddings; an index that was there before is replaced.
 
@@ -74,6 +77,7 @@ def build_index(
     InUseError: another process is building it.
     OSError: it cannot be written.
   """
+  directory = os.fspath(directory)
   directory = os.path.normpath(directory)
   if not replaceable(directory):
     raise SearchIndexError(
@@ -116,9 +120,10 @@ def _build(
 
 
 def is_current(
-  directory: str, files: EmbeddingFiles, backend: str, settings: Mapping[str, Any]
+  directory: StrPath, files: EmbeddingFiles, backend: str, settings: Mapping[str, Any]
 ) -> bool:
   """Whether the directory holds just the index that `build_index` would write, undamaged."""
+  directory = os.fspath(directory)
   try:
     description = read_description(directory)
     check_index_files(directory, description)
@@ -155,6 +160,8 @@ def check_index_files(directory: str, description: IndexDescription) -> None:
         return f"{path}: has {os.path.getsize(path)} bytes, {expected['bytes']} were written"
       if file_sha256(path) != expected["sha256"]:
         return f"{path}: has other bytes than were written (SHA-256 differs)"
+    except PermissionError as error:
+      raise missing_right(path) from error
     except OSError as error:
       return f"{path}: cannot be read ({error.strerror})"
     return ""
@@ -177,6 +184,8 @@ def check_source(
   manifest = os.path.join(where, MANIFEST)
   try:
     fingerprint = file_sha256(manifest)
+  except PermissionError as error:
+    raise missing_right(manifest) from error
   except OSError:
     raise SearchIndexError(
       f"{directory}: was built from the embeddings in {where}, which are not there ({manifest} "

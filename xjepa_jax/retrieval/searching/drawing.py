@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,25 +10,28 @@ from PIL import Image
 
 from xjepa_jax.data import sheet
 from xjepa_jax.data.pictures import picture
+from xjepa_jax.data.plain_text import one_line
 from xjepa_jax.errors import SearchError, WriteError
+from xjepa_jax.paths import StrPath
 from xjepa_jax.retrieval.searching.answers import Answer, Query
 from xjepa_jax.retrieval.searching.explain import explanation, similarities
 from xjepa_jax.retrieval.searching.gallery import gallery
 from xjepa_jax.retrieval.searching.searcher import Searcher
 
 
-def draw_gallery(path: str, searcher: Searcher, answers: Sequence[Answer]) -> None:
+def draw_gallery(path: StrPath, searcher: Searcher, answers: Sequence[Answer]) -> None:
   """Writes queries and their hits as a picture.
 
   Raises:
     WriteError: the file cannot be written.
   """
+  path = os.fspath(path)
   pictures = searcher.pictures
   queries = [_picture(searcher, answer.query) for answer in answers]
   _write(path, gallery(answers, pictures.picture, queries))
 
 
-def draw_explanation(path: str, searcher: Searcher, answer: Answer) -> None:
+def draw_explanation(path: StrPath, searcher: Searcher, answer: Answer) -> None:
   """Writes which patches of a query and its best hit match.
 
   Raises:
@@ -35,6 +39,7 @@ def draw_explanation(path: str, searcher: Searcher, answer: Answer) -> None:
     XJepaError: the source of a tile is gone.
     WriteError: the file cannot be written.
   """
+  path = os.fspath(path)
   query = answer.query
   if not answer.hits:
     raise SearchError(f"{query.title}: nothing was found, so there is nothing to explain.")
@@ -54,7 +59,9 @@ def draw_explanation(path: str, searcher: Searcher, answer: Answer) -> None:
     picture(encoder.inputs[sensor].sensor, values)
     for sensor, values in ((query.sensor, asked), (hit.sensor, found))
   ]
-  title = f"{query.title} ({query.sensor}) and {hit.id} ({hit.sensor}), score {hit.score:.3f}"
+  title = one_line(
+    f"{query.title} ({query.sensor}) and {hit.id} ({hit.sensor}), score {hit.score:.3f}"
+  )
   grid = encoder.patch_grid(head)
   _write(path, explanation(shown[0], shown[1], similarities(*patches), (grid, grid), title))
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from xjepa_jax.data.plain_text import for_spreadsheet, one_line
+from xjepa_jax.data.tables import csv_text
 from xjepa_jax.retrieval.searching.answers import Answer, Hit
 
 _COLUMNS = (
@@ -62,17 +62,15 @@ def as_geojson(answers: Sequence[Answer], sources: bool = True) -> str:
 
 
 def as_csv(answers: Sequence[Answer]) -> str:
-  """A row a hit; labels are joined with ";"."""
-  text = io.StringIO()
-  writer = csv.DictWriter(text, _COLUMNS, lineterminator="\n")
-  writer.writeheader()
+  """A row a hit; labels are joined with ";". Text is as `for_spreadsheet` has it."""
+  rows = []
   for answer in answers:
     for hit in answer.hits:
-      fields = _fields(hit)
-      fields.update(fields.pop("window") or {}, labels=";".join(hit.labels))
-      row = {name: fields.get(name) for name in _COLUMNS}
-      writer.writerow(row | {"query": answer.query.title})
-  return text.getvalue()
+      fields = {**_fields(hit), "query": answer.query.title, "labels": ";".join(hit.labels)}
+      fields |= fields.pop("window") or {}
+      cells = [fields.get(name) for name in _COLUMNS]
+      rows.append([for_spreadsheet(cell) if isinstance(cell, str) else cell for cell in cells])
+  return csv_text([_COLUMNS, *rows])
 
 
 FORMATS: dict[str, Callable[[Sequence[Answer]], str]] = {
@@ -107,7 +105,7 @@ def _point(hit: Hit) -> dict[str, Any] | None:
 
 def _table(answer: Answer) -> str:
   of = f" ({answer.query.sensor})" if answer.query.sensor else ""
-  lines = [f"{answer.query.title}{of}: {len(answer.hits)} of {answer.among:,}"]
+  lines = [f"{one_line(answer.query.title)}{of}: {len(answer.hits)} of {answer.among:,}"]
   if not answer.hits:
     return lines[0] + ". Nothing passes the filter."
   rows: list[tuple[str, ...]] = [("", "score", "confidence", "sensor", "id", "place", "time")]
@@ -131,7 +129,7 @@ def _row(hit: Hit) -> tuple[str, ...]:
     f"{hit.score:.3f}",
     "" if hit.confidence is None else f"{hit.confidence:.0%}",
     hit.sensor,
-    hit.id,
+    one_line(hit.id),
     place,
     "" if hit.time is None else f"{hit.time:%Y-%m-%d %H:%M}",
   )

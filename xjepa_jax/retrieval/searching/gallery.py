@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from xjepa_jax.data import sheet
+from xjepa_jax.data.plain_text import one_line
 from xjepa_jax.retrieval.searching.answers import Answer, Hit
 
 SIDE = 132
@@ -38,7 +39,9 @@ def gallery(
   draw = ImageDraw.Draw(image)
   for number, (answer, query) in enumerate(zip(answers, queries, strict=True)):
     top = _MARGIN + number * _ROW
-    title = f"{answer.query.title}: the best {len(answer.hits[:most])} of {answer.among:,}"
+    title = (
+      f"{one_line(answer.query.title)}: the best {len(answer.hits[:most])} of {answer.among:,}"
+    )
     face = sheet.font(15, bold=True)
     draw.text((_MARGIN, top), sheet.fitted(draw, title, width - 2 * _MARGIN, face), sheet.INK, face)
     if query is not None:
@@ -55,7 +58,7 @@ def _caption(hit: Hit) -> tuple[str, str, str]:
   worth = f"{hit.rank}   {hit.score:.3f}"
   if hit.confidence is not None:
     worth += f"   {hit.confidence:.0%}"
-  return worth, hit.id, f"{hit.sensor} {hit.time:%Y-%m-%d}" if hit.time else hit.sensor
+  return worth, one_line(hit.id), f"{hit.sensor} {hit.time:%Y-%m-%d}" if hit.time else hit.sensor
 
 
 def _lines(draw: ImageDraw.ImageDraw, left: int, top: int, lines: tuple[str, str, str]) -> None:

@@ -24,7 +24,7 @@ def row_at(
   longitudes: np.ndarray,
   latitudes: np.ndarray,
 ) -> int:
-  """The row whose tile contains a place; of several, the one with the nearest centre.
+  """The row whose tile contains a place; of several of one sensor, that with the nearest centre.
 
   Args:
     files: of the archive.
@@ -33,7 +33,7 @@ def row_at(
     longitudes, latitudes: (n,) of their centres, NaN where unknown.
 
   Raises:
-    SearchError: the place is none, or no tile contains it.
+    SearchError: the place is none, or no tile contains it, or tiles of several sensors do.
   """
   if not (abs(longitude) <= 180 and abs(latitude) <= 90):
     raise SearchError(
@@ -45,9 +45,17 @@ def row_at(
   if not len(known):
     raise SearchError("no tile has coordinates: ask by image or by id.")
   nearest = known[np.argsort(away[known], kind="stable")[:_CANDIDATES]]
-  for entry in files.take(rows[nearest]):
-    if _contains(entry, longitude, latitude):
-      return int(entry["row"])
+  containing = [
+    entry for entry in files.take(rows[nearest]) if _contains(entry, longitude, latitude)
+  ]
+  sensors = sorted({str(entry["sensor"]) for entry in containing})
+  if len(sensors) > 1:
+    raise SearchError(
+      f"tiles of {', '.join(sensors)} contain longitude {longitude:g}, latitude {latitude:g}: name "
+      "the query's sensor."
+    )
+  if containing:
+    return int(containing[0]["row"])
   raise SearchError(
     f"no tile contains longitude {longitude:g}, latitude {latitude:g}; the centre of the nearest "
     f"one is {away[nearest[0]]:.1f} km away."

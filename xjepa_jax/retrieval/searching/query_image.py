@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,6 +17,7 @@ from xjepa_jax.data.raster import RasterHeader
 from xjepa_jax.data.statistics import SensorStatistics
 from xjepa_jax.errors import ImageError, SearchError
 from xjepa_jax.model.inputs import SensorInput
+from xjepa_jax.paths import StrPath
 from xjepa_jax.retrieval.embedding.fitting import Fit
 from xjepa_jax.retrieval.embedding.items import BandFile, Item, Window
 from xjepa_jax.retrieval.embedding.windows import WindowReader, header_of
@@ -40,7 +42,7 @@ class QueryImage:
 
 
 def read_query(
-  path: str,
+  path: StrPath,
   inputs: Mapping[str, SensorInput],
   sensor: str | None = None,
   offset: float | None = None,
@@ -60,6 +62,7 @@ def read_query(
     SearchError: it fits none or several of the encoder's sensors, shows too little, or its values
       are in other units than the sensor's.
   """
+  path = os.fspath(path)
   if offset is not None and not math.isfinite(offset):
     raise SearchError(f"offset {offset}: expected a number such as -1000.")
   header = header_of(path)

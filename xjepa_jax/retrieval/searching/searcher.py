@@ -14,6 +14,7 @@ import shapely
 from xjepa_jax.data.description import describe
 from xjepa_jax.errors import ChangedError, SearchError, XJepaError
 from xjepa_jax.export import LoadedEncoder, load_encoder
+from xjepa_jax.paths import StrPath
 from xjepa_jax.retrieval.confidence import from_json
 from xjepa_jax.retrieval.embedding.files import EmbeddingFiles, open_embeddings
 from xjepa_jax.retrieval.embedding.manifest import (
@@ -35,9 +36,9 @@ from xjepa_jax.sensors import Sensor
 
 
 def open_searcher(
-  index_directory: str,
-  encoder_directory: str | None = None,
-  embeddings: str | None = None,
+  index_directory: StrPath,
+  encoder_directory: StrPath | None = None,
+  embeddings: StrPath | None = None,
   verify: bool = False,
 ) -> Searcher:
   """Opens an index with the embeddings that it was built from.
@@ -47,13 +48,16 @@ def open_searcher(
   Args:
     index_directory: what `python -m xjepa_jax.retrieval.index` wrote.
     encoder_directory: the encoder that made the embeddings, to ask by image and for confidences;
-      None for the one that the embeddings name, if it is still there.
+      None for the one that the embeddings name; where that cannot be had, ids and places can be
+      asked for all the same, and `without_encoder` says why.
     embeddings: of which the index is, if they are not where they were.
     verify: compare the bytes of all parts now.
 
   Raises:
     XJepaError: something is damaged, or belongs to something else.
   """
+  index_directory = os.fspath(index_directory)
+  embeddings = None if embeddings is None else os.fspath(embeddings)
   description = read_description(index_directory)
   known = KnownFile(os.path.join(index_directory, FILE))
   index = open_index(index_directory, embeddings)
@@ -63,7 +67,15 @@ def open_searcher(
     raise ChangedError(
       f"{files.directory}: has changed while {index_directory} was opened: start again."
     )
-  return Searcher(index, files, _encoder(files, encoder_directory), known)
+  if encoder_directory is not None:
+    return Searcher(index, files, _that_made(files, os.fspath(encoder_directory)), known)
+  named = files.description.encoder.get("path")
+  if not named:
+    return Searcher(index, files, None, known, f"{files.directory}: names no encoder.")
+  try:
+    return Searcher(index, files, _that_made(files, named), known)
+  except XJepaError as error:
+    return Searcher(index, files, None, known, str(error))
 
 
 class Searcher:
@@ -73,6 +85,7 @@ class Searcher:
     index: finds rows.
     files: says what the rows are.
     encoder: describes images, or None: then only what is in the archive can be asked for.
+    without_encoder: why there is none, or "".
 
   Args:
     description: the file of the index that names all its others.
@@ -84,10 +97,12 @@ class Searcher:
     files: EmbeddingFiles,
     encoder: LoadedEncoder | None,
     description: KnownFile,
+    without_encoder: str = "",
   ):
     self.index = index
     self.files = files
     self.encoder = encoder
+    self.without_encoder = without_encoder
     self._description = description
 
   def check_unchanged(self) -> None:
@@ -204,7 +219,8 @@ class Searcher:
     """Asks with the tile at a place, degrees in EPSG:4326.
 
     Raises:
-      SearchError: the place is none, or no tile contains it.
+      SearchError: the place is none, no tile contains it, or tiles of several sensors do and none
+        was named.
     """
     mask = self.columns.mask(Filter(sensors=(sensor,)) if sensor else None)
     rows = np.arange(len(self.files)) if mask is None else np.flatnonzero(mask)
@@ -214,7 +230,7 @@ class Searcher:
 
   def query_of_image(
     self,
-    path: str,
+    path: StrPath,
     sensor: str | None = None,
     offset: float | None = None,
     trust_units: bool = False,
@@ -226,9 +242,11 @@ class Searcher:
         or in other units.
       ImageError: the file cannot be read.
     """
+    path = os.fspath(path)
     if self.encoder is None:
+      why = f" {self.without_encoder}" if self.without_encoder else ""
       raise SearchError(
-        f"{path}: to ask with an image, name the encoder that made the embeddings: --encoder."
+        f"{path}: to ask with an image, name the encoder that made the embeddings: --encoder.{why}"
       )
     image = read_query(path, self.encoder.inputs, sensor, offset, trust_units)
     head = self.files.description.encoder["head"]
@@ -284,17 +302,17 @@ class Searcher:
     return found
 
 
-def _encoder(files: EmbeddingFiles, directory: str | None) -> LoadedEncoder | None:
-  """The encoder of some embeddings; None if none was named and theirs is not there."""
+def _that_made(files: EmbeddingFiles, directory: str) -> LoadedEncoder:
+  """The encoder in a directory, if it made the embeddings.
+
+  Raises:
+    ExportError, RightsError: it cannot be loaded.
+    SearchError: it is another.
+  """
   named = files.description.encoder
-  where = directory or named.get("path", "")
-  if directory is None and not os.path.exists(os.path.join(where, MANIFEST)):
-    return None
-  encoder = load_encoder(where)
-  found = file_sha256(os.path.join(where, MANIFEST))
+  encoder = load_encoder(directory)
+  found = file_sha256(os.path.join(directory, MANIFEST))
   if found != named["sha256"]:
-    if directory is None:
-      return None
     raise SearchError(
       f"{directory}: is not the encoder that made {files.directory} ({named['name']}, manifest "
       f"{named['sha256'][:12]}; found {found[:12]}). Name that one, or embed the archive again."

@@ -1,0 +1,51 @@
+"""A range of time in words, on the command line and on the page alike."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, timedelta
+
+from xjepa_jax.errors import SearchError
+
+OPEN = ("", "..")
+TimeRange = tuple[datetime | None, datetime | None]
+
+
+def time_range(since: str, until: str) -> TimeRange:
+  """From, to: the first included, the second not; None is open.
+
+  Args:
+    since, until: ISO 8601, in UTC if no zone is given; a date without a time is the whole day, at
+      both ends. "" and ".." are open.
+
+  Raises:
+    SearchError: one of them is no time, or the range is empty.
+  """
+  start = None if since in OPEN else _instant(since)
+  end = None if until in OPEN else _instant(until)
+  if end is not None and _is_day(until):
+    end += timedelta(days=1)
+  if start is not None and end is not None and start >= end:
+    raise SearchError(f"from {since} to {until}: the second is before the first, or the same.")
+  return start, end
+
+
+def _instant(text: str) -> datetime:
+  """A time, or the beginning of a day."""
+  try:
+    found = datetime.fromisoformat(text)
+    if not 1 < found.year < 9999:  # where zones and whole days lead out of the calendar
+      raise ValueError
+  except ValueError:
+    raise SearchError(
+      f"{text[:40]!r} is no day or time; expected ISO 8601, such as 2025-06-30 for the whole day, "
+      "or 2025-06-30T12:00."
+    ) from None
+  return found if found.tzinfo else found.replace(tzinfo=UTC)
+
+
+def _is_day(text: str) -> bool:
+  try:
+    date.fromisoformat(text)
+  except ValueError:
+    return False
+  return True
