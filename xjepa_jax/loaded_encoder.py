@@ -12,12 +12,15 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from xjepa_jax.config import TOKENS
+from xjepa_jax.data import units
+from xjepa_jax.data.importing.file_sensors import hides
 from xjepa_jax.errors import ExportError
 from xjepa_jax.model import images, xjepa
 from xjepa_jax.model.crossing import predicted_descriptors
 from xjepa_jax.model.encoder import has_network
 from xjepa_jax.model.inputs import SensorInput
 from xjepa_jax.model.layout import Reading, reads_images
+from xjepa_jax.sensors import Sensor
 
 
 class LoadedEncoder:
@@ -89,27 +92,53 @@ class LoadedEncoder:
     return self._model.config.heads[self._known_head(head)].prefixes
 
   def describe(
-    self, values: Mapping[str, Any], head: str | None = None, to: str | None = None
+    self,
+    values: Mapping[str, Any],
+    head: str | None = None,
+    to: str | None = None,
+    trust_units: bool = False,
+    min_valid: float = 0.1,
+    unseen: str = "refuse",
   ) -> np.ndarray:
     """Descriptors of images.
 
     Args:
       values: one sensor -> (B, H, W, C) values as its product stores them, bands in the order of
-        `inputs[sensor].sensor`. Images larger than the encoder's are cut in the middle.
+        `inputs[sensor].sensor`. Images larger than the encoder's are cut in the middle. What a
+        masked array hides was not seen.
       head: by name; None is `self.head`.
       to: another sensor: predict its tokens from the images' first, and describe those; to be
         compared with plain descriptors of that sensor. Only what `predicts` gives.
+      trust_units: take values that contradict the sensor's units.
+      min_valid: share of an image's pixels that has to have been seen.
+      unseen: "refuse" images of which less was seen, or give them "nan".
 
     Returns:
       (B, K) float32 of length 1; scalar products of two sensors' descriptors rank scenes.
 
     Raises:
       ExportError: the encoder does not know the sensor or the head, cannot predict, or the images
-        do not fit.
+        do not fit, are in other units, or show too little.
     """
-    if to is not None:
-      return self._on_devices(values, self._known_head(head), to)
-    return self._on_devices(values, self._known_head(head))
+    if unseen not in ("refuse", "nan"):
+      raise ExportError(f"unseen is {unseen!r}; expected 'refuse' or 'nan'.")
+    sensor, stored = _one(values, self.inputs)
+    described = self.inputs[sensor].sensor
+    shares = described.valid(stored).mean(axis=(1, 2)) if len(stored) else np.zeros(0)
+    few = np.flatnonzero((shares < min_valid) | (shares == 0))
+    if len(few) and unseen == "refuse":
+      raise ExportError(
+        f"{len(few)} of {len(stored)} images of {sensor!r} show too little, the first number "
+        f"{few[0]}: {shares[few[0]]:.1%} of its pixels were seen, expected {min_valid:.1%}. Leave "
+        "them out, or give unseen='nan'."
+      )
+    if not trust_units:
+      _check_units(sensor, described, stored)
+    found = self._on_devices({sensor: stored}, self._known_head(head), to)
+    if len(few):
+      found = found.copy()
+      found[few] = np.nan
+    return found
 
   def start(self, values: Mapping[str, Any], head: str | None = None) -> jax.Array:
     """As `describe`, but returns while the devices still compute.
@@ -263,6 +292,7 @@ def _one(values: Mapping[str, Any], inputs: Mapping[str, SensorInput]) -> tuple[
   given = inputs[sensor]
   bands = ", ".join(given.sensor.band_names)
   try:
+    hidden = np.ma.getmaskarray(images_) if np.ma.isMaskedArray(images_) else None
     stored = np.asarray(images_)
   except (ValueError, TypeError) as error:
     raise ExportError(
@@ -280,7 +310,33 @@ def _one(values: Mapping[str, Any], inputs: Mapping[str, SensorInput]) -> tuple[
       f"images of {sensor!r} are {stored.dtype}; this sensor's values are stored as "
       f"{given.sensor.dtype}, in {given.sensor.units}. Give them as the product has them, unscaled."
     )
+  if hidden is not None and hidden.any():
+    stored = _hide(sensor, given.sensor, stored, hidden)
   return sensor, stored
+
+
+def _hide(key: str, sensor: Sensor, stored: np.ndarray, hidden: np.ndarray) -> np.ndarray:
+  """Images with the sensor's nodata where a mask hides them."""
+  marker = sensor.nodata
+  if marker is None and stored.dtype.kind == "f":
+    marker = math.nan
+  if marker is None:
+    raise ExportError(
+      f"images of {key!r} have a mask, and {sensor.product} has no nodata value to say so. Cut "
+      "them to what was seen."
+    )
+  return np.where(hides(sensor, hidden, stored.shape), stored.dtype.type(marker), stored)
+
+
+def _check_units(key: str, sensor: Sensor, stored: np.ndarray) -> None:
+  """Refuses images whose values contradict their sensor, each by itself."""
+  for number, image in enumerate(stored):
+    wrong = units.of_image(sensor, image)
+    if wrong:
+      raise ExportError(
+        f"image {number} of {key!r} contradicts the units of {sensor.product}: {' '.join(wrong)} "
+        "Give values as that product has them, or trust_units=True."
+      )
 
 
 def _unit(found: jax.Array) -> jax.Array:

@@ -204,6 +204,11 @@ def _parser() -> argparse.ArgumentParser:
     action="store_true",
     help="leave out tiles whose values contradict the sensor's units, where most are right",
   )
+  add(
+    "--any-resolution",
+    action="store_true",
+    help="embed images whose pixels are of another size on the ground than the sensor's",
+  )
   add("--trust-units", action="store_true", help="embed values that contradict the sensor's units")
   add("--part-rows", type=int, default=16384, help="tiles of a part (16384)")
   add("--batch", type=int, help="tiles that a device computes at once (CPU: 16, others: 256)")
@@ -253,6 +258,7 @@ def _archive_options(args: argparse.Namespace, sensors: Any) -> Any:
     allow_outside=args.allow_outside,
     time=args.time,
     geometry=not args.no_geometry,
+    any_resolution=args.any_resolution,
   )
 
 

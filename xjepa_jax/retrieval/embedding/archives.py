@@ -34,6 +34,7 @@ class ArchiveOptions:
     allow_outside: let paths leave the archive's folder.
     time: where times of acquisition are, "" for nowhere; see `TimeSource`.
     geometry: False embeds without coordinates. True refuses images without; pairs have them or not.
+    any_resolution: images may have pixels of another size than the encoder's sensor.
   """
 
   sensors: Mapping[str, Sensor]
@@ -45,6 +46,7 @@ class ArchiveOptions:
   allow_outside: bool = False
   time: str = ""
   geometry: bool = True
+  any_resolution: bool = False
 
 
 def collect(path: StrPath, options: ArchiveOptions) -> Collected:
@@ -76,6 +78,7 @@ def collect(path: StrPath, options: ArchiveOptions) -> Collected:
     options.allow_outside,
     options.geometry,
     TimeSource(options.time) if options.time else None,
+    options.any_resolution,
   )
   find = locating(path, options.allow_outside)
   if is_stac(path):

@@ -14,7 +14,7 @@ import numpy as np
 
 from xjepa_jax.data.importing.file_sensors import hides
 from xjepa_jax.errors import ImageError, SensorError
-from xjepa_jax.sensors import Sensor, possible_value
+from xjepa_jax.sensors import Sensor, possible_range, possible_value
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,6 +148,11 @@ def _typed(values: np.ndarray, unseen: np.ndarray | None, sensor: Sensor, where:
     with np.errstate(over="ignore"):  # beyond float32 lie only markers; infinite, they stay unseen
       return values.astype(wanted)
   if found.kind in "iu" and wanted.kind in "iu":
+    if found.itemsize == 1 < wanted.itemsize and possible_range(sensor) is not None:
+      raise ImageError(
+        f"{where}: holds {found}, levels of a picture, but the encoder's {sensor.product} is "
+        f"stored as {wanted}, in {sensor.units}. Embed the product that it was trained with."
+      )
     kept = values if unseen is None else values[~unseen]
     limits = np.iinfo(wanted)
     if not kept.size or (kept.min() >= limits.min and kept.max() <= limits.max):

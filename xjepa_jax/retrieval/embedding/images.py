@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from xjepa_jax.data.band_choice import bands_of
 from xjepa_jax.data.file_scaling import check_scaling
 from xjepa_jax.data.raster import RasterHeader, check_placed
+from xjepa_jax.data.resolution import check_resolution
 from xjepa_jax.errors import ArchiveError, DataError, OptionError
 from xjepa_jax.retrieval.embedding.fitting import Fit
 from xjepa_jax.retrieval.embedding.image_times import TimeSource
@@ -51,6 +52,7 @@ class ImageOptions:
     allow_outside: whether paths may leave the archive's folder.
     geometry: files without a place are refused.
     time: where times of acquisition are, that the archive itself does not tell.
+    any_resolution: files may have pixels of another size than the encoder's sensor.
   """
 
   sensors: Mapping[str, Sensor]
@@ -60,6 +62,7 @@ class ImageOptions:
   allow_outside: bool
   geometry: bool
   time: TimeSource | None = None
+  any_resolution: bool = False
 
 
 def collect_images(
@@ -129,6 +132,7 @@ def collect_images(
       "offset": dict(options.offset),
       "nodata": {key: str(value) for key, value in options.nodata.items()},
       "allow_outside": options.allow_outside,
+      **({"any_resolution": True} if options.any_resolution else {}),
     },
     notes=[
       f"{key}: stored values are shifted by {fit.shift:+g} to the encoder's {fit.sensor.product}."
@@ -192,6 +196,8 @@ def _check(
     check_scaling(file.path, key, fit.checked_as(), header.scales, header.offsets, [file.band])
     if options.geometry:
       check_placed(header)
+  if not options.any_resolution:
+    check_resolution(stack_of(list(headers.values())).finest, sensor, "give --any-resolution")
 
 
 def _time(image: Named, headers: Mapping[str, RasterHeader], source: TimeSource | None) -> str:

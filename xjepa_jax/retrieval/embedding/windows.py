@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import math
 import os
 import re
 import warnings
@@ -144,9 +145,10 @@ class WindowReader:
       raise ImageError(f"{item.source}: its bands declare unequal nodata: {told}.")
     nodata = self._declared.get(item.sensor, told[0] if told else None)
     values = np.stack(bands, axis=-1)
-    return fit_values(
+    fitted, seen = fit_values(
       self._fits[item.sensor], values, nodata, item.source, _stacked(hidden, values.shape[:2])
     )
+    return north_up(fitted, item.transform, item.source), seen
 
   def close(self) -> None:
     """See `Reader`."""
@@ -258,6 +260,33 @@ def _enlarged(band: np.ndarray, factor: int, inside: Window) -> np.ndarray:
   if factor > 1:
     band = band.repeat(factor, axis=0).repeat(factor, axis=1)
   return band[inside.row : inside.row + inside.height, inside.column : inside.column + inside.width]
+
+
+def north_up(values: np.ndarray, transform: Sequence[float], where: str) -> np.ndarray:
+  """(H, W, C) values with north above and east to the right, as far as turns and mirrors go.
+
+  An encoder learns the usual orientation; a file that is stored from south to north would give it
+  mirrored ground.
+
+  Args:
+    values: of a window.
+    transform: of its image, all NaN if it has none.
+    where: the file, for the message of an error.
+
+  Raises:
+    ImageError: the window would have to be turned, and is not square.
+  """
+  a, b, _, d, e, _ = transform
+  if math.isnan(a):
+    return values
+  if abs(b) > abs(a):  # rows run east or west
+    if values.shape[0] != values.shape[1]:
+      raise ImageError(
+        f"{where}: is stored on its side, and the encoder's images are not square. Turn it north "
+        "up: gdalwarp in.tif out.tif"
+      )
+    values, a, e = values.swapaxes(0, 1), b, d
+  return np.ascontiguousarray(values[:: -1 if e > 0 else 1, :: -1 if a < 0 else 1])
 
 
 def _stacked(hidden: Sequence[np.ndarray | None], shape: tuple[int, ...]) -> np.ndarray | None:

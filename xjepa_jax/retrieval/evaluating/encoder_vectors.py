@@ -74,7 +74,9 @@ def _described(
   encoder: LoadedEncoder, batch: PairBatch, key: str, head: str | None, to: str | None
 ) -> np.ndarray:
   """(B, K) of one sensor's images, 0 where the pair lacks it."""
-  vectors = encoder.describe({key: batch.values[key]}, head, to=to)
+  vectors = encoder.describe(
+    {key: batch.values[key]}, head, to=to, trust_units=True, min_valid=0, unseen="nan"
+  )
   return np.where(batch.present[key][:, None], vectors, np.float32(0))
 
 

@@ -14,6 +14,7 @@ from xjepa_jax.data import units
 from xjepa_jax.data.band_choice import bands_of
 from xjepa_jax.data.file_scaling import check_scaling
 from xjepa_jax.data.raster import RasterHeader
+from xjepa_jax.data.resolution import check_resolution
 from xjepa_jax.data.statistics import SensorStatistics
 from xjepa_jax.errors import ImageError, SearchError
 from xjepa_jax.model.inputs import SensorInput
@@ -76,7 +77,10 @@ def read_query(
       f"of {key!r}. Give a larger cut of the scene at the same resolution."
     )
   top, left = (rows - given.height) // 2, (columns - given.width) // 2
-  item = Item(path, key, path, rows, columns, files=tuple(BandFile(path, band) for band in bands))
+  if not trust_units:
+    check_resolution(header, given.sensor, "trust its units")
+  files = tuple(BandFile(path, band) for band in bands)
+  item = Item(path, key, path, rows, columns, transform=header.transform, files=files)
   its_own = given.sensor.scaling.offset
   fit = Fit(key, given.sensor, its_own if offset is None else offset)
   check_scaling(path, key, fit.checked_as(), header.scales, header.offsets, bands)

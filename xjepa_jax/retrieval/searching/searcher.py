@@ -250,7 +250,7 @@ class Searcher:
       )
     image = read_query(path, self.encoder.inputs, sensor, offset, trust_units)
     head = self.files.description.encoder["head"]
-    (vector,) = self.encoder.describe({image.sensor: image.values[None]}, head)
+    (vector,) = self.encoder.describe({image.sensor: image.values[None]}, head, trust_units=True)
     notes = f" ({'; '.join(image.notes)})" if image.notes else ""
     return Query(os.path.basename(path) + notes, image.sensor, vector, image=image.values)
 
