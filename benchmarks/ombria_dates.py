@@ -63,7 +63,7 @@ def main(argv: list[str] | None = None) -> None:
     _write(path, folded(rows, number, args.every))
     import_pairs(
       ["manifest", "--src", path, "--out", f"{args.out}{number}", "--name", "ombria_dates"]
-      + ["--sensor", "s1=grey", "--sensor", "s2=rgb"]
+      + ["--sensor", "s1=grey", "--sensor", "s2=rgb", "--ungeoreferenced"]
       + ["--nodata", f"s1={_FILL['s1']}", "--nodata", f"s2={_FILL['s2']}"]
     )
 

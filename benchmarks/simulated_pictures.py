@@ -49,6 +49,7 @@ def main(argv: list[str] | None = None) -> None:
   import_pairs(
     ["manifest", "--src", table, "--out", args.out, "--name", "simulated_pictures"]
     + ["--sensor", "s1=grey", "--sensor", "s2=rgb", "--nodata", "s1=255", "--nodata", "s2=0"]
+    + ["--ungeoreferenced"]
   )
 
 

@@ -1,7 +1,7 @@
 """Real pairs: OMBRIA, Sentinel-1 VV and three bands of Sentinel-2, before floods.
 
 python -m xjepa_jax.data.importers manifest --src OMBRIA/pairs.csv --out data/ombria --name ombria \
-  --sensor s1=grey --sensor s2=rgb --nodata s1=255 --nodata s2=0
+  --sensor s1=grey --sensor s2=rgb --nodata s1=255 --nodata s2=0 --ungeoreferenced
 python -m xjepa_jax.main --config=configs/ombria.py
 
 Its validation split has 70 pairs. To choose by more, cut all 694 into folds by group, each tested
@@ -10,7 +10,7 @@ once, and import and train on each:
 python -m xjepa_jax.data.folds --src OMBRIA/pairs.csv --out folds --group adjacency_group
 python -m xjepa_jax.data.importers manifest --src folds/fold_0.csv --allow-outside \
   --out data/fold_0 --name ombria \
-  --sensor s1=grey --sensor s2=rgb --nodata s1=255 --nodata s2=0
+  --sensor s1=grey --sensor s2=rgb --nodata s1=255 --nodata s2=0 --ungeoreferenced
 python -m xjepa_jax.main --config=configs/ombria.py --workdir=runs/fold_0 \
   --config.data.directories="('data/fold_0',)"
 

@@ -18,14 +18,14 @@ from configs import ombria, optical_sar
 DATASETS = {
   "simulated": optical_sar,
   "ombria": ombria,
-  "ombria_half": ombria,  # one of two training places
-  "ombria_mixed": ombria,  # with simulated pairs, one of three
+  "ombria half": ombria,  # one of two training places
+  "ombria mixed": ombria,  # with simulated pairs, one of three
 }
 # Where a seed is a fold, its data sets.
 DIRECTORIES = {
   "ombria": ("data/ombria_fold_{}",),
-  "ombria_half": ("data/ombria_half_{}",),
-  "ombria_mixed": ("data/ombria_fold_{}", "data/simulated_pictures"),
+  "ombria half": ("data/ombria_half_{}",),
+  "ombria mixed": ("data/ombria_fold_{}", "data/simulated_pictures"),
 }
 _ALONE = {"objective.latent.weight": 0.0}
 # At weight 10 the gradient of predicting cells is, on the trunk, as large as that of matching.
@@ -62,8 +62,8 @@ TRIALS: dict[str, dict[str, tuple[int, ...]]] = {
     "local, matching": (0, 1, 2, 3, 4),
     "local, predicting": (0, 1, 2, 3, 4),
   },
-  "ombria_half": dict.fromkeys(("matching", "predicting cells"), (0, 1, 2)),
-  "ombria_mixed": {"matching": (0, 1, 2)},
+  "ombria half": dict.fromkeys(("matching", "predicting cells"), (0, 1, 2)),
+  "ombria mixed": {"matching": (0, 1, 2)},
 }
 
 
@@ -79,7 +79,7 @@ def get_config(which: str) -> ConfigDict:
   config = DATASETS[dataset].get_config()
   if dataset in DIRECTORIES:
     config.data.directories = tuple(each.format(seed) for each in DIRECTORIES[dataset])
-  if dataset == "ombria_mixed":
+  if dataset == "ombria mixed":
     config.data.weights = (2.0, 1.0)
   config.training.seed = int(seed)
   # A head that has nothing but tokens shows what these learn of classes.

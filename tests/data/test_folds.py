@@ -102,7 +102,7 @@ def test_the_importer_takes_a_fold_s_table_from_another_folder(
   said = capsys.readouterr().out
   assert "fold_2.csv: " in said and "--allow-outside" in said
   out = str(tmp_path / "pairs")
-  sensors = ["--sensor", "s1=grey", "--sensor", "s2=rgb", "--allow-outside"]
+  sensors = ["--sensor", "s1=grey", "--sensor", "s2=rgb", "--allow-outside", "--ungeoreferenced"]
   table_0 = folds / "fold_0.csv"
   assert import_pairs(["manifest", "--src", str(table_0), "--out", out, *sensors]) == 0
   expected = {row["pair_id"] for row in rows(table_0) if row["split"] == "test"}

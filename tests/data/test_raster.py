@@ -145,15 +145,23 @@ def test_an_npy_of_two_axes_has_one_band(tmp_path: Path):
   assert read_raster(str(tmp_path / "a.npy")).values.shape == (4, 5, 1)
 
 
-def test_sidecar_files_are_not_looked_at(tmp_path: Path):
+def test_sidecar_files_are_named_and_not_read(tmp_path: Path):
   path = write_tif(tmp_path / "a.tif", numbers(1, 3, 4), transform=None, crs=None)
   (tmp_path / "a.tfw").write_text("10\n0\n0\n-10\n5\n5\n")
   (tmp_path / "a.tif.aux.xml").write_text(
-    "<PAMDataset><SRS>EPSG:32633</SRS><GeoTransform>1,2,0,3,0,4</GeoTransform>"
-    '<PAMRasterBand band="1"><NoDataValue>3</NoDataValue></PAMRasterBand></PAMDataset>'
+    "<PAMDataset><SRS>EPSG:32633</SRS><GeoTransform>1,2,0,3,0,4</GeoTransform></PAMDataset>"
   )
   raster = read_raster(path)
   assert not raster.georeferenced and raster.crs == "" and raster.nodata is None
+  assert raster.located_by == f"the world file {tmp_path / 'a.tfw'}"
+  (tmp_path / "a.tfw").unlink()
+  assert read_raster(path).located_by == f"the transform in {path}.aux.xml"
+  for told in ("<NoDataValue>3</NoDataValue>", "<Scale>0.01</Scale>", "<Offset>2</Offset>"):
+    (tmp_path / "a.tif.aux.xml").write_text(
+      f'<PAMDataset><PAMRasterBand band="1">{told}</PAMRasterBand></PAMDataset>'
+    )
+    with pytest.raises(ImageError, match="aux.xml: declares .*gdal_translate"):
+      read_raster(path)
 
 
 def test_a_spawned_worker_reads_the_same_values(tmp_path: Path):

@@ -47,7 +47,17 @@ def real_embeddings(
     _embed(encoder, archive, str(folder / name), *more)
   pairs, encoder = str(folder / "pairs"), str(folder / "ombria encoder")
   source = ["--src", str(shared_data / "ombria" / "pairs.csv"), "--out", pairs]
-  sensors = ["--sensor", "s1=grey", "--sensor", "s2=rgb", "--nodata", "s1=255", "--nodata", "s2=0"]
+  sensors = [
+    "--sensor",
+    "s1=grey",
+    "--sensor",
+    "s2=rgb",
+    "--nodata",
+    "s1=255",
+    "--nodata",
+    "s2=0",
+    "--ungeoreferenced",
+  ]
   assert import_pairs(["manifest", *source, *sensors]) == 0
   export_random_encoder(encoder, {"s1": preset("grey"), "s2": preset("rgb")}, 112)
   _embed(encoder, pairs, str(folder / "ombria"), "--split", "test")

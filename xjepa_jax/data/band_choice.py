@@ -1,7 +1,7 @@
 """Which bands of a file are those of a sensor, in the sensor's order.
 
-Names decide where there are any: those that a user gives, or else the file's own descriptions if
-every band of the sensor is among them. So a file may have its bands in any order, and others beside
+Names decide where there are any: the file's own descriptions if every band of the sensor is among
+them, or else those that a user gives. So a file may have its bands in any order, and others beside
 them: an incidence angle, a quality mask, another sensor stacked on top.
 """
 
@@ -37,10 +37,10 @@ def bands_of(
   count = image.count
   wanted = [plain_name(name) for name in sensor.band_names]
   described = [plain_name(text) for text in image.descriptions]
-  if told:
-    return _told(key, image.path, count, wanted, described, told)
   if all(described.count(name) == 1 for name in wanted):
     return [described.index(name) + 1 for name in wanted]
+  if told:
+    return _told(key, image.path, count, wanted, described, told)
   if count == len(wanted) or (image.alpha == count == len(wanted) + 1):
     return list(range(1, len(wanted) + 1))
   names = f" described as {', '.join(image.descriptions)}" if any(described) else ""
@@ -74,7 +74,7 @@ def _told(
     if described and described[at] != name and described[at] in wanted:
       raise ImageError(
         f"{path}: calls its band {at + 1} {described[at]}, and --bands {key}={','.join(told)} "
-        f"names it {name}. Leave --bands out to go by the file's own names."
+        f"names it {name}. Give the file's bands their right descriptions, or none."
       )
   return [names.index(name) + 1 for name in wanted]
 

@@ -18,7 +18,8 @@ from xjepa_jax.data.pairs import Pair
 from xjepa_jax.sensors import Sensor, possible_range, reflectance_factor
 
 _DECIBELS = (-120.0, 70.0)  # wider than what is possible, for noise
-_CROSS_EXCESS = 1.0  # dB; over land and sea VH is 5 to 10 dB below VV, and HV below HH
+# dB; over land and sea VH is 5 to 10 dB below VV, and HV below HH. A single image may be small.
+_CROSS_EXCESS, _CROSS_EXCESS_OF_ONE = 1.0, 3.0
 _OFFSET = 1000
 _NEAR_OFFSET = 950
 _FILL_SHARE = 0.1  # of an image's pixels; the same value in all bands of so many is no measurement
@@ -38,7 +39,7 @@ def contradictions(sensor: Sensor, statistics: Mapping[str, Any]) -> list[str]:
   bands = statistics["bands"]
   if not bands:
     return []
-  found = _of_range(sensor, bands)
+  found = _of_range(sensor, bands, _CROSS_EXCESS)
   return found or _levels(sensor, bands) or offset_suspected(sensor, statistics)
 
 
@@ -64,7 +65,7 @@ def of_image(sensor: Sensor, stored: np.ndarray) -> list[str]:
       bands[name] = {"min": exact.min(), "max": exact.max(), "mean": exact.mean()}
   if not bands:
     return []
-  return _fill(sensor, stored, known) or _of_range(sensor, bands)
+  return _fill(sensor, stored, known) or _of_range(sensor, bands, _CROSS_EXCESS_OF_ONE)
 
 
 def of_pair(sensors: Mapping[str, Sensor], pair: Pair) -> str:
@@ -84,13 +85,13 @@ def offset_suspected(sensor: Sensor, statistics: Mapping[str, Any]) -> list[str]
   return _offset(sensor, first) if of_sentinel2 and first else []
 
 
-def _of_range(sensor: Sensor, bands: Mapping[str, Mapping[str, float]]) -> list[str]:
+def _of_range(sensor: Sensor, bands: Mapping[str, Mapping[str, float]], excess: float) -> list[str]:
   """What minima, maxima and means say, in the sensor's units: each may be of few values."""
   ends = [_calibrated(sensor, band[name]) for band in bands.values() for name in ("min", "max")]
   lowest, highest = min(ends), max(ends)
   if sensor.units == "dB":
     means = {name: _calibrated(sensor, band["mean"]) for name, band in bands.items()}
-    return _decibels(sensor, lowest, highest) or _polarisations(sensor, means)
+    return _decibels(sensor, lowest, highest) or _polarisations(sensor, means, excess)
   if reflectance_factor(sensor):
     return _reflectance(sensor, lowest, highest)
   return []
@@ -153,7 +154,7 @@ def _perhaps_fill(sensor: Sensor, calibrated: float) -> str:
   return f"If that is fill, name it as nodata: --nodata KEY={round(stored, 3):g}."
 
 
-def _polarisations(sensor: Sensor, means: dict[str, float]) -> list[str]:
+def _polarisations(sensor: Sensor, means: dict[str, float], excess: float) -> list[str]:
   """A wave that comes back turned is the weaker, but for a pixel here or there."""
   kinds = {band.name: band.polarisation or "" for band in sensor.bands}
   same = {name: means[name] for name, kind in kinds.items() if kind in ("VV", "HH")}
@@ -161,7 +162,7 @@ def _polarisations(sensor: Sensor, means: dict[str, float]) -> list[str]:
   if not (same and turned):
     return []
   weak, strong = min(same, key=lambda name: same[name]), max(turned, key=lambda name: turned[name])
-  if turned[strong] <= same[weak] + _CROSS_EXCESS:
+  if turned[strong] <= same[weak] + excess:
     return []
   return [
     f"the mean of {strong}, {turned[strong]:.1f} dB, is above that of {weak}, {same[weak]:.1f} dB, "

@@ -18,7 +18,17 @@ from xjepa_jax.data.importers import __main__ as importers
 
 rasterio = pytest.importorskip("rasterio", reason="needs the extra geo")
 
-OMBRIA = ("--sensor", "s1=grey", "--sensor", "s2=rgb", "--nodata", "s1=255", "--nodata", "s2=0")
+OMBRIA = (
+  "--sensor",
+  "s1=grey",
+  "--sensor",
+  "s2=rgb",
+  "--nodata",
+  "s1=255",
+  "--nodata",
+  "s2=0",
+  "--ungeoreferenced",
+)
 
 
 def test_ombria_goes_in_through_its_manifest_and_every_pixel_comes_out(

@@ -34,7 +34,7 @@ needs_ombria = pytest.mark.skipif(
 needs_geotiff = pytest.mark.skipif(
   not GEOTIFF.is_dir(), reason="real GeoTIFFs are not in ../shared/data/geotiff"
 )
-TWO = ("--sensor", "s1=grey:S1", "--sensor", "s2=grey:S2")
+TWO = ("--sensor", "s1=grey:S1", "--sensor", "s2=grey:S2", "--ungeoreferenced")
 
 
 def listed(src: Path, *options: str, misaligned: str = "refuse") -> Archive:
@@ -91,7 +91,15 @@ def refused(src: Path, *words: str, options: tuple[str, ...] = TWO, error=Archiv
 
 @needs_ombria
 def test_ombria_s_folders_pair_completely_and_by_value():
-  options = ("--sensor", "s1=grey:s1", "--sensor", "s2=rgb:s2", "--nodata", "s1=255")
+  options = (
+    "--sensor",
+    "s1=grey:s1",
+    "--sensor",
+    "s2=rgb:s2",
+    "--nodata",
+    "s1=255",
+    "--ungeoreferenced",
+  )
   archive = listed(OMBRIA, *options)
   assert ids(archive) == sorted(path.stem for path in (OMBRIA / "s1").iterdir())
   assert len(ids(archive)) == 694 and not archive.skipped and archive.name == "ombria"
@@ -148,7 +156,7 @@ def test_folders_are_imported_by_the_command(tmp_path: Path, capsys: pytest.Capt
   out = tmp_path / "out"
   status = importers.main(
     ["folders", "--src", str(tmp_path / "few"), "--out", str(out), "--workers", "1"]
-    + ["--sensor", "s1=grey:s1", "--sensor", "s2=rgb:s2"]
+    + ["--sensor", "s1=grey:s1", "--sensor", "s2=rgb:s2", "--ungeoreferenced"]
   )
   said = capsys.readouterr().out
   assert status == 0, said

@@ -26,8 +26,8 @@ from xjepa_jax.sensor_presets import preset
 from xjepa_jax.sensors import sensor_to_json
 
 NFC, NFD = "D\xfcne", "Du\u0308ne"
-FOLDERS = ("--sensor", "s1=grey:s1", "--sensor", "s2=grey:s2")
-TABLE = ("--sensor", "s1=grey", "--sensor", "s2=grey")
+FOLDERS = ("--sensor", "s1=grey:s1", "--sensor", "s2=grey:s2", "--ungeoreferenced")
+TABLE = ("--sensor", "s1=grey", "--sensor", "s2=grey", "--ungeoreferenced")
 SENSORS = {"s1": preset("grey"), "s2": preset("grey")}
 
 

@@ -42,7 +42,7 @@ def table(folder: Path, *places: tuple[object, object]) -> Path:
 def by_import(path: Path) -> None:
   from tests.data.importers.test_manifest import listed
 
-  listed(path, "--sensor", "s1=grey", "--sensor", "s2=grey")
+  listed(path, "--sensor", "s1=grey", "--sensor", "s2=grey", "--ungeoreferenced")
 
 
 def by_embed(path: Path) -> None:
@@ -129,7 +129,9 @@ def test_images_without_a_place_take_the_tables(tmp_path: Path) -> None:
   path = table(tmp_path, (13.4, 52.5))
   path.write_text(path.read_text().replace(".tif", ".npy"))
   argv = ["manifest", "--src", str(path), "--out", str(tmp_path / "out"), "--workers", "1"]
-  assert importers.main([*argv, "--sensor", "s1=grey", "--sensor", "s2=grey"]) == 0
+  assert (
+    importers.main([*argv, "--sensor", "s1=grey", "--sensor", "s2=grey", "--ungeoreferenced"]) == 0
+  )
   with PairDataset(str(tmp_path / "out"), None) as pairs:
     assert (pairs[0].longitude, pairs[0].latitude) == (13.4, 52.5)
 

@@ -286,7 +286,7 @@ BACKSCATTER = np.random.default_rng(0).normal([-12, -19], 3, (16, 16, 2)).astype
   ("sensor", "values", "said"),
   [
     ("optical", LAND + np.uint16(1000), "seem to carry the .1000 of processing baseline 04.00"),
-    ("optical", LAND[..., :2], "has 2 bands; the encoder takes the 3 of sensor 'optical'"),
+    ("optical", LAND[..., :2], "has 2 bands; expected the 3 of sensor 'optical'"),
     ("optical", LAND / np.float32(1e4), "none of 1 tiles of sensor .optical.*in reflectance x 1e4"),
     ("radar", 10 ** (BACKSCATTER / 10), "linear power or scaled bytes, expected dB"),
     ("radar", BACKSCATTER[..., ::-1], "seem to be in each other's place"),

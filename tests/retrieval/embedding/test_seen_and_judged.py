@@ -1,0 +1,148 @@
+"""The same rules of what was seen and of units hold for embed, for a query and for arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+
+from tests.retrieval.embedding.conftest import WriteTif
+from xjepa_jax.data.tables import read_rows
+from xjepa_jax.errors import ExportError
+from xjepa_jax.export import load_encoder
+from xjepa_jax.retrieval.embed import main as embed
+from xjepa_jax.retrieval.embedding.archives import ArchiveOptions, collect
+from xjepa_jax.retrieval.embedding.files import open_embeddings
+from xjepa_jax.retrieval.embedding.items import Window
+from xjepa_jax.retrieval.searching.query_image import read_query
+from xjepa_jax.sensor_presets import preset
+
+SENSORS = {
+  "radar": preset("sentinel1_grd"),
+  "optical": preset("sentinel2_l2a").select(["B04", "B03", "B02"]),
+}
+HIDDEN = 6
+
+
+def radar(number: int) -> np.ndarray:
+  noise = np.random.default_rng(number).normal(0, 2, (16, 16, 2))
+  return (noise + [-11, -18]).astype(np.float32)
+
+
+def optical(number: int) -> np.ndarray:
+  return np.random.default_rng(number).integers(200, 4000, (16, 16, 3)).astype(np.uint16)
+
+
+IMAGES: dict[str, Callable[[int], np.ndarray]] = {"radar": radar, "optical": optical}
+
+
+def hide(path: Path) -> None:
+  """Hides the first columns by an internal mask."""
+  mask = np.full((16, 16), True)
+  mask[:, :HIDDEN] = False
+  with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(path, "r+") as file:
+    file.write_mask(mask)
+
+
+def read(path: Path, key: str) -> tuple[np.ndarray, float]:
+  found = collect(str(path), ArchiveOptions(SENSORS, patterns={key: "**/*"}))
+  return found.reader().read(found.items[0], Window(0, 0, 16, 16))
+
+
+@pytest.mark.parametrize("key", IMAGES)
+def test_embed_and_a_query_see_what_a_mask_shows(
+  key: str, write_tif: WriteTif, tile_encoder: str
+) -> None:
+  path = write_tif("a.tif", IMAGES[key](0))
+  hide(path)
+  values, seen = read(path, key)
+  assert seen == 1 - HIDDEN / 16
+  sensor = SENSORS[key]
+  assert not sensor.valid(values)[:, :HIDDEN].any() and sensor.valid(values)[:, HIDDEN:].all()
+  np.testing.assert_array_equal(values[:, HIDDEN:], IMAGES[key](0)[:, HIDDEN:])
+  query = read_query(str(path), load_encoder(tile_encoder).inputs, key)
+  np.testing.assert_array_equal(sensor.valid(query.values), sensor.valid(values))
+
+
+@pytest.mark.parametrize("key", IMAGES)
+def test_a_masked_array_is_described_as_the_file_with_that_mask(
+  key: str, write_tif: WriteTif, tile_encoder: str
+) -> None:
+  path = write_tif("a.tif", IMAGES[key](0))
+  hide(path)
+  encoder = load_encoder(tile_encoder)
+  mask = np.zeros((1, 16, 16, IMAGES[key](0).shape[2]), bool)
+  mask[:, :, :HIDDEN] = True
+  masked = np.ma.masked_array(IMAGES[key](0)[None], mask)
+  expected = encoder.describe({key: read(path, key)[0][None]})
+  np.testing.assert_array_equal(encoder.describe({key: masked}), expected)
+  assert np.abs(encoder.describe({key: IMAGES[key](0)[None]}) - expected).max() > 1e-3
+
+
+def test_too_little_seen_is_refused_or_not_a_number(tile_encoder: str) -> None:
+  encoder = load_encoder(tile_encoder)
+  images = np.stack([radar(0), np.full_like(radar(0), np.nan)])
+  with pytest.raises(
+    ExportError, match=r"1 of 2 images of 'radar' show too little.* number 1: 0.0%"
+  ):
+    encoder.describe({"radar": images})
+  found = encoder.describe({"radar": images}, unseen="nan")
+  assert np.isfinite(found[0]).all() and np.isnan(found[1]).all()
+  with pytest.raises(ExportError, match="unseen is 'zero'"):
+    encoder.describe({"radar": images}, unseen="zero")
+
+
+def linear(number: int) -> np.ndarray:
+  return (10 ** (radar(number) / 10)).astype(np.float32)
+
+
+def test_linear_power_is_refused_as_an_array_too_unless_trusted(tile_encoder: str) -> None:
+  encoder = load_encoder(tile_encoder)
+  images = np.stack([radar(0), linear(1)])
+  with pytest.raises(ExportError, match="image 1 of 'radar' contradicts the units.*linear power"):
+    encoder.describe({"radar": images})
+  assert encoder.describe({"radar": images}, trust_units=True).shape[0] == 2
+
+
+def test_odd_images_of_an_archive_stop_embed_and_are_left_out_when_asked(
+  write_tif: WriteTif, tile_encoder: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+  for number in range(6):
+    odd = number in (2, 4)
+    place = (10, 0, 5e5 + 160 * number, 0, -10, 5e6)
+    write_tif(f"scenes/{number}.tif", (linear if odd else radar)(number), transform=place)
+  given = ["--encoder", tile_encoder, "--archive", str(tmp_path / "scenes")]
+  given += ["--sensor", "radar", "--out", str(tmp_path / "out")]
+  assert embed(given) == 1
+  said = capsys.readouterr()
+  assert "2 of 6 tiles contradict it, among them " in said.out and "--skip-odd" in said.err
+  assert embed([*given, "--skip-odd"]) == 0
+  files = open_embeddings(str(tmp_path / "out"))
+  assert files.description.count == 4
+  left = {
+    str(row["id"]): row["reason"]
+    for _, row in read_rows(
+      str(tmp_path / "out" / "skipped.csv"), ["id", "sensor", "source", "reason"], {"id", "reason"}
+    )
+  }
+  assert set(left) == {"2", "4"} and all("linear power" in reason for reason in left.values())
+
+
+@pytest.mark.parametrize(("key", "marker"), [("radar", -9999.0), ("optical", 0)])
+def test_import_and_embed_agree_on_what_a_declared_marker_hides(
+  key: str, marker: Any, write_tif: WriteTif
+) -> None:
+  values = IMAGES[key](0)
+  values[:4, :, 1] = marker
+  values[4:6] = marker
+  path = write_tif("a.tif", values, nodata=marker)
+  found, seen = read(path, key)
+  assert seen == 1 - 2 / 16
+  known = SENSORS[key].known(found)
+  assert known[:4, :, 0].all() and not known[4:6].any() and known[6:].all()
+  # -9999 dB cannot be measured and hides its band; a reflectance of 0 can, and hides nothing alone.
+  assert known[:4, :, 1].all() == (key == "optical")
