@@ -156,7 +156,7 @@ def test_previews_of_a_sentinel_1_product_are_no_images(kept: str, tmp_path: Pat
     (product / "manifest.safe").write_text("<xfdu/>")
   expected = [str(product / "measurement" / f"{each}.png") for each in ("vh", "vv")]
   assert list(walk_images(str(src))) == expected
-  options = ArchiveOptions({"s1": preset("grey")}, {"s1": "*"}, geometry=False)
+  options = ArchiveOptions({"s1": preset("grey")}, {"s1": "**/*"}, geometry=False)
   assert [each.source for each in collect(str(src), options).items] == [
     f"s1/{name}/measurement/{each}.png" for each in ("vh", "vv")
   ]

@@ -144,7 +144,7 @@ def test_a_dry_run_counts_each_reason_and_shows_one_of_its_pairs(
     said = capsys.readouterr().out
     assert "5 of 40 pairs skipped" in said
     assert re.search(r"\n  3, the first p0[357]: \S*.tif: has a corner \+5.00 columns", said)
-    assert re.search(r"\n  p09: \S*p09.tif: has 1 bands, expected the 2 of sensor 's1'", said)
+    assert re.search(r"\n  p09: \S*p09.tif: has 1 bands; expected the 2 of sensor 's1'", said)
     assert re.search(r"\n  p11: (there is no file s1/p11.tif|no image of sensor 's1')", said)
   assert importers.main([*argv, "--misaligned", "warp"]) == 0
   assert "2 of 40 pairs skipped" in capsys.readouterr().out
@@ -152,8 +152,12 @@ def test_a_dry_run_counts_each_reason_and_shows_one_of_its_pairs(
 
 @pytest.mark.parametrize("importer", ["manifest", "folders"])
 def test_pixels_found_damaged_at_the_end_stop_short_of_a_data_set_that_resuming_finishes(
-  importer: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+  importer: str,
+  tmp_path: Path,
+  capsys: pytest.CaptureFixture[str],
+  monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+  monkeypatch.setattr("xjepa_jax.data.import_plan._JUDGED", 32)
   archive(tmp_path, [16] * 64)
   for number in (3, 7, 11, 15):  # not among the 32 that are read beforehand
     path = tmp_path / "s2" / f"p{number:02d}.tif"

@@ -195,7 +195,8 @@ def test_tiles_of_scenes_in_any_system_lie_where_they_lie(
   import shapely
 
   out = tmp_path / "out"
-  assert main(command(tile_encoder, str(scenes), out, "--sensor", "optical")) == 0
+  given = command(tile_encoder, str(scenes), out, "--sensor", "optical", "--any-resolution")
+  assert main(given) == 0
   files = open_embeddings(str(out))
   rows = files.take(np.arange(len(files)))
   # Three rows of tiles; of four columns the two on the right show nothing, or too little.
