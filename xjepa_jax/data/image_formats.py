@@ -1,7 +1,8 @@
-"""GeoTIFF, PNG and npy, each opened to its header, with a way to load the pixels.
+"""GeoTIFF, JPEG 2000, PNG and npy, each opened to its header, with a way to load the pixels.
 
-Only GDAL's own GeoTIFF driver is let near a file: no VRT, no /vsi path, no sidecar file and no
-pickle can make this module read anything but the file that was named.
+Only GDAL's drivers of GeoTIFF and JPEG 2000 are let near a file: no VRT, no /vsi path and no pickle
+can make this module read pixels of anything but the file that was named, and a mask beside it. What
+other files beside it say is looked at to refuse what would be wrong without them.
 """
 
 from __future__ import annotations
@@ -23,12 +24,14 @@ from xjepa_jax.errors import ImageError
 from xjepa_jax.sensors import DTYPES
 
 MAX_PIXELS = 2**28  # pixels x bands: 13 bands of 4,500 x 4,500
-# World files, .aux.xml, overviews and masks next to an image are not part of it.
+# World files, .aux.xml and overviews next to an image are not part of it; see `check_side_file`.
 GDAL_OPTIONS = {
   "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
   "GDAL_PAM_ENABLED": "NO",
   "GDAL_GEOREF_SOURCES": "INTERNAL",
 }
+# Suffixes of the files that GDAL reads; Sentinel-2's products are in JPEG 2000.
+GDAL_DRIVERS = {".tif": "GTiff", ".tiff": "GTiff", ".jp2": "JP2OpenJPEG"}
 # PNG colour type -> bands (PNG specification, 11.2.1); 3 is a palette, whose values are no values.
 _PNG_BANDS = {0: 1, 2: 3, 4: 2, 6: 4}
 _PNG_ALPHA = (4, 6)  # their last band is alpha
@@ -90,14 +93,19 @@ def import_rasterio() -> Any:
   return rasterio
 
 
+def driver_of(path: str) -> str:
+  """GDAL's driver for a file that it reads, by its suffix."""
+  return GDAL_DRIVERS[os.path.splitext(path)[1].lower()]
+
+
 @contextlib.contextmanager
 def open_geotiff(path: str, max_pixels: int) -> Iterator[Opened]:
-  """Opens a GeoTIFF of one image."""
+  """Opens a GeoTIFF of one image, or a JPEG 2000."""
   rasterio = import_rasterio()
   with warnings.catch_warnings(), rasterio.Env(**GDAL_OPTIONS):
     warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
     # An absolute path, because "GTIFF_DIR:..." and the like are not paths to GDAL.
-    with rasterio.open(os.path.abspath(path), driver="GTiff") as file:
+    with rasterio.open(os.path.abspath(path), driver=driver_of(path)) as file:
       _check_size(path, file.height, file.width, file.count, max_pixels)
       for height, width in file.block_shapes[:1]:  # a block is decoded whole, however large
         _check_size(path, height, width, 1, min(max(max_pixels, 2**24), MAX_PIXELS))
@@ -195,6 +203,7 @@ _WORLD = {
   ".tif": (".tfw", ".tifw"),
   ".tiff": (".tfw", ".tiffw"),
   ".png": (".pgw", ".pngw"),
+  ".jp2": (".j2w", ".jp2w"),
 }
 _TABLES = {".wld": "world file", ".points": "file of control points", ".tab": "MapInfo table"}
 _LARGEST_SIDE_FILE = 2**24  # bytes; statistics and histograms are a few thousand

@@ -1,4 +1,4 @@
-"""Images from files that nobody vouches for: GeoTIFF, PNG and npy, read as they were stored.
+"""Images from files that nobody vouches for: GeoTIFF, JPEG 2000, PNG and npy, as they were stored.
 
 The content has to be what the suffix says, and the size declared in the header is checked before
 any pixel is read.
@@ -29,11 +29,18 @@ from xjepa_jax.data.pairs import NO_TRANSFORM
 from xjepa_jax.errors import ImageError
 from xjepa_jax.paths import StrPath
 
-SUFFIXES = (".tif", ".tiff", ".png", ".npy")
-_KINDS = {".tif": "GeoTIFF", ".tiff": "GeoTIFF", ".png": "PNG", ".npy": "npy"}
-_OPEN = {"GeoTIFF": open_geotiff, "PNG": open_png, "npy": open_npy}
+_KINDS = {
+  ".tif": "GeoTIFF",
+  ".tiff": "GeoTIFF",
+  ".jp2": "JPEG 2000",
+  ".png": "PNG",
+  ".npy": "npy",
+}
+SUFFIXES = tuple(_KINDS)
+_OPEN = {"GeoTIFF": open_geotiff, "JPEG 2000": open_geotiff, "PNG": open_png, "npy": open_npy}
 _MAGIC = {
   "GeoTIFF": (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"),  # the last two: BigTIFF
+  "JPEG 2000": (b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51"),  # in a box, or bare
   "PNG": (b"\x89PNG\r\n\x1a\n",),
   "npy": (b"\x93NUMPY",),
 }
@@ -83,7 +90,7 @@ class Raster:
 
 
 def read_raster(path: StrPath, max_pixels: int = MAX_PIXELS) -> Raster:
-  """Reads a .tif, .tiff, .png or .npy file.
+  """Reads a .tif, .tiff, .jp2, .png or .npy file.
 
   Args:
     path: of a regular file; its suffix says what it holds.

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
+import rasterio.shutil
 from PIL import Image
 from rasterio.enums import ColorInterp
 
@@ -21,6 +22,8 @@ from xjepa_jax.data.dataset import PairDataset
 from xjepa_jax.data.description import describe
 from xjepa_jax.data.importers import __main__ as importers
 from xjepa_jax.data.inspect import main as inspect
+from xjepa_jax.data.raster import read_raster
+from xjepa_jax.errors import ImageError
 
 IMPORTERS = ("manifest", "folders")
 SIZE = 16
@@ -490,3 +493,30 @@ def test_one_file_a_band_is_an_image(tmp_path: Path, capsys: pytest.CaptureFixtu
   expected = optical(1)
   expected[..., 6:] = expected[::2, ::2, 6:].repeat(2, axis=0).repeat(2, axis=1)
   np.testing.assert_array_equal(stored(tmp_path, "s2", 1), expected)
+
+
+def test_jpeg_2000_as_sentinel_2_s_product_has_it_is_read_as_the_geotiff_of_the_same(
+  tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+  archive(tmp_path, [SIZE] * 2)
+  lines = ["pair_id,s1,s2"]
+  for number in range(2):
+    values = optical(number)
+    files = []
+    for band in range(12):
+      name = f"s2/T33UUB_p{number}_B{band:02d}.jp2"
+      plain = tmp_path / "band.tif"
+      write(plain, values[..., band : band + 1])
+      rasterio.shutil.copy(
+        plain, tmp_path / name, driver="JP2OpenJPEG", QUALITY="100", REVERSIBLE="YES"
+      )
+      files.append(name)
+    lines.append(f"p{number:02d},s1/p{number:02d}.tif,{';'.join(files)}")
+  (tmp_path / "pairs.csv").write_text("\n".join(lines))
+  status, _, err = ran(capsys, *command("manifest", tmp_path))
+  assert status == 0, err
+  np.testing.assert_array_equal(stored(tmp_path, "s2", 1), optical(1))
+  damaged = tmp_path / files[0]
+  damaged.write_bytes(damaged.read_bytes()[:100])
+  with pytest.raises(ImageError, match="cannot be read as JPEG 2000, it is damaged"):
+    read_raster(str(damaged))

@@ -35,7 +35,9 @@ from xjepa_jax.errors import ArchiveError
 from xjepa_jax.sensor_presets import PRESETS
 from xjepa_jax.sensors import Sensor
 
-SUMMARY = "pairs of GeoTIFF, PNG or npy images in one folder a sensor, matched by their names"
+SUMMARY = (
+  "pairs of GeoTIFF, JPEG 2000, PNG or npy images in one folder a sensor, matched by their names"
+)
 EXAMPLE = (
   "python -m xjepa_jax.data.importers folders --src scenes --out pairs "
   "--sensor s1=sentinel1_grd:S1 --sensor s2=sentinel2_l2a:S2 --pair-id '_(\\d+)$'"

@@ -44,7 +44,7 @@ from xjepa_jax.errors import OptionError, TableError
 from xjepa_jax.sensor_presets import PRESETS
 from xjepa_jax.sensors import Sensor
 
-SUMMARY = "pairs of GeoTIFF, PNG or npy images that a CSV or Parquet table names"
+SUMMARY = "pairs of GeoTIFF, JPEG 2000, PNG or npy images that a CSV or Parquet table names"
 EXAMPLE = (
   "python -m xjepa_jax.data.importers manifest --src pairs.csv --out pairs "
   "--sensor s1=sentinel1_grd --sensor s2=sentinel2_l2a --bands s2=B04,B03,B02"

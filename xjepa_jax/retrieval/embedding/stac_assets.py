@@ -20,10 +20,10 @@ from typing import Any
 import numpy as np
 
 from xjepa_jax.data.band_choice import plain_name
+from xjepa_jax.data.image_formats import GDAL_DRIVERS
 from xjepa_jax.errors import ArchiveError
 from xjepa_jax.sensors import Sensor
 
-_GEOTIFF = (".tif", ".tiff")
 _BAND_LISTS = ("bands", "eo:bands", "raster:bands")  # the first one that names bands counts
 # Roles, and words in an asset's key: Planetary Computer gives its picture the role "data".
 _PICTURES = {"visual", "overview", "thumbnail", "preview", "quicklook", "browse", "tci"}
@@ -193,7 +193,7 @@ def _is_picture(key: str, asset: Mapping[str, Any]) -> bool:
 
 
 def _is_geotiff(href: str) -> bool:
-  return any(each.lower().endswith(_GEOTIFF) for each in (href, _without_query(href)))
+  return any(each.lower().endswith(tuple(GDAL_DRIVERS)) for each in (href, _without_query(href)))
 
 
 def _without_query(href: str) -> str:

@@ -1,7 +1,8 @@
-"""Windows of GeoTIFF, PNG and npy images, one file an image or one a band.
+"""Windows of GeoTIFF, JPEG 2000, PNG and npy images, one file an image or one a band.
 
 A window of a GeoTIFF is read without the rest of it, so scenes may be larger than memory. Nothing
-but the files that were named is opened: GDAL's GeoTIFF driver only, no sidecar, no VRT, no /vsi.
+but the files that were named, and a mask beside one, is opened: by GDAL's drivers of these two only,
+no VRT, no /vsi.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from xjepa_jax.data.band_stack import factor_of
-from xjepa_jax.data.image_formats import hidden_by_mask
+from xjepa_jax.data.image_formats import GDAL_DRIVERS, driver_of, hidden_by_mask
 from xjepa_jax.data.raster import (
   GDAL_OPTIONS,
   MAX_PIXELS,
@@ -35,7 +36,6 @@ from xjepa_jax.retrieval.embedding.items import BandFile, Item, Window
 
 MAX_SCENE = 2**33  # pixels x bands that a header may declare: 13 bands of 25,000 x 25,000
 _OPEN = 16  # files that a thread keeps open
-_GEOTIFF = (".tif", ".tiff")
 _BANDS = re.compile(r"#(\d+(?:,\d+)*)\Z")
 _SPECIAL = re.compile("[%;#]")  # in a path that `source_of` writes
 _ENCODED = re.compile("%(25|3B|23)")  # and no other: what was written before has "%20" as it is
@@ -48,7 +48,7 @@ def header_of(path: str) -> RasterHeader:
     ImageError: it cannot be read, or declares more than is ever read: for a GeoTIFF `MAX_SCENE`,
       for a file that is read whole `MAX_PIXELS`.
   """
-  large = path.lower().endswith(_GEOTIFF)
+  large = path.lower().endswith(tuple(GDAL_DRIVERS))
   return read_header(path, MAX_SCENE if large else MAX_PIXELS)
 
 
@@ -159,7 +159,7 @@ class WindowReader:
   def _opened(self, path: str) -> _Opened:
     if path not in self._open:
       full = self._locate(path)
-      large = full.lower().endswith(_GEOTIFF)
+      large = full.lower().endswith(tuple(GDAL_DRIVERS))
       self._open[path] = _GeoTiff(full) if large else _Whole(full)
       if len(self._open) > _OPEN:
         self._open.popitem(last=False)[1].close()
@@ -178,7 +178,7 @@ class _GeoTiff:
     try:
       with warnings.catch_warnings(), rasterio.Env(**GDAL_OPTIONS):
         warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
-        self._file = rasterio.open(os.path.abspath(path), driver="GTiff")
+        self._file = rasterio.open(os.path.abspath(path), driver=driver_of(path))
     except Exception as error:
       raise ImageError(f"{path}: cannot be read as GeoTIFF ({error}).") from error
 

@@ -49,7 +49,7 @@ def read_query(
   offset: float | None = None,
   trust_units: bool = False,
 ) -> QueryImage:
-  """Reads a GeoTIFF, PNG or npy file; of a larger image its middle.
+  """Reads a GeoTIFF, JPEG 2000, PNG or npy file; of a larger image its middle.
 
   Args:
     path: of the file.
