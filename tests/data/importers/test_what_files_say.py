@@ -21,9 +21,11 @@ from tests.data.importers.test_skipped import archive, command, optical, radar
 from xjepa_jax.data.dataset import PairDataset
 from xjepa_jax.data.description import describe
 from xjepa_jax.data.importers import __main__ as importers
+from xjepa_jax.data.importing.file_sensors import as_told
 from xjepa_jax.data.inspect import main as inspect
-from xjepa_jax.data.raster import read_raster
+from xjepa_jax.data.raster import Raster, read_raster
 from xjepa_jax.errors import ImageError
+from xjepa_jax.sensor_presets import PRESETS
 
 IMPORTERS = ("manifest", "folders")
 SIZE = 16
@@ -520,3 +522,13 @@ def test_jpeg_2000_as_sentinel_2_s_product_has_it_is_read_as_the_geotiff_of_the_
   damaged.write_bytes(damaged.read_bytes()[:100])
   with pytest.raises(ImageError, match="cannot be read as JPEG 2000, it is damaged"):
     read_raster(str(damaged))
+
+
+def test_archives_with_bands_of_their_own_heed_masks_and_scales_too() -> None:
+  sensor = PRESETS["sentinel1_grd"]
+  hidden = ~shown()[..., None]
+  raster = Raster(radar(0), "a.tif", hidden=hidden)
+  found = as_told("s1", sensor, raster)
+  np.testing.assert_array_equal(sensor.valid(found.values), shown())
+  with pytest.raises(ImageError, match="a.tif: declares value = stored . 0.1"):
+    as_told("s1", sensor, Raster(radar(0), "a.tif", scales=(0.1, 0.1), offsets=(0.0, 0.0)))

@@ -29,6 +29,7 @@ from xjepa_jax.data.importers.bigearthnet_lists import (
   read_json,
   read_subset,
 )
+from xjepa_jax.data.importing.file_sensors import as_told
 from xjepa_jax.data.importing.splits import SPLITS
 from xjepa_jax.data.pairs import Observation, Pair
 from xjepa_jax.data.raster import centre
@@ -118,10 +119,10 @@ def read_pair(entry: Entry, src: str, nomenclature: str, misaligned: str, resamp
     if nomenclature == "19":
       labels = to_19(os.path.join(src, source.s2), labels)
   folders = {"s1": os.path.join(src, source.s1), "s2": os.path.join(src, source.s2)}
-  rasters = {
-    key: read_bands([_band_path(folders[key], band) for band in sensor.band_names], resample)
-    for key, sensor in SENSORS.items()
-  }
+  rasters = {}
+  for key, sensor in SENSORS.items():
+    paths = [_band_path(folders[key], band) for band in sensor.band_names]
+    rasters[key] = as_told(key, sensor, read_bands(paths, resample))
   rasters = align(rasters, SENSORS, misaligned, resample)
   longitude, latitude = centre(rasters["s1"])
   return Pair(

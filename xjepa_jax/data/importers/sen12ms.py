@@ -21,6 +21,7 @@ import numpy as np
 
 from xjepa_jax.data.archive import Archive, Entry, Skip
 from xjepa_jax.data.grids import align
+from xjepa_jax.data.importing.file_sensors import as_told
 from xjepa_jax.data.importing.splits import hashed_split, in_order
 from xjepa_jax.data.pairs import Observation, Pair
 from xjepa_jax.data.raster import Raster, centre, read_raster
@@ -135,6 +136,7 @@ def read_pair(
   cover = images.pop("lc", None)
   for key, image in images.items():
     _check_bands(image, sensors[key])
+    images[key] = as_told(key, sensors[key], image)
   images = align(images, sensors, misaligned, resample)
   first = next(iter(images.values()))
   longitude, latitude = centre(first)

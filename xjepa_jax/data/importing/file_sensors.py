@@ -103,6 +103,21 @@ def as_stored(key: str, raster: Raster, met: FileSensors) -> Raster:
   return dataclasses.replace(raster, values=values, hidden=None)
 
 
+def as_told(key: str, sensor: Sensor, raster: Raster) -> Raster:
+  """An image that has its sensor's bands and type, as far as its file says more of its values.
+
+  Raises:
+    ImageError: it declares another scale or offset than the sensor has, or a mask hides a part of
+      it and the sensor has no nodata value.
+  """
+  bands = range(1, raster.count + 1)
+  check_scaling(raster.path, key, sensor, raster.scales, raster.offsets, bands)
+  if raster.hidden is None:
+    return raster
+  values = _masked(key, sensor, raster.path, raster.values, raster.hidden)
+  return dataclasses.replace(raster, values=values, hidden=None)
+
+
 def _masked(
   key: str, sensor: Sensor, path: str, values: np.ndarray, hidden: np.ndarray
 ) -> np.ndarray:

@@ -1,8 +1,8 @@
 """Windows of GeoTIFF, JPEG 2000, PNG and npy images, one file an image or one a band.
 
 A window of a GeoTIFF is read without the rest of it, so scenes may be larger than memory. Nothing
-but the files that were named, and a mask beside one, is opened: by GDAL's drivers of these two only,
-no VRT, no /vsi.
+but the files that were named, and a mask beside one, is opened: by GDAL's drivers of these two
+only, no VRT, no /vsi.
 """
 
 from __future__ import annotations
