@@ -22,7 +22,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from configs.trials import COMPARED, DATASETS, TRIALS, VARIANTS, get_config
+from configs.trials import COMPARED, TRIALS, VARIANTS, get_config
 from xjepa_jax.config import resolve
 from xjepa_jax.paths import user_path
 from xjepa_jax.retrieval.describe import centres, describe_by_several, normalised
@@ -49,7 +49,7 @@ def main(argv: list[str] | None = None) -> None:
   parser = argparse.ArgumentParser(
     prog="python -m benchmarks.trials", description=(__doc__ or "").splitlines()[0]
   )
-  parser.add_argument("--only", choices=tuple(DATASETS), help="one data set")
+  parser.add_argument("--only", choices=tuple(TRIALS), help="one data set")
   parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=tuple(VARIANTS))
   parser.add_argument("--seeds", nargs="+", type=int, help="those of configs/trials.py if none")
   parser.add_argument(
@@ -60,7 +60,7 @@ def main(argv: list[str] | None = None) -> None:
   )
   args = parser.parse_args(argv)
   tables = []
-  for dataset in [args.only] if args.only else list(DATASETS):
+  for dataset in [args.only] if args.only else list(TRIALS):
     found = {
       variant: [trial(dataset, variant, seed, args.work) for seed in args.seeds or seeds]
       for variant, seeds in TRIALS[dataset].items()
@@ -179,8 +179,10 @@ def table(dataset: str, found: Mapping[str, Sequence[dict[str, Any]]]) -> str:
       lines.append(f"| {variant} | {encoder} | {len(ends)} | {' | '.join(cells)} |")
     for variant, alone in COMPARED.items():
       if variant in curves and alone in curves:
+        seeds = min(len(curves[variant]), len(curves[alone]))  # the first are alike
         ends, others = (
-          [curve[last]["averaged"][split] for curve in curves[each]] for each in (variant, alone)
+          [curve[last]["averaged"][split] for curve in curves[each][:seeds]]
+          for each in (variant, alone)
         )
         cells = [_more(ends, others, name) for name in names]
         lines.append(
@@ -193,10 +195,11 @@ def table(dataset: str, found: Mapping[str, Sequence[dict[str, Any]]]) -> str:
 def _more(
   ones: Sequence[Mapping[str, float]], others: Sequence[Mapping[str, float]], name: str
 ) -> str:
-  """The mean difference, seed by seed, and its standard error."""
+  """The mean difference, seed by seed, and its standard error, of a single seed none."""
   values = np.array([one[name] - other[name] for one, other in zip(ones, others, strict=True)])
-  error = values.std(ddof=1) / len(values) ** 0.5 if len(values) > 1 else float("nan")
-  return f"{values.mean():+.1f} ± {error:.1f}"
+  if len(values) == 1:
+    return f"{values[0]:+.1f}"
+  return f"{values.mean():+.1f} ± {values.std(ddof=1) / len(values) ** 0.5:.1f}"
 
 
 def _keep(work: str) -> None:
