@@ -331,7 +331,7 @@ def _hide(key: str, sensor: Sensor, stored: np.ndarray, hidden: np.ndarray) -> n
 def _check_units(key: str, sensor: Sensor, stored: np.ndarray) -> None:
   """Refuses images whose values contradict their sensor, each by itself."""
   for number, image in enumerate(stored):
-    wrong = units.of_image(sensor, image)
+    wrong = units.of_image_alone(sensor, image)
     if wrong:
       raise ExportError(
         f"image {number} of {key!r} contradicts the units of {sensor.product}: {' '.join(wrong)} "

@@ -24,6 +24,7 @@ def check_scaling(
   scales: Sequence[float],
   offsets: Sequence[float],
   bands: Sequence[int],
+  offset_option: str = "",
 ) -> None:
   """Refuses a file that declares another scale or offset than its sensor has.
 
@@ -33,6 +34,7 @@ def check_scaling(
     sensor: as the values are taken.
     scales, offsets: of each of the file's bands, as it declares them; empty if it declares none.
     bands: numbers, from 1, of those that are read.
+    offset_option: how the offset alone can be said: "--offset s2="; "" where it is the product's.
 
   Raises:
     ImageError: they differ from the sensor's, or among the bands.
@@ -43,20 +45,24 @@ def check_scaling(
   for number in bands:
     scale, shift = scales[number - 1], offsets[number - 1]
     gain, offset = scale * factor, shift / scale if scale else math.nan
-    if _close(gain, sensor.scaling.gain) and _close(offset, sensor.scaling.offset):
+    same_gain = math.isclose(gain, sensor.scaling.gain, rel_tol=_CLOSE)
+    if same_gain and _close(offset, sensor.scaling.offset):
       continue
     raise ImageError(
       f"{path}: declares value = stored * {scale:g} {shift:+g} for its band {number}, which is a "
       f"gain of {gain:g} after an offset of {offset:g}; sensor {key!r} ({sensor.product}) has a "
       f"gain of {sensor.scaling.gain:g} and an offset of {sensor.scaling.offset:g}. "
-      f"{_remedy(sensor, gain, offset)}"
+      f"{_remedy(sensor, gain, offset, offset_option if same_gain else '')}"
     )
 
 
-def _remedy(sensor: Sensor, gain: float, offset: float) -> str:
+def _remedy(sensor: Sensor, gain: float, offset: float, offset_option: str) -> str:
+  if offset_option:
+    return f"Say so: {offset_option}{round(offset, 6):g}."
   for name, other in PRESETS.items():
     same = set(sensor.band_names) <= set(other.band_names) and other.units == sensor.units
-    if same and _close(other.scaling.gain, gain) and _close(other.scaling.offset, offset):
+    same = same and sensor.product.split(",")[0] == other.product.split(",")[0]
+    if same and other.scaling.gain == gain and _close(other.scaling.offset, offset):
       return f"Take the product that has them: {name}."
   return (
     f'Describe the product with "scaling": {{"gain": {gain:g}, "offset": {offset:g}}} (--sensors), '

@@ -178,13 +178,12 @@ def hidden_by_mask(
 
 
 def _has_mask(file: Any) -> bool:
-  """Whether a mask inside the file hides pixels; one that follows from nodata is none."""
+  """Whether a mask of the whole image hides pixels; alpha is looked at by itself."""
   from rasterio.enums import MaskFlags
 
+  # A plain nodata value sets `nodata` alone; a list of one a band is a mask of the whole.
   return any(
-    MaskFlags.per_dataset in flags
-    and MaskFlags.alpha not in flags
-    and MaskFlags.nodata not in flags
+    MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags
     for flags in file.mask_flag_enums
   )
 
@@ -205,7 +204,7 @@ _WORLD = {
   ".png": (".pgw", ".pngw"),
   ".jp2": (".j2w", ".jp2w"),
 }
-_TABLES = {".wld": "world file", ".points": "file of control points", ".tab": "MapInfo table"}
+_TABLES = {".wld": "world file", ".tab": "MapInfo table"}
 _LARGEST_SIDE_FILE = 2**24  # bytes; statistics and histograms are a few thousand
 _PLACES = {"GeoTransform": "transform", "SRS": "reference system", "GCPList": "control points"}
 
@@ -253,10 +252,10 @@ def check_side_file(path: str, nodata: float | None) -> None:
 
 
 def _refuse_side_file(path: str, what: str) -> None:
-  stem, suffix = os.path.splitext(path)
+  stem, _ = os.path.splitext(path)
   raise ImageError(
     f"{path}.aux.xml: declares {what}, which {os.path.basename(path)} does not; files beside an "
-    f"image are not read. Write it into the image: gdal_translate {path} {stem}_whole{suffix}"
+    f"image are not read. Write it into the image: gdal_translate {path} {stem}_whole.tif"
   )
 
 

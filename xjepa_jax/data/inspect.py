@@ -182,7 +182,7 @@ def _compare(
           f"{SENSORS_FILE} was changed, or belongs to another data set."
         )
     for sentence in units.contradictions(sensor, found):
-      print(f"Warning: sensor {key!r} ({sensor.product}): {sentence}")
+      print(f"Warning: sensor {key!r} ({sensor.product}): {sentence.replace('KEY=', f'{key}=')}")
   return wrong
 
 

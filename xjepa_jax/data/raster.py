@@ -146,7 +146,7 @@ def check_placed(image: RasterHeader | Raster) -> None:
     ImageError: it is placed by control points or by a file beside it.
   """
   if image.located_by:
-    out = "_placed".join(os.path.splitext(image.path))
+    out = f"{os.path.splitext(image.path)[0]}_placed.tif"
     tool = "gdal_translate" if image.located_by.startswith("the ") else "gdalwarp"
     raise ImageError(
       f"{image.path}: is placed by {image.located_by}, which is not read. Write its place into the "

@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from xjepa_jax.data.geography import to_degrees
-from xjepa_jax.data.raster import GDAL_OPTIONS, RasterHeader, import_rasterio
+from xjepa_jax.data.raster import RasterHeader
 from xjepa_jax.errors import ImageError
 from xjepa_jax.sensors import Sensor
 
@@ -25,20 +25,15 @@ def pixel_metres(header: RasterHeader) -> tuple[float, float] | None:
   if not header.crs or math.isnan(header.transform[0]):
     return None
   a, b, c, d, e, f = header.transform
-  rasterio = import_rasterio()
-  try:
-    with rasterio.Env(**GDAL_OPTIONS):
-      system = rasterio.CRS.from_string(header.crs)
-      unit = 1.0 if system.is_geographic else system.linear_units_factor[1]
-  except Exception:  # an engineering or damaged system: the image is sound, its scale unknown
-    return None
-  if not system.is_geographic:
-    return math.hypot(a, d) * unit, math.hypot(b, e) * unit
-  row, column = header.shape[0] / 2, header.shape[1] / 2
-  x, y = np.array([a * column + b * row + c]), np.array([d * column + e * row + f])
-  _, latitude = to_degrees(header.crs, x, y)
-  east = _DEGREE * math.cos(math.radians(float(latitude[0])))
-  return math.hypot(a * east, d * _DEGREE), math.hypot(b * east, e * _DEGREE)
+  # The middle pixel's corner, and those after it along columns and along rows.
+  column = header.shape[1] / 2 + np.array([0.0, 1, 0])
+  row = header.shape[0] / 2 + np.array([0.0, 0, 1])
+  # A system's unit may differ from place to place: Web Mercator's is half a metre at 60 degrees.
+  longitude, latitude = to_degrees(header.crs, a * column + b * row + c, d * column + e * row + f)
+  east = (longitude - longitude[0]) * math.cos(math.radians(latitude[0])) * _DEGREE
+  north = (latitude - latitude[0]) * _DEGREE
+  along = np.hypot(east, north)
+  return (float(along[1]), float(along[2])) if np.isfinite(along).all() else None
 
 
 def check_resolution(header: RasterHeader, sensor: Sensor, way_on: str) -> None:
@@ -56,15 +51,10 @@ def check_resolution(header: RasterHeader, sensor: Sensor, way_on: str) -> None:
   expected = min(band.gsd for band in sensor.bands)
   if found is None or all(1 / _CLOSE <= size / expected <= _CLOSE for size in found):
     return
-  out = "_resampled".join(_split(header.path))
+  out = f"{header.path.rpartition('.')[0]}_resampled.tif"
   raise ImageError(
     f"{header.path}: has pixels of {found[0]:.3g} x {found[1]:.3g} m, and {sensor.product} has "
     f"{expected:g} m. Bring it to that, in a projected system: gdalwarp -t_srs EPSG:CODE -tr "
     f"{expected:g} {expected:g} -r bilinear {header.path} {out}. If the encoder was trained on "
     f"such pixels all the same, {way_on}."
   )
-
-
-def _split(path: str) -> tuple[str, str]:
-  stem, dot, suffix = path.rpartition(".")
-  return stem, dot + suffix

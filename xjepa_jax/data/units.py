@@ -23,7 +23,8 @@ _CROSS_EXCESS, _CROSS_EXCESS_OF_ONE = 1.0, 3.0
 _OFFSET = 1000
 _NEAR_OFFSET = 950
 _FILL_SHARE = 0.1  # of an image's pixels; the same value in all bands of so many is no measurement
-_SATURATED = 0.01  # of an image's values; fewer may be glints and saturated pixels
+_STRAY = 0.01  # of an image's values that cannot be measured; fewer may be noise, glint, saturation
+_MARKERS = (-999, -9999, -99999, -32768)  # what archives mark fill with
 
 
 def contradictions(sensor: Sensor, statistics: Mapping[str, Any]) -> list[str]:
@@ -68,6 +69,13 @@ def of_image(sensor: Sensor, stored: np.ndarray) -> list[str]:
   return _fill(sensor, stored, known) or _of_range(sensor, bands, _CROSS_EXCESS_OF_ONE)
 
 
+def of_image_alone(sensor: Sensor, stored: np.ndarray) -> list[str]:
+  """As `of_image`, of an image that is no archive's, for which no option declares fill."""
+  return [
+    found.split(" Say so:")[0].split(" If that is fill")[0] for found in of_image(sensor, stored)
+  ]
+
+
 def of_pair(sensors: Mapping[str, Sensor], pair: Pair) -> str:
   """What in the values of a pair's images speaks against their sensors, a sentence each; or ""."""
   return " ".join(
@@ -93,7 +101,7 @@ def _of_range(sensor: Sensor, bands: Mapping[str, Mapping[str, float]], excess: 
     means = {name: _calibrated(sensor, band["mean"]) for name, band in bands.items()}
     return _decibels(sensor, lowest, highest) or _polarisations(sensor, means, excess)
   if reflectance_factor(sensor):
-    return _reflectance(sensor, lowest, highest)
+    return _reflectance(sensor, highest, max(band["max"] for band in bands.values()))
   return []
 
 
@@ -107,20 +115,23 @@ def _fill(sensor: Sensor, stored: np.ndarray, known: np.ndarray) -> list[str]:
   if limits is None:
     return []
   calibrated = sensor.calibrate(stored)
-  above = known & (calibrated > limits[1])
-  impossible = known & (calibrated < limits[0])
-  if above.sum() > _SATURATED * known.sum():
-    impossible |= above
-  if impossible.any():
-    values, counts = np.unique(stored[impossible], return_counts=True)
-    marker = values[counts.argmax()]
+  impossible = known & ((calibrated < limits[0]) | (calibrated > limits[1]))
+  marked = impossible & np.isin(stored, _MARKERS)
+  if impossible.sum() > _STRAY * known.sum() or marked.any():
+    values, counts = np.unique(stored[marked if marked.any() else impossible], return_counts=True)
     # Values in other units are many; fill is one value.
     if counts.max() > 0.9 * counts.sum():
-      return [_declare(sensor, marker, f"{impossible.any(axis=-1).mean():.1%} of its pixels")]
+      share = f"{impossible.any(axis=-1).mean():.1%} of its pixels"
+      return [_declare(sensor, values[counts.argmax()], share)]
     return []
+  if stored.shape[-1] == 1:
+    return []  # levels of one band repeat, and a noise floor does
   alike = known.all(axis=-1) & (stored == stored[..., :1]).all(axis=-1)
-  if stored.shape[-1] == 1 and stored.dtype.kind != "f" or not alike.any():
-    return []  # levels of one band repeat
+  if sensor.scaling.clip is not None:  # clouds that were clipped are alike in all bands
+    alike &= (calibrated > sensor.scaling.clip[0]).all(axis=-1)
+    alike &= (calibrated < sensor.scaling.clip[1]).all(axis=-1)
+  if not alike.any():
+    return []
   values, counts = np.unique(stored[alike][:, 0], return_counts=True)
   share = counts.max() / alike.size
   if share < _FILL_SHARE or counts.max() == known.all(axis=-1).sum():
@@ -130,9 +141,15 @@ def _fill(sensor: Sensor, stored: np.ndarray, known: np.ndarray) -> list[str]:
 
 def _declare(sensor: Sensor, marker: Any, what: str) -> str:
   return (
-    f"{what} hold {marker:g}, which {sensor.product} does not measure there: fill that nothing "
-    f"declares. Say so: --nodata KEY={marker:g}."
+    f"{what} hold {_number(marker)}, which {sensor.product} does not measure there: fill that "
+    f"nothing declares. Say so: --nodata KEY={_number(marker)}."
   )
+
+
+def _number(value: Any) -> str:
+  """A value as it can be typed and is the same again."""
+  exact = float(value)
+  return f"{exact:.0f}" if exact.is_integer() else repr(exact)
 
 
 def _decibels(sensor: Sensor, lowest: float, highest: float) -> list[str]:
@@ -151,7 +168,7 @@ def _decibels(sensor: Sensor, lowest: float, highest: float) -> list[str]:
 
 def _perhaps_fill(sensor: Sensor, calibrated: float) -> str:
   stored = calibrated / sensor.scaling.gain - sensor.scaling.offset
-  return f"If that is fill, name it as nodata: --nodata KEY={round(stored, 3):g}."
+  return f"If that is fill, name it as nodata: --nodata KEY={_number(round(stored, 6))}."
 
 
 def _polarisations(sensor: Sensor, means: dict[str, float], excess: float) -> list[str]:
@@ -171,23 +188,17 @@ def _polarisations(sensor: Sensor, means: dict[str, float], excess: float) -> li
   ]
 
 
-def _reflectance(sensor: Sensor, lowest: float, highest: float) -> list[str]:
+def _reflectance(sensor: Sensor, highest: float, stored: float) -> list[str]:
   factor = reflectance_factor(sensor) or 1.0
-  if sensor.dtype in ("uint8", "int8"):
+  if sensor.dtype in ("uint8", "int8") and sensor.scaling.gain == 1:
     return [
       f"values are stored as {sensor.dtype}: levels of a picture, expected {sensor.units}, which "
       "takes 16 bits. Name a product such as rgb, or describe one (--sensors)."
     ]
-  if factor > 100 and highest <= 2:
-    return [f"no value is above {highest:g}: reflectance from 0 to 1, expected {sensor.units}."]
+  if factor > 100 and stored <= 2:
+    return [f"no value is above {stored:g}: reflectance from 0 to 1, expected {sensor.units}."]
   if factor == 1 and highest > 100:
     return [f"values run to {highest:g}: reflectance x 1e4 or so, expected {sensor.units}."]
-  limits = possible_range(sensor)
-  if limits is not None and lowest < limits[0]:
-    return [
-      f"values run from {lowest:g}, expected {sensor.units} from {limits[0]:g}. "
-      f"{_perhaps_fill(sensor, lowest)}"
-    ]
   return []
 
 

@@ -103,6 +103,7 @@ def embed(args: argparse.Namespace) -> None:
       args.readers,
       done,
       {} if args.trust_units else sensors,
+      args.skip_odd,
     ),
   )
   seconds = time.monotonic() - started

@@ -126,7 +126,8 @@ def _masked(
   if nodata is None and values.dtype.kind == "f":
     nodata = np.nan
   if nodata is None:
-    unused = next((value for value in (0, 255, 65535) if not (values == value).any()), 0)
+    limits = np.iinfo(values.dtype)
+    unused = next((v for v in (0, limits.max, limits.min) if not (values == v).any()), 0)
     raise ImageError(
       f"{path}: a mask hides {hidden.mean():.0%} of it, and sensor {key!r} "
       f"({sensor.product}) has no nodata value to say so. Give it one: --nodata {key}={unused}."

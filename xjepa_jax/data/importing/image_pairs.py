@@ -11,6 +11,7 @@ from xjepa_jax.data.band_stack import files_of, read_image
 from xjepa_jax.data.grids import align, is_off_grid
 from xjepa_jax.data.importing.file_sensors import FileSensors, as_stored
 from xjepa_jax.data.importing.headers import Headers, one_column, without_pixels
+from xjepa_jax.data.orientation import north_up
 from xjepa_jax.data.pairs import Observation, Pair
 from xjepa_jax.data.raster import Raster, centre, check_placed
 from xjepa_jax.data.safe_paths import locate
@@ -57,7 +58,7 @@ class Reading:
 
 
 def read_pair(entry: Entry, reading: Reading) -> Pair:
-  """Reads the images of one pair and brings them onto the first one's grid.
+  """Reads the images of one pair and brings them onto the first one's grid, north up.
 
   Raises:
     ImageError: an image cannot be read, or does not fit its sensor or the others.
@@ -71,6 +72,7 @@ def read_pair(entry: Entry, reading: Reading) -> Pair:
   _check_located(list(rasters.values()), reading)
   rasters = align(rasters, reading.sensors.sensors, reading.misaligned, reading.resample)
   first = next(iter(rasters.values()))
+  turn = north_up(first.transform, *first.values.shape[:2])
   place = (source.longitude, source.latitude)
   if math.isnan(place[0]):
     located = [raster for raster in rasters.values() if raster.crs and raster.georeferenced]
@@ -79,13 +81,14 @@ def read_pair(entry: Entry, reading: Reading) -> Pair:
   return Pair(
     pair_id=entry.pair_id,
     observations={
-      key: Observation(raster.values, acquired.get(key, "")) for key, raster in rasters.items()
+      key: Observation(turn(raster.values), acquired.get(key, ""))
+      for key, raster in rasters.items()
     },
     labels=source.labels,
     longitude=place[0],
     latitude=place[1],
     crs=first.crs,
-    transform=first.transform,
+    transform=turn.transform,
   )
 
 
@@ -117,4 +120,6 @@ def pair_sizes(entry: Entry, reading: Reading, headers: Headers) -> dict[str, tu
   for _, header in found[1:]:
     is_off_grid(without_pixels(header), first, reading.misaligned)
   height, width = first.values.shape[:2]
+  if north_up(first.transform, height, width).swapped:
+    height, width = width, height
   return {key: (height, width) for key, _ in found}

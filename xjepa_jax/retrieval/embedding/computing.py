@@ -63,6 +63,7 @@ def describe_parts(
   min_valid: float,
   threads: int,
   judged: Mapping[str, Sensor],
+  skip_odd: bool,
 ) -> Iterator[DescribedPart]:
   """Describes parts one after another.
 
@@ -76,16 +77,20 @@ def describe_parts(
     rows: of a batch.
     min_valid: tiles of which less was seen are left out.
     threads: that read.
-    judged: sensors whose tiles are left out if their values contradict them.
+    judged: sensors whose tiles are refused if their values contradict them.
+    skip_odd: leave such tiles out instead.
 
   Raises:
-    EmbeddingError: the encoder gives a descriptor that is not finite.
+    EmbeddingError: the encoder gives a descriptor that is not finite, or a tile's values contradict
+      its sensor.
     DataError: see `Reader`, but for what concerns one tile alone: that one is left out.
   """
 
   def read(task: tuple[int, np.ndarray]) -> tuple[int, list[_Read]]:
     reader = readers.get()
-    return task[0], [_read(reader, tiles, int(tile), min_valid, judged) for tile in task[1]]
+    return task[0], [
+      _read(reader, tiles, int(tile), min_valid, judged, skip_odd) for tile in task[1]
+    ]
 
   tasks = (
     (number, chunk) for number in numbers for chunk in _chunks(reading_order(tiles, *parts[number]))
@@ -124,7 +129,12 @@ class _Read:
 
 
 def _read(
-  reader: Reader, tiles: Tiles, tile: int, min_valid: float, judged: Mapping[str, Sensor]
+  reader: Reader,
+  tiles: Tiles,
+  tile: int,
+  min_valid: float,
+  judged: Mapping[str, Sensor],
+  skip_odd: bool,
 ) -> _Read:
   item, window = tiles.of(tile)
   try:
@@ -134,6 +144,12 @@ def _read(
       reason = f"{seen:.1%} of its pixels were seen, expected at least {min_valid:.1%}."
     elif item.sensor in judged:
       reason = " ".join(units.of_image(judged[item.sensor], values))
+      reason = reason.replace("KEY=", f"{item.sensor}=")
+      if reason and not skip_odd:
+        raise EmbeddingError(
+          f"{tiles.id(tile)} of {item.source}: {reason} Correct it and run the same command again, "
+          "or give --skip-odd to leave such tiles out."
+        )
   except DataError as error:
     values, seen, reason = None, 0.0, str(error)
   if reason or values is None:

@@ -99,6 +99,11 @@ def fit_values(
   marker = sensor.nodata
   if marker is None and stored.dtype.kind == "f":
     marker = math.nan
+  if hidden is not None and hidden.any() and marker is None:
+    raise ImageError(
+      f"{where}: a mask hides {hidden.mean():.0%} of it, and the encoder's {sensor.product} has no "
+      "nodata value to say so. Cut it to what was seen."
+    )
   if unseen is not None and marker is not None:
     stored = np.where(unseen, np.asarray(marker, stored.dtype), stored)
   fraction = _seen(stored, sensor, unseen if marker is None else None)

@@ -193,7 +193,15 @@ def _check(
   fit = Fit(key, sensor, options.offset.get(key, sensor.scaling.offset))
   for file in files:
     header = headers[file.path]
-    check_scaling(file.path, key, fit.checked_as(), header.scales, header.offsets, [file.band])
+    check_scaling(
+      file.path,
+      key,
+      fit.checked_as(),
+      header.scales,
+      header.offsets,
+      [file.band],
+      f"--offset {key}=",
+    )
     if options.geometry:
       check_placed(header)
   if not options.any_resolution:

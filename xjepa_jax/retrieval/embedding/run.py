@@ -44,6 +44,7 @@ def write_parts(
   threads: int,
   done: Callable[[int], None],
   judged: Mapping[str, Sensor],
+  skip_odd: bool = False,
 ) -> None:
   """Computes and writes parts; they are written by a thread of its own.
 
@@ -55,7 +56,8 @@ def write_parts(
     rows: of a batch.
     threads: that read.
     done: called with a number of tiles when they are finished.
-    judged: sensors whose tiles are left out if their values contradict them.
+    judged: sensors whose tiles are refused if their values contradict them.
+    skip_odd: leave such tiles out instead.
 
   Raises:
     EmbeddingError, DataError: see `describe_parts`.
@@ -74,7 +76,7 @@ def write_parts(
       try:
         for part in describe_parts(
           numbers, plan.parts, plan.tiles, readers, describer, plan.options.head, rows,
-          plan.options.min_valid, threads, judged,
+          plan.options.min_valid, threads, judged, skip_odd,
         ):  # fmt: skip
           writing.append(writer.submit(write, part))
           while len(writing) > _WRITING:

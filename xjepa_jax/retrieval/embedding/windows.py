@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-import math
 import os
 import re
 import warnings
@@ -20,6 +19,7 @@ import numpy as np
 
 from xjepa_jax.data.band_stack import factor_of
 from xjepa_jax.data.image_formats import GDAL_DRIVERS, driver_of, hidden_by_mask
+from xjepa_jax.data.orientation import north_up
 from xjepa_jax.data.raster import (
   GDAL_OPTIONS,
   MAX_PIXELS,
@@ -148,7 +148,13 @@ class WindowReader:
     fitted, seen = fit_values(
       self._fits[item.sensor], values, nodata, item.source, _stacked(hidden, values.shape[:2])
     )
-    return north_up(fitted, item.transform, item.source), seen
+    turned = north_up(item.transform, *fitted.shape[:2])
+    if turned.swapped and fitted.shape[0] != fitted.shape[1]:
+      raise ImageError(
+        f"{item.source}: is stored on its side, and the encoder's images are not square. Turn it "
+        "north up: gdalwarp in.tif out.tif"
+      )
+    return turned(fitted), seen
 
   def close(self) -> None:
     """See `Reader`."""
@@ -203,7 +209,19 @@ class _GeoTiff:
     """(H, W) bool: what a mask hides of a window of some bands; None if nothing."""
     where, inside = _coarser(window, factor)
     place = ((where.row, where.row + where.height), (where.column, where.column + where.width))
-    found = hidden_by_mask(self._header, self._file, place, self._header.alpha not in numbers)
+    transparent = self._header.alpha not in numbers
+    rasterio = import_rasterio()
+    try:
+      with warnings.catch_warnings(), rasterio.Env(**GDAL_OPTIONS):
+        warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
+        found = hidden_by_mask(self._header, self._file, place, transparent)
+    except ImageError:
+      raise
+    except Exception as error:
+      raise ImageError(
+        f"{self._path}: the mask of {tuple(window)} cannot be read, it is damaged "
+        f"({error.__cause__ or error})."
+      ) from error
     return None if found is None else _enlarged(found, factor, inside)
 
   def close(self) -> None:
@@ -260,33 +278,6 @@ def _enlarged(band: np.ndarray, factor: int, inside: Window) -> np.ndarray:
   if factor > 1:
     band = band.repeat(factor, axis=0).repeat(factor, axis=1)
   return band[inside.row : inside.row + inside.height, inside.column : inside.column + inside.width]
-
-
-def north_up(values: np.ndarray, transform: Sequence[float], where: str) -> np.ndarray:
-  """(H, W, C) values with north above and east to the right, as far as turns and mirrors go.
-
-  An encoder learns the usual orientation; a file that is stored from south to north would give it
-  mirrored ground.
-
-  Args:
-    values: of a window.
-    transform: of its image, all NaN if it has none.
-    where: the file, for the message of an error.
-
-  Raises:
-    ImageError: the window would have to be turned, and is not square.
-  """
-  a, b, _, d, e, _ = transform
-  if math.isnan(a):
-    return values
-  if abs(b) > abs(a):  # rows run east or west
-    if values.shape[0] != values.shape[1]:
-      raise ImageError(
-        f"{where}: is stored on its side, and the encoder's images are not square. Turn it north "
-        "up: gdalwarp in.tif out.tif"
-      )
-    values, a, e = values.swapaxes(0, 1), b, d
-  return np.ascontiguousarray(values[:: -1 if e > 0 else 1, :: -1 if a < 0 else 1])
 
 
 def _stacked(hidden: Sequence[np.ndarray | None], shape: tuple[int, ...]) -> np.ndarray | None:

@@ -83,7 +83,7 @@ def read_query(
   item = Item(path, key, path, rows, columns, transform=header.transform, files=files)
   its_own = given.sensor.scaling.offset
   fit = Fit(key, given.sensor, its_own if offset is None else offset)
-  check_scaling(path, key, fit.checked_as(), header.scales, header.offsets, bands)
+  check_scaling(path, key, fit.checked_as(), header.scales, header.offsets, bands, "the offset is ")
   reader = WindowReader(lambda name: name, {key: fit}, {})
   try:
     values, seen = reader.read(item, Window(left, top, given.width, given.height))
@@ -94,7 +94,7 @@ def read_query(
       f"{path}: only {seen:.0%} of the pixels looked at were seen; nodata is the rest."
     )
   statistics = _statistics(given.sensor, values)
-  wrong = [] if trust_units else units.of_image(given.sensor, values)
+  wrong = [] if trust_units else units.of_image_alone(given.sensor, values)
   if wrong:
     raise SearchError(
       f"{path}: contradicts the units of the encoder's {key!r} ({given.sensor.product}): "

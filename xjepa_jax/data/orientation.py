@@ -1,0 +1,58 @@
+"""Images with north above and east to the right, as far as mirrors and quarter turns go.
+
+An encoder learns the usual orientation. A file that is stored from south to north, or on its side,
+would show it mirrored ground.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class Turn:
+  """How an image is turned.
+
+  Attributes:
+    swapped: rows and columns change places, before the mirrors.
+    rows, columns: whether these are reversed.
+    transform: (a, b, c, d, e, f) of the image once it is turned.
+  """
+
+  swapped: bool
+  rows: bool
+  columns: bool
+  transform: tuple[float, ...]
+
+  def __call__(self, values: np.ndarray) -> np.ndarray:
+    """(H, W, C) values of the image, turned."""
+    if not (self.swapped or self.rows or self.columns):
+      return values
+    values = values.swapaxes(0, 1) if self.swapped else values
+    found = values[:: -1 if self.rows else 1, :: -1 if self.columns else 1]
+    return np.ascontiguousarray(found)
+
+
+def north_up(transform: Sequence[float], height: int, width: int) -> Turn:
+  """What turns an image north up: nothing where it has no place.
+
+  Args:
+    transform: from (column, row) to map coordinates, all NaN if it has none.
+    height, width: of the image.
+  """
+  a, b, c, d, e, f = transform
+  if math.isnan(a):
+    return Turn(False, False, False, tuple(transform))
+  swapped = abs(b) > abs(a)  # rows run east or west
+  if swapped:
+    a, b, d, e, height, width = b, a, e, d, width, height
+  rows, columns = e > 0, a < 0
+  if columns:
+    c, f, a, d = c + a * width, f + d * width, -a, -d
+  if rows:
+    c, f, b, e = c + b * height, f + e * height, -b, -e
+  return Turn(swapped, rows, columns, (a, b, c, d, e, f))
