@@ -197,10 +197,13 @@ def not_numbers(images: np.ndarray) -> np.ndarray:
 def test_whatever_an_image_shows_its_descriptors_are_finite_and_of_length_one(
   encoder: LoadedEncoder, images: dict[str, np.ndarray], sensor: str, change: Change
 ) -> None:
+  shown = change(images[sensor].copy())
+  seen = encoder.inputs[sensor].sensor.valid(shown).any(axis=(1, 2))
+  assert seen.all() or change is of_fill
   for head in encoder.heads:
-    found = encoder.describe({sensor: change(images[sensor].copy())}, head)
-    assert np.isfinite(found).all()
-    np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-4)
+    found = encoder.describe({sensor: shown}, head, trust_units=True, min_valid=0, unseen="nan")
+    assert np.isfinite(found[seen]).all() and np.isnan(found[~seen]).all()
+    np.testing.assert_allclose(np.linalg.norm(found[seen], axis=1), 1, atol=1e-4)
 
 
 def test_half_an_image_still_finds_its_place(

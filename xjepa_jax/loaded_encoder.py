@@ -122,6 +122,7 @@ class LoadedEncoder:
     """
     if unseen not in ("refuse", "nan"):
       raise ExportError(f"unseen is {unseen!r}; expected 'refuse' or 'nan'.")
+    head = self._known_head(head)
     sensor, stored = _one(values, self.inputs)
     described = self.inputs[sensor].sensor
     shares = described.valid(stored).mean(axis=(1, 2)) if len(stored) else np.zeros(0)
@@ -134,7 +135,7 @@ class LoadedEncoder:
       )
     if not trust_units:
       _check_units(sensor, described, stored)
-    found = self._on_devices({sensor: stored}, self._known_head(head), to)
+    found = self._on_devices({sensor: stored}, head, to)
     if len(few):
       found = found.copy()
       found[few] = np.nan

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+import re
+
 import numpy as np
 import pytest
 
 from xjepa_jax.data.statistics import SensorStatistics
-from xjepa_jax.data.units import contradictions
+from xjepa_jax.data.units import contradictions, of_image
 from xjepa_jax.sensor_presets import PRESETS, preset
 from xjepa_jax.sensors import Sensor
 
@@ -67,3 +70,50 @@ def test_an_offset_that_is_declared_but_absent_is_noticed() -> None:
 def test_reflectance_from_zero_to_one_is_noticed() -> None:
   sensor = preset("sentinel2_l2a", dtype="float32")
   assert "reflectance from 0 to 1" in said_of(sensor, (REFLECTANCE / 1e4).astype(np.float32))
+
+
+def clipped_clouds(image: np.ndarray) -> np.ndarray:
+  image[:20] = 10000
+  return image
+
+
+@pytest.mark.parametrize(
+  ("sensor", "image"),
+  [
+    pytest.param(
+      S1,
+      np.where(np.arange(8192).reshape(64, 64, 2) == 77, np.float32(-72.1), DECIBELS),
+      id="one dark pixel",
+    ),
+    pytest.param(S2, clipped_clouds(REFLECTANCE.copy()), id="clouds that were clipped"),
+    pytest.param(S1.select(["VV"]), np.maximum(DECIBELS[..., :1], np.float32(-18)), id="a floor"),
+    pytest.param(S2, np.full((64, 64, 12), 700, np.uint16), id="no contrast"),
+    pytest.param(S2, REFLECTANCE + np.uint16(4000), id="a desert"),
+    pytest.param(S2, (REFLECTANCE // 40 + 1).astype(np.uint16), id="a lake"),
+    pytest.param(S1, DECIBELS[:5, :6] - np.array([0, 1], np.float32), id="a small image"),
+    pytest.param(S2_LATER, (REFLECTANCE // 100 + 990).astype(np.uint16), id="water, offset"),
+    pytest.param(
+      preset("grey", dtype="uint8"), np.full((64, 64, 1), 255, np.uint8), id="a white picture"
+    ),
+  ],
+)
+def test_ordinary_images_are_not_odd(sensor: Sensor, image: np.ndarray) -> None:
+  assert of_image(sensor, image.astype(sensor.dtype)) == []
+
+
+@pytest.mark.parametrize(
+  ("sensor", "image", "said"),
+  [
+    (S1, (10 ** (DECIBELS / 10)).astype(np.float32), "linear power"),
+    (S2, REFLECTANCE.astype(np.float32) / 1e4, "reflectance from 0 to 1"),
+    (S1, np.where(np.arange(64)[:, None, None] < 9, 0, DECIBELS), "14.1% .* hold 0, .*KEY=0"),
+    (S1, np.where(np.arange(64)[:, None, None] < 1, -9999, DECIBELS), "hold -9999, .*KEY=-9999"),
+    (S2, np.where(np.arange(64)[:, None, None] < 9, 65535, REFLECTANCE), "KEY=65535"),
+    (S1, (DECIBELS - np.array([0, 7], np.float32))[..., ::-1], "each other's place"),
+  ],
+)
+def test_single_images_that_contradict_their_sensor_say_so(
+  sensor: Sensor, image: np.ndarray, said: str
+) -> None:
+  typed = dataclasses.replace(sensor, dtype=image.dtype.name, nodata=None)
+  assert re.search(said, " ".join(of_image(typed, image)))

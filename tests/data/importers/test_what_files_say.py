@@ -20,12 +20,14 @@ from rasterio.enums import ColorInterp
 from tests.data.importers.test_skipped import archive, command, optical, radar
 from xjepa_jax.data.dataset import PairDataset
 from xjepa_jax.data.description import describe
+from xjepa_jax.data.file_scaling import check_scaling
 from xjepa_jax.data.importers import __main__ as importers
 from xjepa_jax.data.importing.file_sensors import as_told
 from xjepa_jax.data.inspect import main as inspect
 from xjepa_jax.data.raster import Raster, read_raster
 from xjepa_jax.errors import ImageError
 from xjepa_jax.sensor_presets import PRESETS
+from xjepa_jax.sensors import Band, Scaling, Sensor
 
 IMPORTERS = ("manifest", "folders")
 SIZE = 16
@@ -358,7 +360,8 @@ def test_odd_images_are_named_and_counted_and_left_out_only_when_asked(
 def test_odd_images_beyond_the_sample_stop_the_import_at_its_end(
   tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-  monkeypatch.setattr("xjepa_jax.data.import_plan._JUDGED", 5)
+  monkeypatch.setattr("xjepa_jax.data.import_plan._SAMPLE", 2)
+  monkeypatch.setattr("xjepa_jax.data.import_plan._JUDGED", 0)
   archive(tmp_path, [SIZE] * 10)
   write(image(tmp_path, "s1", 7), linear(7))
   status, _, err = ran(capsys, *command("manifest", tmp_path))
@@ -532,3 +535,70 @@ def test_archives_with_bands_of_their_own_heed_masks_and_scales_too() -> None:
   np.testing.assert_array_equal(sensor.valid(found.values), shown())
   with pytest.raises(ImageError, match="a.tif: declares value = stored . 0.1"):
     as_told("s1", sensor, Raster(radar(0), "a.tif", scales=(0.1, 0.1), offsets=(0.0, 0.0)))
+
+
+def test_every_second_image_of_another_processing_is_found_before_anything_is_written(
+  tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+  monkeypatch.setattr("xjepa_jax.data.import_plan._SAMPLE", 4)
+  monkeypatch.setattr("xjepa_jax.data.import_plan._JUDGED", 10)
+  archive(tmp_path, [SIZE] * 32)
+  for number in range(1, 32, 2):
+    write(image(tmp_path, "s1", number), linear(number))
+  status, _, err = ran(capsys, *command("manifest", tmp_path, "--dry-run"))
+  assert status == 1 and "contradict their sensors" in err and "linear power" in err
+
+
+def test_a_single_odd_image_in_the_sample_does_not_speak_for_all(
+  tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+  archive(tmp_path, [SIZE] * 10)
+  levels = np.random.default_rng(0).integers(0, 256, (SIZE, SIZE, 2)).astype(np.float32)
+  write(image(tmp_path, "s1", 0), levels)
+  status, out, err = ran(capsys, *command("manifest", tmp_path))
+  assert status == 1 and "the values of 1 pairs contradict" in err and "Warning" not in out
+  status, _, err = ran(capsys, *command("manifest", tmp_path, "--skip-odd"))
+  assert status == 0, err
+
+
+@pytest.mark.parametrize(
+  ("turned", "transform"),
+  [
+    (lambda x: x[::-1], (10, 0, 5e5, 0, 10, 5e6 - 10 * SIZE)),
+    (lambda x: x[:, ::-1], (-10, 0, 5e5 + 10 * SIZE, 0, -10, 5e6)),
+    (lambda x: x.swapaxes(0, 1), (0, 10, 5e5, -10, 0, 5e6)),
+  ],
+)
+def test_however_files_are_stored_pairs_are_north_up(
+  turned: Callable[[np.ndarray], np.ndarray],
+  transform: tuple[float, ...],
+  tmp_path: Path,
+  capsys: pytest.CaptureFixture[str],
+) -> None:
+  archive(tmp_path, [SIZE])
+  for key in ("s1", "s2"):
+    place = rasterio.Affine(*transform)
+    write(image(tmp_path, key), np.ascontiguousarray(turned(images(key))), transform=place)
+  status, _, err = ran(capsys, *command("manifest", tmp_path))
+  assert status == 0, err
+  with PairDataset(str(tmp_path / "out"), None) as pairs:
+    pair = pairs[0]
+  assert pair.transform == (10, 0, 5e5, 0, -10, 5e6)
+  for key in ("s1", "s2"):
+    np.testing.assert_array_equal(pair.observations[key].values, images(key))
+
+
+def test_a_mask_of_one_nodata_value_a_band_hides_pixels(tmp_path: Path) -> None:
+  values = optical(0)[..., :3]
+  values[:, :HIDDEN] = (7, 8, 9)
+  write(tmp_path / "a.tif", values, lambda file: file.update_tags(NODATA_VALUES="7 8 9"))
+  hidden = read_raster(str(tmp_path / "a.tif")).hidden
+  assert hidden is not None
+  np.testing.assert_array_equal(hidden[..., 0], ~shown())
+
+
+def test_a_scale_five_times_off_is_no_rounding() -> None:
+  sensor = Sensor("x", (Band("a", 10),), "uint16", "reflectance", scaling=Scaling(gain=1e-4))
+  check_scaling("a.tif", "x", sensor, [1.00001e-4], [0.0], [1])
+  with pytest.raises(ImageError, match="a gain of 2e-05"):
+    check_scaling("a.tif", "x", sensor, [2e-5], [0.0], [1])

@@ -12,7 +12,7 @@ import rasterio
 
 from tests.retrieval.embedding.conftest import WriteTif
 from xjepa_jax.data.tables import read_rows
-from xjepa_jax.errors import ExportError
+from xjepa_jax.errors import ExportError, ImageError
 from xjepa_jax.export import load_encoder
 from xjepa_jax.retrieval.embed import main as embed
 from xjepa_jax.retrieval.embedding.archives import ArchiveOptions, collect
@@ -146,3 +146,10 @@ def test_import_and_embed_agree_on_what_a_declared_marker_hides(
   assert known[:4, :, 0].all() and not known[4:6].any() and known[6:].all()
   # -9999 dB cannot be measured and hides its band; a reflectance of 0 can, and hides nothing alone.
   assert known[:4, :, 1].all() == (key == "optical")
+
+
+def test_a_damaged_mask_beside_an_image_is_named_as_any_damage(write_tif: WriteTif) -> None:
+  path = write_tif("a.tif", radar(0))
+  Path(f"{path}.msk").write_bytes(b"garbage")
+  with pytest.raises(ImageError, match="the mask of .* cannot be read, it is damaged"):
+    read(path, "radar")

@@ -65,7 +65,12 @@ def check_files(directory: str, parts: bool = True) -> tuple[KnownFile, dict[str
       f"{directory}: has no {MANIFEST}: it holds no embeddings, or writing them was interrupted. "
       "Run the command that wrote them again; it continues."
     )
-  manifest = KnownFile(os.path.join(directory, MANIFEST))
+  try:
+    manifest = KnownFile(os.path.join(directory, MANIFEST))
+  except PermissionError as error:
+    raise missing_right(os.path.join(directory, MANIFEST)) from error
+  except OSError as error:
+    raise _untrusted(directory, f"{MANIFEST} cannot be read ({error.strerror})") from error
   wrong = damage(epath.Path(directory), None if parts else 0)  # of more than 0 bytes the size
   if wrong:
     raise _untrusted(directory, wrong)
