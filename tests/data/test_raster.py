@@ -228,10 +228,10 @@ def test_a_missing_package_is_named_with_its_remedy(
     read_raster(str(tmp_path / name))
 
 
-@pytest.mark.parametrize("name", ["a.vrt", "a.jp2", "a", "a.tif.gz"])
+@pytest.mark.parametrize("name", ["a.vrt", "a.jpg", "a", "a.tif.gz"])
 def test_other_suffixes(tmp_path: Path, name: str):
   (tmp_path / name).write_bytes(b"II*\0")
-  refused(tmp_path / name, "unknown suffix", ".tif, .tiff, .png, .npy")
+  refused(tmp_path / name, "unknown suffix", ".tif, .tiff, .jp2, .png, .npy")
 
 
 @pytest.mark.parametrize(
