@@ -341,7 +341,9 @@ def test_folders_that_are_none_or_empty(tree: Path):
   refused(tree / "S1" / "a.tif", "there is no such folder")
   (tree / "S3").mkdir()
   options = ("--sensor", "s1=grey:S1", "--sensor", "s3=grey:S3")
-  refused(tree, "sensor 's3': there is no .tif, .tiff, .jp2, .png, .npy file below", options=options)
+  refused(
+    tree, "sensor 's3': there is no .tif, .tiff, .jp2, .png, .npy file below", options=options
+  )
 
 
 def test_names_that_cannot_be_printed_are_refused(tree: Path):
