@@ -13,8 +13,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from xjepa_jax.config import TOKENS
 from xjepa_jax.data import units
-from xjepa_jax.data.importing.file_sensors import hides
-from xjepa_jax.errors import ExportError
+from xjepa_jax.errors import ExportError, SensorError
 from xjepa_jax.model import images, xjepa
 from xjepa_jax.model.crossing import predicted_descriptors
 from xjepa_jax.model.encoder import has_network
@@ -312,27 +311,17 @@ def _one(values: Mapping[str, Any], inputs: Mapping[str, SensorInput]) -> tuple[
       f"{given.sensor.dtype}, in {given.sensor.units}. Give them as the product has them, unscaled."
     )
   if hidden is not None and hidden.any():
-    stored = _hide(sensor, given.sensor, stored, hidden)
+    try:
+      stored = given.sensor.hide(stored, hidden)
+    except SensorError as error:
+      raise ExportError(f"images of {sensor!r} have a mask. {error}") from error
   return sensor, stored
-
-
-def _hide(key: str, sensor: Sensor, stored: np.ndarray, hidden: np.ndarray) -> np.ndarray:
-  """Images with the sensor's nodata where a mask hides them."""
-  marker = sensor.nodata
-  if marker is None and stored.dtype.kind == "f":
-    marker = math.nan
-  if marker is None:
-    raise ExportError(
-      f"images of {key!r} have a mask, and {sensor.product} has no nodata value to say so. Cut "
-      "them to what was seen."
-    )
-  return np.where(hides(sensor, hidden, stored.shape), stored.dtype.type(marker), stored)
 
 
 def _check_units(key: str, sensor: Sensor, stored: np.ndarray) -> None:
   """Refuses images whose values contradict their sensor, each by itself."""
   for number, image in enumerate(stored):
-    wrong = units.of_image_alone(sensor, image)
+    wrong = units.of_image(sensor, image)
     if wrong:
       raise ExportError(
         f"image {number} of {key!r} contradicts the units of {sensor.product}: {' '.join(wrong)} "

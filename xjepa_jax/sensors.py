@@ -201,6 +201,31 @@ class Sensor:
     xp = stored.__array_namespace__()
     return xp.any(self.unmarked(stored), axis=-1)
 
+  @property
+  def marker(self) -> float | None:
+    """The stored value that can say "not seen": `nodata`, NaN of a float without one, or None."""
+    is_float = self.dtype.startswith("float")
+    return math.nan if self.nodata is None and is_float else self.nodata
+
+  def hide(self, stored: np.ndarray, hidden: np.ndarray) -> np.ndarray:
+    """Stored values with the marker where something hides them.
+
+    A marker that can be measured says nothing of one band alone, see `known`; a pixel of which a
+    band is hidden is then hidden in all.
+
+    Args:
+      stored: (..., C).
+      hidden: (..., 1) or (..., C) bool.
+
+    Raises:
+      SensorError: the sensor has no marker.
+    """
+    if self.marker is None:
+      raise SensorError(f"{self.product}: has no nodata value to say what was not seen.")
+    if self.nodata_is_possible:
+      hidden = np.any(hidden, axis=-1, keepdims=True)
+    return np.where(hidden, stored.dtype.type(self.marker), stored)
+
   def calibrate(self, stored: Any) -> Any:
     """Stored values (..., C) as float32 in the sensor's units; unseen pixels are not treated."""
     xp = stored.__array_namespace__()

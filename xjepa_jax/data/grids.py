@@ -190,9 +190,7 @@ def _fill(warped: np.ndarray, raster: Raster, reference: Raster, sensor: Sensor)
   if unseen.all():
     raise ImageError(f"{raster.path}: shows nothing of the area of {reference.path}.")
   dtype = np.dtype(sensor.dtype)
-  nodata = sensor.nodata
-  if nodata is None and dtype.kind == "f":
-    nodata = math.nan
+  nodata = sensor.marker
   if nodata is None:
     if unseen.any():
       raise ImageError(

@@ -80,7 +80,7 @@ class ImportPlan:
 
 
 def plan_import(
-  archive: Archive, shard_bytes: int, encoding: str, judged: bool = True
+  archive: Archive, shard_bytes: int, encoding: str, judged: bool = False
 ) -> ImportPlan:
   """Decides image sizes, looks at units, and deals the pairs out to shards.
 
@@ -117,8 +117,9 @@ def plan_import(
   warnings = [
     f"sensor {key!r} ({sensor.product}): {sentence}"
     for key, sensor in archive.sensors.items()
-    for found in units.contradictions(sensor, statistics[key].to_json(sensor))
-    for sentence in (found.replace("KEY=", f"{key}="),)
+    for sentence in units.contradictions(
+      sensor, statistics[key].to_json(sensor), f"--nodata {key}="
+    )
   ]
   if judged and not warnings:  # where all are in other units, the odd ones are the right ones
     unreadable += _odd(archive, {skip.pair_id for skip in unreadable})

@@ -181,8 +181,8 @@ def _compare(
           f"sensor {key!r}, band {band}: the stored {', '.join(off)} are not those of the pairs. "
           f"{SENSORS_FILE} was changed, or belongs to another data set."
         )
-    for sentence in units.contradictions(sensor, found):
-      print(f"Warning: sensor {key!r} ({sensor.product}): {sentence.replace('KEY=', f'{key}=')}")
+    for sentence in units.contradictions(sensor, found, f"--nodata {key}="):
+      print(f"Warning: sensor {key!r} ({sensor.product}): {sentence}")
   return wrong
 
 

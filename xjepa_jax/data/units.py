@@ -27,12 +27,16 @@ _STRAY = 0.01  # of an image's values that cannot be measured; fewer may be nois
 _MARKERS = (-999, -9999, -99999, -32768)  # what archives mark fill with
 
 
-def contradictions(sensor: Sensor, statistics: Mapping[str, Any]) -> list[str]:
+def contradictions(
+  sensor: Sensor, statistics: Mapping[str, Any], nodata_option: str = ""
+) -> list[str]:
   """What in a sensor's values speaks against its description.
 
   Args:
     sensor: the description.
     statistics: of stored values of many images, as `SensorStatistics.to_json` gives them.
+    nodata_option: how a value can be declared as fill, up to that value: "--nodata s1=". Empty
+      where it cannot.
 
   Returns:
     Sentences: what was found, what was expected, what to do. Empty if nothing speaks against it.
@@ -40,11 +44,11 @@ def contradictions(sensor: Sensor, statistics: Mapping[str, Any]) -> list[str]:
   bands = statistics["bands"]
   if not bands:
     return []
-  found = _of_range(sensor, bands, _CROSS_EXCESS)
+  found = _of_range(sensor, bands, _CROSS_EXCESS, nodata_option)
   return found or _levels(sensor, bands) or offset_suspected(sensor, statistics)
 
 
-def of_image(sensor: Sensor, stored: np.ndarray) -> list[str]:
+def of_image(sensor: Sensor, stored: np.ndarray, nodata_option: str = "") -> list[str]:
   """What in one image's values speaks against its sensor's description.
 
   An image may be bright all over, a desert or a cloud, or dark, a lake: what it seems to say of an
@@ -53,6 +57,7 @@ def of_image(sensor: Sensor, stored: np.ndarray) -> list[str]:
   Args:
     sensor: the description.
     stored: (H, W, C) values as stored.
+    nodata_option: as `contradictions` takes it.
 
   Returns:
     Sentences, as of `contradictions`.
@@ -66,22 +71,17 @@ def of_image(sensor: Sensor, stored: np.ndarray) -> list[str]:
       bands[name] = {"min": exact.min(), "max": exact.max(), "mean": exact.mean()}
   if not bands:
     return []
-  return _fill(sensor, stored, known) or _of_range(sensor, bands, _CROSS_EXCESS_OF_ONE)
-
-
-def of_image_alone(sensor: Sensor, stored: np.ndarray) -> list[str]:
-  """As `of_image`, of an image that is no archive's, for which no option declares fill."""
-  return [
-    found.split(" Say so:")[0].split(" If that is fill")[0] for found in of_image(sensor, stored)
-  ]
+  return _fill(sensor, stored, known, nodata_option) or _of_range(
+    sensor, bands, _CROSS_EXCESS_OF_ONE, nodata_option
+  )
 
 
 def of_pair(sensors: Mapping[str, Sensor], pair: Pair) -> str:
   """What in the values of a pair's images speaks against their sensors, a sentence each; or ""."""
   return " ".join(
-    f"sensor {key!r}: {sentence.replace('KEY=', f'{key}=')}"
+    f"sensor {key!r}: {sentence}"
     for key, observation in pair.observations.items()
-    for sentence in of_image(sensors[key], observation.values)
+    for sentence in of_image(sensors[key], observation.values, f"--nodata {key}=")
   )
 
 
@@ -93,13 +93,20 @@ def offset_suspected(sensor: Sensor, statistics: Mapping[str, Any]) -> list[str]
   return _offset(sensor, first) if of_sentinel2 and first else []
 
 
-def _of_range(sensor: Sensor, bands: Mapping[str, Mapping[str, float]], excess: float) -> list[str]:
+def _of_range(
+  sensor: Sensor,
+  bands: Mapping[str, Mapping[str, float]],
+  excess: float,
+  nodata_option: str,
+) -> list[str]:
   """What minima, maxima and means say, in the sensor's units: each may be of few values."""
   ends = [_calibrated(sensor, band[name]) for band in bands.values() for name in ("min", "max")]
   lowest, highest = min(ends), max(ends)
   if sensor.units == "dB":
     means = {name: _calibrated(sensor, band["mean"]) for name, band in bands.items()}
-    return _decibels(sensor, lowest, highest) or _polarisations(sensor, means, excess)
+    return _decibels(sensor, lowest, highest, nodata_option) or _polarisations(
+      sensor, means, excess
+    )
   if reflectance_factor(sensor):
     return _reflectance(sensor, highest, max(band["max"] for band in bands.values()))
   return []
@@ -109,7 +116,7 @@ def _calibrated(sensor: Sensor, stored: float) -> float:
   return (stored + sensor.scaling.offset) * sensor.scaling.gain
 
 
-def _fill(sensor: Sensor, stored: np.ndarray, known: np.ndarray) -> list[str]:
+def _fill(sensor: Sensor, stored: np.ndarray, known: np.ndarray, nodata_option: str) -> list[str]:
   """Values that were not measured and that nothing declares: impossible ones, or one everywhere."""
   limits = possible_range(sensor)
   if limits is None:
@@ -122,7 +129,7 @@ def _fill(sensor: Sensor, stored: np.ndarray, known: np.ndarray) -> list[str]:
     # Values in other units are many; fill is one value.
     if counts.max() > 0.9 * counts.sum():
       share = f"{impossible.any(axis=-1).mean():.1%} of its pixels"
-      return [_declare(sensor, values[counts.argmax()], share)]
+      return [_declare(sensor, values[counts.argmax()], share, nodata_option)]
     return []
   if stored.shape[-1] == 1:
     return []  # levels of one band repeat, and a noise floor does
@@ -136,13 +143,21 @@ def _fill(sensor: Sensor, stored: np.ndarray, known: np.ndarray) -> list[str]:
   share = counts.max() / alike.size
   if share < _FILL_SHARE or counts.max() == known.all(axis=-1).sum():
     return []  # all of it: an image without contrast
-  return [_declare(sensor, values[counts.argmax()], f"{share:.1%} of its pixels, in all bands,")]
+  return [
+    _declare(
+      sensor,
+      values[counts.argmax()],
+      f"{share:.1%} of its pixels, in all bands,",
+      nodata_option,
+    )
+  ]
 
 
-def _declare(sensor: Sensor, marker: Any, what: str) -> str:
+def _declare(sensor: Sensor, marker: Any, what: str, nodata_option: str) -> str:
+  remedy = f" Say so: {nodata_option}{_number(marker)}." if nodata_option else ""
   return (
     f"{what} hold {_number(marker)}, which {sensor.product} does not measure there: fill that "
-    f"nothing declares. Say so: --nodata KEY={_number(marker)}."
+    f"nothing declares.{remedy}"
   )
 
 
@@ -152,23 +167,18 @@ def _number(value: Any) -> str:
   return f"{exact:.0f}" if exact.is_integer() else repr(exact)
 
 
-def _decibels(sensor: Sensor, lowest: float, highest: float) -> list[str]:
+def _decibels(sensor: Sensor, lowest: float, highest: float, nodata_option: str) -> list[str]:
   found = f"values run from {lowest:g} to {highest:g}"
   if lowest >= 0:
     return [
       f"{found}: linear power or scaled bytes, expected dB, which is negative over most land."
     ]
   if lowest < _DECIBELS[0] or highest > _DECIBELS[1]:
-    return [
-      f"{found}, expected dB within {_DECIBELS[0]:g} to {_DECIBELS[1]:g}. "
-      f"{_perhaps_fill(sensor, lowest if lowest < _DECIBELS[0] else highest)}"
-    ]
+    outside = lowest if lowest < _DECIBELS[0] else highest
+    stored = round(outside / sensor.scaling.gain - sensor.scaling.offset, 6)
+    fill = f" If that is fill: {nodata_option}{_number(stored)}." if nodata_option else ""
+    return [f"{found}, expected dB within {_DECIBELS[0]:g} to {_DECIBELS[1]:g}.{fill}"]
   return []
-
-
-def _perhaps_fill(sensor: Sensor, calibrated: float) -> str:
-  stored = calibrated / sensor.scaling.gain - sensor.scaling.offset
-  return f"If that is fill, name it as nodata: --nodata KEY={_number(round(stored, 6))}."
 
 
 def _polarisations(sensor: Sensor, means: dict[str, float], excess: float) -> list[str]:

@@ -11,7 +11,7 @@ from xjepa_jax.data.band_choice import bands_of
 from xjepa_jax.data.band_stack import files_of, read_image
 from xjepa_jax.data.file_scaling import check_scaling
 from xjepa_jax.data.raster import Raster
-from xjepa_jax.errors import ArchiveError, ImageError
+from xjepa_jax.errors import ArchiveError, ImageError, SensorError
 from xjepa_jax.sensors import Sensor
 
 _LOOKED_AT = 100  # files of a sensor that are tried for one that shows its dtype and nodata
@@ -122,28 +122,15 @@ def _masked(
   key: str, sensor: Sensor, path: str, values: np.ndarray, hidden: np.ndarray
 ) -> np.ndarray:
   """Values with the sensor's nodata where the file's mask hides them."""
-  nodata = sensor.nodata
-  if nodata is None and values.dtype.kind == "f":
-    nodata = np.nan
-  if nodata is None:
+  try:
+    return sensor.hide(values, hidden)
+  except SensorError as error:
     limits = np.iinfo(values.dtype)
     unused = next((v for v in (0, limits.max, limits.min) if not (values == v).any()), 0)
     raise ImageError(
-      f"{path}: a mask hides {hidden.mean():.0%} of it, and sensor {key!r} "
-      f"({sensor.product}) has no nodata value to say so. Give it one: --nodata {key}={unused}."
-    )
-  return np.where(hides(sensor, hidden, values.shape), values.dtype.type(nodata), values)
-
-
-def hides(sensor: Sensor, hidden: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-  """Where a mask (H, W, 1 or C) hides values, as a marker in these can say it: (H, W, C) bool.
-
-  A marker that can be measured says nothing of one band alone, see `Sensor.known`; a pixel of which
-  a band is hidden is then hidden in all.
-  """
-  if sensor.nodata_is_possible:
-    hidden = np.any(hidden, axis=-1, keepdims=True)
-  return np.broadcast_to(hidden, shape)
+      f"{path}: a mask hides {hidden.mean():.0%} of it. {error} Give sensor {key!r} one: --nodata "
+      f"{key}={unused}."
+    ) from error
 
 
 def _chosen(key: str, sensor: Sensor, raster: Raster, told: Sequence[str]) -> Raster:

@@ -143,8 +143,8 @@ def _read(
     if seen == 0 or seen < min_valid:
       reason = f"{seen:.1%} of its pixels were seen, expected at least {min_valid:.1%}."
     elif item.sensor in judged:
-      reason = " ".join(units.of_image(judged[item.sensor], values))
-      reason = reason.replace("KEY=", f"{item.sensor}=")
+      wrong = units.of_image(judged[item.sensor], values, f"--nodata {item.sensor}=")
+      reason = " ".join(wrong)
       if reason and not skip_odd:
         raise EmbeddingError(
           f"{tiles.id(tile)} of {item.source}: {reason} Correct it and run the same command again, "

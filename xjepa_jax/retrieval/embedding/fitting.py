@@ -12,7 +12,6 @@ import math
 
 import numpy as np
 
-from xjepa_jax.data.importing.file_sensors import hides
 from xjepa_jax.errors import ImageError, SensorError
 from xjepa_jax.sensors import Sensor, possible_range, possible_value
 
@@ -94,19 +93,16 @@ def fit_values(
   if hidden is not None:
     unseen = hidden if unseen is None else unseen | hidden
   if unseen is not None:
-    unseen = hides(sensor, unseen, values.shape)
+    unseen = np.broadcast_to(unseen, values.shape)
   stored = _typed(values, unseen, sensor, where)
-  marker = sensor.nodata
-  if marker is None and stored.dtype.kind == "f":
-    marker = math.nan
-  if hidden is not None and hidden.any() and marker is None:
+  if hidden is not None and hidden.any() and sensor.marker is None:
     raise ImageError(
       f"{where}: a mask hides {hidden.mean():.0%} of it, and the encoder's {sensor.product} has no "
       "nodata value to say so. Cut it to what was seen."
     )
-  if unseen is not None and marker is not None:
-    stored = np.where(unseen, np.asarray(marker, stored.dtype), stored)
-  fraction = _seen(stored, sensor, unseen if marker is None else None)
+  if unseen is not None and sensor.marker is not None:
+    stored = sensor.hide(stored, unseen)
+  fraction = _seen(stored, sensor, unseen if sensor.marker is None else None)
   if fit.shift:
     stored = _shifted(stored, fit.shift, sensor)
   return stored, fraction

@@ -63,7 +63,7 @@ def contradictions(
         errors.append(str(error))
         continue
       if seen and seen >= min_valid:
-        wrong = units.of_image(sensor, values)
+        wrong = units.of_image(sensor, values, f"--nodata {key}=")
         images.append((values, bool(wrong)))
         odd += [f"{tiles.id(int(mine[place]))}: {each}" for each in wrong]
     if len(errors) == sampled:
@@ -76,9 +76,9 @@ def contradictions(
       if most_are_odd or not strange:
         counted.add(sensor, values)
     about = f"sensor {key!r} ({sensor.product}): "
-    wrong = units.contradictions(sensor, counted.to_json(sensor))
-    found.of_all.extend(about + each.replace("KEY=", f"{key}=") for each in wrong)
+    wrong = units.contradictions(sensor, counted.to_json(sensor), f"--nodata {key}=")
+    found.of_all.extend(about + each for each in wrong)
     if odd and not wrong:
-      named = "; ".join(odd[:_SHOWN]).replace("KEY=", f"{key}=")
+      named = "; ".join(odd[:_SHOWN])
       found.odd.append(f"{about}{len(odd)} of {sampled} tiles contradict it, among them {named}")
   return found

@@ -94,7 +94,7 @@ def read_query(
       f"{path}: only {seen:.0%} of the pixels looked at were seen; nodata is the rest."
     )
   statistics = _statistics(given.sensor, values)
-  wrong = [] if trust_units else units.of_image_alone(given.sensor, values)
+  wrong = [] if trust_units else units.of_image(given.sensor, values)
   if wrong:
     raise SearchError(
       f"{path}: contradicts the units of the encoder's {key!r} ({given.sensor.product}): "
