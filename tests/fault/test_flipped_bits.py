@@ -12,6 +12,7 @@ import pytest
 
 from tests.conftest import FinishedRun
 from tests.fault.campaign import Arrays, assert_same_run, files_of, state_of
+from xjepa_jax.config import to_dict
 from xjepa_jax.run import run
 from xjepa_jax.training.checkpoint import Checkpoints
 from xjepa_jax.training.experiment import open_experiment
@@ -49,13 +50,14 @@ def test_a_bit_of_any_file_sets_the_checkpoint_aside_or_changes_nothing_of_what_
   saved = {step: in_order(state_of(checkpoints / str(step))) for step in (LAST, BEFORE)}
   assert saved[LAST] != saved[BEFORE]
   target = open_experiment(finished_run.config).abstract_state()
+  config = to_dict(finished_run.config)
   chosen = random.Random(5)
   for name in names:
     workdir = tmp_path / name.replace("/", "-")
     for step in (LAST, BEFORE):
       shutil.copytree(checkpoints / str(step), workdir / "checkpoints" / str(step))
     flip(workdir / "checkpoints" / str(LAST) / name, chosen)
-    with Checkpoints(str(workdir), {}) as opened:
+    with Checkpoints(str(workdir), config) as opened:
       found = in_order(arrays_of(opened.restore(target)))
     there = {path.name for path in (workdir / "checkpoints").iterdir()}
     if Path(name).name in LATER and "/" not in name:

@@ -366,6 +366,16 @@ def test_the_config_of_the_checkpoints_counts_where_that_of_the_directory_is_gon
   assert json.loads((tmp_path / "config.json").read_text()) == CONFIG
 
 
+def test_a_damaged_config_of_a_checkpoint_does_not_count(tmp_path: Path) -> None:
+  fill(tmp_path, [0, 12])
+  (tmp_path / "config.json").unlink()
+  about = tmp_path / "checkpoints" / "12" / "about" / "metadata"
+  about.write_text(about.read_text().replace("16", "17"))
+  fill(tmp_path, [1])
+  assert json.loads((tmp_path / "config.json").read_text()) == CONFIG
+  assert "12.bad" in names(tmp_path)
+
+
 def test_a_save_that_was_interrupted_is_no_checkpoint(tmp_path: Path) -> None:
   fill(tmp_path, [1])
   (tmp_path / "checkpoints" / "2.orbax-checkpoint-tmp" / "state").mkdir(parents=True)

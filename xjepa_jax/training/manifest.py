@@ -19,6 +19,7 @@ from xjepa_jax.paths import missing_right
 MANIFEST = "manifest.json"
 # Written by Orbax at the top of a checkpoint after its manifest, when it commits.
 _LATER = ("_CHECKPOINT_METADATA", "commit_success.txt")
+SMALL = 1 << 20  # bytes of files that are read through when a directory is opened
 _THREADS = 8  # hashlib lets go of the interpreter's lock
 
 

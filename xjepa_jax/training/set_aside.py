@@ -12,10 +12,9 @@ from absl import logging
 from etils import epath
 
 from xjepa_jax.errors import CheckpointError
-from xjepa_jax.training.manifest import damage
+from xjepa_jax.training.manifest import SMALL, damage
 from xjepa_jax.training.reached import PROGRESS, read_reached
 
-_SMALL = 1 << 20  # bytes of files that are read through when a directory is opened
 _BAD = ".bad"
 _RESULTS = ("encoder", "report")  # of a run that was finished, beside its checkpoints
 
@@ -32,7 +31,7 @@ def set_aside_damaged(directory: epath.Path) -> None:
   sound = 0
   for path in sorted(directory.iterdir()) if directory.exists() else ():
     if path.name.isdecimal():
-      if found := damage(path, _SMALL):
+      if found := damage(path, SMALL):
         _set_aside(path, found)
       else:
         sound += 1

@@ -11,8 +11,11 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from etils import epath
+
 from xjepa_jax.data import storage
 from xjepa_jax.errors import CheckpointError, DataError
+from xjepa_jax.training.manifest import SMALL, damage
 
 CONFIG, DATA = "config.json", "data.json"
 # Keys that may change from one start to the next, for they change neither what a state means nor
@@ -165,16 +168,17 @@ def _with_steps(stored: Mapping[str, Any], config: Mapping[str, Any]) -> dict[st
 
 
 def _saved_config(workdir: str) -> dict[str, Any] | None:
-  """That of the last checkpoint, where the directory's own is gone; None if there is none."""
+  """That of the last whole checkpoint, where the directory's own is gone; None if there is none."""
   folder = f"{workdir}/checkpoints"
   try:
     steps = [int(name) for name in storage.listing(folder) if name.isdecimal()]
   except FileNotFoundError:
     return None
-  if not steps:
-    return None
-  about = _read(f"{folder}/{max(steps)}/about/metadata") or {}
-  return about.get("config")
+  for step in sorted(steps, reverse=True):
+    if not damage(epath.Path(f"{folder}/{step}"), SMALL):
+      about = _read(f"{folder}/{step}/about/metadata") or {}
+      return about.get("config")
+  return None
 
 
 def _read(path: str) -> dict[str, Any] | None:
