@@ -9,13 +9,14 @@ from __future__ import annotations
 import difflib
 import os
 import re
+import typing
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from absl import flags
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, config_dict
 
-from xjepa_jax.config import default_config, describe_keys
+from xjepa_jax.config import HeadConfig, default_config, describe_keys, to_dict
 from xjepa_jax.errors import ConfigError
 from xjepa_jax.paths import user_path
 
@@ -35,6 +36,7 @@ def parse(argv: Sequence[str], name: str = "config") -> list[str]:
       there or cannot be run.
   """
   argv = [_expanded(argument, name) for argument in argv]
+  _complete_when_read(name)
   path = config_file(argv, name)
   if path and not os.path.isfile(path):
     raise ConfigError(f"--{name}={path}: there is no such file. Name a file of configs/.")
@@ -49,6 +51,58 @@ def parse(argv: Sequence[str], name: str = "config") -> list[str]:
       "xjepa_jax.config.default_config() gives, with what the experiment changes."
     )
   return rest
+
+
+def complete(config: ConfigDict) -> None:
+  """Gives the entries of heads and of the objective every option that they could have.
+
+  ml_collections lets the command line change only keys that are there, and a config lists of a
+  head or a term what it changes. Heads get their defaults. Terms get None, which `resolve` drops,
+  for the options of all of them: which term an entry names may be changed on the command line too.
+  """
+  from xjepa_jax.objective.table import TERMS  # imports JAX, which a --help does not wait for
+
+  options = {
+    name: typing.get_origin(hint) or hint
+    for term in TERMS.values()
+    for name, hint in typing.get_type_hints(term).items()
+    if typing.get_origin(hint) is not ClassVar
+  }
+  with config.unlocked():
+    for entry in _entries(config, "heads"):
+      entry.update({k: v for k, v in to_dict(HeadConfig()).items() if k not in entry})
+    for entry in _entries(config, "objective"):
+      missing = {k: kind for k, kind in {"term": str, **options}.items() if k not in entry}
+      entry.update({k: config_dict.placeholder(kind) for k, kind in missing.items()})
+
+
+def _entries(config: ConfigDict, group: str) -> list[ConfigDict]:
+  found = config.get(group)
+  entries = found.values() if isinstance(found, ConfigDict) else ()
+  return [entry for entry in entries if isinstance(entry, ConfigDict)]
+
+
+def _complete_when_read(name: str) -> None:
+  """Lets the flag's parser complete what a config's file returns, before single keys are set."""
+  parser = flags.FLAGS[name].parser
+  if not isinstance(parser, _CompletingParser):
+    flags.FLAGS[name].parser = _CompletingParser(parser)
+
+
+class _CompletingParser(flags.ArgumentParser):
+  """The parser of ml_collections 1.1, and `complete` after it."""
+
+  def __init__(self, parser: Any):
+    self.parser = parser
+
+  def parse(self, argument: str) -> Any:
+    config = self.parser.parse(argument)
+    if isinstance(config, ConfigDict):
+      complete(config)
+    return config
+
+  def flag_type(self) -> str:
+    return str(self.parser.flag_type())
 
 
 def config_file(argv: Sequence[str], name: str = "config") -> str:
@@ -88,7 +142,9 @@ def _told(error: Exception, argv: Sequence[str], path: str, name: str) -> str:
 
 def _unknown_key(argv: Sequence[str], name: str) -> str:
   """Says which key of the command line is not there, and the nearest one; "" if all are."""
-  known = list(_keys(default_config()))
+  defaults = default_config()
+  complete(defaults)
+  known = list(_keys(defaults))
   given = [match[1] for each in argv if (match := re.match(rf"--?{name}\.([^=]+)", each))]
   # Names of heads and terms are the file's own: they are suspected last.
   unknown = sorted((key for key in given if key not in known), key=lambda key: key.startswith(_OWN))

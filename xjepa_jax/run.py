@@ -6,9 +6,10 @@ import contextlib
 import os
 import socket
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from xjepa_jax.config import Config, to_dict
+from xjepa_jax.objective.term import Term
 from xjepa_jax.paths import StrPath
 from xjepa_jax.processes import barriers, locking, log
 from xjepa_jax.processes.devices import check_devices
@@ -43,7 +44,13 @@ Row = dict[str, float]  # of metrics.jsonl
 _LOCK = "run.lock"
 
 
-def run(config: Config, workdir: StrPath, began: float | None = None, extend: bool = False) -> str:
+def run(
+  config: Config,
+  workdir: StrPath,
+  began: float | None = None,
+  extend: bool = False,
+  terms: Mapping[str, type[Term]] | None = None,
+) -> str:
   """Trains or continues, evaluates, exports and reports.
 
   Args:
@@ -51,6 +58,7 @@ def run(config: Config, workdir: StrPath, began: float | None = None, extend: bo
     workdir: of the run; it may hold what an earlier start of the same config left.
     began: when the program began, by `time.monotonic`; None is now.
     extend: the run that is there gets the config's steps, which are more than it began with.
+    terms: of the objective, by name, that the config names and the package does not have.
 
   Returns:
     The path of the report's page; "" where all processes were asked to stop before the last step,
@@ -66,7 +74,7 @@ def run(config: Config, workdir: StrPath, began: float | None = None, extend: bo
   check_devices()
   use_compilation_cache(workdir)
   simulate_if_asked(config)
-  experiment = open_experiment(config)
+  experiment = open_experiment(config, terms=terms)
   check_protocol(experiment)
   with (
     _alone(workdir),
@@ -120,9 +128,7 @@ def _checkpoints(config: Config, workdir: str, extend: bool) -> Checkpoints:
   return Checkpoints(
     workdir,
     to_dict(config),
-    every=config.checkpoint.every,
-    keep=config.checkpoint.keep,
-    keep_every=config.checkpoint.keep_every,
+    config.checkpoint,
     best="validation/score",
     data=lambda: data_digests(config),
     extend=extend,

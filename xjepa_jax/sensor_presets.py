@@ -1,4 +1,4 @@
-"""Products that many archives hold, ready to be named in a config or an import.
+"""Products that many archives hold, ready to be named by an import.
 
 Statistics are BigEarthNet's training split's (Sentinel-1 GRD in dB, Sentinel-2 L2A before
 processing baseline 04.00). Where none are published for a product, the preset has none, and an

@@ -1,8 +1,8 @@
 """What a sensor is: its bands in order, its units, its nodata value, and how its values scale.
 
 A sensor is data, not code: presets are in `xjepa_jax.sensor_presets`, a data set carries its own
-descriptions in `sensors.json`, and a config may spell out another. Nothing else in the package
-knows a sensor by name.
+descriptions in `sensors.json`, and a config may change these (`redescribe`). Nothing else in the
+package knows a sensor by name.
 """
 
 from __future__ import annotations
@@ -352,6 +352,36 @@ def sensor_from_json(content: Any, where: str) -> Sensor:
     raise SensorError(f"{where}: {error}") from error
   except (TypeError, ValueError, KeyError, AttributeError) as error:
     raise SensorError(f"{where}: not a sensor's description ({error}).") from error
+
+
+def redescribe(sensor: Sensor, changes: Mapping[str, Any], where: str) -> Sensor:
+  """A sensor of which a config describes some things differently.
+
+  Args:
+    sensor: as the data set describes it.
+    changes: as in `sensor_to_json`; keys that are left out stay, also within "scaling".
+    where: config key, for the message of an error.
+
+  Raises:
+    SensorError: a key is unknown, a value has the wrong type, or stored values could not be read:
+      the type and the number of bands are those of the files.
+  """
+  content = sensor_to_json(sensor)
+  scaling = changes.get("scaling", {})
+  if isinstance(scaling, Mapping):
+    changes = {**changes, "scaling": {**content["scaling"], **scaling}}
+  content |= changes
+  bands = len(content["bands"]) if isinstance(content["bands"], Sequence) else 0
+  for name, now, stored in (
+    ("dtype", content["dtype"], sensor.dtype),
+    ("bands", bands, len(sensor.bands)),
+  ):
+    if now != stored:
+      raise SensorError(
+        f"{where}: {name} is {now!r} and the data set stores {stored!r}, which no description can "
+        "change. Leave it out, or import the archive again."
+      )
+  return sensor_from_json(content, where)
 
 
 def _fields(content: Any, kind: type, where: str) -> dict[str, Any]:

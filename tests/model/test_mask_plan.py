@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import re
 from typing import Any
@@ -10,8 +11,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from xjepa_jax.config import MaskConfig
 from xjepa_jax.errors import ConfigError
-from xjepa_jax.model.mask_plan import plan_masks
+from xjepa_jax.model.mask_plan import MaskPlan, plan_masks
+
+# Blocks as in I-JEPA, which leave four in ten tokens to the context.
+LARGE = MaskConfig(scale=(0.15, 0.2), context=0.4)
+
+
+def planned(grid: tuple[int, int], **changes: Any) -> MaskPlan:
+  return plan_masks(grid, dataclasses.replace(LARGE, **changes))
 
 
 @settings(deadline=None, max_examples=150)
@@ -33,14 +42,14 @@ def test_a_plan_always_leaves_what_it_promises_or_says_what_would_do(
 ) -> None:
   wish: dict[str, Any] = {"blocks": blocks, "scale": scale, "aspect": aspect, "overlap": overlap}
   try:
-    plan = plan_masks(grid, context=context, **wish)
+    plan = planned(grid, context=context, **wish)
   except ConfigError as error:
     found = re.match(
       r"config key 'mask\.(\w+)' is .* give (at most|at least|a) ([\d.]*\d)?", str(error)
     )
     assert found, error
     if found[1] == "context":
-      plan_masks(grid, **{**wish, "context": float(found[3])})
+      planned(grid, **{**wish, "context": float(found[3])})
     return
   rows, columns = grid
   assert plan.context_tokens == round(context * rows * columns) >= 1
@@ -51,19 +60,27 @@ def test_a_plan_always_leaves_what_it_promises_or_says_what_would_do(
   # Not needlessly small: what the smallest scale asks for, or the largest that rounding allows.
   assert plan.block_tokens + 1 > scale[0] * rows * columns - 1e-6 or areas == [plan.block_tokens]
   assert len(plan.odds) == len(plan.shapes) and min(plan.odds) > 0
-  assert hash(plan) == hash(plan_masks(grid, context=context, **wish))
+  assert hash(plan) == hash(planned(grid, context=context, **wish))
 
 
 @pytest.mark.parametrize("rows", range(4, 29, 3))
-def test_defaults_work_on_every_grid(rows: int) -> None:
+@pytest.mark.parametrize(
+  "mask",
+  [
+    MaskConfig(),
+    LARGE,
+    dataclasses.replace(LARGE, mode="random"),
+  ],
+  ids=["default", "large", "large random"],
+)
+def test_defaults_work_on_every_grid(rows: int, mask: MaskConfig) -> None:
   for columns in range(4, 29, 3):
-    for mode in ("multiblock", "random"):
-      plan = plan_masks((rows, columns), mode=mode)
-      assert plan.context_tokens == round(0.4 * rows * columns)
+    plan = plan_masks((rows, columns), mask)
+    assert plan.context_tokens == round(mask.context * rows * columns)
 
 
 def test_a_side_longer_than_the_grid_is_cut_and_the_other_grows() -> None:
-  plan = plan_masks((4, 28), scale=(0.5, 0.5), aspect=(1, 1), blocks=1)
+  plan = planned((4, 28), scale=(0.5, 0.5), aspect=(1, 1), blocks=1)
   assert plan.shapes == ((4, 14),) and plan.block_tokens == 56
 
 
@@ -99,9 +116,9 @@ def test_settings_that_cannot_work_are_refused_by_key(
   change: dict[str, Any], complaint: str
 ) -> None:
   with pytest.raises(ConfigError, match=complaint):
-    plan_masks((8, 8), **change)
+    planned((8, 8), **change)
 
 
 def test_a_grid_without_tokens_is_refused() -> None:
   with pytest.raises(ConfigError, match=r"0 x 4 tokens.*model\.patch"):
-    plan_masks((0, 4))
+    planned((0, 4))

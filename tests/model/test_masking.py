@@ -13,7 +13,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from scipy import stats
 
 from tests.compiling import SIMPLE, known
-from xjepa_jax.model.mask_plan import MaskPlan, plan_masks
+from tests.model.test_mask_plan import planned
+from xjepa_jax.model.mask_plan import MaskPlan
 from xjepa_jax.model.masking import sample_masks
 
 SAMPLES = 3000
@@ -22,16 +23,16 @@ SIGMAS = 5.5
 
 SENSORS = ("optical", "radar")
 PLANS = {
-  "4x4": plan_masks((4, 4), visible=0.0, same_context=True),
-  "hidden": plan_masks((5, 5), visible=0.0),
-  "half": plan_masks((6, 5), visible=0.5),
-  "4x7": plan_masks((4, 7)),
-  "6x6": plan_masks((6, 6)),
-  "28x28": plan_masks((28, 28)),
-  "random": plan_masks((5, 4), mode="random", context=0.35, target=0.5),
-  "overlap": plan_masks((7, 4), context=0.8, overlap=True),
-  "squares": plan_masks((8, 8), blocks=2, scale=(0.25, 0.25), aspect=(1.0, 1.0)),
-  "strip": plan_masks((1, 9), blocks=2),
+  "4x4": planned((4, 4), visible=0.0, same_context=True),
+  "hidden": planned((5, 5), visible=0.0),
+  "half": planned((6, 5), visible=0.5),
+  "4x7": planned((4, 7)),
+  "6x6": planned((6, 6)),
+  "28x28": planned((28, 28)),
+  "random": planned((5, 4), mode="random", context=0.35, target=0.5),
+  "overlap": planned((7, 4), context=0.8, overlap=True),
+  "squares": planned((8, 8), blocks=2, scale=(0.25, 0.25), aspect=(1.0, 1.0)),
+  "strip": planned((1, 9), blocks=2),
 }
 
 # Compiling is what takes the time here.
@@ -119,7 +120,7 @@ def test_a_sensor_shows_the_targets_of_another_as_often_as_any_token(name: str) 
 
 
 def test_a_sensor_that_is_asked_for_nothing_shows_what_it_likes() -> None:
-  plan = plan_masks((4, 4), context=1.0 - 4 * 2 / 16)
+  plan = planned((4, 4), context=1.0 - 4 * 2 / 16)
   masks = sample(jax.random.key(7), plan, 500, ("optical", "radar"), ("radar",))
   assert list(masks.target) == ["radar"]
   seen = members(np.asarray(masks.context["optical"]), 16).mean(axis=0)
@@ -252,7 +253,7 @@ def check_blocks(our_blocks: np.ndarray, their_blocks: np.ndarray) -> None:
 
 
 def test_shapes_have_the_odds_of_an_independent_scale_and_aspect() -> None:
-  plan = plan_masks((64, 64))
+  plan = planned((64, 64))
   rng = np.random.default_rng(1)
   count = 20_000
   played = [simulate_shape(rng, plan, math.floor(0.15 * 64 * 64)) for _ in range(count)]

@@ -12,7 +12,7 @@ import pytest
 from tests.compiling import compiled
 from tests.model import reference
 from tests.model.reference import drawn
-from xjepa_jax.config import default_config, parse_routes, resolve
+from xjepa_jax.config import MaskConfig, default_config, parse_routes, resolve
 from xjepa_jax.errors import ConfigError
 from xjepa_jax.model.fill import seen_share
 from xjepa_jax.model.inputs import sensor_inputs
@@ -30,7 +30,7 @@ SENSORS = {
 }
 INPUTS = sensor_inputs(SENSORS, dict.fromkeys(SENSORS, (16, 16)), 4)
 BATCH, KEY = 3, jax.random.key(5)
-PLAN = plan_masks((4, 4), blocks=2)
+PLAN = plan_masks((4, 4), MaskConfig(blocks=2, scale=(0.15, 0.2), context=0.4))
 RNG = np.random.default_rng(0)
 VALUES: Any = {
   key: RNG.standard_normal((BATCH, 16, 16, given.bands)).astype(np.float32)

@@ -16,6 +16,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import NamedSharding, PartitionSpec
 
+from xjepa_jax.config import CheckpointConfig
 from xjepa_jax.errors import CheckpointError
 from xjepa_jax.training.checkpoint import Checkpoints
 from xjepa_jax.training.mesh import make_mesh
@@ -33,7 +34,7 @@ def main() -> None:
     "step": jax.ShapeDtypeStruct((), np.int32, sharding=whole),
     "kernel": jax.ShapeDtypeStruct((8, 3), np.float32, sharding=along),
   }
-  with Checkpoints(workdir, CONFIG, every=2) as checkpoints:
+  with Checkpoints(workdir, CONFIG, CheckpointConfig(every=2)) as checkpoints:
     for step in range(1, 5):
       state = {
         "step": jax.device_put(np.int32(step), whole),

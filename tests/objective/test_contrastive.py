@@ -15,7 +15,7 @@ import pytest
 
 from xjepa_jax.errors import ConfigError
 from xjepa_jax.model.outputs import Outputs
-from xjepa_jax.objective.contrastive import contrastive
+from xjepa_jax.objective.contrastive import Contrastive
 
 
 def similarity(a: np.ndarray, b: np.ndarray) -> float:
@@ -73,7 +73,7 @@ def check(outputs: Outputs, agrees: Callable[..., None], cells: int, across: boo
     del params
     return definition(outputs, 0.2, max(cells, 1), across)
 
-  agrees(contrastive(temperature=0.2, cells=cells, across_cells=across), outputs, reference)
+  agrees(Contrastive(temperature=0.2, cells=cells, across_cells=across), outputs, reference)
 
 
 def test_a_learned_temperature_has_its_gradient(
@@ -82,12 +82,12 @@ def test_a_learned_temperature_has_its_gradient(
   def reference(params: dict[str, Any], outputs: Outputs) -> float:
     return definition(outputs, float(np.exp(-params["log_scale"])), 1, False)
 
-  term = contrastive(temperature=0.3, learn_temperature=True)
+  term = Contrastive(temperature=0.3, learn_temperature=True)
   agrees(term, outputs, reference, term.init(jax.random.key(0)))
 
 
 def test_a_learned_temperature_stops_at_a_hundredth_and_can_come_back(outputs: Outputs) -> None:
-  term = contrastive(temperature=0.3, learn_temperature=True)
+  term = Contrastive(temperature=0.3, learn_temperature=True)
 
   def loss(log_scale: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
     return term.loss({"log_scale": log_scale}, outputs, jax.random.key(0))
@@ -112,7 +112,7 @@ def of_two(outputs: Outputs, values: Any) -> Outputs:
 
 def test_identical_orthogonal_descriptors_have_the_known_value(outputs: Outputs) -> None:
   one_hot = of_two(outputs, 7 * np.eye(8, dtype=np.float32))
-  value = jax.jit(contrastive(temperature=0.5).loss)({}, one_hot, jax.random.key(0))[0]
+  value = jax.jit(Contrastive(temperature=0.5).loss)({}, one_hot, jax.random.key(0))[0]
   np.testing.assert_allclose(value, math.log(1 + 4 * math.exp(-2)), rtol=1e-5)
 
 
@@ -120,12 +120,12 @@ def test_descriptors_that_are_all_alike_are_worth_guessing_among_those_present(
   outputs: Outputs,
 ) -> None:
   alike = of_two(outputs, np.ones((8, 8), np.float32))
-  value = jax.jit(contrastive().loss)({}, alike, jax.random.key(0))[0]
+  value = jax.jit(Contrastive().loss)({}, alike, jax.random.key(0))[0]
   np.testing.assert_allclose(value, math.log(5), rtol=1e-5)
-  joint = jax.jit(contrastive(cells=4, across_cells=True).loss)({}, alike, jax.random.key(0))[0]
+  joint = jax.jit(Contrastive(cells=4, across_cells=True).loss)({}, alike, jax.random.key(0))[0]
   np.testing.assert_allclose(joint, math.log(20), rtol=1e-5)
 
 
 def test_cells_that_do_not_divide_a_descriptor_are_refused(outputs: Outputs) -> None:
   with pytest.raises(ConfigError, match="cells is 3, which does not divide descriptors of size 8"):
-    contrastive(cells=3).loss({}, outputs, jax.random.key(0))
+    Contrastive(cells=3).loss({}, outputs, jax.random.key(0))

@@ -13,7 +13,7 @@ import pytest
 
 from xjepa_jax.errors import ConfigError
 from xjepa_jax.model.outputs import Outputs
-from xjepa_jax.objective.cosine import cosine
+from xjepa_jax.objective.cosine import Cosine
 
 
 def reference(params: dict[str, Any], outputs: Outputs) -> float:
@@ -35,22 +35,22 @@ def reference(params: dict[str, Any], outputs: Outputs) -> float:
 def test_cosine_is_that_of_common_cells_and_the_mean_over_samples_and_pairs_of_sensors(
   cells: Outputs, agrees: Callable[..., None]
 ) -> None:
-  agrees(cosine(), cells, reference)
+  agrees(Cosine(), cells, reference)
 
 
 def test_equal_directions_are_worth_0_and_opposite_ones_2(outputs: Outputs) -> None:
   values: Any = np.random.default_rng(5).standard_normal((16, 8)).astype(np.float32)
   for factor, expected in ((3.0, 0.0), (-0.5, 2.0)):
     outputs.descriptors["layout"] = {"optical": values, "radar": factor * values}
-    value = jax.jit(cosine().loss)({}, outputs, jax.random.key(0))[0]
+    value = jax.jit(Cosine().loss)({}, outputs, jax.random.key(0))[0]
     np.testing.assert_allclose(value, expected, atol=1e-6)
 
 
 def test_one_sensor_has_nobody_to_agree_with(outputs: Outputs) -> None:
   outputs.descriptors["layout"] = {"optical": jnp.ones((16, 8))}
-  assert jax.jit(cosine().loss)({}, outputs, jax.random.key(0))[0] == 0
+  assert jax.jit(Cosine().loss)({}, outputs, jax.random.key(0))[0] == 0
 
 
 def test_a_head_that_the_model_lacks_is_refused_by_name(outputs: Outputs) -> None:
   with pytest.raises(ConfigError, match="on is 'cross', which is no head .* heads are: layout"):
-    cosine("cross").loss({}, outputs, jax.random.key(0))
+    Cosine(on="cross").loss({}, outputs, jax.random.key(0))

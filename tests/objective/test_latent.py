@@ -12,7 +12,7 @@ import pytest
 
 from xjepa_jax.errors import ConfigError
 from xjepa_jax.model.outputs import Outputs
-from xjepa_jax.objective.latent import latent
+from xjepa_jax.objective.latent import Latent
 
 DISTANCES: dict[str, Callable[[float], float]] = {
   "l2": lambda e: e**2,
@@ -40,12 +40,12 @@ def test_latent_is_the_mean_distance_over_routes_samples_tokens_and_width(
     del params
     return float(np.mean([one_by_one(outputs, r, DISTANCES[name]) for r in outputs.predicted]))
 
-  agrees(latent(distance=name, beta=0.7), outputs, reference)
+  agrees(Latent(distance=name, beta=0.7), outputs, reference)
 
 
 def test_chosen_routes_count_and_each_is_logged(outputs: Outputs) -> None:
-  routes = ["radar->optical", "optical->optical"]
-  value, logged = jax.jit(latent(routes=routes).loss)({}, outputs, jax.random.key(0))
+  routes = ("radar->optical", "optical->optical")
+  value, logged = jax.jit(Latent(routes=routes).loss)({}, outputs, jax.random.key(0))
   single = {r: one_by_one(outputs, r, DISTANCES["l2"]) for r in routes}
   assert logged.keys() == {f"route/{r}" for r in routes}
   for route, expected in single.items():
@@ -55,14 +55,14 @@ def test_chosen_routes_count_and_each_is_logged(outputs: Outputs) -> None:
 
 def test_a_route_that_no_sample_has_does_not_pull_the_mean_down(outputs: Outputs) -> None:
   outputs.present["radar"] = jnp.zeros(len(outputs.present["radar"]), bool)
-  value, logged = jax.jit(latent().loss)({}, outputs, jax.random.key(0))
+  value, logged = jax.jit(Latent().loss)({}, outputs, jax.random.key(0))
   assert logged["route/optical->radar"] == 0
   assert value == logged["route/optical->optical"] > 0
 
 
 def test_a_route_that_the_model_lacks_is_refused_by_name(outputs: Outputs) -> None:
   with pytest.raises(ConfigError, match="routes names 'a->b'.*optical->radar"):
-    latent(routes=("a->b",)).loss({}, outputs, jax.random.key(0))
+    Latent(routes=("a->b",)).loss({}, outputs, jax.random.key(0))
 
 
 def test_equal_tokens_have_no_loss_and_no_gradient(outputs: Outputs) -> None:
@@ -71,7 +71,7 @@ def test_equal_tokens_have_no_loss_and_no_gradient(outputs: Outputs) -> None:
 
     def loss(predicted: jax.Array, distance: str = distance) -> jax.Array:
       outputs.predicted["optical->radar"], outputs.target["optical->radar"] = predicted, tokens
-      term = latent(distance=distance, routes=("optical->radar",))
+      term = Latent(distance=distance, routes=("optical->radar",))
       return term.loss({}, outputs, jax.random.key(0))[0]
 
     value, gradient = jax.jit(jax.value_and_grad(loss))(tokens)

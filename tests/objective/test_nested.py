@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
+import types
 from collections.abc import Callable
 from typing import Any
 
@@ -12,9 +14,9 @@ import numpy as np
 import pytest
 
 from xjepa_jax.model.outputs import Outputs
-from xjepa_jax.objective.contrastive import contrastive
-from xjepa_jax.objective.nested import nested
-from xjepa_jax.objective.sigreg import sigreg
+from xjepa_jax.objective.contrastive import Contrastive
+from xjepa_jax.objective.nested import nested_loss
+from xjepa_jax.objective.sigreg import SIGReg
 from xjepa_jax.objective.table import TERMS, build
 
 
@@ -40,7 +42,8 @@ def test_the_loss_is_the_weighted_mean_over_the_beginnings_and_the_whole(
       cosine_loss(outputs, 8) + 0.5 * cosine_loss(outputs, 2) + 2 * cosine_loss(outputs, 4)
     ) / 3.5
 
-  agrees(build({"cosine": {}}).terms["cosine"].term, can_be_cut, reference)
+  term = build({"cosine": {}}).terms["cosine"]
+  agrees(types.SimpleNamespace(loss=functools.partial(nested_loss, term)), can_be_cut, reference)
 
 
 def test_each_beginning_is_logged_and_the_total_is_their_mean(outputs: Outputs) -> None:
@@ -54,9 +57,9 @@ def test_each_beginning_is_logged_and_the_total_is_their_mean(outputs: Outputs) 
 
 def test_a_beginning_of_a_grid_descriptor_is_contrasted_cell_by_cell(outputs: Outputs) -> None:
   """Its first 4 of 8 numbers in 2 cells are 2 of each cell: those of a smaller grid head."""
-  term = contrastive(cells=2)
+  term = Contrastive(cells=2)
   can_be_cut = dataclasses.replace(outputs, prefixes={"layout": ((4, 1.0),)})
-  logged = jax.jit(nested(term, "layout").loss)({}, can_be_cut, jax.random.key(0))[1]
+  logged = jax.jit(functools.partial(nested_loss, term))({}, can_be_cut, jax.random.key(0))[1]
   by_cell: dict[str, Any] = {
     sensor: np.stack([values[:, 0:4:2], values[:, 1:4:2]], axis=2).reshape(len(values), 4)
     for sensor, values in outputs.descriptors["layout"].items()
@@ -67,10 +70,10 @@ def test_a_beginning_of_a_grid_descriptor_is_contrasted_cell_by_cell(outputs: Ou
 
 
 def test_a_head_without_beginnings_is_seen_as_it_is(outputs: Outputs) -> None:
-  term = sigreg(slices=4, points=5)
+  term = SIGReg(slices=4, points=5)
   of_another = dataclasses.replace(outputs, prefixes={"semantic": ((2, 1.0),)})
   key = jax.random.key(3)
-  found = jax.jit(nested(term, "layout").loss)({}, of_another, key)
+  found = jax.jit(functools.partial(nested_loss, term))({}, of_another, key)
   plain = jax.jit(term.loss)({}, outputs, key)
   assert found[0] == plain[0] and found[1].keys() == plain[1].keys()
 

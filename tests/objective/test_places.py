@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from xjepa_jax.model.outputs import Outputs
-from xjepa_jax.objective.places import places
+from xjepa_jax.objective.places import Places
 
 
 def cosine(a: Any, b: Any) -> float:
@@ -40,14 +40,16 @@ def test_it_is_the_mean_surprise_of_a_place_among_those_of_its_image(
     del params
     return float(np.mean([one_by_one(outputs, route) for route in outputs.predicted]))
 
-  agrees(places(temperature=0.2), outputs, reference)
+  agrees(Places(temperature=0.2), outputs, reference)
 
 
 def test_a_place_that_two_blocks_ask_for_is_no_other_than_itself(outputs: Outputs) -> None:
   route = "radar->optical"
   target = jnp.asarray(outputs.target[route])
   outputs.target[route] = target.at[:, 1].set(target[:, 0])
-  value, logged = jax.jit(places(0.2, [route]).loss)({}, outputs, jax.random.key(0))
+  value, logged = jax.jit(Places(temperature=0.2, routes=(route,)).loss)(
+    {}, outputs, jax.random.key(0)
+  )
   np.testing.assert_allclose(value, one_by_one(outputs, route), rtol=1e-5)
   assert logged.keys() == {f"route/{route}"}
 
@@ -59,7 +61,7 @@ def test_one_who_knows_the_scene_alone_is_at_chance_and_one_who_knows_places_is_
   rows, count, width = outputs.target[route].shape
   outputs.counted[route] = jnp.ones((rows, count), bool)
   scene = jnp.broadcast_to(outputs.target[route].mean(axis=1, keepdims=True), (rows, count, width))
-  loss = jax.jit(places(0.1, [route]).loss)
+  loss = jax.jit(Places(temperature=0.1, routes=(route,)).loss)
   for predicted, expected in ((scene, np.log(count)), (outputs.target[route], 0.5)):
     outputs.predicted[route] = predicted
     value, _ = loss({}, outputs, jax.random.key(0))

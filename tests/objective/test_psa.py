@@ -13,8 +13,8 @@ import pytest
 
 from xjepa_jax.errors import ConfigError
 from xjepa_jax.model.outputs import Outputs
-from xjepa_jax.objective.latent import latent
-from xjepa_jax.objective.psa import psa
+from xjepa_jax.objective.latent import Latent
+from xjepa_jax.objective.psa import PSA
 
 WIDTH, FLOOR = 6, 0.2
 
@@ -56,7 +56,7 @@ def evaluated(outputs: Outputs, error: Any, floor: float = FLOOR) -> tuple[float
   """The loss of one route, and its gradient at the errors."""
 
   def loss(error: jax.Array) -> jax.Array:
-    return psa(floor).loss({}, alone(outputs, error), jax.random.key(0))[0]
+    return PSA(floor=floor).loss({}, alone(outputs, error), jax.random.key(0))[0]
 
   value, gradient = jax.jit(jax.value_and_grad(loss))(jnp.asarray(error, jnp.float32))
   return float(value), np.asarray(gradient, np.float64)
@@ -71,7 +71,7 @@ def drawn(scales: Any, tokens: int = 40) -> np.ndarray:
 def test_psa_is_the_geometric_mean_of_the_error_s_variances(
   outputs: Outputs, agrees: Callable[..., None]
 ) -> None:
-  agrees(psa(FLOOR), outputs, reference)
+  agrees(PSA(floor=FLOOR), outputs, reference)
 
 
 def test_it_is_the_least_mean_square_under_any_metric_of_determinant_1(outputs: Outputs) -> None:
@@ -139,7 +139,7 @@ def test_an_error_that_is_alike_in_all_directions_has_the_latent_loss(outputs: O
   assert value == pytest.approx(0.3**2 / WIDTH, rel=1e-5)
   uneven = drawn([3, 1, 1, 0.5, 0.2, 0.1])
   plain = alone(outputs, jnp.asarray(uneven, jnp.float32))
-  expected = float(latent().loss({}, plain, jax.random.key(0))[0])
+  expected = float(Latent().loss({}, plain, jax.random.key(0))[0])
   assert evaluated(outputs, uneven, floor=1.0)[0] == pytest.approx(expected, rel=1e-5)
 
 
@@ -155,7 +155,7 @@ def test_its_value_does_not_depend_on_the_directions_that_the_numbers_are_given_
 
 
 def test_it_says_how_even_the_error_is(outputs: Outputs) -> None:
-  value, logged = jax.jit(psa(FLOOR).loss)({}, outputs, jax.random.key(0))
+  value, logged = jax.jit(PSA(floor=FLOOR).loss)({}, outputs, jax.random.key(0))
   for route in outputs.predicted:
     found = errors(outputs, route)
     evenness = logged[f"route/{route}"] / np.mean(found**2)
@@ -183,5 +183,5 @@ def test_fewer_tokens_than_directions_still_have_a_loss(outputs: Outputs) -> Non
 
 def test_a_floor_that_cannot_be_is_refused() -> None:
   for floor in (0.0, 1.5, -1.0):
-    with pytest.raises(ConfigError, match="floor is"):
-      psa(floor)
+    with pytest.raises(ConfigError, match="'floor' is"):
+      PSA(floor=floor)

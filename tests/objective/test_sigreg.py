@@ -12,7 +12,7 @@ import numpy as np
 from scipy import integrate
 
 from xjepa_jax.model.outputs import Outputs
-from xjepa_jax.objective.sigreg import sigreg
+from xjepa_jax.objective.sigreg import SIGReg
 
 SLICES, POINTS, EXTENT = 5, 9, 2.5
 
@@ -46,7 +46,7 @@ def reference(params: dict[str, Any], outputs: Outputs) -> float:
 def test_sigreg_is_the_mean_epps_pulley_statistic_of_slices_and_sensors(
   cells: Outputs, agrees: Callable[..., None]
 ) -> None:
-  agrees(sigreg(slices=SLICES, points=POINTS, extent=EXTENT), cells, reference)
+  agrees(SIGReg(slices=SLICES, points=POINTS, extent=EXTENT), cells, reference)
 
 
 def statistic(outputs: Outputs, values: Any, seen: Any = None) -> float:
@@ -56,7 +56,7 @@ def statistic(outputs: Outputs, values: Any, seen: Any = None) -> float:
     seen={"layout": {"optical": jnp.ones((len(values), 1), bool) if seen is None else seen}},
     present={"optical": jnp.ones(len(values), bool)},
   )
-  return float(jax.jit(sigreg().loss)({}, one, jax.random.key(1))[0])
+  return float(jax.jit(SIGReg().loss)({}, one, jax.random.key(1))[0])
 
 
 def test_standard_normal_samples_have_the_expected_statistic_whatever_their_number(
@@ -89,6 +89,6 @@ def test_collapsed_samples_have_a_statistic_that_grows_with_their_number(outputs
 
 
 def test_another_key_draws_other_directions(outputs: Outputs) -> None:
-  loss = jax.jit(sigreg(slices=4, points=5).loss)
+  loss = jax.jit(SIGReg(slices=4, points=5).loss)
   first, again, other = (float(loss({}, outputs, jax.random.key(seed))[0]) for seed in (0, 0, 1))
   assert first == again != other

@@ -13,7 +13,7 @@ import pytest
 
 from xjepa_jax.errors import ConfigError
 from xjepa_jax.model.outputs import Outputs
-from xjepa_jax.objective.vicreg import vicreg
+from xjepa_jax.objective.vicreg import VICReg
 
 Vectors = dict[tuple[int, int], np.ndarray]  # by sample and place
 
@@ -98,7 +98,18 @@ def check(outputs: Outputs, agrees: Callable[..., None], on: str, over: str) -> 
     del params
     return definition(outputs, on, over, weights)
 
-  agrees(vicreg(on, *weights, deviation=1.3, over=over), outputs, reference)
+  agrees(
+    VICReg(
+      on=on,
+      variance=weights[0],
+      invariance=weights[1],
+      covariance=weights[2],
+      deviation=1.3,
+      over=over,
+    ),
+    outputs,
+    reference,
+  )
 
 
 def test_covariances_of_numbers_that_are_missing_at_random_are_unbiased(outputs: Outputs) -> None:
@@ -120,7 +131,7 @@ def test_covariances_of_numbers_that_are_missing_at_random_are_unbiased(outputs:
 
 
 def test_one_place_gives_what_numpy_calls_variance_and_covariance(outputs: Outputs) -> None:
-  logged = jax.jit(vicreg(deviation=1.0).loss)({}, outputs, jax.random.key(0))[1]
+  logged = jax.jit(VICReg(deviation=1.0).loss)({}, outputs, jax.random.key(0))[1]
   hinges, squares = [], []
   for sensor, present in outputs.present.items():
     cov = np.cov(outputs.descriptors["layout"][sensor][present].astype(np.float64).T)
@@ -134,7 +145,7 @@ def test_a_layout_that_is_alike_for_all_scenes_has_no_variance_over_cells(output
   by_cell: Any = np.random.default_rng(3).standard_normal(8).astype(np.float32) * 5
   for sensor in outputs.present:
     outputs.descriptors["layout"][sensor] = jnp.broadcast_to(by_cell, (16, 8))
-  logged = jax.jit(vicreg(over="cells").loss)({}, outputs, jax.random.key(0))[1]
+  logged = jax.jit(VICReg(over="cells").loss)({}, outputs, jax.random.key(0))[1]
   np.testing.assert_allclose(logged["variance"], 1 - np.sqrt(1e-4), rtol=1e-5)
 
 
@@ -148,19 +159,19 @@ def test_cells_that_say_the_same_are_redundant_in_a_descriptor_and_not_over_cell
     outputs.descriptors["layout"][sensor] = values
     outputs.present[sensor][:] = True
   whole, cells = (
-    jax.jit(vicreg(over=over).loss)({}, outputs, jax.random.key(0))[1]["covariance"]
+    jax.jit(VICReg(over=over).loss)({}, outputs, jax.random.key(0))[1]["covariance"]
     for over in ("descriptor", "cells")
   )
   assert cells < 0.3 < 0.7 < whole
 
 
 def test_over_is_one_of_two_words() -> None:
-  with pytest.raises(ConfigError, match="over is 'grid'; expected one of descriptor, cells"):
-    vicreg(over="grid")
+  with pytest.raises(ConfigError, match="'over' is 'grid'; allowed: descriptor, cells"):
+    VICReg(over="grid")
 
 
 def test_dimensions_that_spread_enough_are_left_alone(outputs: Outputs) -> None:
-  logged = jax.jit(vicreg(deviation=0.1).loss)({}, outputs, jax.random.key(0))[1]
+  logged = jax.jit(VICReg(deviation=0.1).loss)({}, outputs, jax.random.key(0))[1]
   assert logged["variance"] == 0
 
 
@@ -168,17 +179,17 @@ def test_tokens_that_tell_only_their_position_have_no_variance(outputs: Outputs)
   by_place: Any = np.random.default_rng(3).standard_normal((6, 6)).astype(np.float32) * 5
   for sensor in outputs.tokens:
     outputs.tokens[sensor] = by_place[outputs.positions[sensor]]
-  logged = jax.jit(vicreg("tokens").loss)({}, outputs, jax.random.key(0))[1]
+  logged = jax.jit(VICReg(on="tokens").loss)({}, outputs, jax.random.key(0))[1]
   np.testing.assert_allclose(logged["variance"], 1 - np.sqrt(1e-4), rtol=1e-5)
   np.testing.assert_allclose([logged["invariance"], logged["covariance"]], 0, atol=1e-9)
 
 
 def test_a_sensor_of_one_sample_has_no_variance_and_is_left_out(outputs: Outputs) -> None:
-  before = jax.jit(vicreg().loss)({}, outputs, jax.random.key(0))[1]
+  before = jax.jit(VICReg().loss)({}, outputs, jax.random.key(0))[1]
   outputs.present["fourth"] = jnp.arange(16) == 0
   outputs.descriptors["layout"]["fourth"] = jnp.ones((16, 8))
   outputs.seen["layout"]["fourth"] = jnp.ones((16, 2), bool)
-  after = jax.jit(vicreg().loss)({}, outputs, jax.random.key(0))[1]
+  after = jax.jit(VICReg().loss)({}, outputs, jax.random.key(0))[1]
   for part in ("variance", "covariance"):
     np.testing.assert_allclose(after[part], before[part], rtol=1e-6)
 
@@ -186,7 +197,7 @@ def test_a_sensor_of_one_sample_has_no_variance_and_is_left_out(outputs: Outputs
 def test_collapsed_descriptors_have_a_finite_gradient(outputs: Outputs) -> None:
   def loss(values: jax.Array) -> jax.Array:
     outputs.descriptors["layout"] = dict.fromkeys(outputs.present, values)
-    return vicreg().loss({}, outputs, jax.random.key(0))[0]
+    return VICReg().loss({}, outputs, jax.random.key(0))[0]
 
   value, gradient = jax.jit(jax.value_and_grad(loss))(np.ones((16, 8), np.float32))
   np.testing.assert_allclose(value, 25 * (1 - np.sqrt(1e-4)), rtol=1e-5)
@@ -197,4 +208,4 @@ def test_grids_that_differ_are_refused_on_tokens(outputs: Outputs) -> None:
   grid = dict(outputs.grid) | {"radar": (3, 2)}
   other = Outputs(**{**vars(outputs), "grid": grid})
   with pytest.raises(ConfigError, match="grids differ"):
-    vicreg("tokens").loss({}, other, jax.random.key(0))
+    VICReg(on="tokens").loss({}, other, jax.random.key(0))

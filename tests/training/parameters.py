@@ -28,10 +28,10 @@ SHAPES: dict[str, Any] = {
   "encoder": {
     "stems": {
       "radar": {"project": {"kernel": (PATCH, WIDTH), "bias": (WIDTH,)}},
-      "optical": {"project": {"kernel": (PATCH + 1, WIDTH)}, "position": (9, WIDTH)},
+      "optical": {"project": {"kernel": (PATCH + 1, WIDTH)}},
     },
     "own": {"radar": {"blocks": _blocks(WIDTH)}},
-    "trunk": {"blocks": _blocks(WIDTH), "registers": (2, WIDTH)},
+    "trunk": {"blocks": _blocks(WIDTH), "register_tokens": (2, WIDTH)},
     "heads": {"layout": {"project": {"kernel": (WIDTH, 10), "bias": (10,)}}},
   },
   "predictor": {
@@ -39,10 +39,10 @@ SHAPES: dict[str, Any] = {
     "blocks": _blocks(NARROW),
     "leave": {"kernel": (NARROW, WIDTH)},
     "mask_token": (NARROW,),
-    "queries": (4, NARROW),
+    "shared_queries": (4, NARROW),
     "sensor_tags": {"radar": (NARROW,), "optical": (NARROW,)},
   },
-  "objective": {"contrastive": {"log_temperature": ()}, "psa": {"metric": (WIDTH, WIDTH)}},
+  "objective": {"contrastive": {"log_scale": ()}},
 }
 
 

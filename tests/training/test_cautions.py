@@ -9,6 +9,8 @@ import pytest
 from jax.sharding import AbstractMesh
 
 from tests.training.conftest import Small
+from xjepa_jax.objective.latent import Latent
+from xjepa_jax.objective.objective import Objective
 from xjepa_jax.training.cautions import cautions
 from xjepa_jax.training.experiment import Experiment
 
@@ -66,10 +68,8 @@ def test_a_batch_of_one_starves_terms_that_compare_samples(small: Small) -> None
   for starved in (batches(small, 1), parts(small, 8)):
     (said,) = cautions(starved)
     assert said.startswith("vicreg compare samples and see one at a time (training.batch is ")
-  alone = dataclasses.replace(
-    batches(small, 1).config, objective={"latent": small.config.objective["latent"]}
-  )
-  assert list(cautions(dataclasses.replace(small.experiment, config=alone))) == []
+  alone = Objective({"latent": Latent()})
+  assert list(cautions(dataclasses.replace(batches(small, 1), objective=alone))) == []
 
 
 def test_without_steps_the_size_of_a_batch_means_nothing(small: Small) -> None:

@@ -18,6 +18,7 @@ import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from tests.training.parameters import init_few, paths
+from xjepa_jax.config import CheckpointConfig
 from xjepa_jax.errors import CheckpointError
 from xjepa_jax.training.checkpoint import Checkpoints
 from xjepa_jax.training.manifest import MANIFEST, damage
@@ -28,6 +29,17 @@ from xjepa_jax.training.target import momentum_schedule
 
 CONFIG = {"model": {"width": 16}, "checkpoint": {"keep": 3}, "routes": ["a->b"]}
 DAMAGED = "is damaged"
+
+
+def opened(
+  workdir: Path,
+  config: Mapping[str, Any],
+  every: int = 1,
+  keep: int = 3,
+  keep_every: int = 0,
+  **options: Any,
+) -> Checkpoints:
+  return Checkpoints(str(workdir), config, CheckpointConfig(every, keep, keep_every), **options)
 
 
 def small(step: int, mesh: Mesh | None = None) -> dict[str, Any]:
@@ -55,7 +67,7 @@ def _bits(array: Any) -> np.ndarray:
 
 
 def fill(workdir: Path, steps: list[int], **options: Any) -> None:
-  with Checkpoints(str(workdir), CONFIG, **options) as checkpoints:
+  with opened(workdir, CONFIG, **options) as checkpoints:
     for step in steps:
       assert checkpoints.save(step, small(step))
 
@@ -91,7 +103,7 @@ def test_a_state_comes_back_bit_for_bit_on_every_mesh(tmp_path: Path) -> None:
   targets = [abstract_state(init_few, tx, mesh) for mesh in meshes]
   state = original = random_state(targets[0])
   for number, target in enumerate([*targets[1:], targets[0]]):
-    with Checkpoints(str(tmp_path), CONFIG) as checkpoints:
+    with opened(tmp_path, CONFIG) as checkpoints:
       assert checkpoints.save(number, state, force=True)
       state = checkpoints.restore(target)
     assert isinstance(state, TrainState)
@@ -103,14 +115,14 @@ def test_a_state_comes_back_bit_for_bit_on_every_mesh(tmp_path: Path) -> None:
 
 def test_odd_values_survive(tmp_path: Path) -> None:
   state = {"x": jnp.asarray([np.nan, -np.inf, -0.0, 1e-45, 3.0], jnp.float32)}
-  with Checkpoints(str(tmp_path), CONFIG) as checkpoints:
+  with opened(tmp_path, CONFIG) as checkpoints:
     checkpoints.save(0, state)
     assert_same_bits(checkpoints.restore(target_of(state)), state)
 
 
 def test_a_step_may_take_over_the_memory_of_what_is_being_saved(tmp_path: Path) -> None:
   step = jax.jit(lambda s: jax.tree.map(lambda x: x * 0 - 7, s), donate_argnums=0)
-  with Checkpoints(str(tmp_path), CONFIG) as checkpoints:
+  with opened(tmp_path, CONFIG) as checkpoints:
     for n in range(3):
       state = small(n)
       target = target_of(state)
@@ -123,7 +135,7 @@ def test_it_saves_at_the_first_call_then_every_so_many_steps_and_when_forced(
   tmp_path: Path,
 ) -> None:
   state = small(0)
-  with Checkpoints(str(tmp_path), CONFIG, every=4, keep=9) as checkpoints:
+  with opened(tmp_path, CONFIG, every=4, keep=9) as checkpoints:
     assert [n for n in range(1, 11) if checkpoints.save(n, state)] == [1, 4, 8]
     assert checkpoints.save(10, state, force=True)
     assert not checkpoints.save(10, state, force=True)
@@ -133,7 +145,7 @@ def test_it_saves_at_the_first_call_then_every_so_many_steps_and_when_forced(
 def test_a_checkpoint_is_replaced_if_asked_and_the_step_written_last_is_told(
   tmp_path: Path,
 ) -> None:
-  with Checkpoints(str(tmp_path), CONFIG, best="recall") as checkpoints:
+  with opened(tmp_path, CONFIG, best="recall") as checkpoints:
     assert checkpoints.save(1, small(1)) and checkpoints.save(2, small(2))
     assert checkpoints.best is None
     assert checkpoints.save(2, small(2), {"recall": 0.5}, force=True, replace=True)
@@ -145,23 +157,23 @@ def test_a_checkpoint_is_there_again_if_its_replacement_fails_or_is_never_whole(
   tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
   folder = tmp_path / "checkpoints"
-  with Checkpoints(str(tmp_path), CONFIG, keep=1, best="recall") as checkpoints:
+  with opened(tmp_path, CONFIG, keep=1, best="recall") as checkpoints:
     assert checkpoints.save(2, small(2))
 
   def fail(*_: Any, **__: Any) -> None:
     raise OSError(errno.ENOSPC, "No space left on device")
 
-  with Checkpoints(str(tmp_path), CONFIG, keep=1, best="recall") as checkpoints:
+  with opened(tmp_path, CONFIG, keep=1, best="recall") as checkpoints:
     with monkeypatch.context() as patched:
       patched.setattr(checkpoints._manager, "save", fail)
       with pytest.raises(CheckpointError, match="No space left"):
         checkpoints.save(2, small(3), {"recall": 0.5}, force=True, replace=True)
     assert [path.name for path in folder.iterdir()] == ["2.before"]  # as a kill would leave it
-  with Checkpoints(str(tmp_path), CONFIG, keep=1, best="recall") as checkpoints:
+  with opened(tmp_path, CONFIG, keep=1, best="recall") as checkpoints:
     assert_same_bits(checkpoints.restore(target_of(small(0))), small(2))
     assert checkpoints.save(2, small(3), {"recall": 0.5}, force=True, replace=True)
   assert [path.name for path in folder.iterdir()] == ["2"]
-  with Checkpoints(str(tmp_path), CONFIG, keep=1, best="recall") as checkpoints:
+  with opened(tmp_path, CONFIG, keep=1, best="recall") as checkpoints:
     assert checkpoints.best == 2
     assert_same_bits(checkpoints.restore(target_of(small(0))), small(3))
 
@@ -170,12 +182,12 @@ def test_the_last_ones_every_so_many_and_the_best_are_kept_across_a_restart(tmp_
   recall: Mapping[int, float] = {3: 0.5, 4: 0.9, 7: 0.2, 8: float("nan")}
   for steps in (range(1, 6), range(6, 12)):
     options: dict[str, Any] = {"keep": 2, "keep_every": 5, "best": "recall"}
-    with Checkpoints(str(tmp_path), CONFIG, **options) as checkpoints:
+    with opened(tmp_path, CONFIG, **options) as checkpoints:
       for n in steps:
         metrics = {"recall": recall[n], "loss": 1.0} if n in recall else None
         assert checkpoints.save(n, small(n), metrics)
   assert names(tmp_path) == {"4", "5", "10", "11"}
-  with Checkpoints(str(tmp_path), CONFIG, keep=2, best="recall", read_only=True) as checkpoints:
+  with opened(tmp_path, CONFIG, keep=2, best="recall", read_only=True) as checkpoints:
     assert checkpoints.best == 4
     about = checkpoints.about(4)
   assert about["metrics"] == {"recall": 0.9, "loss": 1.0} and about["config"] == CONFIG
@@ -184,12 +196,10 @@ def test_the_last_ones_every_so_many_and_the_best_are_kept_across_a_restart(tmp_
 
 @pytest.mark.parametrize("read_only", [False, True])
 def test_of_a_damaged_best_the_next_best_takes_the_place(tmp_path: Path, read_only: bool) -> None:
-  with Checkpoints(str(tmp_path), CONFIG, keep=3, best="recall") as checkpoints:
+  with opened(tmp_path, CONFIG, keep=3, best="recall") as checkpoints:
     for n, recall in enumerate([0.7, 0.9, 0.2]):
       checkpoints.save(n, small(n), {"recall": recall})
-  with Checkpoints(
-    str(tmp_path), CONFIG, keep=3, best="recall", read_only=read_only
-  ) as checkpoints:
+  with opened(tmp_path, CONFIG, keep=3, best="recall", read_only=read_only) as checkpoints:
     assert checkpoints.best == 1
     flip(largest_file(tmp_path / "checkpoints" / "1" / "state"))
     assert checkpoints.best == 0
@@ -198,7 +208,7 @@ def test_of_a_damaged_best_the_next_best_takes_the_place(tmp_path: Path, read_on
 
 
 def test_the_least_is_best_where_that_is_asked_for(tmp_path: Path) -> None:
-  with Checkpoints(str(tmp_path), CONFIG, keep=1, best="loss", mode="min") as checkpoints:
+  with opened(tmp_path, CONFIG, keep=1, best="loss", mode="min") as checkpoints:
     for n, loss in enumerate([3.0, 1.0, 2.0, 5.0]):
       checkpoints.save(n, small(n), {"loss": loss})
     assert checkpoints.best == 1 and checkpoints.steps == [1, 3]
@@ -246,7 +256,7 @@ def test_a_flipped_byte_sets_the_checkpoint_aside_and_the_one_before_is_used(
   bad = tmp_path / "checkpoints" / "2"
   flip(largest_file(bad / "state"))
   before = {p.relative_to(bad): p.read_bytes() for p in bad.rglob("*") if p.is_file()}
-  with caplog.at_level(logging.WARNING), Checkpoints(str(tmp_path), CONFIG) as checkpoints:
+  with caplog.at_level(logging.WARNING), opened(tmp_path, CONFIG) as checkpoints:
     assert_same_bits(checkpoints.restore(target_of(small(0))), small(1))
     assert checkpoints.latest == 1
     assert names(tmp_path) == {"1", "2.bad"}
@@ -269,7 +279,7 @@ def test_a_file_cut_short_sets_the_checkpoint_aside_when_the_directory_is_opened
   fill(tmp_path, [1, 2])
   path = tmp_path / "checkpoints" / "2" / name
   path.write_bytes(path.read_bytes()[:-2])
-  with Checkpoints(str(tmp_path), CONFIG) as checkpoints:
+  with opened(tmp_path, CONFIG) as checkpoints:
     assert checkpoints.latest == 1
     assert_same_bits(checkpoints.restore(target_of(small(0))), small(1))
   assert names(tmp_path) == {"1", "2.bad"}
@@ -282,13 +292,13 @@ def test_what_orbax_writes_after_the_manifest_does_not_change_what_is_loaded(
   fill(tmp_path, [1])
   for name in ("_CHECKPOINT_METADATA", "commit_success.txt"):
     (tmp_path / "checkpoints" / "1" / name).write_bytes(content)
-  with Checkpoints(str(tmp_path), CONFIG) as checkpoints:
+  with opened(tmp_path, CONFIG) as checkpoints:
     assert_same_bits(checkpoints.restore(target_of(small(0))), small(1))
 
 
 def test_a_step_asked_for_by_number_is_that_or_an_error(tmp_path: Path) -> None:
   fill(tmp_path, [1, 2])
-  with Checkpoints(str(tmp_path), CONFIG) as checkpoints:
+  with opened(tmp_path, CONFIG) as checkpoints:
     flip(largest_file(tmp_path / "checkpoints" / "1" / "state"))
     with pytest.raises(CheckpointError, match=r"checkpoints/1: is damaged: state/.*SHA-256"):
       checkpoints.restore(target_of(small(0)), step=1)
@@ -300,13 +310,13 @@ def test_a_step_asked_for_by_number_is_that_or_an_error(tmp_path: Path) -> None:
 
 def test_when_all_are_damaged_it_says_so_and_does_not_start_anew(tmp_path: Path) -> None:
   fill(tmp_path, [1, 2])
-  with Checkpoints(str(tmp_path), CONFIG) as checkpoints:
+  with opened(tmp_path, CONFIG) as checkpoints:
     for step in ("1", "2"):
       flip(largest_file(tmp_path / "checkpoints" / step / "state"))
     with pytest.raises(CheckpointError, match="no checkpoint that is whole"):
       checkpoints.restore(target_of(small(0)))
   with pytest.raises(CheckpointError, match="no checkpoint that is whole"):
-    Checkpoints(str(tmp_path), CONFIG)
+    opened(tmp_path, CONFIG)
   assert names(tmp_path) == {"1.bad", "2.bad"}
 
 
@@ -322,16 +332,16 @@ def test_when_all_are_gone_it_says_what_was_saved_and_does_not_start_anew(
   else:
     (workdir / "checkpoints").rename(tmp_path / "elsewhere")
   with pytest.raises(CheckpointError, match="progress.json says that step 12 was saved") as error:
-    Checkpoints(str(workdir), CONFIG)
+    opened(workdir, CONFIG)
   assert ("It holds 0-mine, 12-mine. " in str(error.value)) == renamed
   # What the message says helps: a copy put back, or the directory moved away.
   kept = workdir / "checkpoints" / "12-mine" if renamed else tmp_path / "elsewhere" / "12"
   (workdir / "checkpoints").mkdir(exist_ok=True)
   kept.rename(workdir / "checkpoints" / "12")
-  with Checkpoints(str(workdir), CONFIG) as checkpoints:
+  with opened(workdir, CONFIG) as checkpoints:
     assert checkpoints.latest == 12
   workdir.rename(tmp_path / "old")
-  with Checkpoints(str(workdir), CONFIG) as checkpoints:
+  with opened(workdir, CONFIG) as checkpoints:
     assert checkpoints.latest is None
 
 
@@ -340,11 +350,11 @@ def test_the_results_of_a_finished_run_without_steps_are_not_begun_anew_either(
 ) -> None:
   fill(tmp_path, [0])
   (tmp_path / "checkpoints").rename(tmp_path / "elsewhere")
-  with Checkpoints(str(tmp_path), CONFIG) as checkpoints:  # killed at its first save, as it may be
+  with opened(tmp_path, CONFIG) as checkpoints:  # killed at its first save, as it may be
     assert checkpoints.latest is None
   (tmp_path / "encoder").mkdir()
   with pytest.raises(CheckpointError, match="though encoder/ of a finished run is there"):
-    Checkpoints(str(tmp_path), CONFIG)
+    opened(tmp_path, CONFIG)
 
 
 def test_a_step_that_cannot_be_read_is_refused_by_the_files_name(tmp_path: Path) -> None:
@@ -352,7 +362,7 @@ def test_a_step_that_cannot_be_read_is_refused_by_the_files_name(tmp_path: Path)
   (tmp_path / "checkpoints").rename(tmp_path / "elsewhere")
   (tmp_path / "progress.json").write_text("12")
   with pytest.raises(CheckpointError, match="progress.json: holds something else.*or remove it"):
-    Checkpoints(str(tmp_path), CONFIG)
+    opened(tmp_path, CONFIG)
 
 
 def test_the_config_of_the_checkpoints_counts_where_that_of_the_directory_is_gone(
@@ -361,7 +371,7 @@ def test_the_config_of_the_checkpoints_counts_where_that_of_the_directory_is_gon
   fill(tmp_path, [0, 12])
   (tmp_path / "config.json").unlink()
   with pytest.raises(CheckpointError, match="model.width: 16, 32"):
-    Checkpoints(str(tmp_path), {**CONFIG, "model": {"width": 32}})
+    opened(tmp_path, {**CONFIG, "model": {"width": 32}})
   fill(tmp_path, [13])
   assert json.loads((tmp_path / "config.json").read_text()) == CONFIG
 
@@ -379,7 +389,7 @@ def test_a_damaged_config_of_a_checkpoint_does_not_count(tmp_path: Path) -> None
 def test_a_save_that_was_interrupted_is_no_checkpoint(tmp_path: Path) -> None:
   fill(tmp_path, [1])
   (tmp_path / "checkpoints" / "2.orbax-checkpoint-tmp" / "state").mkdir(parents=True)
-  with Checkpoints(str(tmp_path), CONFIG) as checkpoints:
+  with opened(tmp_path, CONFIG) as checkpoints:
     assert checkpoints.latest == 1
     assert checkpoints.save(2, small(2))
   assert names(tmp_path) == {"1", "2"}
@@ -389,7 +399,7 @@ def test_a_reader_changes_nothing(tmp_path: Path) -> None:
   fill(tmp_path, [1, 2])
   flip(largest_file(tmp_path / "checkpoints" / "2" / "state"))
   before = sorted(str(p) for p in tmp_path.rglob("*"))
-  with Checkpoints(str(tmp_path), {"another": 1}, read_only=True) as checkpoints:
+  with opened(tmp_path, {"another": 1}, read_only=True) as checkpoints:
     assert_same_bits(checkpoints.restore(target_of(small(0))), small(1))
     assert not checkpoints.save(5, small(5))
   assert sorted(str(p) for p in tmp_path.rglob("*")) == before
@@ -401,7 +411,7 @@ def test_another_state_is_refused_array_by_array(tmp_path: Path) -> None:
   target["kernel"] = jax.ShapeDtypeStruct((64, 16), jnp.float32, sharding=target["kernel"].sharding)
   target["bias"] = target["step"]
   with (
-    Checkpoints(str(tmp_path), CONFIG) as checkpoints,
+    opened(tmp_path, CONFIG) as checkpoints,
     pytest.raises(
       CheckpointError,
       match=r"bias: absent, int32\[\]; kernel: float32\[64, 32\], float32\[64, 16\]",
@@ -421,14 +431,13 @@ def test_a_directory_that_cannot_be_written_is_one_paragraph(tmp_path: Path) -> 
 FULL_DISK = """
 import os, resource, signal, sys
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
-from tests.training.test_checkpoint import CONFIG, assert_same_bits, small, target_of
+from tests.training.test_checkpoint import CONFIG, assert_same_bits, opened, small, target_of
 from xjepa_jax.errors import CheckpointError
-from xjepa_jax.training.checkpoint import Checkpoints
 import jax.numpy as jnp, numpy as np
 
 big = {"step": small(2)["step"], "kernel": jnp.asarray(np.random.default_rng(0).normal(size=2**19))}
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-checkpoints = Checkpoints(sys.argv[1], CONFIG, keep=1)
+checkpoints = opened(sys.argv[1], CONFIG, keep=1)
 checkpoints.save(1, small(1))
 checkpoints.wait()
 resource.setrlimit(resource.RLIMIT_FSIZE, (2**19, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))

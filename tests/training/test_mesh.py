@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import re
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,8 +18,10 @@ from xjepa_jax.config import default_config, resolve
 from xjepa_jax.errors import ConfigError
 from xjepa_jax.model import xjepa
 from xjepa_jax.model.inputs import sensor_inputs
+from xjepa_jax.objective.table import build
 from xjepa_jax.sensors import Band, Sensor
 from xjepa_jax.training.mesh import (
+  PARAMETER_AXES,
   AxisRules,
   batch_sharding,
   make_mesh,
@@ -25,7 +29,7 @@ from xjepa_jax.training.mesh import (
   replicated,
   slices_along_replica,
 )
-from xjepa_jax.training.optimizer import decay_factors, optimizer
+from xjepa_jax.training.optimizer import DECAY_RULES, decay_factors, optimizer
 from xjepa_jax.training.target import momentum_schedule
 
 SENSOR = Sensor("a camera", (Band("red", 10.0), Band("green", 10.0)), "uint8", "counts")
@@ -42,21 +46,19 @@ GOLDEN = {
   "encoder/trunk/blocks/mlp/down/bias": P(None, None),
   "encoder/trunk/blocks/norm1/scale": P(None, None),
   "encoder/trunk/blocks/norm1/bias": P(None, None),
-  "encoder/trunk/registers": P(None, None),
+  "encoder/trunk/register_tokens": P(None, None),
   "encoder/stems/radar/project/kernel": P(None, "fsdp"),
   "encoder/stems/radar/project/bias": P(None),
   "encoder/stems/optical/project/kernel": P(None, "fsdp"),
-  "encoder/stems/optical/position": P(None, None),
   "encoder/heads/layout/project/kernel": P("fsdp", None),
   "encoder/heads/layout/project/bias": P(None),
   "predictor/enter/kernel": P("fsdp", None),
   "predictor/leave/kernel": P(None, "fsdp"),
   "predictor/mask_token": P(None),
-  "predictor/queries": P(None, None),
+  "predictor/shared_queries": P(None, None),
   "predictor/sensor_tags/radar": P(None),
   "predictor/sensor_tags/optical": P(None),
-  "objective/contrastive/log_temperature": P(),
-  "objective/psa/metric": P(None, None),
+  "objective/contrastive/log_scale": P(),
 }
 
 
@@ -90,23 +92,38 @@ def test_moments_averages_and_gradient_sums_lie_where_their_parameters_do() -> N
   assert of_parameters == 3 * len(paths(params)) + encoder  # mu, nu, sums; the target encoder
 
 
-@pytest.mark.parametrize(("stem", "predictor"), [("joint", "narrow"), ("bands", "queries")])
-def test_every_parameter_of_the_model_has_a_place_and_a_decay(stem: str, predictor: str) -> None:
+def parameters_of(stem: str, predictor: str, pooling: str, local: int) -> Any:
   config = default_config()
-  config.model.update(preset="debug", stem=stem, registers=2, shared_layers=1)
+  config.model.update(preset="debug", stem=stem, registers=2, shared_layers=1, local=local)
   config.predictor.kind = predictor
-  config.heads.semantic.update(pooling="attention", hidden=8)
+  config.heads.semantic.update(pooling=pooling, size=64, hidden=8 * (pooling == "attention"))
   sensors = dict.fromkeys(("one", "another"), SENSOR)
   inputs = sensor_inputs(sensors, dict.fromkeys(sensors, (64, 64)), config.model.patch)
   model = xjepa.build(resolve(config), inputs, (("one", "another"),), jnp.float32)
-  params = jax.eval_shape(model.init, jax.random.key(0))
+  learned = build({"contrastive": {"learn_temperature": True}}).init(jax.random.key(0))
+  return {**jax.eval_shape(model.init, jax.random.key(0)), "objective": learned}
+
+
+MODELS = [("joint", "narrow", "attention", 0), ("bands", "queries", "canonical", 16)]
+
+
+@pytest.mark.parametrize("settings", MODELS)
+def test_every_parameter_of_the_model_has_a_place_and_a_decay(settings: Any) -> None:
+  params = parameters_of(*settings)
   shardings = paths(parameter_shardings(make_mesh(2, 2, 2), params))
   factors = paths(decay_factors(params))
   assert shardings.keys() == factors.keys() == paths(params).keys()
   for name, leaf in paths(params).items():
-    matrix = name.endswith("kernel")
+    matrix = name.endswith("kernel") and "/maps/" not in name
     assert factors[name] == float(matrix), name
     assert not matrix or "fsdp" in shardings[name].spec or min(leaf.shape[-2:]) % 2, name
+
+
+@pytest.mark.parametrize("rules", [PARAMETER_AXES, DECAY_RULES], ids=["axes", "decay"])
+def test_every_rule_is_of_some_parameter(rules: Any) -> None:
+  names = {name for settings in MODELS for name in paths(parameters_of(*settings))}
+  first = {next(pattern for pattern, _ in rules if re.search(pattern, name)) for name in names}
+  assert first == {pattern for pattern, _ in rules}
 
 
 def test_a_dimension_that_the_mesh_axis_does_not_divide_is_whole() -> None:

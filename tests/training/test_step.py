@@ -15,6 +15,7 @@ import pytest
 from tests.compiling import compile_quickly, compiled
 from tests.training.conftest import Small
 from tests.training.parameters import paths
+from xjepa_jax.config import MaskConfig
 from xjepa_jax.model.images import scale
 from xjepa_jax.model.mask_plan import plan_masks
 from xjepa_jax.objective import table
@@ -292,7 +293,7 @@ def test_gradients_of_parts_are_averaged(small: Small) -> None:
   In the first part a sample lacks a sensor, so the mean of parts is not that of the whole batch.
   """
   model = small.experiment.model
-  plan = plan_masks(model.grid, mode="random", target=1.0, context=1.0, overlap=True)
+  plan = plan_masks(model.grid, MaskConfig(mode="random", target=1.0, context=1.0, overlap=True))
   still = dataclasses.replace(
     small.config.augment, flips=False, quarter_turns=False, gain=0.0, offset=0.0
   )

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from xjepa_jax.config import describe_keys
+from xjepa_jax.config import Config, describe_keys, to_dict
 from xjepa_jax.errors import CheckpointError
-from xjepa_jax.training.workdir import CONFIG, FREE_KEYS, claim_workdir
+from xjepa_jax.training.workdir import CONFIG, FREE_KEYS, claim_workdir, differences
 
 RUN: dict[str, Any] = {
   "model": {"width": 16, "remat": "none"},
@@ -41,13 +41,25 @@ def test_another_config_is_refused_with_every_key_that_differs(tmp_path: Path) -
   with pytest.raises(CheckpointError) as error:
     claim_workdir(str(tmp_path), other)
   for said in (
-    "model.depth: absent, 2",
+    "model.depth: 0, 2",
     "model.width: 16, 32",
     'routes: ["a->b", "b->a"], ["a->b"]',
     "training.steps: 100, 200",
   ):
     assert said in str(error.value)
   assert "remat" not in str(error.value)
+
+
+def test_a_key_that_is_newer_than_the_run_had_its_default_then(tmp_path: Path) -> None:
+  now = to_dict(Config())
+  stored = {key: value for key, value in now.items() if key != "sensors"}
+  stored["augment"] = {key: value for key, value in now["augment"].items() if key != "zoom"}
+  stored["heads"] = {"layout": {"pooling": "grid", "cells": 8, "size": 512}}
+  now["heads"] = {"layout": to_dict(Config().heads["layout"])}
+  stored["evaluation"] = now["evaluation"] = {**now["evaluation"], "head": "layout"}
+  assert differences(stored, now) == []
+  now["augment"]["zoom"] = 0.25
+  assert differences(stored, now) == ["augment.zoom: 0.0, 0.25"]
 
 
 def test_free_keys_are_keys_or_groups_of_the_schema() -> None:

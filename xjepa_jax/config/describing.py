@@ -8,6 +8,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from xjepa_jax.config.fields import allowed
 from xjepa_jax.config.schema import Config
 
 
@@ -28,17 +29,6 @@ def to_dict(config: Any) -> Any:
 def describe_keys() -> list[tuple[str, Any, str]]:
   """(dotted key, default, meaning with what is allowed) of every key."""
   return list(_describe(Config(), ""))
-
-
-def allowed(metadata: Mapping[str, Any]) -> str:
-  """What is allowed of a key, by a field's metadata, in words; "" if only its type is given."""
-  if metadata["one_of"]:
-    return ", ".join(map(str, metadata["one_of"]))
-  return ", ".join(
-    f"{word} {metadata[key]:g}"
-    for key, word in (("least", "at least"), ("most", "at most"))
-    if metadata[key] is not None
-  )
 
 
 def _describe(config: Any, where: str) -> Iterator[tuple[str, Any, str]]:

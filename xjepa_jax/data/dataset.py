@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from xjepa_jax.data.bad_records import BadRecords
 from xjepa_jax.data.description import INFO_FILE, describe
 from xjepa_jax.data.example import ExampleView
-from xjepa_jax.data.pairs import Pair
+from xjepa_jax.data.pairs import Pair, PairFormat
 from xjepa_jax.data.tfrecord import RecordSource
 from xjepa_jax.errors import DatasetError, ExampleError
 from xjepa_jax.paths import StrPath
+from xjepa_jax.sensors import redescribe
 
 
 class PairDataset:
@@ -24,8 +26,11 @@ class PairDataset:
     split: "train", "validation", "test", or None for all splits one after another.
     verify: check every byte of a record at each reading.
     bad_records: how many damaged ones batches do without, see `BadRecords`.
+    sensors: what to read differently in the descriptions of sensors, by their name; see
+      `sensors.redescribe`. Those that the data set lacks are ignored.
 
   Raises:
+    SensorError: a sensor cannot be described so.
     DatasetError: there is no complete data set, or no such split, or it is empty.
     ShardIndexError, CorruptRecordError: a shard or its index is damaged, stale or missing.
   """
@@ -36,11 +41,12 @@ class PairDataset:
     split: str | None = "train",
     verify: bool = True,
     bad_records: int = 0,
+    sensors: Mapping[str, Mapping[str, Any]] | None = None,
   ):
     directory = os.fspath(directory)
     self.directory = directory
     self.description = describe(directory)
-    self.format = self.description.format
+    self.format = _redescribed(self.description.format, sensors or {})
     self.split = split
     splits = self.description.splits
     if split is not None and split not in splits:
@@ -105,3 +111,13 @@ class PairDataset:
           f"{shard}: {found} records, but {self.directory}/{INFO_FILE} says {length}. Copy the "
           "shard and its index again from their source."
         )
+
+
+def _redescribed(held: PairFormat, changes: Mapping[str, Mapping[str, Any]]) -> PairFormat:
+  sensors = {
+    key: redescribe(sensor, changes[key], f"config key 'sensors.{key}'")
+    if key in changes
+    else sensor
+    for key, sensor in held.sensors.items()
+  }
+  return dataclasses.replace(held, sensors=sensors)

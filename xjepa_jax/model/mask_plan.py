@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from xjepa_jax.config.schema import MaskConfig
 from xjepa_jax.errors import ConfigError
 
 MODES = ("multiblock", "random")
@@ -56,34 +57,14 @@ class MaskPlan:
     return max(height * width for height, width in self.shapes)
 
 
-def plan_masks(
-  grid: tuple[int, int],
-  mode: str = "multiblock",
-  blocks: int = 4,
-  scale: Sequence[float] = (0.15, 0.2),
-  aspect: Sequence[float] = (0.75, 1.5),
-  context: float = 0.4,
-  visible: float = 1.0,
-  overlap: bool = False,
-  target: float = 0.5,
-  same_context: bool = False,
-) -> MaskPlan:
-  """Works out every size from the settings, the keys of `mask` in a config.
+def plan_masks(grid: tuple[int, int], mask: MaskConfig) -> MaskPlan:
+  """Works out every size from the settings.
 
   Args:
     grid: rows and columns of tokens.
-    mode: "multiblock", or "random" for single tokens anywhere.
-    blocks: target blocks a sample. This and the next two are for "multiblock".
-    scale: smallest and largest share of the grid's tokens in a block.
-    aspect: smallest and largest height over width, both in tokens. A side that would be longer
-      than the grid is cut, and the other lengthened to keep the scale.
-    context: share of the tokens in a sensor's context.
-    visible: share of its blocks that a sensor draws for itself and that other sensors' contexts
-      may show; the others are alike for all sensors and hidden from all.
-    overlap: whether the context may include what is hidden from it.
-    target: share of the tokens that are targets, for "random".
-    same_context: whether all sensors of a sample show the same tokens; then nothing may be hidden
-      from one sensor alone.
+    mask: `blocks`, `scale` and `aspect` count in the mode "multiblock" and `target` in "random". A
+      side of a block that would be longer than the grid is cut, and the other is lengthened to
+      keep the scale. With `same_context` nothing may be hidden from one sensor alone.
 
   Raises:
     ConfigError: a value is out of range, or leaves no target or too little for the context;
@@ -96,45 +77,46 @@ def plan_masks(
       "and config key 'model.patch'."
     )
   tokens = rows * columns
-  if mode == "multiblock":
+  if mask.mode == "multiblock":
+    blocks = mask.blocks
     if blocks < 1:
       _refuse("blocks", blocks, "give at least 1")
-    low, high = _range("scale", scale, 1.0)
-    shapes, odds, block_tokens = _shapes(rows, columns, (low, high), _range("aspect", aspect))
-  elif mode == "random":
+    scale, aspect = _range("scale", mask.scale, 1.0), _range("aspect", mask.aspect)
+    shapes, odds, block_tokens = _shapes(rows, columns, scale, aspect)
+  elif mask.mode == "random":
     blocks, shapes, odds = 1, ((rows, columns),), (1,)
-    block_tokens = _count("target", target, tokens)
+    block_tokens = _count("target", mask.target, tokens)
   else:
-    _refuse("mode", mode, f"give one of {', '.join(MODES)}")
-  if not 0 <= visible <= 1:
-    _refuse("visible", visible, "give a share of the blocks, from 0 to 1")
-  if same_context and visible and not overlap:
+    _refuse("mode", mask.mode, f"give one of {', '.join(MODES)}")
+  if not 0 <= mask.visible <= 1:
+    _refuse("visible", mask.visible, "give a share of the blocks, from 0 to 1")
+  if mask.same_context and mask.visible and not mask.overlap:
     advice = "what one sensor hides others show; give mask.visible 0, or set mask.overlap"
-    _refuse("same_context", same_context, advice)
-  left = tokens if overlap else tokens - blocks * block_tokens
+    _refuse("same_context", mask.same_context, advice)
+  left = tokens if mask.overlap else tokens - blocks * block_tokens
   targets = f"{blocks} x {block_tokens} targets can leave {max(left, 0)} of {tokens} tokens"
-  if left < 1 and mode == "random":
-    _refuse("target", target, f"{targets}; give at most {_share(tokens - 1, tokens)}")
+  if left < 1 and mask.mode == "random":
+    _refuse("target", mask.target, f"{targets}; give at most {_share(tokens - 1, tokens)}")
   if left < 1 and block_tokens == tokens:
-    _refuse("scale", scale, f"{targets}; give a smaller first one, or set mask.overlap")
+    _refuse("scale", mask.scale, f"{targets}; give a smaller first one, or set mask.overlap")
   if left < 1:
     most = (tokens - 1) // block_tokens
     _refuse("blocks", blocks, f"{targets}; give at most {most}, or lower mask.scale")
-  context_tokens = _count("context", context, tokens)
+  context_tokens = _count("context", mask.context, tokens)
   if context_tokens > left:
     advice = f"give at most {_share(left, tokens)}, or set mask.overlap"
-    _refuse("context", context, f"asks for {context_tokens}, and {targets}; {advice}")
+    _refuse("context", mask.context, f"asks for {context_tokens}, and {targets}; {advice}")
   return MaskPlan(
-    mode=mode,
+    mode=mask.mode,
     grid=(rows, columns),
     blocks=blocks,
     block_tokens=block_tokens,
     context_tokens=context_tokens,
     shapes=shapes,
     odds=odds,
-    visible=visible,
-    overlap=overlap,
-    same_context=same_context,
+    visible=mask.visible,
+    overlap=mask.overlap,
+    same_context=mask.same_context,
   )
 
 

@@ -2,95 +2,95 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 
+from xjepa_jax.config.fields import setting
 from xjepa_jax.errors import ConfigError
 from xjepa_jax.model.outputs import Outputs
-from xjepa_jax.objective import options
 from xjepa_jax.objective.term import (
+  DESCRIPTORS,
   Field,
   Scalars,
   Term,
   descriptors,
   masked_mean,
   mean_of_counted,
-  no_parameters,
 )
 
 # Of a learned temperature's inverse; CLIP's bound, without which training can become unstable.
 LARGEST_SCALE = 100.0
-_MASKED = -1e30  # Finite, so that a row without anybody has a finite log-sum, and no NaN gradient.
+_MASKED = -1e30  # finite, so that a row without candidates has a finite log-sum and no NaN gradient
 
 
-def contrastive(
-  on: str = "layout",
-  temperature: float = 0.1,
-  learn_temperature: bool = False,
-  cells: int = 0,
-  across_cells: bool = False,
-) -> Term:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Contrastive(Term):
   """Symmetric InfoNCE between the descriptors of every two sensors (CLIP, Radford et al., 2021).
 
   With s_ij = cos(a_i, b_j) / temperature, over samples i, j that have both sensors:
 
     mean over i of (log sum_j exp s_ij + log sum_j exp s_ji) / 2 - s_ii
 
-  and the mean over pairs of sensors. Of a grid head's descriptors, a cosine is that of the cells of
-  which both contexts have a token.
+  and the mean over pairs of sensors. With a grid head, a cosine is taken over the cells in which
+  both contexts have a token.
 
-  Args:
-    on: head whose descriptors are compared.
-    temperature: at the start if learned, else always.
-    learn_temperature: learn log(1 / temperature). The value used is clipped to at most 100 while
+  Attributes:
+    learn_temperature: log(1 / temperature) is the parameter "log_scale" (), which starts from
+      `temperature`, and "temperature" is logged. The value used is clipped to at most 100 while
       the gradient passes the clip, so that the parameter can come back.
-    cells: parts of equal size in which a descriptor is split, each with a length of its own, in
+    cells: parts of equal size into which a descriptor is split, each with a length of its own, in
       the order of a grid head: number j of cell c stands at j * cells + c, so (B, d * cells) is
       (B, d, cells); 0 or 1 compares whole descriptors.
     across_cells: False contrasts cell c of a sample with cell c of the others, and takes the mean
-      over cells; True contrasts it with all cells of all samples, its own others included, so
-      that layout counts and there are B * cells candidates.
-
-  Returns:
-    A term that learns {"log_scale": ()} if the temperature is learned, and logs "temperature"
-    then.
-
-  Raises:
-    ConfigError: an option has a value that cannot work.
+      over cells; True contrasts it with all cells of all samples, the other cells of its own
+      sample included, so that layout counts and there are B * cells candidates.
   """
-  on = options.word("on", on)
-  temperature = options.number("temperature", temperature, above=0)
-  cells = max(options.whole("cells", cells), 1)
-  across_cells = options.flag("across_cells", across_cells)
-  if options.flag("learn_temperature", learn_temperature) and temperature < 1 / LARGEST_SCALE:
-    raise ConfigError(
-      f"temperature is {temperature!r}; a learned one is kept at {1 / LARGEST_SCALE} or above."
-    )
 
-  def init(key: jax.Array) -> dict[str, Any]:
+  on: str = setting("layout", "head whose descriptors are compared")
+  temperature: float = setting(0.1, "at the start if it is learned, else always", above=0)
+  learn_temperature: bool = setting(False, "learn log(1 / temperature)")
+  cells: int = setting(0, "parts of a descriptor that are compared apart; 0 is the whole", least=0)
+  across_cells: bool = setting(False, "contrast a cell with all cells, not only with its own place")
+
+  needs: ClassVar[str] = DESCRIPTORS
+  over_samples: ClassVar[bool] = True
+
+  def __post_init__(self) -> None:
+    super().__post_init__()
+    if self.learn_temperature and self.temperature < 1 / LARGEST_SCALE:
+      raise ConfigError(
+        f"temperature is {self.temperature!r}; a learned one is kept at {1 / LARGEST_SCALE} or "
+        "above."
+      )
+
+  def init(self, key: jax.Array) -> dict[str, Any]:
     del key
-    return {"log_scale": jnp.float32(-math.log(temperature))}
+    if not self.learn_temperature:
+      return {}
+    return {"log_scale": jnp.float32(-math.log(self.temperature))}
 
-  def split(field: Field) -> tuple[jax.Array, jax.Array]:
-    """(B, cells, d) numbers and whether they are there, as float32."""
-    values, there = field.numbers()
-    rows, size = values.shape
-    if size % cells:
-      raise ConfigError(f"cells is {cells}, which does not divide descriptors of size {size}.")
+  def loss(
+    self, params: dict[str, Any], outputs: Outputs, key: jax.Array
+  ) -> tuple[jax.Array, Scalars]:
+    del key
+    scale = jnp.float32(1 / self.temperature)
+    if self.learn_temperature:
+      scale = _clipped_scale(params["log_scale"])
+    fields = descriptors(outputs, self.on)
     parts = [
-      each.reshape(rows, size // cells, cells).swapaxes(1, 2).astype(jnp.float32)
-      for each in (values, there)
+      self._between(fields[one], fields[other], scale)
+      for one, other in itertools.combinations(fields, 2)
     ]
-    if across_cells:
-      parts = [each.reshape(rows * cells, 1, -1) for each in parts]
-    return parts[0], parts[1]
+    return mean_of_counted(parts), {"temperature": 1 / scale} if self.learn_temperature else {}
 
-  def between(one: Field, other: Field, scale: jax.Array) -> tuple[jax.Array, jax.Array]:
-    (a, a_there), (b, b_there) = split(one), split(other)
+  def _between(self, one: Field, other: Field, scale: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """() InfoNCE of two sensors, and () whether a sample has both."""
+    (a, a_there), (b, b_there) = self._split(one), self._split(other)
     similarity = scale * _cosines(a, a_there, b, b_there)
     both = (a_there * b_there).any(axis=-1).T  # (cells, B)
     same = jnp.diagonal(similarity, axis1=1, axis2=2)
@@ -99,18 +99,20 @@ def contrastive(
     back = jax.nn.logsumexp(among, axis=1) - same
     return masked_mean((forth + back) / 2, both), both.any()
 
-  def loss(params: dict[str, Any], outputs: Outputs, key: jax.Array) -> tuple[jax.Array, Scalars]:
-    del key
-    scale = jnp.float32(1 / temperature)
-    if learn_temperature:
-      scale = _clipped_scale(params["log_scale"])
-    fields = descriptors(outputs, on)
+  def _split(self, field: Field) -> tuple[jax.Array, jax.Array]:
+    """(B, cells, d) numbers and whether they are there, as float32."""
+    values, there = field.numbers()
+    rows, size = values.shape
+    cells = max(self.cells, 1)
+    if size % cells:
+      raise ConfigError(f"cells is {cells}, which does not divide descriptors of size {size}.")
     parts = [
-      between(fields[one], fields[other], scale) for one, other in itertools.combinations(fields, 2)
+      each.reshape(rows, size // cells, cells).swapaxes(1, 2).astype(jnp.float32)
+      for each in (values, there)
     ]
-    return mean_of_counted(parts), {"temperature": 1 / scale} if learn_temperature else {}
-
-  return Term(init if learn_temperature else no_parameters, loss)
+    if self.across_cells:
+      parts = [each.reshape(rows * cells, 1, -1) for each in parts]
+    return parts[0], parts[1]
 
 
 def _cosines(a: jax.Array, a_there: jax.Array, b: jax.Array, b_there: jax.Array) -> jax.Array:

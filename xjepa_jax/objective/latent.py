@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from xjepa_jax.config.fields import setting
 from xjepa_jax.model.outputs import Outputs
-from xjepa_jax.objective import options
 from xjepa_jax.objective.term import (
   Scalars,
   Term,
   errors_by_route,
   masked_mean,
   mean_of_counted,
-  no_parameters,
 )
 
-DISTANCES = ("l2", "smooth_l1", "l1")
 
-
-def latent(distance: str = "l2", beta: float = 1.0, routes: Sequence[str] = ()) -> Term:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Latent(Term):
   """Mean distance between predicted and target tokens.
 
   With an error e = predicted - sg[target], the mean over target tokens of samples that have both
@@ -33,41 +31,31 @@ def latent(distance: str = "l2", beta: float = 1.0, routes: Sequence[str] = ()) 
       CVPR 2023);
     "l1": |e|.
 
-  Alone this term collapses: give it company (vicreg, sigreg, contrastive).
-
-  Args:
-    distance: one of the above.
-    beta: where "smooth_l1" goes over from a square to a line.
-    routes: "a->b" of those that count, or none for all of the model's. A route that no sample of
-      the batch has is left out of the mean.
-
-  Returns:
-    A term that learns nothing and logs each route's loss as "route/a->b".
-
-  Raises:
-    ConfigError: an option has a value that cannot work.
+  A route that no sample of the batch has is left out of the mean. Alone this term collapses: give
+  it company (vicreg, sigreg, contrastive). It logs each route's loss as "route/a->b".
   """
-  distance = options.word("distance", distance, one_of=DISTANCES)
-  beta = options.number("beta", beta, above=0)
-  routes = options.route_names("routes", routes)
 
-  def of_error(error: jax.Array) -> jax.Array:
-    # Not jnp.abs, whose gradient at 0 is 1: where a token is predicted exactly, there is none.
-    size = error * jax.lax.stop_gradient(jnp.sign(error))
-    if distance == "l1":
-      return size
-    square = error * error
-    if distance == "l2":
-      return square
-    return jnp.where(size < beta, square / (2 * beta), size - beta / 2)
+  distance: str = setting("l2", "between tokens", one_of=("l2", "smooth_l1", "l1"))
+  beta: float = setting(1.0, "error at which smooth_l1 turns from a square to a line", above=0)
+  routes: tuple[str, ...] = setting((), '"a->b" of those that count; () is all of the model\'s')
 
-  def loss(params: dict[str, Any], outputs: Outputs, key: jax.Array) -> tuple[jax.Array, Scalars]:
+  def loss(
+    self, params: dict[str, Any], outputs: Outputs, key: jax.Array
+  ) -> tuple[jax.Array, Scalars]:
     del params, key
     losses = {
-      route: (masked_mean(of_error(error), both), both.any())
-      for route, (error, both) in errors_by_route(outputs, routes).items()
+      route: (masked_mean(self._distance(error), both), both.any())
+      for route, (error, both) in errors_by_route(outputs, self.routes).items()
     }
     logged = {f"route/{route}": value for route, (value, _) in losses.items()}
     return mean_of_counted(losses.values()), logged
 
-  return Term(no_parameters, loss)
+  def _distance(self, error: jax.Array) -> jax.Array:
+    # Not jnp.abs, whose gradient at 0 is 1: where a token is predicted exactly, there is none.
+    size = error * jax.lax.stop_gradient(jnp.sign(error))
+    if self.distance == "l1":
+      return size
+    square = error * error
+    if self.distance == "l2":
+      return square
+    return jnp.where(size < self.beta, square / (2 * self.beta), size - self.beta / 2)

@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from xjepa_jax.errors import ConfigError
+from xjepa_jax.config.fields import setting
 from xjepa_jax.model.outputs import Outputs
-from xjepa_jax.objective import options
-from xjepa_jax.objective.term import (
-  Scalars,
-  Term,
-  errors_by_route,
-  mean_of_counted,
-  no_parameters,
-)
+from xjepa_jax.objective.term import Scalars, Term, errors_by_route, mean_of_counted
 
 # Of targets whose variance is 1: a smaller mean square is rounding, whose directions say nothing,
 # and the square of which a gradient divides by.
 _LEAST = 1e-12
 
 
-def psa(floor: float = 0.1, routes: Sequence[str] = ()) -> Term:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PSA(Term):
   """Mean e' M e / D over target tokens, e = predicted - sg[target], M their inverse covariance.
 
   X-JEPA's PSA (Choudhury et al., WACV 2026) measures the error by a learned Mahalanobis metric M.
@@ -53,34 +47,24 @@ def psa(floor: float = 0.1, routes: Sequence[str] = ()) -> Term:
 
   An error that is alike in all directions has the loss of "latent", and so has floor 1.
 
-  Args:
-    floor: share of the mean eigenvalue in all of them, above 0 and at most 1.
-    routes: "a->b" of those that count, or none for all of the model's. A route that no sample of
-      the batch has is left out of the mean.
-
-  Returns:
-    A term that learns nothing. It logs each route's loss as "route/a->b" and, as "evenness/a->b",
-    that over the mean square of its error: 1 where the error is alike in all directions.
-
-  Raises:
-    ConfigError: an option has a value that cannot work.
+  It logs each route's loss as "route/a->b" and, as "evenness/a->b", that loss over the mean square
+  of the error: 1 where the error is alike in all directions.
   """
-  floor = options.number("floor", floor, above=0)
-  if floor > 1:
-    raise ConfigError(f"floor is {floor!r}; expected at most 1.")
-  routes = options.route_names("routes", routes)
 
-  def loss(params: dict[str, Any], outputs: Outputs, key: jax.Array) -> tuple[jax.Array, Scalars]:
+  floor: float = setting(0.1, "share of the mean eigenvalue in all of them", above=0, most=1)
+  routes: tuple[str, ...] = setting((), '"a->b" of those that count; () is all of the model\'s')
+
+  def loss(
+    self, params: dict[str, Any], outputs: Outputs, key: jax.Array
+  ) -> tuple[jax.Array, Scalars]:
     del params, key
     losses, logged = {}, {}
-    for route, (error, both) in errors_by_route(outputs, routes).items():
-      size, evenness = _fitted(error, both, floor)
+    for route, (error, both) in errors_by_route(outputs, self.routes).items():
+      size, evenness = _fitted(error, both, self.floor)
       losses[route] = (size * evenness, both.any())
       logged[f"route/{route}"] = size * evenness
       logged[f"evenness/{route}"] = jax.lax.stop_gradient(evenness)
     return mean_of_counted(losses.values()), logged
-
-  return Term(no_parameters, loss)
 
 
 def _fitted(error: jax.Array, both: jax.Array, floor: float) -> tuple[jax.Array, jax.Array]:
@@ -89,7 +73,7 @@ def _fitted(error: jax.Array, both: jax.Array, floor: float) -> tuple[jax.Array,
   Args:
     error: (..., D), 0 where there is none.
     both: whether there is one, of the first axes of `error`.
-    floor: see `psa`.
+    floor: see `PSA`.
   """
   width = error.shape[-1]
   tokens = jnp.maximum(both.sum(), 1) * (error.size // width // both.size)

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any
+import dataclasses
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 
+from xjepa_jax.config.fields import setting
 from xjepa_jax.model.outputs import Outputs
-from xjepa_jax.objective import options
 from xjepa_jax.objective.term import (
+  DESCRIPTORS,
   Field,
   Scalars,
   Term,
   descriptors,
   mean_of_counted,
-  no_parameters,
 )
 
 
-def sigreg(on: str = "layout", slices: int = 256, points: int = 17, extent: float = 3.0) -> Term:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SIGReg(Term):
   """Sketched isotropic Gaussian regularisation (LeJEPA, Balestriero and LeCun, arXiv 2511.08544).
 
   Along each random unit direction u, the Epps-Pulley statistic of the n projections x_i = u' z_i
@@ -38,33 +40,38 @@ def sigreg(on: str = "layout", slices: int = 256, points: int = 17, extent: floa
 
   Sensors are treated apart: pooled, a gap between sensors could hide in the variance of the whole.
 
-  Args:
-    on: head whose raw descriptors are taken.
-    slices: directions, drawn anew from the key: a standard normal (K, slices) array, its columns
-      divided by their lengths.
-    points: at which the integrand is evaluated, ends included.
-    extent: of t.
-
-  Returns:
-    A term that learns nothing and logs each sensor's statistic as "sensor/<sensor>".
-
-  Raises:
-    ConfigError: an option has a value that cannot work.
+  The directions are drawn anew at every step: a standard normal (K, slices) array, its columns
+  divided by their lengths. It logs each sensor's statistic as "sensor/<sensor>".
   """
-  on = options.word("on", on)
-  slices = options.whole("slices", slices, least=1)
-  points = options.whole("points", points, least=2)
-  extent = options.number("extent", extent, above=0)
 
-  def statistic(field: Field, key: jax.Array) -> jax.Array:
+  on: str = setting("layout", "head whose raw descriptors are taken")
+  slices: int = setting(256, "random directions", least=1)
+  points: int = setting(17, "at which the integrand is evaluated, ends included", least=2)
+  extent: float = setting(3.0, "of the integral", above=0)
+
+  needs: ClassVar[str] = DESCRIPTORS
+  over_samples: ClassVar[bool] = True
+
+  def loss(
+    self, params: dict[str, Any], outputs: Outputs, key: jax.Array
+  ) -> tuple[jax.Array, Scalars]:
+    del params
+    parts = {
+      sensor: (self._statistic(field, key), field.there.any())
+      for sensor, field in descriptors(outputs, self.on).items()
+    }
+    logged = {f"sensor/{sensor}": value for sensor, (value, _) in parts.items()}
+    return mean_of_counted(parts.values()), logged
+
+  def _statistic(self, field: Field, key: jax.Array) -> jax.Array:
     values, there = field.numbers()
-    drawn = jax.random.normal(key, (values.shape[-1], slices), jnp.float32)
+    drawn = jax.random.normal(key, (values.shape[-1], self.slices), jnp.float32)
     directions = drawn / jnp.linalg.norm(drawn, axis=0)
     projected = jnp.einsum("bk,ks->bs", values, directions, precision="highest")
     left = jnp.einsum("bk,ks->bs", there.astype(jnp.float32), directions**2, precision="highest")
     projected = projected * jax.lax.rsqrt(jnp.where(left > 0, left, 1.0))
     present = there.any(axis=1)
-    t = jnp.linspace(0.0, extent, points, dtype=jnp.float32)
+    t = jnp.linspace(0.0, self.extent, self.points, dtype=jnp.float32)
     normal = jnp.exp(-t * t / 2)
     angles = projected[..., None] * t
     seen = present[:, None, None]
@@ -73,17 +80,3 @@ def sigreg(on: str = "layout", slices: int = 256, points: int = 17, extent: floa
     imaginary = jnp.sum(jnp.sin(angles), axis=0, where=seen) / jnp.maximum(number, 1)
     distance = (real - normal) ** 2 + imaginary**2
     return number * 2 * jnp.trapezoid(distance * normal, t, axis=-1).mean()
-
-  def loss(params: dict[str, Any], outputs: Outputs, key: jax.Array) -> tuple[jax.Array, Scalars]:
-    del params
-    parts = {
-      sensor: (
-        statistic(field, key),
-        field.there.any(),
-      )
-      for sensor, field in descriptors(outputs, on).items()
-    }
-    logged = {f"sensor/{sensor}": value for sensor, (value, _) in parts.items()}
-    return mean_of_counted(parts.values()), logged
-
-  return Term(no_parameters, loss)

@@ -1,40 +1,94 @@
-"""What a term of the objective is, and how samples that lack a sensor drop out of it.
+"""A term of the objective, and how samples that lack a sensor drop out of it.
 
 A term sees the global batch: under jit with a sharded batch its sums run over all devices. It
-computes in float32 whatever it is given.
+computes in float32 whatever precision the model's outputs have.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple
+import dataclasses
+from collections.abc import Iterable, Sequence
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from xjepa_jax.config.fields import check, setting
 from xjepa_jax.errors import ConfigError
 from xjepa_jax.model.outputs import Outputs
 
 Scalars = dict[str, jax.Array]
 
 
-class Term(NamedTuple):
-  """One term of the objective.
+PREDICTIONS, DESCRIPTORS = "predictions", "descriptors"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Term:
+  """One term of the objective. Its fields are its options, which a config sets and `read` checks.
+
+  A subclass adds its options and defines `loss`; see `docs/objective.md` for one made from Python.
 
   Attributes:
-    init: key -> learnable parameters; {} for most terms.
-    loss: (parameters, outputs, key) -> (loss, scalars to log); the loss is () float32, not yet
-      weighted, and 0 where no sample has the sensors that it needs.
+    weight, warmup, start, end: what it weighs and when; see `weight_at`.
+    needs: what `loss` looks at. A term of "predictions" logs "route/a->b", the loss of each route,
+      and is compared with guesses at every validation. A term of "descriptors" has an option `on`,
+      the head whose descriptors it takes, and sees their prefixes as well.
+    over_samples: it compares the samples of a batch, so that its value for a batch is not the mean
+      of its values for parts of it, and a single sample says nothing.
   """
 
-  init: Callable[[jax.Array], dict[str, Any]]
-  loss: Callable[[dict[str, Any], Outputs, jax.Array], tuple[jax.Array, Scalars]]
+  weight: float = setting(
+    1.0, "once the warm-up is over; at 0 it is logged and has no effect", least=0
+  )
+  warmup: int = setting(0, "steps from start on over which the weight rises linearly", least=0)
+  start: int = setting(0, "step before which the weight is 0", least=0)
+  end: int = setting(0, "step from which on it is 0 again; 0 is never", least=0)
 
+  needs: ClassVar[str] = PREDICTIONS
+  over_samples: ClassVar[bool] = False
 
-def no_parameters(key: jax.Array) -> dict[str, Any]:
-  """The `init` of a term that learns nothing."""
-  del key
-  return {}
+  def __post_init__(self) -> None:
+    check(self)
+    if 0 < self.end <= self.start:
+      raise ConfigError(
+        f"end is {self.end}; expected 0 (never) or a step after start, {self.start}."
+      )
+
+  def init(self, key: jax.Array) -> dict[str, Any]:
+    """Learnable parameters; {} for most terms."""
+    del key
+    return {}
+
+  def loss(
+    self, params: dict[str, Any], outputs: Outputs, key: jax.Array
+  ) -> tuple[jax.Array, Scalars]:
+    """The unweighted loss of a global batch.
+
+    Args:
+      params: as `init` made them.
+      outputs: of the model.
+      key: for terms that draw.
+
+    Returns:
+      () float32, 0 where no sample has the sensors that the term needs, and scalars to log.
+
+    Raises:
+      ConfigError: an option does not fit the model; the message begins with the option's name.
+    """
+    raise NotImplementedError
+
+  def weight_at(self, step: jax.Array | int) -> jax.Array:
+    """() float32 weight at a step, which may be traced."""
+    step = jnp.asarray(step, jnp.int32)
+    weight = jnp.where(step >= self.start, jnp.float32(self.weight), 0.0)
+    if self.warmup:
+      # Differences of integers are exact; a float32 step is not, beyond 2^24.
+      risen = (step - self.start).astype(jnp.float32) / self.warmup
+      weight = weight * jnp.clip(risen, 0.0, 1.0)
+    if self.end:
+      weight = jnp.where(step < self.end, weight, 0.0)
+    return weight
 
 
 def rows_where(mask: jax.Array, values: jax.Array) -> jax.Array:

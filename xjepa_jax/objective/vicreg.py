@@ -2,41 +2,35 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 
+from xjepa_jax.config.fields import setting
 from xjepa_jax.errors import ConfigError
 from xjepa_jax.model.fill import shown
 from xjepa_jax.model.outputs import Outputs
-from xjepa_jax.objective import options
 from xjepa_jax.objective.term import (
+  DESCRIPTORS,
   Field,
   Scalars,
   Term,
   descriptors,
   masked_mean,
   mean_of_counted,
-  no_parameters,
   rows_where,
 )
 
-OVER = ("descriptor", "cells")
 # Inside the square root of the standard deviation, as in the paper: its gradient stays finite.
 EPSILON = 1e-4
 
 
-def vicreg(
-  on: str = "layout",
-  variance: float = 25.0,
-  invariance: float = 25.0,
-  covariance: float = 1.0,
-  deviation: float = 1.0,
-  over: str = "descriptor",
-) -> Term:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class VICReg(Term):
   """Variance, invariance, covariance (Bardes, Ponce, LeCun, ICLR 2022, eq. 1 to 6).
 
     variance * v + invariance * s + covariance * c
@@ -63,30 +57,32 @@ def vicreg(
   positions as those over cells. s compares the tokens themselves, where both sensors have one at
   the same position. Tokens of which nothing was seen are left out.
 
-  Args:
-    on: a head, for its raw descriptors, or "tokens".
-    variance, invariance, covariance: weights; the paper's are 25, 25, 1.
-    deviation: standard deviation above which v asks for nothing more.
-    over: "descriptor" or "cells"; tokens are always taken by position.
-
-  Returns:
-    A term that learns nothing and logs v, s and c, unweighted, under their names.
-
-  Raises:
-    ConfigError: an option has a value that cannot work.
+  It logs v, s and c, unweighted, as "variance", "invariance" and "covariance".
   """
-  on = options.word("on", on)
-  variance = options.number("variance", variance, least=0)
-  invariance = options.number("invariance", invariance, least=0)
-  covariance = options.number("covariance", covariance, least=0)
-  deviation = options.number("deviation", deviation, above=0)
-  whole = options.word("over", over, one_of=OVER) == "descriptor" and on != "tokens"
 
-  def loss(params: dict[str, Any], outputs: Outputs, key: jax.Array) -> tuple[jax.Array, Scalars]:
+  on: str = setting("layout", 'head whose raw descriptors are taken, or "tokens"')
+  variance: float = setting(25.0, "weight of v", least=0)
+  invariance: float = setting(25.0, "weight of s", least=0)
+  covariance: float = setting(1.0, "weight of c", least=0)
+  deviation: float = setting(1.0, "standard deviation above which v asks for nothing more", above=0)
+  over: str = setting(
+    "descriptor",
+    "what statistics are taken over; tokens always by position",
+    one_of=("descriptor", "cells"),
+  )
+
+  needs: ClassVar[str] = DESCRIPTORS
+  over_samples: ClassVar[bool] = True
+
+  def loss(
+    self, params: dict[str, Any], outputs: Outputs, key: jax.Array
+  ) -> tuple[jax.Array, Scalars]:
     del params, key
-    fields = _token_fields(outputs) if on == "tokens" else descriptors(outputs, on)
+    tokens = self.on == "tokens"
+    fields = _token_fields(outputs) if tokens else descriptors(outputs, self.on)
+    whole = self.over == "descriptor" and not tokens
     spread = _spread_of_numbers if whole else _spread_of_vectors
-    spreads = [spread(field, deviation) for field in fields.values()]
+    spreads = [spread(field, self.deviation) for field in fields.values()]
     parts = {
       "variance": mean_of_counted((hinge, count) for hinge, _, count in spreads),
       "invariance": mean_of_counted(
@@ -95,13 +91,11 @@ def vicreg(
       "covariance": mean_of_counted((square, count) for _, square, count in spreads),
     }
     total = (
-      variance * parts["variance"]
-      + invariance * parts["invariance"]
-      + covariance * parts["covariance"]
+      self.variance * parts["variance"]
+      + self.invariance * parts["invariance"]
+      + self.covariance * parts["covariance"]
     )
     return total, parts
-
-  return Term(no_parameters, loss)
 
 
 def _token_fields(outputs: Outputs) -> dict[str, Field]:

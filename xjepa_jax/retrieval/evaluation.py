@@ -206,7 +206,7 @@ class Validation:
       return []
     step = int(self.rows[-1]["step"])
     taught = {
-      label: float(one.weight_at(step)) > 0 for label, one in experiment.objective.terms.items()
+      label: float(term.weight_at(step)) > 0 for label, term in experiment.objective.terms.items()
     }
     return [words for words in (triviality(self.rows[-1], taught), worsening(self.rows)) if words]
 

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 import jax
 
 from xjepa_jax.model.encoder import has_network
-from xjepa_jax.objective.table import OVER_SAMPLES
 from xjepa_jax.training.experiment import Experiment
 
 WHOLE = 0.1  # of all parameters: less is norms, biases and small tables, which are never cut
@@ -55,7 +54,7 @@ def _parts_of_batches(experiment: Experiment) -> Iterator[str]:
     yield (
       f"training.accumulate is {settings.accumulate}: {', '.join(found)} see {seen} samples at a "
       f"time and not {settings.batch}, which is another objective than that of the whole batch "
-      "(fewer negatives, statistics of fewer samples; sigreg's gradient is that much weaker). "
+      "(fewer negatives, statistics of fewer samples). "
       "Prefer model.remat or more devices."
     )
 
@@ -75,11 +74,7 @@ def _repeated_pairs(experiment: Experiment, sizes: Sequence[int]) -> Iterator[st
 
 def _over_samples(experiment: Experiment) -> list[str]:
   """Labels of the terms that compare samples of a batch."""
-  return [
-    label
-    for label, entry in experiment.config.objective.items()
-    if entry.get("term", label) in OVER_SAMPLES
-  ]
+  return [label for label, term in experiment.objective.terms.items() if term.over_samples]
 
 
 def _bytes(leaf: jax.ShapeDtypeStruct) -> int:

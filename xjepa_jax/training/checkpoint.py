@@ -17,6 +17,7 @@ import orbax.checkpoint as ocp
 from absl import flags, logging
 from etils import epath
 
+from xjepa_jax.config.schema import CheckpointConfig
 from xjepa_jax.data.storage import is_remote
 from xjepa_jax.errors import CheckpointError, XJepaError
 from xjepa_jax.processes import barriers
@@ -44,9 +45,7 @@ class Checkpoints:
     self,
     workdir: str,
     config: Mapping[str, Any],
-    every: int = 1,
-    keep: int = 3,
-    keep_every: int = 0,
+    settings: CheckpointConfig | None = None,
     best: str = "",
     mode: str = "max",
     read_only: bool = False,
@@ -58,9 +57,10 @@ class Checkpoints:
     Args:
       workdir: a local directory that all processes see, or an address.
       config: the run's, nested mappings of JSON's types; ignored if `read_only`.
-      every: steps between saves. The first step saved is the first that `save` is called for, so
-        that a directory that cannot hold a checkpoint is noticed early.
-      keep, keep_every, best, mode: which checkpoints stay; see `Preservation`.
+      settings: how often a checkpoint is due and which ones stay; None takes the defaults. The
+        first step saved is the first that `save` is called for, so that a directory that cannot
+        hold a checkpoint is noticed early.
+      best, mode: the metric of the checkpoint that stays whatever its age; see `Preservation`.
       read_only: nothing is written, renamed or deleted; for other programs than the run.
       data: gives what tells the run's data from others, and `extend` lets it have more steps than
         it began with; see `claim_workdir`.
@@ -68,13 +68,12 @@ class Checkpoints:
     Raises:
       CheckpointError: the directory belongs to another config or other data, or cannot be used.
     """
-    if keep < 1:
-      raise CheckpointError(f"config key 'checkpoint.keep' is {keep}; keep at least 1.")
+    settings = settings or CheckpointConfig()
     workdir = workdir if is_remote(workdir) else os.path.abspath(workdir)
     self.directory = epath.Path(workdir) / "checkpoints"
     self._config = config
     self._read_only = read_only
-    self._preservation = Preservation(keep, keep_every, best, mode)
+    self._preservation = Preservation(settings.keep, settings.keep_every, best, mode)
     self._saving = -1  # the step being written
     if not read_only:
       first_decides(lambda: claim_workdir(workdir, config, data and data(), extend))
@@ -90,7 +89,7 @@ class Checkpoints:
           about=ocp.handlers.JsonCheckpointHandler(),
         ),
         options=ocp.CheckpointManagerOptions(
-          save_interval_steps=every,
+          save_interval_steps=settings.every,
           preservation_policy=self._preservation,
           best_fn=lambda metrics: 0.0,  # metrics are stored only if there is one
           cleanup_tmp_directories=not read_only,

@@ -24,7 +24,9 @@ from xjepa_jax.model.encoder import has_network
 from xjepa_jax.model.inputs import SensorInput, sensor_inputs
 from xjepa_jax.model.mask_plan import MaskPlan, plan_masks
 from xjepa_jax.model.placing import on_mesh
-from xjepa_jax.objective import table
+from xjepa_jax.objective.objective import Objective
+from xjepa_jax.objective.table import build
+from xjepa_jax.objective.term import Term
 from xjepa_jax.training import checks
 from xjepa_jax.training import mesh as meshes
 from xjepa_jax.training import step as steps
@@ -55,7 +57,7 @@ class Experiment:
   inputs: Mapping[str, SensorInput]
   slots: Mapping[str, SensorSlot]
   model: xjepa.XJepa
-  objective: table.Objective
+  objective: Objective
   plan: MaskPlan
   optimizer: optax.GradientTransformationExtraArgs
   schedules: Schedules
@@ -133,12 +135,17 @@ class Experiment:
         }
 
 
-def open_experiment(config: Config, devices: Sequence[Any] | None = None) -> Experiment:
+def open_experiment(
+  config: Config,
+  devices: Sequence[Any] | None = None,
+  terms: Mapping[str, type[Term]] | None = None,
+) -> Experiment:
   """Checks a config against its data and the devices, and builds all but the state.
 
   Args:
     config: resolved.
     devices: of the mesh; None takes all.
+    terms: of the objective, by name: those that the config names and the package does not have.
 
   Raises:
     ConfigError: values that do not go together, with the data, or with the devices.
@@ -148,7 +155,7 @@ def open_experiment(config: Config, devices: Sequence[Any] | None = None) -> Exp
   checks.check_batches(config, mesh, jax.default_backend())
   checks.check_splits(config)
   dtype = compute_dtype(config, jax.default_backend())
-  return _jitted(build_experiment(config, mesh, data_slots(config), dtype))
+  return _jitted(build_experiment(config, mesh, data_slots(config), dtype, terms))
 
 
 def like(experiment: Experiment, config: Config) -> Experiment:
@@ -157,7 +164,11 @@ def like(experiment: Experiment, config: Config) -> Experiment:
 
 
 def build_experiment(
-  config: Config, mesh: Mesh, slots: Mapping[str, SensorSlot], dtype: Any
+  config: Config,
+  mesh: Mesh,
+  slots: Mapping[str, SensorSlot],
+  dtype: Any,
+  terms: Mapping[str, type[Term]] | None = None,
 ) -> Experiment:
   """All but the state, with functions that are not jitted yet: neither data nor devices are needed.
 
@@ -166,6 +177,7 @@ def build_experiment(
     mesh: of devices, or abstract.
     slots: sensor -> how a batch has it.
     dtype: in which products are computed.
+    terms: see `open_experiment`.
 
   Raises:
     ConfigError: values that do not go together.
@@ -175,8 +187,8 @@ def build_experiment(
   routes = parse_routes(config.routes, tuple(inputs))
   checks.check_routes(routes)
   model = xjepa.build(config, inputs, routes, dtype)
-  objective = table.build(config.objective) if config.training.steps else table.Objective({})
-  plan = plan_masks(model.grid, **dataclasses.asdict(config.mask))
+  objective = build(config.objective, terms) if config.training.steps else Objective({})
+  plan = plan_masks(model.grid, config.mask)
   rates = _schedules(config)
   momentum = configured_schedule(config.target, max(config.training.steps, 1))
   transform = _optimizer(config, momentum)

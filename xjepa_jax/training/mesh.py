@@ -54,9 +54,9 @@ RULES = AxisRules()
 PARAMETER_AXES: tuple[tuple[str, tuple[str, ...]], ...] = (
   (r"(^|/)objective/.+$", ()),
   (r"(^|/)stems/.+/kernel$", ("patch", "embed")),
-  (r"(^|/)(qkv|kv|q|k|v|query|key|value)/kernel$", ("embed", "heads")),
-  (r"(^|/)(qkv|kv|q|k|v|query|key|value)/bias$", ("heads",)),
-  (r"(^|/)attention\w*/out/kernel$", ("heads", "embed")),
+  (r"(^|/)qkv/kernel$", ("embed", "heads")),
+  (r"(^|/)qkv/bias$", ("heads",)),
+  (r"(^|/)attention/out/kernel$", ("heads", "embed")),
   (r"(^|/)up/kernel$", ("embed", "mlp")),
   (r"(^|/)up/bias$", ("mlp",)),
   (r"(^|/)down/kernel$", ("mlp", "embed")),
@@ -64,7 +64,7 @@ PARAMETER_AXES: tuple[tuple[str, tuple[str, ...]], ...] = (
   (r"(^|/)leave/kernel$", ("vector", "embed")),
   (r"(^|/)\w*kernel$", ("embed", "vector")),
   (r"(^|/)(bias|scale)$", ("vector",)),
-  (r"(^|/)\w*(position|quer(y|ies)|register|token|tag|embedding)s?(/\w+)?$", ("vector",)),
+  (r"(^|/)(query|shared_queries|register_tokens|mask_token|\w+_tags/\w+)$", ("vector",)),
 )
 
 

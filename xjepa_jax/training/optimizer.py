@@ -29,7 +29,7 @@ DECAY_RULES: DecayRules = (
   (r"(^|/)layouts/[^/]+/maps/", 0.0),  # fitted in closed form
   (r"(^|/)(bias|scale)$", 0.0),
   (r"(^|/)\w*kernel$", 1.0),
-  (r"(^|/)\w*(position|quer(y|ies)|register|token|tag|temperature|embedding)s?(/\w+)?$", 0.0),
+  (r"(^|/)(query|shared_queries|register_tokens|mask_token|\w+_tags/\w+)$", 0.0),
 )
 
 

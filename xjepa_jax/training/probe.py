@@ -17,7 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from xjepa_jax.model.outputs import Outputs
-from xjepa_jax.objective.table import Objective
+from xjepa_jax.objective.objective import Objective
+from xjepa_jax.objective.term import PREDICTIONS
 from xjepa_jax.training.triviality import CONSTANT, OTHER, PARTS, POSITION, REAL
 
 
@@ -102,8 +103,9 @@ def probe(
   for route in routes:
     parts = second_moments(np.asarray(outputs.target[route])[has_route(outputs, route)])
     measured |= {f"targets/{name}/{route}": value for name, value in parts.items()}
-  for label in _predicting(objective, parameters, outputs, key) if routes else ():
-    term = objective.terms[label].term
+  for label, term in objective.terms.items():
+    if not routes or term.needs != PREDICTIONS:
+      continue
     for kind, predicted in standing.items():
       arrays = {route: jnp.asarray(values) for route, values in predicted.items()}
       instead = dataclasses.replace(outputs, predicted={**outputs.predicted, **arrays})
@@ -116,15 +118,3 @@ def probe(
       if place > 0:
         measured[f"probe/{label}/over_position/{route}"] = real / place
   return measured
-
-
-def _predicting(
-  objective: Objective, parameters: Mapping[str, Any], outputs: Outputs, key: jax.Array
-) -> list[str]:
-  """Labels of the terms that log a loss by route."""
-  found = []
-  for label, one in objective.terms.items():
-    _, logged = jax.eval_shape(one.term.loss, parameters.get(label, {}), outputs, key)
-    if any(name.startswith("route/") for name in logged):
-      found.append(label)
-  return found

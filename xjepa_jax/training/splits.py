@@ -18,6 +18,7 @@ def open_split(config: Config, split: str) -> list[PairDataset]:
   Raises:
     ConfigError: no data set is named.
     DatasetError: one cannot be opened, or has no such split.
+    SensorError: the config describes a sensor as it cannot be.
   """
   if not config.data.directories:
     raise ConfigError(
@@ -25,9 +26,18 @@ def open_split(config: Config, split: str) -> list[PairDataset]:
       "`python -m xjepa_jax.data.importers --help` says how one is made of an archive."
     )
   bad_records = config.data.bad_records if split == config.data.train else 0
-  return [
-    PairDataset(each, split, config.data.verify, bad_records) for each in config.data.directories
+  opened = [
+    PairDataset(each, split, config.data.verify, bad_records, config.sensors)
+    for each in config.data.directories
   ]
+  held = sorted({key for dataset in opened for key in dataset.format.sensors})
+  for key in config.sensors:
+    if key not in held:
+      raise ConfigError(
+        f"config key 'sensors.{key}' describes a sensor that no data set has; there are "
+        f"{', '.join(held)}."
+      )
+  return opened
 
 
 def data_digests(config: Config) -> list[dict[str, Any]]:

@@ -23,7 +23,7 @@ from xjepa_jax.model.mask_plan import MaskPlan
 from xjepa_jax.model.outputs import Outputs
 from xjepa_jax.model.placing import on_mesh
 from xjepa_jax.model.xjepa import Parameters, XJepa
-from xjepa_jax.objective.table import Objective
+from xjepa_jax.objective.objective import Objective
 from xjepa_jax.training.augment import augment
 from xjepa_jax.training.state import TrainState
 from xjepa_jax.training.target import find_target

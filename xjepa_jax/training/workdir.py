@@ -13,8 +13,9 @@ from typing import Any
 
 from etils import epath
 
+from xjepa_jax.config import resolve, to_dict
 from xjepa_jax.data import storage
-from xjepa_jax.errors import CheckpointError, DataError
+from xjepa_jax.errors import CheckpointError, ConfigError, DataError
 from xjepa_jax.training.manifest import SMALL, damage
 
 CONFIG, DATA = "config.json", "data.json"
@@ -204,14 +205,27 @@ def _write(path: str, content: Mapping[str, Any]) -> None:
 def differences(
   stored: Mapping[str, Any], config: Mapping[str, Any], free: Sequence[str] = FREE_KEYS
 ) -> list[str]:
-  """ "key: then, now" of every dotted key that differs and is not free to."""
+  """ "key: then, now" of every dotted key that differs and is not free to.
+
+  A key that is newer than the run counts as having its default then: a new key's default is what
+  the package did without it.
+  """
   then, now = _dotted(json.loads(json.dumps(stored))), _dotted(json.loads(json.dumps(config)))
+  then = {key: value for key, value in _defaults(stored).items() if key in now} | then
   return [
     f"{key}: {_shown(then, key)}, {_shown(now, key)}"
     for key in sorted({**then, **now})
     if not any(key == each or key.startswith(f"{each}.") for each in free)
     and (key not in then or key not in now or then[key] != now[key])
   ]
+
+
+def _defaults(stored: Mapping[str, Any]) -> dict[str, Any]:
+  """A stored config with the defaults of all keys; {} if it has keys that there are no more."""
+  try:
+    return _dotted(json.loads(json.dumps(to_dict(resolve(stored)))))
+  except ConfigError:
+    return {}
 
 
 def _dotted(content: Mapping[str, Any], where: str = "") -> dict[str, Any]:

@@ -20,7 +20,7 @@ def starts(length: int, size: int, stride: int) -> np.ndarray:
     stride: from tile to tile; 0 for a single tile in the middle.
 
   Returns:
-    None if the image is smaller than a tile.
+    None of them, an array of length 0, if the image is smaller than a tile.
   """
   if length < size:
     return np.zeros(0, np.int64)

@@ -11,38 +11,8 @@ import jax.numpy as jnp
 
 from xjepa_jax.errors import ConfigError
 from xjepa_jax.model.outputs import Outputs
+from xjepa_jax.objective.nested import nested_loss
 from xjepa_jax.objective.term import Scalars, Term
-
-
-@dataclasses.dataclass(frozen=True)
-class Weighted:
-  """A term and what it weighs.
-
-  Attributes:
-    term: the term.
-    weight: once the warm-up is over. At 0 the term is computed and logged, and teaches nothing.
-    warmup: steps from `start` on over which the weight rises linearly from 0; 0 for none.
-    start: step before which the weight is 0.
-    end: step from which on it is 0 again; 0 for never.
-  """
-
-  term: Term
-  weight: float = 1.0
-  warmup: int = 0
-  start: int = 0
-  end: int = 0
-
-  def weight_at(self, step: jax.Array | int) -> jax.Array:
-    """() float32 weight at a step, which may be traced."""
-    step = jnp.asarray(step, jnp.int32)
-    weight = jnp.where(step >= self.start, jnp.float32(self.weight), 0.0)
-    if self.warmup:
-      # Differences of integers are exact; a float32 step is not, beyond 2^24.
-      risen = (step - self.start).astype(jnp.float32) / self.warmup
-      weight = weight * jnp.clip(risen, 0.0, 1.0)
-    if self.end:
-      weight = jnp.where(step < self.end, weight, 0.0)
-    return weight
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,14 +20,14 @@ class Objective:
   """What training minimises.
 
   Attributes:
-    terms: label -> weighted term.
+    terms: by label, which names a term's metrics and parameters.
   """
 
-  terms: dict[str, Weighted]
+  terms: dict[str, Term]
 
   def init(self, key: jax.Array) -> dict[str, dict[str, Any]]:
-    """Learnable parameters by label, of the terms that have any."""
-    found = {label: one.term.init(_own_key(key, label)) for label, one in self.terms.items()}
+    """Learnable parameters by label, for the terms that have any."""
+    found = {label: term.init(_own_key(key, label)) for label, term in self.terms.items()}
     return {label: params for label, params in found.items() if params}
 
   def loss(
@@ -80,16 +50,16 @@ class Objective:
     """
     total = jnp.float32(0)
     metrics: Scalars = {}
-    for label, one in self.terms.items():
+    for label, term in self.terms.items():
       try:
-        value, logged = one.term.loss(params.get(label, {}), outputs, _own_key(key, label))
+        value, logged = nested_loss(term, params.get(label, {}), outputs, _own_key(key, label))
       except ConfigError as error:
         raise ConfigError(f"objective.{label}.{error}") from error
-      if not one.weight:
+      if not term.weight:
         value = jax.lax.stop_gradient(value)
       metrics[f"loss/{label}"] = value
       metrics.update({f"{label}/{name}": scalar for name, scalar in logged.items()})
-      total = total + one.weight_at(step) * value
+      total = total + term.weight_at(step) * value
     metrics["loss/total"] = total
     return total, metrics
 
