@@ -1,26 +1,27 @@
-"""Trains an encoder, evaluates it, exports it and reports.
+"""Trains an encoder, evaluates it, exports it and writes a report.
 
 example: python -m xjepa_jax.main --config=configs/optical_sar.py --workdir=runs/optical_sar
 
-  --config=FILE.py[:PRESET]   a file of configs/, and which of its presets
-  --config.KEY=VALUE          one key changed: --config.training.steps=2000
-  --workdir=DIR               what the run writes: checkpoints, metrics, encoder, report.
+  --config=FILE.py[:PRESET]   a file of configs/, and one of its presets
+  --config.KEY=VALUE          change one key: --config.training.steps=2000
+  --workdir=DIR               where checkpoints, metrics, encoder and report are written.
                               The same command continues a run that was interrupted
-  --extend                    go on with a run for more steps: give a larger training.steps, whose
-                              schedules learning rate and weight decay follow from there on
-  --plan                      print config, parameters, operations, memory and mesh, and end
-  --plan --topology=NAME      the same for machines that are not here, v5p-128, 2xv5p-128, h100-8:
-                              memory, messages and predicted time of a step
+  --extend                    continue a run for more steps: give a larger training.steps; the
+                              schedules of learning rate and weight decay follow it
+  --plan                      print config, parameters, operations, memory and mesh, and exit
+  --plan --topology=NAME      the same for other machines, such as v5p-128, 2xv5p-128 or h100-8:
+                              memory, communication and predicted time per step
 
-Several processes, each with the same command; where Slurm, Open MPI, Cloud TPU, or the variables
-JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID tell of them, without these flags:
+To run several processes, start the same command in each. Slurm, Open MPI, Cloud TPU and the
+variables JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID are recognised; elsewhere
+give these flags:
 
-  --coordinator=HOST:PORT     of process 0; port 8476 if none is given
-  --processes=N --process=I   how many, and which this is, from 0
+  --coordinator=HOST:PORT     address of process 0; the default port is 8476
+  --processes=N --process=I   number of processes, and the number of this one, from 0
 
-It ends with status 0 when the run is done, or was stopped by SIGTERM and is saved; 1 after an
-error; 13 when another process was lost or nothing advanced; 130 after Ctrl-C. After 0 by SIGTERM,
-13 and 130 the same command continues.
+Exit status: 0 when the run is done, or was stopped by SIGTERM and saved; 1 after an error; 13 when
+another process was lost or nothing progressed; 130 after Ctrl-C. After a SIGTERM, 13 and 130 the
+same command continues.
 """
 
 from __future__ import annotations
@@ -52,14 +53,14 @@ from xjepa_jax.processes import (
 )
 from xjepa_jax.processes.devices import check_devices
 
-_CONFIG = config_flags.DEFINE_config_file("config", help_string="File of the config, FILE[:PRESET]")
-_WORKDIR = flags.DEFINE_string("workdir", "", "Directory of the run; runs/NAME if not given")
+_CONFIG = config_flags.DEFINE_config_file("config", help_string="Config file, FILE[:PRESET]")
+_WORKDIR = flags.DEFINE_string("workdir", "", "Directory of the run; default runs/NAME")
 _EXTEND = flags.DEFINE_bool("extend", False, "Go on for more steps than the run began with")
-_PLAN = flags.DEFINE_bool("plan", False, "Print what would be run, and end")
-_TOPOLOGY = flags.DEFINE_string("topology", "", "Machines that --plan is about, such as v5p-128")
+_PLAN = flags.DEFINE_bool("plan", False, "Print what would be run, and exit")
+_TOPOLOGY = flags.DEFINE_string("topology", "", "Machines to plan for, such as v5p-128")
 _COORDINATOR = flags.DEFINE_string("coordinator", "", "HOST:PORT of process 0")
-_PROCESSES = flags.DEFINE_integer("processes", None, "How many processes there are", lower_bound=1)
-_PROCESS = flags.DEFINE_integer("process", None, "Which of them this is, from 0", lower_bound=0)
+_PROCESSES = flags.DEFINE_integer("processes", None, "Number of processes", lower_bound=1)
+_PROCESS = flags.DEFINE_integer("process", None, "Number of this process, from 0", lower_bound=0)
 _END_SECONDS = 4 * 3600.0  # that processes wait for the first to report
 _ORBAX = f"{os.sep}orbax{os.sep}"
 _BEGAN = time.monotonic()
