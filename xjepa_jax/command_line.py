@@ -6,7 +6,6 @@ is not there.
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 import typing
@@ -17,7 +16,7 @@ from absl import flags
 from ml_collections import ConfigDict, config_dict
 
 from xjepa_jax.config import HeadConfig, default_config, describe_keys, to_dict
-from xjepa_jax.errors import ConfigError
+from xjepa_jax.errors import ConfigError, did_you_mean
 from xjepa_jax.paths import user_path
 
 _OWN = ("heads.", "objective.")
@@ -150,8 +149,7 @@ def _unknown_key(argv: Sequence[str], name: str) -> str:
   unknown = sorted((key for key in given if key not in known), key=lambda key: key.startswith(_OWN))
   if not unknown:
     return ""
-  nearest = difflib.get_close_matches(unknown[0], known, 1)
-  hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
+  hint = did_you_mean(unknown[0], known)
   return f"config key {unknown[0]!r} is unknown.{hint} `--plan` lists all keys."
 
 

@@ -4,6 +4,11 @@ Every error that bad input can cause is one of these. Each carries one finished 
 names the file, key or record, so that a caller can print it as it is.
 """
 
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
 
 class XJepaError(Exception):
   """Something outside the program is not as it has to be."""
@@ -111,3 +116,9 @@ class SearchIndexError(XJepaError, ValueError):
 
 class TooLargeError(XJepaError, ValueError):
   """Something that was sent here has more bytes than it may have."""
+
+
+def did_you_mean(name: object, known: Iterable[str]) -> str:
+  """A question with the nearest known name, quoted, and a space before it; "" if none is near."""
+  near = difflib.get_close_matches(str(name), list(known), 1)
+  return f" Did you mean {near[0]!r}?" if near else ""

@@ -8,9 +8,8 @@ import fills them in from its training split; an import replaces those given her
 from __future__ import annotations
 
 import dataclasses
-import difflib
 
-from xjepa_jax.errors import SensorError
+from xjepa_jax.errors import SensorError, did_you_mean
 from xjepa_jax.sensors import Band, Channel, Scaling, Sensor
 
 # Sentinel-2A's central wavelengths in nm, and metres (ESA, Sentinel-2 MSI user guide).
@@ -122,7 +121,7 @@ def preset(name: str, **changes: object) -> Sensor:
     SensorError: there is no preset of that name, or a change makes no valid sensor.
   """
   if name not in PRESETS:
-    nearest = difflib.get_close_matches(name, PRESETS, 1)
-    hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
-    raise SensorError(f"no sensor preset {name!r}; there are {', '.join(PRESETS)}.{hint}")
+    raise SensorError(
+      f"no sensor preset {name!r}; there are {', '.join(PRESETS)}.{did_you_mean(name, PRESETS)}"
+    )
   return dataclasses.replace(PRESETS[name], **changes)  # type: ignore[arg-type]

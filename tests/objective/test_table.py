@@ -74,7 +74,7 @@ def test_what_a_term_draws_does_not_depend_on_the_other_terms(outputs: Outputs) 
     ({}, "objective names no term; choose from latent, vicreg"),
     ({"latent": 1.0}, "'objective.latent' is 1.0; expected a group of keys"),
     ({"vicrag": {}}, "'objective.vicrag.term' is 'vicrag', .*Did you mean 'vicreg'"),
-    ({"a": {"term": "zzz"}}, "'objective.a.term' is 'zzz', .*Choose from latent, vicreg"),
+    ({"a": {"term": "zzz"}}, "'objective.a.term' is 'zzz', .*there are latent, vicreg"),
     ({"a": {"term": ["latent"]}}, "'objective.a.term' is"),
     ({"latent": {"distanse": "l1"}}, "'objective.latent.distanse' .*mean 'objective.latent.dist"),
     ({"latent": {"wieght": 1}}, "'objective.latent.wieght' .*mean 'objective.latent.weight'"),

@@ -6,7 +6,7 @@ the key, the value and what is allowed. Checks that need a data set or a mesh ar
 are opened.
 """
 
-from xjepa_jax.config.describing import default_config, describe_keys, to_dict
+from xjepa_jax.config.describing import default_config, describe_keys, dotted, to_dict
 from xjepa_jax.config.entries import Route, parse_bands, parse_routes
 from xjepa_jax.config.resolving import resolve
 from xjepa_jax.config.schema import (
@@ -48,6 +48,7 @@ __all__ = [
   "TrainingConfig",
   "default_config",
   "describe_keys",
+  "dotted",
   "parse_bands",
   "parse_routes",
   "resolve",

@@ -26,6 +26,17 @@ def to_dict(config: Any) -> Any:
   return config
 
 
+def dotted(tree: Mapping[str, Any]) -> dict[str, Any]:
+  """{"model.width": 192} of {"model": {"width": 192}}; an empty group stays, as {}."""
+  flat: dict[str, Any] = {}
+  for key, value in tree.items():
+    if isinstance(value, Mapping) and value:
+      flat |= {f"{key}.{name}": each for name, each in dotted(value).items()}
+    else:
+      flat[str(key)] = value
+  return flat
+
+
 def describe_keys() -> list[tuple[str, Any, str]]:
   """(dotted key, default, meaning with what is allowed) of every key."""
   return list(_describe(Config(), ""))

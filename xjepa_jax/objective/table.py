@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from typing import Any
 
 from xjepa_jax.config.fields import read
-from xjepa_jax.errors import ConfigError
+from xjepa_jax.errors import ConfigError, did_you_mean
 from xjepa_jax.objective.contrastive import Contrastive
 from xjepa_jax.objective.cosine import Cosine
 from xjepa_jax.objective.latent import Latent
@@ -58,9 +57,10 @@ def _term(label: str, entry: Any, known: Mapping[str, type[Term]]) -> Term:
     )
   name = entry.get("term", label)
   if not isinstance(name, str) or name not in known:
-    close = difflib.get_close_matches(str(name), known, n=1)
-    hint = f"Did you mean {close[0]!r}?" if close else f"Choose from {', '.join(known)}."
-    raise ConfigError(f"config key '{where}.term' is {name!r}, which is no term. {hint}")
+    raise ConfigError(
+      f"config key '{where}.term' is {name!r}, which is no term; there are {', '.join(known)}."
+      + did_you_mean(name, known)
+    )
   options = {key: value for key, value in entry.items() if key != "term"}
   try:
     term: Term = read(options, known[name], f"{where}.")

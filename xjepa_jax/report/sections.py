@@ -6,11 +6,11 @@ import base64
 import math
 import struct
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from html import escape
 from itertools import groupby
-from typing import Any
 
+from xjepa_jax.config import dotted
 from xjepa_jax.report.curves import panel_titles
 from xjepa_jax.report.findings import Findings, definition
 from xjepa_jax.report.table import Cells, arrow, cells, number
@@ -172,7 +172,7 @@ def run(findings: Findings) -> str:
       rows = [(key, number(key, value)) for key, value in content.items()]
       parts.append(f"<h3>{title}</h3>" + _plain_table(("", ""), rows))
   if findings.config:
-    rows = [(key, str(value)) for key, value in _flat(findings.config)]
+    rows = [(key, str(value)) for key, value in dotted(findings.config).items()]
     parts.append(_details("Configuration", _plain_table(("Key", "Value"), rows, code=True)))
   return "\n".join(parts)
 
@@ -223,14 +223,6 @@ def _all_numbers(findings: Findings) -> str:
   if table.header == cells(findings.summary).header:
     return ""
   return _details("All numbers", _results_table(table))
-
-
-def _flat(config: Mapping[str, Any], where: str = "") -> Iterator[tuple[str, Any]]:
-  for key, value in config.items():
-    if isinstance(value, Mapping) and value:
-      yield from _flat(value, f"{where}{key}.")
-    else:
-      yield f"{where}{key}", value
 
 
 def _plain_table(

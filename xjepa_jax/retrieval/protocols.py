@@ -7,10 +7,9 @@ in `uncertain`.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from collections.abc import Mapping
 
-from xjepa_jax.errors import EvaluationError
+from xjepa_jax.errors import EvaluationError, did_you_mean
 
 LOCATION, LABELS = "location", "labels"
 
@@ -150,6 +149,5 @@ def protocol_of(name: str) -> Protocol:
   """
   if name in PROTOCOLS:
     return PROTOCOLS[name]
-  nearest = difflib.get_close_matches(name, PROTOCOLS, 1)
-  hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
+  hint = did_you_mean(name, PROTOCOLS)
   raise EvaluationError(f"no protocol {name!r}; there are {', '.join(PROTOCOLS)}.{hint}")

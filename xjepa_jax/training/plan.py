@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from xjepa_jax.config import HeadConfig, describe_keys, to_dict
+from xjepa_jax.config import HeadConfig, describe_keys, dotted, to_dict
 from xjepa_jax.model.encoder import has_network, layer_spec
 from xjepa_jax.model.gradients import DIRECTIONS
 from xjepa_jax.model.layout import Reading, Source, is_fitted, reads_images, token_parts
@@ -285,9 +285,9 @@ def memory_lines(needed: Memory) -> Iterator[str]:
 
 def config_lines(experiment: Experiment) -> Iterator[str]:
   """Every key with its value; those that differ from the default are marked."""
-  values = _flat(to_dict(experiment.config))
+  values = dotted(to_dict(experiment.config))
   defaults = {key: default for key, default, _ in describe_keys()}
-  flat = _flat(defaults)
+  flat = dotted(defaults)
   for key, value in values.items():
     yield f"{'*' if flat.get(key) != value else ' '} {key} = {value!r}"
 
@@ -303,15 +303,6 @@ def parameter_lines(experiment: Experiment) -> Iterator[str]:
     yield f"{name:<{longest}}  {shape:>16}  {math.prod(leaf.shape):>12,}  {leaf.sharding.spec}"
   total = sum(math.prod(leaf.shape) for _, leaf in leaves)
   yield f"{'in all':<{longest}}  {'':>16}  {total:>12,}"
-
-
-def _flat(tree: Any, where: str = "") -> dict[str, Any]:
-  if not isinstance(tree, dict) or not tree:
-    return {where: tree}
-  found: dict[str, Any] = {}
-  for key, value in tree.items():
-    found |= _flat(value, f"{where}.{key}" if where else str(key))
-  return found
 
 
 def _mb(size: int) -> str:

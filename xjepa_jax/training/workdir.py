@@ -13,7 +13,7 @@ from typing import Any
 
 from etils import epath
 
-from xjepa_jax.config import resolve, to_dict
+from xjepa_jax.config import dotted, resolve, to_dict
 from xjepa_jax.data import storage
 from xjepa_jax.errors import CheckpointError, ConfigError, DataError
 from xjepa_jax.training.manifest import SMALL, damage
@@ -210,7 +210,7 @@ def differences(
   A key that is newer than the run counts as having its default then: a new key's default is what
   the package did without it.
   """
-  then, now = _dotted(json.loads(json.dumps(stored))), _dotted(json.loads(json.dumps(config)))
+  then, now = dotted(json.loads(json.dumps(stored))), dotted(json.loads(json.dumps(config)))
   then = {key: value for key, value in _defaults(stored).items() if key in now} | then
   return [
     f"{key}: {_shown(then, key)}, {_shown(now, key)}"
@@ -223,19 +223,9 @@ def differences(
 def _defaults(stored: Mapping[str, Any]) -> dict[str, Any]:
   """A stored config with the defaults of all keys; {} if it has keys that there are no more."""
   try:
-    return _dotted(json.loads(json.dumps(to_dict(resolve(stored)))))
+    return dotted(json.loads(json.dumps(to_dict(resolve(stored)))))
   except ConfigError:
     return {}
-
-
-def _dotted(content: Mapping[str, Any], where: str = "") -> dict[str, Any]:
-  flat: dict[str, Any] = {}
-  for key, value in content.items():
-    if isinstance(value, Mapping) and value:
-      flat |= _dotted(value, f"{where}{key}.")
-    else:
-      flat[f"{where}{key}"] = value
-  return flat
 
 
 def _shown(flat: Mapping[str, Any], key: str) -> str:

@@ -152,7 +152,7 @@ def test_settings_come_from_preset_config_and_options(
   found = read_description(str(tmp_path / "index")).settings
   assert (found["kind"], found["lists"]) == ("rabitq", 16) and 1 <= found["nprobe"] <= 16
   for text, said in (
-    ('{"list": 16}', "did you mean 'lists'"),
+    ('{"list": 16}', "Did you mean 'lists'"),
     ('{"lists": "16"}', "expected a int"),
     ("[]", "JSON object"),
     ("{", "cannot be read as JSON"),

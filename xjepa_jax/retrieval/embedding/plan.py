@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from xjepa_jax.config import dotted
 from xjepa_jax.retrieval.embedding.items import Collected
 from xjepa_jax.retrieval.embedding.listing import Tiles
 
@@ -102,18 +103,8 @@ def settings_of(
 
 def differences(stored: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
   """What differs between the settings of a directory and of a command, a phrase each."""
-  old, new = dict(_flat(stored)), dict(_flat(now))
+  old, new = (dotted(json.loads(json.dumps(each))) for each in (stored, now))
   names = [name for name in sorted({*old, *new}) if old.get(name) != new.get(name)]
   found = [f"{name} is {old.get(name)!r} there and {new.get(name)!r} now" for name in names]
   more = len(found) - _SHOWN
   return found[:_SHOWN] + ([f"{more} more"] if more > 0 else [])
-
-
-def _flat(settings: Mapping[str, Any], above: str = "") -> list[tuple[str, Any]]:
-  found: list[tuple[str, Any]] = []
-  for key, value in settings.items():
-    if isinstance(value, Mapping):
-      found += _flat(value, f"{above}{key}.")
-    else:
-      found.append((f"{above}{key}", json.loads(json.dumps(value))))
-  return found

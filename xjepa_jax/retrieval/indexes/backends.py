@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import importlib
 import json
 from collections.abc import Mapping
 from typing import Any
 
-from xjepa_jax.errors import SearchIndexError
+from xjepa_jax.errors import SearchIndexError, did_you_mean
 from xjepa_jax.retrieval.indexes.base import Index
 
 # name -> module, class of the index, class of its settings. Not imported here: --help is quick, and
@@ -44,9 +43,10 @@ def make_index(backend: str, settings: Mapping[str, Any]) -> Index:
   fields = {field.name: field for field in dataclasses.fields(kind)}
   for name, value in settings.items():
     if name not in fields:
-      near = difflib.get_close_matches(name, fields, 1)
-      hint = f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(fields)}."
-      raise SearchIndexError(f"the back end {backend} has no setting {name!r}{hint}")
+      raise SearchIndexError(
+        f"the back end {backend} has no setting {name!r}; there are {', '.join(fields)}."
+        + did_you_mean(name, fields)
+      )
     field = fields[name]
     factory = field.default_factory
     default = field.default if factory is dataclasses.MISSING else factory()
