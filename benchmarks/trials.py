@@ -11,6 +11,7 @@ encoders after the last one. A finished trial is kept in --work and not run agai
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import functools
 import itertools
 import json
@@ -30,7 +31,7 @@ from xjepa_jax.retrieval.directions import evaluate_directions
 from xjepa_jax.retrieval.encoder_choice import encoders
 from xjepa_jax.retrieval.quantise import archive_side, cut
 from xjepa_jax.training import canonical
-from xjepa_jax.training.experiment import Experiment, device_batch, open_experiment
+from xjepa_jax.training.experiment import Experiment, device_batch, like, open_experiment
 from xjepa_jax.training.preparation import simulate_if_asked
 from xjepa_jax.training.state import TrainState
 from xjepa_jax.versions import versions
@@ -81,12 +82,15 @@ def trial(dataset: str, variant: str, seed: int, work: str) -> dict[str, Any]:
       return dict(json.load(file))
   config = resolve(get_config(f"{dataset},{variant},{seed}"))
   simulate_if_asked(config)
-  experiment = open_experiment(config)
+  # Pairs that are mixed in are trained on and not asked for: they have no other splits.
+  first = dataclasses.replace(config.data, directories=config.data.directories[:1], weights=())
+  experiment = open_experiment(dataclasses.replace(config, data=first))
+  training = like(experiment, config)
   started = time.monotonic()
-  state = _fitted(experiment)
+  state = _fitted(training)
   curve: dict[str, Any] = {"0": measure(experiment, state)}
-  step = experiment.step
-  with experiment.training_pipeline() as pipeline:
+  step = training.step
+  with training.training_pipeline() as pipeline:
     batches = pipeline.batches(0)
     last = config.training.steps
     for done in range(1, last + 1):

@@ -50,21 +50,23 @@ COMPARED = {
 # Which variants and seeds each data set has.
 TRIALS: dict[str, dict[str, tuple[int, ...]]] = {
   "simulated": {
-    "matching": (0, 1),
-    "predicting cells": (0, 1),
+    "matching": (0, 1, 2),
+    "predicting cells": (0, 1, 2),
     "finding places": (0,),
     "local, matching": (0, 1, 2),
     "local, predicting": (0, 1, 2),
   },
   "ombria": {
-    "matching": (0, 1),
-    "predicting cells": (0, 1),
+    "matching": (0, 1, 2),
+    "predicting cells": (0, 1, 2),
     "finding places": (0, 1),
     "matching, zoomed": (0, 1),
     "matching, curves and noise": (0,),
     "local, matching": (0, 1, 2, 3, 4),
     "local, predicting": (0, 1, 2, 3, 4),
   },
+  "ombria half": {"matching": (0, 1, 2), "predicting cells": (0, 1, 2)},
+  "ombria mixed": {"matching": (0, 1, 2)},
 }
 
 
