@@ -20,6 +20,7 @@ from xjepa_jax.data.simulate import simulated_archive
 from xjepa_jax.data.writer import write_dataset
 from xjepa_jax.errors import DatasetError
 from xjepa_jax.retrieval.baselines import baseline_rows
+from xjepa_jax.retrieval.closed_form import closed_form
 from xjepa_jax.retrieval.end_evaluation import check_protocol, evaluate_at_end
 from xjepa_jax.retrieval.evaluate import main
 from xjepa_jax.training.checkpoint import Checkpoints
@@ -105,6 +106,8 @@ def test_pairs_without_a_training_split_leave_image_statistics_out_and_say_so(
   assert "x " in printed and "s1 → s2" in printed
   assert main([*argv, "--train", "test"]) == 0  # the way out
   assert "no split" not in capsys.readouterr().out
+  assert main([*argv, "--linear", "0"]) == 0
+  assert "linear" not in capsys.readouterr().out
 
 
 @pytest.fixture(scope="module")
@@ -166,7 +169,7 @@ def test_several_models_and_baselines_are_held_against_the_same_archive(
   (recall, csmae), _ = compared
   assert [each["name"] for each in csmae["sources"]] == ["ours", "lots"]
   for found, directions in ((recall, 2), (csmae, 4)):
-    assert len(found["baselines"]) == directions and found["image_statistics"] == "measured"
+    assert len(found["baselines"]) == 3 * directions and not found["not_measured"]
     for row in (*found["sources"][0]["rows"], *found["sources"][1]["rows"], *found["baselines"]):
       assert (row["queries"], row["archive_size"]) == (16, 16)
   assert csmae["protocol"]["queries"] == "validation"
@@ -181,7 +184,7 @@ def test_the_end_of_a_run_by_another_protocol_is_what_the_command_measures_of_it
 ) -> None:
   (_, csmae), _ = compared
   config = finished_run.config
-  chosen = dataclasses.replace(config.evaluation, protocol="csmae-f1@10")
+  chosen = dataclasses.replace(config.evaluation, protocol="csmae-f1@10", linear=20_000)
   experiment = open_experiment(dataclasses.replace(config, evaluation=chosen))
   check_protocol(experiment)
   described = json.loads(Path(finished_run.workdir, "encoder", "encoder.json").read_text())
@@ -200,10 +203,14 @@ def test_the_end_of_a_run_by_another_protocol_is_what_the_command_measures_of_it
     measured = ours[row["query"], row["archive"], row["method"]]
     for metric in found.protocol.headline:
       assert row["metrics"][metric] == pytest.approx(measured.metrics[metric], abs=1e-6)
-  baselines = baseline_rows(experiment, found.protocol)
-  for row, again in zip(csmae["baselines"], baselines, strict=True):
-    assert (row["query"], row["archive"]) == (again.query, again.archive)
-    assert row["metrics"] == pytest.approx(again.metrics, abs=1e-6)
+  baselines = [*baseline_rows(experiment, found.protocol)]
+  baselines += [*closed_form(experiment, found.protocol).rows]
+  again = {(row.method, row.query, row.archive): row.metrics for row in baselines}
+  assert {name for name, _, _ in again} == {"image statistics", "gradients", "linear"}
+  assert len(csmae["baselines"]) == len(again)
+  for row in csmae["baselines"]:
+    expected = again[row["method"], row["query"], row["archive"]]
+    assert row["metrics"] == pytest.approx(expected, abs=1e-6), row["method"]
 
 
 def test_a_protocol_whose_split_is_missing_is_refused_before_training(

@@ -7,7 +7,6 @@ it describes the encoder's own.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -48,7 +47,7 @@ def prediction_blocks(grid: tuple[int, int], share: float) -> np.ndarray:
 
 def trained_share(model: XJepa) -> float:
   """The share of the places that a block had in training."""
-  plan = plan_masks(model.grid, **dataclasses.asdict(model.config.mask))
+  plan = plan_masks(model.grid, model.config.mask)
   return plan.block_tokens / plan.tokens
 
 

@@ -1,6 +1,6 @@
 """Which tokens of a sample are context and which are targets, drawn on the device.
 
-  plan = plan_masks((14, 14), blocks=4, context=0.4)  # on the host: every size is known
+  plan = plan_masks((14, 14), config.mask)  # on the host: every size is known
   masks = sample_masks(key, plan, 256, ("s1", "s2"), ("s1", "s2"))  # inside the jitted step
 
 Multi-block sampling after I-JEPA (Assran et al., CVPR 2023, section 3), with each sample and

@@ -1,29 +1,35 @@
-"""What needs no training beside every network: gradients as they are, and the linear layout.
+"""The baselines that need no training: gradients as they are, and the linear layout.
 
-The linear layout is fitted on the run's own training pairs (`training.canonical`) and ranked as the
-run's encoder is: its images, its pairs, its protocol. A network that finds less than these is worth
-less than the seconds that they take.
+The linear layout is fitted on training pairs (`training.canonical`) and ranked as an encoder is: by
+the same images, pairs and protocol. A network that finds less than these is worth less than the
+seconds that they take.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 import numpy as np
 
-from xjepa_jax.config import Config, HeadConfig, ModelConfig
+from xjepa_jax.config import Config, DataConfig, HeadConfig, ModelConfig
+from xjepa_jax.export import export_encoder, load_encoder
 from xjepa_jax.model.encoder import has_network
 from xjepa_jax.retrieval.describe import centres, describe_by_several
 from xjepa_jax.retrieval.directions import Row
 from xjepa_jax.retrieval.end_evaluation import joined
+from xjepa_jax.retrieval.evaluating.encoder_vectors import encoder_vectors
 from xjepa_jax.retrieval.protocol_rows import scene_rows
 from xjepa_jax.retrieval.protocols import Protocol
 from xjepa_jax.retrieval.relevance import label_sets
+from xjepa_jax.retrieval.scene_vectors import SceneVectors
 from xjepa_jax.training import canonical
-from xjepa_jax.training.experiment import Experiment, like
+from xjepa_jax.training.experiment import Experiment, like, open_experiment
 
 LINEAR, GRADIENTS = "linear", "gradients"
 # 1,020 numbers are a KiB as int8 with their scale.
@@ -48,16 +54,11 @@ def closed_form(experiment: Experiment, protocol: Protocol) -> ClosedForm:
 
   Every process has to call it.
   """
-  most_fitted = experiment.config.evaluation.linear
-  if not has_network(experiment.config.model) or not most_fitted:
+  if not has_network(experiment.config.model) or not experiment.config.evaluation.linear:
     return ClosedForm()
   plain = like(experiment, without_network(experiment.config))
-  encoder = plain.model.init(jax.random.key(0))["encoder"]
-  fit = canonical.fit(plain, {LINEAR: dataclasses.replace(HEADS[LINEAR], fitted=most_fitted)})[
-    LINEAR
-  ]
-  describe = functools.partial(plain.describe, canonical.with_maps(encoder, LINEAR, fit.maps))
-  (centre, _) = centres(plain, {"": describe})[""]
+  fitted = _fitted(plain)
+  describe, centre = fitted.describe, fitted.centre
   splits = dict.fromkeys((protocol.archive, protocol.queries))
   most = plain.config.evaluation.pairs
   found = {split: describe_by_several(plain, {"": describe}, split, most)[""] for split in splits}
@@ -71,11 +72,70 @@ def closed_form(experiment: Experiment, protocol: Protocol) -> ClosedForm:
       rows += scene_rows(protocol, scenes.cut(size), labels, (name, name))
   return ClosedForm(
     rows,
-    {
-      LINEAR: f"{HEADS[LINEAR].size:,} numbers, a KiB as int8; {fit}",
-      GRADIENTS: f"{HEADS[GRADIENTS].size} numbers: oriented gradients of 8 x 8 cells as they are",
-    },
+    fitted.protocol,
   )
+
+
+def closed_form_vectors(
+  directory: str, splits: Sequence[str], train: str, sensors: Sequence[str], most: int
+) -> tuple[dict[str, SceneVectors], dict[str, str]]:
+  """The same for a data set without a run: descriptors of its pairs by both.
+
+  Args:
+    directory: of the data set.
+    splits: whose pairs are described.
+    train: split whose pairs the linear layout is fitted on.
+    sensors: those to describe.
+    most: pairs to fit on, at most.
+
+  Returns:
+    "linear" and "gradients" -> descriptors, and what made them, in words.
+
+  Raises:
+    XJepaError: the pairs cannot be read, or their images cannot be cut into cells.
+  """
+  data = DataConfig(
+    directories=(directory,),
+    sensors=tuple(sensors),
+    train=train,
+    validation=splits[0],
+    test=splits[0],
+  )
+  config = without_network(Config(data=data))
+  evaluation = dataclasses.replace(config.evaluation, linear=most)
+  plain = open_experiment(dataclasses.replace(config, evaluation=evaluation))
+  fitted = _fitted(plain)
+  with tempfile.TemporaryDirectory() as folder:
+    path = os.path.join(folder, "encoder")
+    export_encoder(path, plain.model, fitted.encoder, fitted.centre, LINEAR, {}, "")
+    encoder = load_encoder(path)
+  return {
+    head: encoder_vectors(encoder, directory, splits, head) for head in HEADS
+  }, fitted.protocol
+
+
+@dataclasses.dataclass(frozen=True)
+class _Fitted:
+  """The encoder whose heads are `HEADS`, what it computes, and what made it, in words."""
+
+  encoder: Any
+  describe: Any
+  centre: Mapping[str, Mapping[str, np.ndarray]]
+  protocol: dict[str, str]
+
+
+def _fitted(plain: Experiment) -> _Fitted:
+  head = dataclasses.replace(HEADS[LINEAR], fitted=plain.config.evaluation.linear)
+  fit = canonical.fit(plain, {LINEAR: head})[LINEAR]
+  drawn = plain.model.init(jax.random.key(0))["encoder"]
+  encoder = canonical.with_maps(drawn, LINEAR, fit.maps)
+  describe = functools.partial(plain.describe, encoder)
+  (centre, _) = centres(plain, {"": describe})[""]
+  protocol = {
+    LINEAR: f"{HEADS[LINEAR].size:,} numbers, a KiB as int8; {fit}",
+    GRADIENTS: f"{HEADS[GRADIENTS].size} numbers: oriented gradients of 8 x 8 cells as they are",
+  }
+  return _Fitted(encoder, describe, centre, protocol)
 
 
 def _beginnings(config: Config) -> Sequence[int]:

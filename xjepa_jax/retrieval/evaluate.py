@@ -1,7 +1,8 @@
 """Measures retrieval by published protocols: python -m xjepa_jax.retrieval.evaluate SOURCE ...
 
 Several encoders, embedding directories and files of other models in one table, each number with
-its bootstrap interval over queries, beside chance and image statistics.
+its bootstrap interval over queries, beside what needs no training: chance, image statistics,
+gradients and the linear layout.
 """
 
 from __future__ import annotations
@@ -67,7 +68,7 @@ def evaluate(args: argparse.Namespace) -> None:
   for source in sources:
     if source.taken:
       print(f"{source.name}: vectors of {source.scenes.dimensions:,} numbers, {source.taken}")
-  comparison = Comparison(sources, reading, args.train, args.resamples)
+  comparison = Comparison(sources, reading, args.train, args.resamples, args.linear)
   results: list[dict[str, Any]] = []
   for number, protocol in enumerate(chosen):
     found = comparison.by(protocol)
@@ -139,7 +140,14 @@ def _parser() -> argparse.ArgumentParser:
   parser.add_argument("--queries", default="", metavar="SPLIT", help="split that asks")
   parser.add_argument("--archive", default="", metavar="SPLIT", help="split that is searched")
   parser.add_argument(
-    "--train", default="train", metavar="SPLIT", help="that image statistics are fitted on (train)"
+    "--train", default="train", metavar="SPLIT", help="split that baselines are fitted on (train)"
+  )
+  parser.add_argument(
+    "--linear",
+    type=int,
+    default=20_000,
+    metavar="N",
+    help="pairs, at most, that the linear baseline is fitted on; 0 omits it and gradients (20000)",
   )
   parser.add_argument("--head", default="", help="of encoders; their own if not given")
   parser.add_argument(

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from xjepa_jax.data.description import describe
-from xjepa_jax.errors import EvaluationError
+from xjepa_jax.errors import EvaluationError, XJepaError
 from xjepa_jax.retrieval import image_statistics
+from xjepa_jax.retrieval.closed_form import GRADIENTS, LINEAR, closed_form_vectors
 from xjepa_jax.retrieval.evaluating.evaluation_table import evaluation_table
 from xjepa_jax.retrieval.evaluating.sizes import Size, size_rows
 from xjepa_jax.retrieval.evaluating.sources import Reading, Source
@@ -18,8 +19,6 @@ from xjepa_jax.retrieval.protocol_rows import PREDICTED, duplicate_rate, protoco
 from xjepa_jax.retrieval.protocols import Protocol
 from xjepa_jax.retrieval.row import Row
 from xjepa_jax.retrieval.scene_vectors import SceneVectors
-
-_STATISTICS = (image_statistics.METHOD, image_statistics.METHOD)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,20 +30,24 @@ class Compared:
 
 
 class Comparison:
-  """Sources, and the image statistics of the pairs if there are any.
+  """Sources, and the baselines of the pairs if there are any.
 
   Args:
     sources: with names of their own.
     reading: how they were read.
-    train: split that image statistics are fitted on.
+    train: split that baselines are fitted on.
     resamples: of the bootstrap.
+    linear: pairs that the linear layout is fitted on, at most; 0 leaves it and gradients out.
   """
 
-  def __init__(self, sources: Sequence[Source], reading: Reading, train: str, resamples: int):
+  def __init__(
+    self, sources: Sequence[Source], reading: Reading, train: str, resamples: int, linear: int
+  ):
     self._sources = sources
     self._reading = reading
     self._train = train
     self._resamples = resamples
+    self._linear = linear
 
   def by(self, protocol: Protocol) -> Compared:
     """Carries a protocol out.
@@ -75,9 +78,9 @@ class Comparison:
           "rows": [dataclasses.asdict(row) for row in found],
         }
       )
-    baseline, why = self._baseline(protocol)
+    baseline, why = self._baselines(protocol)
     rows += [(row.method, row) for row in baseline]
-    notes = [f"{image_statistics.METHOD}: {why}"] if why else []
+    notes = [f"{name}: {reason}" for name, reason in why.items()]
     table = evaluation_table(rows, protocol.headline, doubles, notes)
     return Compared(
       f"{self._title(protocol)}\n{table}",
@@ -88,7 +91,8 @@ class Comparison:
         "duplicates": "share of the archive's vectors with another at a cosine of 1 to five digits",
         "sources": content,
         "baselines": [dataclasses.asdict(row) for row in baseline],
-        "image_statistics": why or "measured",
+        "image_statistics": why.get(image_statistics.METHOD, "measured"),
+        "not_measured": why,
       },
     )
 
@@ -99,24 +103,43 @@ class Comparison:
     return size_rows(protocol, source.scenes, kinds, prefixes or source.prefixes)
 
   @functools.cached_property
-  def _statistics(self) -> SceneVectors:
-    sensors = {key: None for source in self._sources for key in source.scenes.vectors}
-    return statistics_vectors(
-      self._reading.pairs, self._reading.splits, self._train, tuple(sensors)
-    )
+  def _sensors(self) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(key for source in self._sources for key in source.scenes.vectors))
 
-  def _baseline(self, protocol: Protocol) -> tuple[list[Row], str]:
-    """Rows of image statistics, or why there are none."""
+  @functools.cached_property
+  def _statistics(self) -> SceneVectors:
+    return statistics_vectors(self._reading.pairs, self._reading.splits, self._train, self._sensors)
+
+  @functools.cached_property
+  def _closed_form(self) -> dict[str, SceneVectors]:
+    found, _ = closed_form_vectors(
+      self._reading.pairs, self._reading.splits, self._train, self._sensors, self._linear
+    )
+    return found
+
+  def _baselines(self, protocol: Protocol) -> tuple[list[Row], dict[str, str]]:
+    """Rows of what needs no training, and of each that has none, why."""
+    baselines: dict[str, Callable[[], SceneVectors]] = {
+      image_statistics.METHOD: lambda: self._statistics
+    }
+    if self._linear:
+      baselines[GRADIENTS] = lambda: self._closed_form[GRADIENTS]
+      baselines[LINEAR] = lambda: self._closed_form[LINEAR]
     if not self._reading.pairs:
-      return [], "no pixels (give --pairs)"
+      return [], dict.fromkeys(baselines, "no pixels (give --pairs)")
     splits = describe(self._reading.pairs).splits
     if not sum(splits.get(self._train, ())):
       there = ", ".join(name for name, shards in splits.items() if sum(shards))
-      return [], f"no split {self._train!r} to fit them on; --train names one of {there}"
-    try:
-      return protocol_rows(protocol, self._statistics, _STATISTICS, self._resamples), ""
-    except EvaluationError as error:
-      return [], str(error)
+      why = f"no split {self._train!r} to fit them on; --train names one of {there}"
+      return [], dict.fromkeys(baselines, why)
+    rows: list[Row] = []
+    missing: dict[str, str] = {}
+    for name, vectors in baselines.items():
+      try:
+        rows += protocol_rows(protocol, vectors(), (name, name), self._resamples)
+      except XJepaError as error:
+        missing[name] = str(error)
+    return rows, missing
 
   def _title(self, protocol: Protocol) -> str:
     lines = [
