@@ -206,7 +206,7 @@ def test_without_an_encoder_nothing_can_be_uploaded(made: Made) -> None:
   answer = client.post("/uploads?name=a.npy", content=npy(sar(1)))
   assert "encoder" in answer.json()["error"]
   # The data set itself says how its sensors are shown.
-  image = Image.open(io.BytesIO(archive.picture(0)))
+  image = Image.open(io.BytesIO(archive.picture(0)[0]))
   assert image.getcolors(20) is None
   assert json.loads(client.get("/search.json?like=2&k=3").content)["hits"]
 

@@ -109,7 +109,9 @@ def _add_archive(
   def picture(version: str, row: int) -> Response:
     if version != archive.version:
       raise HTTPException(404)
-    return Response(archive.picture(row), media_type="image/png", headers=_cached(_FOREVER))
+    found, lasting = archive.picture(row)
+    how = _FOREVER if lasting else _ANEW
+    return Response(found, media_type="image/png", headers=_cached(how))
 
   @app.get("/plane.json")
   def plane() -> Response:
