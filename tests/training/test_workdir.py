@@ -139,8 +139,8 @@ def test_digests_are_of_test_pairs_too_where_there_are_some(tmp_path: Path, simu
     assert named.exists()
     shutil.copy(path, named)
 
-  def digests(directory: str, **keys: str) -> dict[str, str]:
-    data = DataConfig(directories=(str(directory),), **keys)
+  def digests(directory: str, test: str = "test") -> dict[str, str]:
+    data = DataConfig(directories=(directory,), test=test)
     (found,) = data_digests(dataclasses.replace(Config(), data=data))
     return dict(found["splits"])
 
