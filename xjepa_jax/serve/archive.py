@@ -98,7 +98,13 @@ class Archive:
     return [tile, *self.tiles(others[:32])]
 
   def start(self, count: int, sensor: str = "", turn: int = 0) -> list[Json]:
-    """Tiles to start from, spread over the archive; other ones with every turn."""
+    """Tiles to start from, spread over the archive; other ones with every turn.
+
+    Raises:
+      SearchError: it has no such sensor.
+    """
+    if sensor and sensor not in self.sensors:
+      raise SearchError(f"sensor {sensor!r}: the archive has {', '.join(self.sensors)}.")
     mask = self.searcher.columns.mask(Filter(sensors=(sensor,)) if sensor else None)
     rows = np.arange(len(self.files)) if mask is None else np.flatnonzero(mask)
     return self.tiles(rows[spread(len(rows), count, turn)])
