@@ -95,7 +95,7 @@ def test_an_upload_in_other_units_is_refused_unless_they_are_trusted(client: Tes
   answer = client.post("/uploads?name=linear.npy", content=linear)
   assert answer.status_code == 422
   said = answer.json()["error"]
-  assert "linear power" in said and "trust its units" in said and said.startswith("Linear.npy:")
+  assert "linear power" in said and "trust its units" in said and said.startswith("linear.npy:")
   trusted = client.post("/uploads?name=linear.npy&trust_units=true", content=linear)
   assert trusted.status_code == 200, trusted.text
 
