@@ -23,6 +23,7 @@ ORDER = (
   "objective",
   "training",
   "scaling",
+  "given_images",
   "loaded_encoder",
   "export",
   "retrieval",

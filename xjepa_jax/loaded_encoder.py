@@ -12,14 +12,13 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from xjepa_jax.config import TOKENS
-from xjepa_jax.data import units
-from xjepa_jax.errors import ExportError, SensorError
+from xjepa_jax.errors import ExportError
+from xjepa_jax.given_images import judged
 from xjepa_jax.model import images, xjepa
 from xjepa_jax.model.crossing import predicted_descriptors
 from xjepa_jax.model.encoder import has_network
 from xjepa_jax.model.inputs import SensorInput
 from xjepa_jax.model.layout import Reading, reads_images
-from xjepa_jax.sensors import Sensor
 
 
 class LoadedEncoder:
@@ -109,8 +108,8 @@ class LoadedEncoder:
       to: another sensor: predict its tokens from the images' first, and describe those; to be
         compared with plain descriptors of that sensor. Only what `predicts` gives.
       trust_units: take values that contradict the sensor's units.
-      min_valid: share of an image's pixels that has to have been seen.
-      unseen: "refuse" images of which less was seen, or give them "nan".
+      min_valid: share of the pixels looked at that has to have been seen.
+      unseen: "refuse" images of which less was seen, give them "nan", or "take" them as they are.
 
     Returns:
       (B, K) float32 of length 1; scalar products of two sensors' descriptors rank scenes.
@@ -119,34 +118,25 @@ class LoadedEncoder:
       ExportError: the encoder does not know the sensor or the head, cannot predict, or the images
         do not fit, are in other units, or show too little.
     """
-    if unseen not in ("refuse", "nan"):
-      raise ExportError(f"unseen is {unseen!r}; expected 'refuse' or 'nan'.")
     head = self._known_head(head)
-    sensor, stored = _one(values, self.inputs)
-    described = self.inputs[sensor].sensor
-    shares = described.valid(stored).mean(axis=(1, 2)) if len(stored) else np.zeros(0)
-    few = np.flatnonzero((shares < min_valid) | (shares == 0))
-    if len(few) and unseen == "refuse":
-      raise ExportError(
-        f"{len(few)} of {len(stored)} images of {sensor!r} show too little, the first number "
-        f"{few[0]}: {shares[few[0]]:.1%} of its pixels were seen, expected {min_valid:.1%}. Leave "
-        "them out, or give unseen='nan'."
-      )
-    if not trust_units:
-      _check_units(sensor, described, stored)
-    found = self._on_devices({sensor: stored}, head, to)
-    if len(few):
-      found = found.copy()
-      found[few] = np.nan
-    return found
+    sensor, stored, few = judged(values, self.inputs, trust_units, min_valid, unseen)
+    return _without(self._on_devices(sensor, stored, head, to), few)
 
-  def start(self, values: Mapping[str, Any], head: str | None = None) -> jax.Array:
+  def start(
+    self,
+    values: Mapping[str, Any],
+    head: str | None = None,
+    trust_units: bool = False,
+    min_valid: float = 0.1,
+    unseen: str = "refuse",
+  ) -> jax.Array:
     """As `describe`, but returns while the devices still compute.
 
     Args:
       values: as `describe` takes them; B is a multiple of the number of local devices. The array
         must not be changed before the result is there: on a CPU it is not copied.
       head: by name; None is `self.head`.
+      trust_units, min_valid, unseen: as of `describe`.
 
     Returns:
       (B, K) float32; `numpy.asarray` waits for it. Each device computes B / devices rows, so a
@@ -156,15 +146,22 @@ class LoadedEncoder:
       ExportError: as `describe`, or B does not go evenly onto the devices.
     """
     head = self._known_head(head)
-    sensor, stored = _one(values, self.inputs)
+    sensor, stored, few = judged(values, self.inputs, trust_units, min_valid, unseen)
     devices = len(jax.local_devices())
     if len(stored) == 0 or len(stored) % devices:
       raise ExportError(f"{len(stored)} images: give a multiple of the {devices} devices here.")
-    return self._run(
+    found: jax.Array = self._run(
       self._encoder, self._centre, jax.device_put(stored, self._batch), sensor=sensor, head=head
     )
+    return found.at[few].set(jnp.nan) if len(few) else found
 
-  def tokens(self, values: Mapping[str, Any]) -> np.ndarray:
+  def tokens(
+    self,
+    values: Mapping[str, Any],
+    trust_units: bool = False,
+    min_valid: float = 0.1,
+    unseen: str = "refuse",
+  ) -> np.ndarray:
     """(B, N, D) float32 patch tokens of images, N in row-major order; else as `describe`.
 
     Raises:
@@ -175,9 +172,17 @@ class LoadedEncoder:
         "this encoder has no network (model.preset 'none'), and so no tokens: its heads read "
         "images. `patches` gives what each cell of an image says."
       )
-    return self._on_devices(values, None)
+    sensor, stored, few = judged(values, self.inputs, trust_units, min_valid, unseen)
+    return _without(self._on_devices(sensor, stored, None), few)
 
-  def patches(self, values: Mapping[str, Any], head: str | None = None) -> np.ndarray:
+  def patches(
+    self,
+    values: Mapping[str, Any],
+    head: str | None = None,
+    trust_units: bool = False,
+    min_valid: float = 0.1,
+    unseen: str = "refuse",
+  ) -> np.ndarray:
     """What each patch of an image says for itself, centred: to see which patches of two match.
 
     Patches are those of `patch_grid`.
@@ -185,6 +190,7 @@ class LoadedEncoder:
     Args:
       values: as `describe` takes them.
       head: by name; None is `self.head`.
+      trust_units, min_valid, unseen: as of `describe`.
 
     Returns:
       (B, N, d) float32, N in row-major order; d is the descriptor's size, or its share of a cell.
@@ -193,13 +199,13 @@ class LoadedEncoder:
       ExportError: as `describe`.
     """
     head = self._known_head(head)
-    sensor, stored = _one(values, self.inputs)
+    sensor, stored, few = judged(values, self.inputs, trust_units, min_valid, unseen)
     # Of no image at all there is nothing that the grid could be found out from.
     images_ = stored if len(stored) else np.zeros((1, *stored.shape[1:]), stored.dtype)
     found = self._run_patches(
       self._encoder, self._centre, jnp.asarray(images_), sensor=sensor, head=head
     )
-    return np.asarray(found)[: len(stored)]
+    return _without(np.asarray(found)[: len(stored)], few)
 
   def patch_grid(self, head: str | None = None) -> tuple[int, int]:
     """Rows and columns of a head's `patches`: its own cells where it reads images, else tokens."""
@@ -215,9 +221,8 @@ class LoadedEncoder:
     return head
 
   def _on_devices(
-    self, values: Mapping[str, Any], head: str | None, to: str | None = None
+    self, sensor: str, stored: np.ndarray, head: str | None, to: str | None = None
   ) -> np.ndarray:
-    sensor, stored = _one(values, self.inputs)
     if to is not None and (sensor, to) not in self.predicts(head):
       ways = ", ".join(f"{a} to {b}" for a, b in self.predicts(head)) or "nothing"
       raise ExportError(
@@ -262,7 +267,7 @@ class LoadedEncoder:
   ) -> tuple[Any, dict[str, jax.Array], dict[str, jax.Array], dict[str, jax.Array]]:
     """The encoder as a module, and of the sensor scaled images, their tokens, and their parts."""
     values, seen = images.scale(self.inputs[sensor].sensor, stored)
-    cut = images.crop({sensor: values}, self.inputs, None)
+    cut = {sensor: values}
     module = xjepa.merge(self._model.encoder, encoder)
     parts = module.parts(cut)
     return module, cut, module.tokens(cut, {sensor: seen}, parts=parts), parts
@@ -278,55 +283,12 @@ class LoadedEncoder:
     return _unit(found[head][way] - crossing["centre"][head][way])
 
 
-def _one(values: Mapping[str, Any], inputs: Mapping[str, SensorInput]) -> tuple[str, np.ndarray]:
-  """The only sensor of a call, and its images, checked."""
-  if not isinstance(values, Mapping):
-    raise ExportError(
-      f"images are a {type(values).__name__}; expected them by their sensor, one of "
-      f"{', '.join(inputs)}: {{{next(iter(inputs))!r}: images}}."
-    )
-  if len(values) != 1 or not set(values) <= set(inputs):
-    named = ", ".join(map(str, values)) or "no sensor"
-    raise ExportError(f"images of {named}: give those of one of {', '.join(inputs)}.")
-  ((sensor, images_),) = values.items()
-  given = inputs[sensor]
-  bands = ", ".join(given.sensor.band_names)
-  try:
-    hidden = np.ma.getmaskarray(images_) if np.ma.isMaskedArray(images_) else None
-    stored = np.asarray(images_)
-  except (ValueError, TypeError) as error:
-    raise ExportError(
-      f"images of {sensor!r} are no array ({error}); expected (B, H, W, {given.bands}), all of one "
-      f"size and of the bands {bands}."
-    ) from error
-  fits = stored.ndim == 4 and stored.shape[3] == given.bands
-  if not fits or stored.shape[1] < given.height or stored.shape[2] < given.width:
-    raise ExportError(
-      f"images of {sensor!r} have shape {stored.shape}; expected (B, H, W, {given.bands}) with "
-      f"H >= {given.height}, W >= {given.width} and the bands {bands}."
-    )
-  if stored.dtype != np.dtype(given.sensor.dtype):
-    raise ExportError(
-      f"images of {sensor!r} are {stored.dtype}; this sensor's values are stored as "
-      f"{given.sensor.dtype}, in {given.sensor.units}. Give them as the product has them, unscaled."
-    )
-  if hidden is not None and hidden.any():
-    try:
-      stored = given.sensor.hide(stored, hidden)
-    except SensorError as error:
-      raise ExportError(f"images of {sensor!r} have a mask. {error}") from error
-  return sensor, stored
-
-
-def _check_units(key: str, sensor: Sensor, stored: np.ndarray) -> None:
-  """Refuses images whose values contradict their sensor, each by itself."""
-  for number, image in enumerate(stored):
-    wrong = units.of_image(sensor, image)
-    if wrong:
-      raise ExportError(
-        f"image {number} of {key!r} contradicts the units of {sensor.product}: {' '.join(wrong)} "
-        "Give values as that product has them, or trust_units=True."
-      )
+def _without(found: np.ndarray, few: np.ndarray) -> np.ndarray:
+  """What was found, NaN in the rows of images that show too little."""
+  if len(few):
+    found = found.copy()
+    found[few] = np.nan
+  return found
 
 
 def _unit(found: jax.Array) -> jax.Array:

@@ -39,7 +39,7 @@ from ml_collections import config_flags
 
 from xjepa_jax import command_line
 from xjepa_jax.config import Config, ProcessesConfig, resolve
-from xjepa_jax.errors import ConfigError, XJepaError
+from xjepa_jax.errors import ConfigError, WriteError, XJepaError
 from xjepa_jax.paths import user_path
 from xjepa_jax.processes import (
   barriers,
@@ -206,12 +206,22 @@ def _parse(argv: list[str]) -> list[str]:
     sys.exit(0 if any(re.fullmatch("--?(help.*|[?])", each) for each in argv) else ended.code)
 
 
+def _check_printed() -> None:
+  """Ends with 1 where a help or a plan, which was all that was asked for, was lost."""
+  try:
+    output.check_printed()
+  except WriteError as error:
+    ending.end_at_once(1, f"error: {error}")
+
+
 def cli() -> None:
   """The command. A failure waits for no thread: after a failed save Orbax's wait for minutes."""
-  output.guard(optional=True)
+  output.guard(optional=not output.asks_for_report(sys.argv[1:], ["--plan"]))
   try:
     app.run(main, flags_parser=_parse)
   except SystemExit as ended:
+    if not ended.code:
+      _check_printed()
     if not isinstance(ended.code, int) or ended.code == 0:
       raise
     ending.end_at_once(ended.code)

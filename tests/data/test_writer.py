@@ -23,7 +23,7 @@ from xjepa_jax.data.description import INFO_FILE, describe
 from xjepa_jax.data.import_plan import ImportPlan, plan_import
 from xjepa_jax.data.pairs import Observation, Pair
 from xjepa_jax.data.simulate import simulated_archive
-from xjepa_jax.data.writer import write_dataset
+from xjepa_jax.data.writer import check_free, write_dataset
 from xjepa_jax.errors import ArchiveError, DatasetError, ImageError, InUseError, WriteError
 from xjepa_jax.processes.locking import holding
 from xjepa_jax.sensor_presets import PRESETS
@@ -137,6 +137,26 @@ def test_an_import_that_another_process_is_writing_is_left_to_it(tmp_path: Path)
   assert unfinished.exists()
   write_dataset(make_plan(), str(tmp_path / "out"), resume=True)
   assert len(PairDataset(str(tmp_path / "out"), None)) == 60 and not partial.exists()
+
+
+@pytest.mark.parametrize("resume", [True, False])
+def test_a_second_import_is_told_that_one_runs_and_not_that_it_was_interrupted(
+  tmp_path: Path, resume: bool
+) -> None:
+  partial = tmp_path / "out" / ".partial"
+  partial.mkdir(parents=True)
+  lock = partial / "import.lock"
+  with (
+    holding(str(lock), "the import"),
+    pytest.raises(InUseError, match="is in use by process .* which is running"),
+  ):
+    check_free(str(tmp_path / "out"), resume)
+  lock.write_text("{}")  # of one that was killed
+  if resume:
+    check_free(str(tmp_path / "out"), resume)
+  else:
+    with pytest.raises(DatasetError, match="was interrupted.*--resume"):
+      check_free(str(tmp_path / "out"), resume)
 
 
 def test_resuming_another_import_is_refused(tmp_path: Path) -> None:

@@ -151,3 +151,16 @@ def test_where_a_file_system_has_no_locks_the_number_of_the_process_is_asked_for
         assert json.loads(path.read_text())["pid"] == os.getpid()
   finally:
     end(first)
+
+
+def test_a_directory_in_the_place_of_a_lock_is_named_and_removing_it_helps(tmp_path: Path) -> None:
+  path = tmp_path / "run.lock"
+  path.mkdir()
+  with (
+    pytest.raises(InUseError, match=r"run\.lock: is a directory.*Remove it"),
+    locking.holding(str(path), "the directory"),
+  ):
+    pass
+  path.rmdir()
+  with locking.holding(str(path), "the directory"):
+    assert path.is_file()

@@ -102,6 +102,28 @@ def test_a_full_disk_is_an_error_where_the_output_is_what_was_asked_for(
     assert "standard output cannot be written (No space left on device)" in said[0]
 
 
+SIMULATE = "xjepa_jax.data.simulate --out nowhere --pairs 10 --size 16"
+REPORTS = [
+  *(f"{command} --help" for command in sorted(commands())),
+  f"{SIMULATE} --dry-run",
+  f"{SIMULATE} --dry",
+  "xjepa_jax.main --config=configs/optical_sar.py --plan --topology=v5p-8",
+]
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="the system has no /dev/full")
+@pytest.mark.parametrize("line", REPORTS)
+def test_a_report_that_is_all_that_was_asked_for_and_is_lost_is_an_error(line: str) -> None:
+  with FULL.open("w") as full:
+    ended = subprocess.run(
+      [sys.executable, "-m", *line.split()],
+      stdout=full, stderr=subprocess.PIPE, text=True, cwd=ROOT, timeout=300,
+    )  # fmt: skip
+  assert ended.returncode == 1 and "Traceback" not in ended.stderr
+  said = [line for line in ended.stderr.splitlines() if line.startswith("error: ")]
+  assert len(said) == 1 and "standard output cannot be written" in said[0]
+
+
 @pytest.mark.skipif(not FULL.exists(), reason="the system has no /dev/full")
 def test_stderr_that_takes_nothing_ends_nothing() -> None:
   with FULL.open("w") as full:

@@ -242,3 +242,20 @@ def test_what_is_wrong_is_said_in_one_paragraph(
   assert main([each.format(tmp_path) for each in arguments]) == 1
   (paragraph,) = capsys.readouterr().err.strip().splitlines()
   assert paragraph.startswith("error: ") and re.search(said, paragraph), paragraph
+
+
+@pytest.mark.parametrize("option", ["--split", "--queries", "--archive"])
+def test_a_split_is_not_asked_of_files_that_have_none(
+  tmp_path: Path, option: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+  two_files(tmp_path, 0.5)
+  source = f"theirs=radar:{tmp_path}/radar.csv,optical:{tmp_path}/optical.csv"
+  assert main([source, option, "train", "--resamples", "0"]) == 1
+  error = capsys.readouterr().err
+  assert f"{option} train: theirs says of no scene" in error and "--split-column" in error
+  assert main([source, "--resamples", "0"]) == 0  # left out
+  for key in ("radar", "optical"):  # or a column of splits
+    path = tmp_path / f"{key}.csv"
+    header, *lines = path.read_text().splitlines()
+    path.write_text("\n".join([f"{header},split", *(f"{line},train" for line in lines)]) + "\n")
+  assert main([source, "--split", "train", "--resamples", "0"]) == 0

@@ -124,6 +124,8 @@ def test_tiles_to_start_from_are_others_at_every_turn(client: TestClient) -> Non
     ("/tiles.json?count=0", "count"),
     ("/tiles.json?count=", "count"),
     ("/tiles.json?turn=1e9", "turn"),
+    ("/tiles.json?sensor=nope", "sensor 'nope': the archive has"),
+    ("/search.json?like=" + "0" * 30 + "99999", "row 99999"),
     ("/tiles/-1.json", "no such tile"),
     ("/tiles/99999.json", "no such tile"),
     ("/tiles/99999999999999999999999.json", "no such tile"),
@@ -135,6 +137,14 @@ def test_what_cannot_be_meant_is_said_in_a_sentence(
   answer = client.get(address)
   assert answer.status_code == 422
   assert complaint.lower() in answer.json()["error"].lower()
+
+
+def test_zeros_before_a_number_change_nothing(client: TestClient) -> None:
+  found = [client.get(f"/search.json?like={text}&k=3").json() for text in ("5", "0" * 20 + "5")]
+  assert found[0] == found[1] and found[0]["hits"]
+  assert (
+    client.get("/search.json?like=000&k=3").json() == client.get("/search.json?like=0&k=3").json()
+  )
 
 
 def test_an_archive_without_coordinates_is_searched_all_the_same(unplaced: Made) -> None:

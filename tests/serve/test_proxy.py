@@ -190,6 +190,26 @@ def test_behind_a_tunnel_the_page_is_at_another_port(archive: Archive) -> None:
   assert client.get("/search.json?like=1", headers=others).status_code == 403
 
 
+def test_a_page_at_an_international_name_is_uploaded_to(archive: Archive) -> None:
+  access = Access("127.0.0.1", 8080, "secret", public_url("https://münchen.example/"))
+  base = "https://xn--mnchen-3ya.example"
+  client = TestClient(create_app(archive, access, LIMITS), base_url=base)
+  assert client.get("/?token=secret").status_code == 200
+  own = {"origin": base, "host": "xn--mnchen-3ya.example", "sec-fetch-site": "same-origin"}
+  assert client.post("/uploads?name=a.npy", content=image(), headers=own).status_code == 200
+
+
+@pytest.mark.parametrize("query", ["", "?token=secret", "?token=secret&like=3"])
+def test_an_address_without_its_last_slash_leads_to_the_page(archive: Archive, query: str) -> None:
+  access = Access("127.0.0.1", 8080, "secret", public_url("https://archive.example/search/"))
+  client = TestClient(create_app(archive, access, LIMITS), base_url="https://archive.example")
+  moved = client.get(f"/search{query}", follow_redirects=False)
+  assert moved.headers["location"] == f"/search/{query}"
+  ended = client.get(f"/search{query}")
+  assert ended.status_code == (200 if query else 401)
+  assert ended.url == f"https://archive.example/search/{query.partition('&')[2] and '?like=3'}"
+
+
 def test_what_others_reach_through_a_proxy_asks_for_a_token() -> None:
   for public in ("https://archive.example", "http://10.0.0.7:9000/a"):
     assert len(Access.for_host("127.0.0.1", 8080, public).token) >= 40
@@ -201,6 +221,9 @@ def test_what_others_reach_through_a_proxy_asks_for_a_token() -> None:
     ("https://Archive.Example:443/search/", "https://archive.example/search"),
     ("http://localhost:9000", "http://localhost:9000"),
     ("http://[::1]:80/", "http://[::1]"),
+    ("https://MÜNCHEN.example/", "https://xn--mnchen-3ya.example"),
+    ("https://straße.example:8443", "https://xn--strae-oqa.example:8443"),
+    ("https://xn--mnchen-3ya.example", "https://xn--mnchen-3ya.example"),
     ("https://archive.example:8443/a/b/", "https://archive.example:8443/a/b"),
   ],
 )
@@ -210,7 +233,15 @@ def test_a_public_address_is_as_browsers_name_it(given: str, public: str) -> Non
 
 @pytest.mark.parametrize(
   "given",
-  ["archive.example", "localhost:9000", "ftp://a", "https://", "https://a:b", "http://a/?x"],
+  [
+    "archive.example",
+    "localhost:9000",
+    "ftp://a",
+    "https://",
+    "https://a:b",
+    "http://a/?x",
+    "https://a..ü",
+  ],
 )
 def test_what_is_no_address_is_refused(given: str) -> None:
   with pytest.raises(OptionError, match="--public-url .* expected the address that people open"):

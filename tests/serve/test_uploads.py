@@ -95,7 +95,7 @@ def test_an_upload_in_other_units_is_refused_unless_they_are_trusted(client: Tes
   answer = client.post("/uploads?name=linear.npy", content=linear)
   assert answer.status_code == 422
   said = answer.json()["error"]
-  assert "linear power" in said and "trust its units" in said and said.startswith("Linear.npy:")
+  assert "linear power" in said and "trust its units" in said and said.startswith("linear.npy:")
   trusted = client.post("/uploads?name=linear.npy&trust_units=true", content=linear)
   assert trusted.status_code == 200, trusted.text
 
@@ -206,7 +206,7 @@ def test_without_an_encoder_nothing_can_be_uploaded(made: Made) -> None:
   answer = client.post("/uploads?name=a.npy", content=npy(sar(1)))
   assert "encoder" in answer.json()["error"]
   # The data set itself says how its sensors are shown.
-  image = Image.open(io.BytesIO(archive.picture(0)))
+  image = Image.open(io.BytesIO(archive.picture(0)[0]))
   assert image.getcolors(20) is None
   assert json.loads(client.get("/search.json?like=2&k=3").content)["hits"]
 

@@ -357,6 +357,38 @@ def test_the_results_of_a_finished_run_without_steps_are_not_begun_anew_either(
     opened(tmp_path, CONFIG)
 
 
+@pytest.mark.parametrize("name", ["metrics.jsonl", "goodput.jsonl"])
+@pytest.mark.parametrize(
+  ("config", "killed", "lost"),
+  [
+    ({}, 20, 21),  # the next save but the beginning's waits for that to be whole
+    ({"evaluation": {"every": 5}}, 5, 6),  # what is measured is saved too
+    ({"training": {"steps": 12}}, 11, 12),  # and so is the last step
+  ],
+)
+def test_what_was_measured_shows_that_checkpoints_are_gone_but_not_of_a_run_killed_before_any(
+  tmp_path: Path, name: str, config: dict[str, Any], killed: int, lost: int
+) -> None:
+  workdir = tmp_path / "run"
+  workdir.mkdir()
+
+  def write(last: int) -> bytes:
+    content = "".join(json.dumps({"step": step, "a": 1}) + "\n" for step in (1, last))
+    (workdir / name).write_text(content)
+    return (workdir / name).read_bytes()
+
+  write(killed)
+  with Checkpoints(str(workdir), config, every=20) as checkpoints:
+    assert checkpoints.latest is None
+  before = write(lost)
+  with pytest.raises(CheckpointError, match=rf"though {name} goes as far as step {lost}"):
+    Checkpoints(str(workdir), config, every=20)
+  assert (workdir / name).read_bytes() == before
+  workdir.rename(tmp_path / "away")  # as the message says
+  with Checkpoints(str(workdir), config, every=20) as checkpoints:
+    assert checkpoints.latest is None
+
+
 def test_a_step_that_cannot_be_read_is_refused_by_the_files_name(tmp_path: Path) -> None:
   fill(tmp_path, [0])
   (tmp_path / "checkpoints").rename(tmp_path / "elsewhere")

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from xjepa_jax.config import Config, describe_keys, to_dict
+from xjepa_jax.config import Config, DataConfig, describe_keys, to_dict
 from xjepa_jax.errors import CheckpointError
+from xjepa_jax.training.splits import data_digests
 from xjepa_jax.training.workdir import CONFIG, FREE_KEYS, claim_workdir, differences
 
 RUN: dict[str, Any] = {
@@ -80,7 +83,7 @@ def test_a_config_that_was_damaged_is_not_overwritten(tmp_path: Path) -> None:
 
 def described(directory: str = "pairs", **digests: str) -> list[dict[str, Any]]:
   """One data set as `data_digests` tells it."""
-  splits = {split: digests.get(split, f"{split} 1") for split in ("train", "validation")}
+  splits = {split: digests.get(split, f"{split} 1") for split in ("train", "validation", "test")}
   return [{"directory": directory, "sensors": digests.get("sensors", "s"), "splits": splits}]
 
 
@@ -103,9 +106,10 @@ def test_the_same_data_may_lie_elsewhere(tmp_path: Path) -> None:
     ),
     (described(train="2"), "pairs differs in the pairs of its split 'train'"),
     (described("new", validation="2"), "new differs in the pairs of its split 'validation'"),
+    (described(test="2"), "pairs differs in the pairs of its split 'test'"),
     (described() * 2, "1 data sets then and 2 now"),
   ],
-  ids=["sensors", "train", "validation", "number"],
+  ids=["sensors", "train", "validation", "test", "number"],
 )
 def test_other_data_are_refused_by_what_differs_though_the_path_is_the_same(
   tmp_path: Path, now: list[dict[str, Any]], said: str
@@ -124,6 +128,38 @@ def test_a_run_from_before_there_were_digests_gets_those_of_the_data_at_its_path
     claim_workdir(str(tmp_path), at("moved"), described("moved"))
   claim_workdir(str(tmp_path), at("pairs"), described())
   claim_workdir(str(tmp_path), at("moved"), described("moved"))
+
+
+def test_a_run_from_before_test_pairs_had_a_digest_gets_theirs_and_keeps_all_others(
+  tmp_path: Path,
+) -> None:
+  old = described("old")
+  del old[0]["splits"]["test"]
+  claim_workdir(str(tmp_path), at("old"), old)
+  claim_workdir(str(tmp_path), at("pairs"), described("pairs"))
+  assert json.loads((tmp_path / "data.json").read_text())["data"] == described("old")
+  claim_workdir(str(tmp_path), at("old"), old)  # as a version that asks for none
+  with pytest.raises(CheckpointError, match="split 'test'"):
+    claim_workdir(str(tmp_path), at("pairs"), described(test="2"))
+
+
+def test_digests_are_of_test_pairs_too_where_there_are_some(tmp_path: Path, simulated: str) -> None:
+  other = tmp_path / "other"
+  shutil.copytree(simulated, other)
+  for path in other.glob("*-validation.tfrecord*"):
+    named = path.with_name(path.name.replace("-validation.", "-test."))
+    assert named.exists()
+    shutil.copy(path, named)
+
+  def digests(directory: str, test: str = "test") -> dict[str, str]:
+    data = DataConfig(directories=(directory,), test=test)
+    (found,) = data_digests(dataclasses.replace(Config(), data=data))
+    return dict(found["splits"])
+
+  before, after = digests(simulated), digests(str(other))
+  assert set(before) == {"train", "validation", "test"}
+  assert {split for split in before if before[split] != after[split]} == {"test"}
+  assert set(digests(simulated, test="none")) == {"train", "validation"}
 
 
 def test_a_damaged_record_of_the_data_is_refused_by_name_and_can_be_removed(tmp_path: Path) -> None:

@@ -110,4 +110,4 @@ def _write_geotiffs(args: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
-  run_command(main, optional=True)
+  run_command(main, optional=True, reports=["--dry-run"])

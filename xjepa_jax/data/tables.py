@@ -12,6 +12,7 @@ import io
 import itertools
 import math
 import os
+import re
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn
@@ -22,6 +23,7 @@ from xjepa_jax.paths import StrPath
 
 _MAX_LINE = 2**22  # bytes of a line, so that a file without line ends is not read whole
 _MAX_ROWS = 2**26
+_TOLD = re.compile(r"sep=(.)[\r\n]*")  # a first line of Excel's, no row
 OF_SPREADSHEETS = ",;\t"  # what parts cells in the CSV files that these write
 
 
@@ -189,18 +191,20 @@ def read_cells(src: str, delimiters: str = ",") -> Iterator[tuple[str, list[str]
   try:
     with open(src, "rb") as file:
       lines = _lines(src, file)
-      first = next(lines, "")
+      first, delimiter, above = next(lines, ""), "", 0
+      if (told := _TOLD.fullmatch(first)) and told[1] in delimiters:
+        first, delimiter, above = next(lines, ""), told[1], 1
       reader = csv.reader(
         itertools.chain([first], lines),
-        delimiter=delimiter_of(first, delimiters),
+        delimiter=delimiter or delimiter_of(first, delimiters),
         strict=True,
         skipinitialspace=True,
       )
       for cells in reader:
         if cells:  # an empty line is no row
-          yield f"line {reader.line_num}", cells
+          yield f"line {reader.line_num + above}", cells
   except csv.Error as error:
-    raise TableError(f"{src}: line {reader.line_num} is malformed ({error}).") from error
+    raise TableError(f"{src}: line {reader.line_num + above} is malformed ({error}).") from error
   except OSError as error:
     raise TableError(f"{src}: cannot be read ({error}).") from error
 

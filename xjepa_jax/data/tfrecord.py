@@ -141,6 +141,11 @@ class RecordSource:
     """
     return hashlib.sha256(b"".join(_of_each(shard_index.summary, self.shards))).hexdigest()
 
+  def digest_of(self, number: int) -> str:
+    """Of record `number`: the checksum of its bytes that the shard's index has, hexadecimal."""
+    shard, row = self._locate(number)
+    return f"{shard.index.crcs.item(row):08x}"
+
   def lengths(self) -> list[int]:
     """Number of records of each shard."""
     return [end - start for start, end in zip([0, *self._ends], self._ends, strict=False)]

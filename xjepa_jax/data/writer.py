@@ -98,8 +98,16 @@ def write_dataset(
 
 
 def check_free(out: str, resume: bool) -> None:
-  """Raises a DatasetError if `out` holds anything, but for an import that is to be continued."""
+  """Raises a DatasetError if `out` holds anything, but for an import that is to be continued.
+
+  Raises:
+    InUseError: an import into it is running.
+  """
   partial = os.path.join(out, _PARTIAL)
+  # Asked first: what runs was not interrupted, and is not to be deleted.
+  if os.path.exists(lock := os.path.join(partial, _LOCK)):
+    with contextlib.suppress(OSError), holding(lock, f"the unfinished import {partial}"):
+      pass
   if os.path.exists(os.path.join(out, INFO_FILE)):
     raise DatasetError(f"{out} already holds a data set. Choose another --out, or delete it.")
   if os.path.exists(partial) and not resume:

@@ -32,7 +32,8 @@ def holding(path: str, what: str) -> Iterator[None]:
     what: it stands for, such as "the working directory runs/a".
 
   Raises:
-    InUseError: a living process of this host has it, or one of another host may have it.
+    InUseError: a living process of this host has it, or one of another host may have it; or a
+      directory is where the file has to be.
     OSError: the file cannot be made.
   """
   handle, free = _open(path)
@@ -58,7 +59,12 @@ def let_go_of_all() -> None:
 def _open(path: str) -> tuple[int, bool]:
   """The file, not one that is just being removed, and whether no process of this host has it."""
   while True:
-    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+      handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    except IsADirectoryError as error:
+      raise InUseError(
+        f"{path}: is a directory, where the file of a lock has to be. Remove it, or move it away."
+      ) from error
     free = _lock(handle)
     with contextlib.suppress(FileNotFoundError):
       if os.path.samestat(os.fstat(handle), os.stat(path)):

@@ -13,22 +13,55 @@ import io
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn, TextIO
 
 from xjepa_jax.errors import WriteError
 
 
-def run_command(main: Callable[[], int], optional: bool = False) -> NoReturn:
-  """Runs a command as a program, and ends with its status; `optional` as `guard` has it."""
-  guard(optional)
+def run_command(
+  main: Callable[[], int], optional: bool = False, reports: Sequence[str] = ()
+) -> NoReturn:
+  """Runs a command as a program, and ends with its status.
+
+  Args:
+    main: the command.
+    optional: as `guard` has it.
+    reports: options with which the command prints what was asked for and does nothing else.
+  """
+  guard(optional and not asks_for_report(sys.argv[1:], reports))
+  status: Any
   try:
-    status = main()
+    try:
+      status = main()
+    except SystemExit as ended:  # after a help, among others
+      status = ended.code
+    if not status:
+      check_printed()
     sys.stdout.flush()
   except WriteError as error:  # the rest of what was printed did not find room
     print(f"error: {error}", file=sys.stderr)
     status = 1
   sys.exit(status)
+
+
+def asks_for_report(argv: Sequence[str], reports: Sequence[str] = ()) -> bool:
+  """Whether a command line asks for its help, or for one of some reports, with one dash or two."""
+  known = ("--helpfull", "--helpshort", *reports)
+  for argument in argv:
+    name = argument.partition("=")[0].lstrip("-")
+    shortened = len(name) > 1 and any(each.startswith(f"--{name}") for each in known)
+    if argument.startswith("-") and (name in ("h", "?") or shortened):
+      return True
+  return False
+
+
+def check_printed() -> None:
+  """Raises a WriteError if stdout did not take all that was printed, and had to."""
+  sys.stdout.flush()
+  raw = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
+  if isinstance(raw, _Guarded) and raw.failed is not None:
+    raise raw.failed
 
 
 def guard(optional: bool = False) -> None:
@@ -71,6 +104,7 @@ class _Guarded(io.FileIO):
   def __init__(self, descriptor: int, dropping: bool):
     super().__init__(descriptor, "w", closefd=False)
     self._dropping = dropping
+    self.failed: WriteError | None = None  # argparse drops what a write raises
 
   def write(self, data: Any) -> int:
     try:
@@ -79,10 +113,11 @@ class _Guarded(io.FileIO):
       self._give_up()
       if self._dropping or isinstance(error, BrokenPipeError):
         return memoryview(data).nbytes
-      raise WriteError(
+      self.failed = WriteError(
         f"standard output cannot be written ({error.strerror or error}). What was printed is "
         "incomplete: make room, or choose another place, and run the same command again."
-      ) from error
+      )
+      raise self.failed from error
 
   def _give_up(self) -> None:
     """What is still buffered must not fail again when the program ends."""

@@ -63,7 +63,7 @@ def embed(args: argparse.Namespace) -> None:
   archive = collect(args.archive, _archive_options(args, sensors))
   plan = _plan(args, encoder, archive)
   _print_plan(plan, sensors)
-  progress = Progress(args.out, plan.settings, process)
+  progress = Progress(args.out, plan.settings, process, plan.tiles.items)
   todo = [
     number
     for number in range(process, len(plan.parts), processes)

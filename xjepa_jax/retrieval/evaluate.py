@@ -62,6 +62,9 @@ def evaluate(args: argparse.Namespace) -> None:
     ),
   )
   sources = [read_source(given, reading) for given in args.sources]
+  for option in ("split", "queries", "archive"):
+    if split := getattr(args, option):
+      _check_split_known(sources, f"--{option} {split}")
   names = [source.name for source in sources]
   if len(set(names)) < len(names):
     raise OptionError(f"sources {', '.join(names)}: give each a name of its own, NAME=PATH.")
@@ -91,6 +94,16 @@ def evaluate(args: argparse.Namespace) -> None:
     raise OptionError("--plot shows sizes of descriptors: give --quantisation all.")
   if args.json:
     _write_json(args.json, results)
+
+
+def _check_split_known(sources: Sequence[Any], option: str) -> None:
+  for source in sources:
+    if not source.scenes.split_known:
+      raise OptionError(
+        f"{option}: {source.name} says of no scene which split it is of, so all would be "
+        f"measured. Leave {option.split()[0]} out to measure all, give --pairs with the data set "
+        "whose splits count, or a file with a column of splits (--split-column)."
+      )
 
 
 def _write_json(path: str, results: Sequence[dict[str, Any]]) -> None:

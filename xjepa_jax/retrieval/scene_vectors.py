@@ -76,6 +76,7 @@ class VectorRows:
     labels: of each.
     vectors: (N, K) float.
     taken: in words, which of a file's columns they are; "" where that is no question.
+    columns: their names, a number of the vectors each; () where the vectors are lists.
   """
 
   ids: Sequence[str]
@@ -84,6 +85,7 @@ class VectorRows:
   labels: Sequence[tuple[str, ...]]
   vectors: np.ndarray
   taken: str = ""
+  columns: tuple[str, ...] = ()
 
 
 def gather(name: str, parts: Sequence[VectorRows]) -> SceneVectors:
@@ -94,12 +96,13 @@ def gather(name: str, parts: Sequence[VectorRows]) -> SceneVectors:
     parts: of one or several files, their vectors of one size.
 
   Raises:
-    EvaluationError: sizes differ, a scene has two rows of a sensor, or nothing is there.
+    EvaluationError: sizes or columns differ, a scene has two rows of a sensor, or nothing is there.
   """
   sizes = sorted({part.vectors.shape[1] for part in parts})
   if len(sizes) != 1 or not any(len(part.ids) for part in parts):
     found = " and ".join(map(str, sizes)) or "no"
     raise EvaluationError(f"{name}: expected vectors of one size, found {found} numbers.")
+  parts = _aligned(name, parts)
   ids: dict[str, int] = {}
   for part in parts:
     for each in part.ids:
@@ -131,6 +134,42 @@ def gather(name: str, parts: Sequence[VectorRows]) -> SceneVectors:
     present=present,
     vectors={key: unit_rows(values, present[key]) for key, values in vectors.items()},
   )
+
+
+def check_paired(scenes: SceneVectors) -> None:
+  """Raises an EvaluationError if no scene is seen by two sensors although there are several."""
+  seen = np.sum(list(scenes.present.values()), axis=0)
+  if len(scenes.present) < 2 or seen.max(initial=0) > 1:
+    return
+  examples = "; ".join(
+    f"{sensor} has {', '.join(repr(scenes.ids[row]) for row in np.flatnonzero(values)[:3])}"
+    for sensor, values in scenes.present.items()
+  )
+  raise EvaluationError(
+    f"no scene has vectors of two sensors, so no query has an answer: {examples}. Views of one "
+    "scene need one id, letter by letter: write the ids alike in all files."
+  )
+
+
+def _aligned(name: str, parts: Sequence[VectorRows]) -> list[VectorRows]:
+  """The same with the numbers of their vectors in one order, that of the first with named ones."""
+  first = next((part.columns for part in parts if part.columns), ())
+  found = []
+  for part in parts:
+    if part.columns and set(part.columns) != set(first):
+      mine, other = (
+        ", ".join(sorted(set(these) - set(those))[:3])
+        for these, those in ((first, part.columns), (part.columns, first))
+      )
+      raise EvaluationError(
+        f"{name}: the vectors' columns have other names in one file than in another: {mine} there, "
+        f"{other} here, so it cannot be told which belong together. Give them the same names."
+      )
+    if part.columns:
+      order = [part.columns.index(each) for each in first]
+      part = dataclasses.replace(part, vectors=part.vectors[:, order], columns=first)
+    found.append(part)
+  return found
 
 
 def described_by(

@@ -39,10 +39,10 @@ def search(args: argparse.Namespace) -> None:
   wanted = _filter(args)
   _check_one_way(args)
   searcher = open_searcher(args.index, args.encoder, args.embeddings, args.verify)
-  if searcher.encoder is None:
-    print(f"Note: hits have no confidence, for {searcher.without_encoder}", file=sys.stderr)
   queries = _queries(args, searcher)
   answers = searcher.answer(queries, args.k, wanted)
+  if searcher.encoder is None:  # not before: what keeps an encoder away may keep answers away too
+    print(f"Note: hits have no confidence, for {searcher.without_encoder}", file=sys.stderr)
   _put(FORMATS[args.format](answers), args.out)
   if args.gallery or args.explain:
     _draw(args, searcher, answers)
@@ -199,6 +199,8 @@ def _batch(args: argparse.Namespace, searcher: Any) -> list[Any]:
       queries.append(searcher.query_of_image(path, sensor, args.offset, args.trust_units))
     else:
       queries.append(searcher.query_of_id(name, sensor))
+  if not queries:
+    raise OptionError(f"{args.batch}: has no row, so nothing is asked. Give it a query a row.")
   return queries
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import tempfile
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -109,7 +110,9 @@ def _add_archive(
   def picture(version: str, row: int) -> Response:
     if version != archive.version:
       raise HTTPException(404)
-    return Response(archive.picture(row), media_type="image/png", headers=_cached(_FOREVER))
+    found, lasting = archive.picture(row)
+    how = _FOREVER if lasting else _ANEW
+    return Response(found, media_type="image/png", headers=_cached(how))
 
   @app.get("/plane.json")
   def plane() -> Response:
@@ -211,4 +214,5 @@ def _cached(how: str) -> dict[str, str]:
 
 
 def _sentence(text: str) -> str:
-  return text[:1].upper() + text[1:]
+  """With a capital letter, unless it begins with a name, as of a file or a parameter."""
+  return text[:1].upper() + text[1:] if re.match(r"[a-z]+[ ,]", text) else text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import io
+import logging
 import os
 import threading
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from xjepa_jax.data.pictures import picture
-from xjepa_jax.errors import SearchError
+from xjepa_jax.errors import ChangedError, SearchError, XJepaError
 from xjepa_jax.retrieval.indexes.base import Filter
 from xjepa_jax.retrieval.searching.answers import Answer, Query
 from xjepa_jax.retrieval.searching.feedback import combine
@@ -22,6 +23,7 @@ from xjepa_jax.serve.ground import Ground, spread
 from xjepa_jax.serve.space import Plane, plane
 from xjepa_jax.serve.tiles import Json, tile_json
 
+_LOG = logging.getLogger(__name__)
 _SIDE = 256  # pixels of a picture's longer side, at most
 _UNKNOWN = 190  # grey, where nothing says how a sensor is shown
 _PICTURES = 1024  # kept, a few kB each
@@ -36,7 +38,7 @@ class Archive:
     self.ground = Ground(searcher.files)
     self._pictures = searcher.pictures
     self._lock = threading.Lock()  # an index and its files are one query's at a time
-    self.picture = functools.lru_cache(_PICTURES)(self.draw)
+    self._kept = functools.lru_cache(_PICTURES)(self._found)
 
   @property
   def version(self) -> str:
@@ -96,7 +98,13 @@ class Archive:
     return [tile, *self.tiles(others[:32])]
 
   def start(self, count: int, sensor: str = "", turn: int = 0) -> list[Json]:
-    """Tiles to start from, spread over the archive; other ones with every turn."""
+    """Tiles to start from, spread over the archive; other ones with every turn.
+
+    Raises:
+      SearchError: it has no such sensor.
+    """
+    if sensor and sensor not in self.sensors:
+      raise SearchError(f"sensor {sensor!r}: the archive has {', '.join(self.sensors)}.")
     mask = self.searcher.columns.mask(Filter(sensors=(sensor,)) if sensor else None)
     rows = np.arange(len(self.files)) if mask is None else np.flatnonzero(mask)
     return self.tiles(rows[spread(len(rows), count, turn)])
@@ -162,17 +170,45 @@ class Archive:
     self.searcher.index.close()
 
   def draw(self, row: int) -> bytes:
-    """A tile as PNG; `picture` is the same and remembers.
+    """A tile as PNG, crossed out where its image is gone.
+
+    Raises:
+      ChangedError: its image is another one than its vector was made of.
+      SearchError: there is no such row.
+    """
+    try:
+      return self._found(row)
+    except (ChangedError, SearchError):
+      raise
+    except XJepaError:
+      return self._crossed_out(row)
+
+  def picture(self, row: int) -> tuple[bytes, bool]:
+    """A tile as PNG, remembered, and whether that is how it looks: else it is crossed out, for its
+    image is gone, or is another one.
 
     Raises:
       SearchError: there is no such row.
     """
+    try:
+      return self._kept(row), True
+    except SearchError:
+      raise
+    except XJepaError as error:
+      _LOG.warning("no picture of %s", error)
+      return self._crossed_out(row), False
+
+  def _found(self, row: int) -> bytes:
     self._check(row)
     with self._lock:
       (entry,) = self.files.take([row])
       if entry["sensor"] not in self.searcher.shown:
         return _png(np.full((64, 64, 3), _UNKNOWN, np.uint8))
-      return _png(self._pictures.picture(row))
+      return _png(self._pictures.found(row))
+
+  def _crossed_out(self, row: int) -> bytes:
+    with self._lock:
+      return _png(self._pictures.crossed_out(row))
 
   def _check(self, row: int) -> None:
     """Before it becomes a number of 64 bits, which not every row that is asked for fits."""

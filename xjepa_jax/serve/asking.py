@@ -91,7 +91,7 @@ def _rows(text: str, name: str) -> tuple[int, ...]:
   parts = [part for part in text.split(",") if part]
   if len(parts) > _EXAMPLES or not all(part.isascii() and part.isdecimal() for part in parts):
     raise SearchError(f"{name}: expected up to {_EXAMPLES} row numbers, separated by commas.")
-  return tuple(dict.fromkeys(int(part[:18]) for part in parts))
+  return tuple(dict.fromkeys(int(part.lstrip("0")[:18] or "0") for part in parts))
 
 
 def box(text: str) -> tuple[float, float, float, float]:

@@ -18,6 +18,7 @@ from http.cookies import CookieError, SimpleCookie
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
+import idna
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
 
@@ -186,6 +187,9 @@ class Guard:
         "proxy, start it with --public-url and that address.\n",
         421,
       )
+    if access.prefix and path == access.prefix:  # the page's relative addresses need the slash
+      query = scope["query_string"].decode("latin-1")
+      return RedirectResponse(f"{access.prefix}/" + (f"?{query}" if query else ""), 307)
     if path.startswith(_PUBLIC):
       return None
     if _from_elsewhere(scope, headers, access):
@@ -229,7 +233,9 @@ def public_url(text: str) -> str:
   try:
     parts = urlsplit(text)
     host, port = parts.hostname, parts.port
-  except ValueError:
+    if host and not host.isascii():
+      host = idna.encode(host, uts46=True).decode()  # as browsers send it
+  except ValueError:  # of idna too
     host, port = None, None
   if not host or parts.scheme not in ("http", "https") or parts.query or parts.fragment:
     raise OptionError(

@@ -78,7 +78,7 @@ class Checkpoints:
     if not read_only:
       first_decides(lambda: claim_workdir(workdir, config, data and data(), extend))
       first_decides(lambda: settle(self.directory))
-      first_decides(lambda: set_aside_damaged(self.directory))
+      first_decides(lambda: set_aside_damaged(self.directory, _first_saves(config, every)))
     with self._in_words("cannot be opened"):
       _use_named_barriers()
       self._manager = ocp.CheckpointManager(
@@ -320,3 +320,11 @@ class _Info:
 
   def __init__(self, step: int, metrics: Mapping[str, float] | None):
     self.step, self.metrics = step, metrics
+
+
+def _first_saves(config: Mapping[str, Any], every: int) -> int:
+  """The first step, but for the beginning, after which a run saves: what is measured is saved too,
+  and so is the last step."""
+  evaluated = config.get("evaluation", {}).get("every", 0)
+  last = config.get("training", {}).get("steps", 0)
+  return min(step for step in (every, evaluated, last and last - 1) if step > 0)

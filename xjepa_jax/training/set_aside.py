@@ -6,23 +6,31 @@ beginning.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 
 from absl import logging
 from etils import epath
 
-from xjepa_jax.errors import CheckpointError
+from xjepa_jax.errors import CheckpointError, TrainingError
+from xjepa_jax.training.json_lines import read_history
 from xjepa_jax.training.manifest import SMALL, damage
 from xjepa_jax.training.reached import PROGRESS, read_reached
 
 _BAD = ".bad"
+_METRICS, _GOODPUT = "metrics.jsonl", "goodput.jsonl"
 _RESULTS = ("encoder", "report")  # of a run that was finished, beside its checkpoints
 
 
-def set_aside_damaged(directory: epath.Path) -> None:
+def set_aside_damaged(directory: epath.Path, every: int) -> None:
   """Sets aside what opening a directory of checkpoints would stumble over.
 
   Files of more than a megabyte are compared by their size only.
+
+  Args:
+    directory: holds a directory a step.
+    every: steps between saves, each of which waits for the one before. Metrics of later steps show
+      that there was a whole checkpoint; those of a run that was killed before do not.
 
   Raises:
     CheckpointError: none is whole, though some were written: training would start anew unasked.
@@ -35,7 +43,7 @@ def set_aside_damaged(directory: epath.Path) -> None:
         _set_aside(path, found)
       else:
         sound += 1
-  if not sound and (written := _written(directory)):
+  if not sound and (written := _written(directory) or _measured(directory, every)):
     raise _none_is_whole(directory, written)
 
 
@@ -95,6 +103,16 @@ def _written(directory: epath.Path) -> str:
     return f"{' and '.join(results)} of a finished run {'are' if len(results) > 1 else 'is'} there"
   if directory.exists() and any(_BAD in path.name for path in directory.iterdir()):
     return "damaged ones are there"
+  return ""
+
+
+def _measured(directory: epath.Path, every: int) -> str:
+  """As `_written`, of what a run measures as it goes on."""
+  for name in (_METRICS, _GOODPUT):
+    with contextlib.suppress(FileNotFoundError, TrainingError):  # others say what is wrong there
+      last = max((row["step"] for row in read_history(str(directory.parent / name))), default=0)
+      if last > every:
+        return f"{name} goes as far as step {last:,.0f}"
   return ""
 
 

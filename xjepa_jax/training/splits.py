@@ -6,6 +6,7 @@ from typing import Any
 
 from xjepa_jax.config import Config
 from xjepa_jax.data.dataset import PairDataset
+from xjepa_jax.data.description import describe
 from xjepa_jax.errors import ConfigError
 
 
@@ -42,7 +43,7 @@ def open_split(config: Config, split: str) -> list[PairDataset]:
 
 def data_digests(config: Config) -> list[dict[str, Any]]:
   """What tells the data sets of a run from others, wherever they lie: digests of each one's
-  sensors, and of the pairs that are trained on and that pick the best step.
+  sensors, and of the pairs that are trained on, that pick the best step and that are tested on.
 
   Raises:
     DatasetError: one cannot be opened, or lacks a split.
@@ -50,11 +51,13 @@ def data_digests(config: Config) -> list[dict[str, Any]]:
   found: list[dict[str, Any]] = []
   for directory in config.data.directories:
     digests: dict[str, str] = {}
-    for split in (config.data.train, config.data.validation):
+    description = describe(directory)
+    needed = (config.data.train, config.data.validation)
+    tested = (config.data.test,) if config.data.test in description.splits else ()
+    for split in dict.fromkeys((*needed, *tested)):
       with PairDataset(directory, split) as dataset:
         digests[split] = dataset.records.digest()
-        sensors = dataset.description.digest()
-    found.append({"directory": directory, "sensors": sensors, "splits": digests})
+    found.append({"directory": directory, "sensors": description.digest(), "splits": digests})
   return found
 
 

@@ -57,7 +57,8 @@ def claim_workdir(
     workdir: made if it is not there; a local directory or an address.
     config: nested mappings of JSON's types.
     data: of each data set "directory", "sensors" and "splits", see `splits.data_digests`; None
-      compares no data. A run that began before there were digests gets those of now.
+      compares no data. A run that began before there were digests, or digests of a split, gets
+      those of now.
     extend: the config may have more steps than the directory's, which gets them.
 
   Raises:
@@ -82,8 +83,8 @@ def claim_workdir(
       _write(f"{workdir}/{CONFIG}", config)
     elif held is None or extend:
       _write(f"{workdir}/{CONFIG}", _with_steps(stored, config) if extend else stored)
-    if data is not None and known is None:
-      _write(f"{workdir}/{DATA}", {"data": data})
+    if data is not None and known != (told := _with_splits(known, data)):
+      _write(f"{workdir}/{DATA}", told)
   except (OSError, DataError) as error:
     raise CheckpointError(
       f"{workdir}: cannot be used as a working directory ({error}). Name one that can be made and "
@@ -123,6 +124,19 @@ def _check_data(workdir: str, known: Mapping[str, Any], data: Sequence[Mapping[s
       "belong to those. Name the data of then, which may lie anywhere, or choose another working "
       "directory."
     )
+
+
+def _with_splits(
+  known: Mapping[str, Any] | None, data: Sequence[Mapping[str, Any]]
+) -> Mapping[str, Any]:
+  """What is known of a run's data, with the splits of which it has no digest yet."""
+  if known is None:
+    return {"data": data}
+  pairs = zip(known["data"], data, strict=True)
+  return {
+    **known,
+    "data": [{**then, "splits": {**now["splits"], **then["splits"]}} for then, now in pairs],
+  }
 
 
 def _data_differences(

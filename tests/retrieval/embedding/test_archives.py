@@ -96,8 +96,22 @@ def test_a_pattern_that_is_none_is_refused(
   write_tif("a.tif", optical())
   if sys.version_info >= (3, 13) and "**x" in pattern:
     pytest.skip("from Python 3.13 on ** within a name is a *")
-  with pytest.raises(OptionError, match="is no pattern of paths relative to the archive"):
+  with pytest.raises(OptionError, match="is no pattern of paths relative to the archive") as error:
     collect(tmp_path, options(patterns={"optical": pattern}))
+  assert f"--sensor optical={pattern}: " in str(error.value)
+
+
+@pytest.mark.parametrize("given", ["{}/s1/*.tif", "~/archive/s1/*.tif", "s1/*.tif"])
+def test_a_pattern_may_be_given_from_the_root_or_home_if_it_lies_in_the_archive(
+  write_tif: WriteTif, tmp_path: Path, given: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+  monkeypatch.setenv("HOME", str(tmp_path))
+  write_tif("archive/s1/a.tif", optical())
+  archive = tmp_path / "archive"
+  found = collect(archive, options(patterns={"optical": given.format(archive)}))
+  assert [(item.id, item.source) for item in found.items] == [("a", "s1/a.tif")]
+  with pytest.raises(OptionError, match=r"optical=~/\*.tif: .*leads out of .*Give one relative"):
+    collect(archive, options(patterns={"optical": "~/*.tif"}))
 
 
 def test_what_cannot_be_read_is_listed_and_no_usable_image_is_an_error(

@@ -94,6 +94,74 @@ def test_too_little_seen_is_refused_or_not_a_number(tile_encoder: str) -> None:
   assert np.isfinite(found[0]).all() and np.isnan(found[1]).all()
   with pytest.raises(ExportError, match="unseen is 'zero'"):
     encoder.describe({"radar": images}, unseen="zero")
+  for share in (np.nan, -0.1, 1.1):
+    with pytest.raises(ExportError, match="min_valid is .*from 0 to 1"):
+      encoder.describe({"radar": images}, min_valid=share)
+
+
+ROWS = 8  # a multiple of the devices here
+
+
+def batch(image: np.ndarray) -> dict[str, np.ndarray]:
+  return {"radar": np.repeat(image[None], ROWS, axis=0)}
+
+
+def framed(middle: np.ndarray, around: float) -> np.ndarray:
+  """(32, 32, C) of which the encoder looks at the middle."""
+  found = np.full((32, 32, middle.shape[-1]), around, middle.dtype)
+  found[8:24, 8:24] = middle
+  return found
+
+
+WAYS: dict[str, Callable[..., np.ndarray]] = {
+  "describe": lambda encoder, *given, **more: encoder.describe(*given, **more),
+  "start": lambda encoder, *given, **more: np.asarray(encoder.start(*given, **more)),
+  "patches": lambda encoder, *given, **more: encoder.patches(*given, **more),
+  "tokens": lambda encoder, *given, **more: encoder.tokens(*given, **more),
+}
+
+
+@pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
+def test_however_it_is_asked_an_encoder_judges_what_it_looks_at(
+  tile_encoder: str, way: Callable[..., np.ndarray]
+) -> None:
+  encoder = load_encoder(tile_encoder)
+  alone = way(encoder, batch(radar(0)))
+  for around in (np.nan, 0.01, -11):  # not seen, of other units, or of these
+    np.testing.assert_array_equal(way(encoder, batch(framed(radar(0), around))), alone)
+  unseen = batch(framed(np.full_like(radar(0), np.nan), -11))
+  with pytest.raises(ExportError, match=r"number 0: 0.0% of the pixels that are looked at"):
+    way(encoder, unseen)
+  assert np.isnan(way(encoder, unseen, unseen="nan")).all()
+  assert np.isfinite(way(encoder, unseen, unseen="take")).all()
+  with pytest.raises(ExportError, match="contradicts the units.*linear power"):
+    way(encoder, batch(framed(linear(0), -11)))
+  assert np.isfinite(way(encoder, batch(linear(0)), trust_units=True)).all()
+
+
+@pytest.mark.parametrize("key", IMAGES)
+def test_a_list_of_masked_arrays_is_as_one_masked_array(key: str, tile_encoder: str) -> None:
+  encoder = load_encoder(tile_encoder)
+  stacked = np.ma.masked_array(np.stack([IMAGES[key](0), IMAGES[key](1)]), False)
+  stacked[1, :, :HIDDEN] = np.ma.masked
+  expected = encoder.describe({key: stacked})
+  assert np.abs(encoder.describe({key: stacked.data}) - expected)[1].max() > 1e-3
+  for given in (
+    [stacked[0], stacked[1]],
+    (stacked.data[0], stacked[1]),
+    [list(stacked[0]), list(stacked[1])],
+  ):
+    np.testing.assert_array_equal(encoder.describe({key: given}), expected)
+  with pytest.raises(ExportError, match="2 of 2 images .* show too little"):
+    encoder.describe({key: [np.ma.masked_all_like(each) for each in stacked]})
+
+
+@pytest.mark.parametrize("key", IMAGES)
+def test_the_order_of_bytes_is_no_other_type(key: str, tile_encoder: str) -> None:
+  encoder = load_encoder(tile_encoder)
+  values = IMAGES[key](0)[None]
+  swapped = values.astype(values.dtype.newbyteorder(">"))
+  np.testing.assert_array_equal(encoder.describe({key: swapped}), encoder.describe({key: values}))
 
 
 def linear(number: int) -> np.ndarray:

@@ -52,7 +52,9 @@ class Describer:
   rows: int = 0
   fill: float = 0.0
 
-  def start(self, values: dict[str, np.ndarray], head: str) -> Any:
+  def start(
+    self, values: dict[str, np.ndarray], head: str, *, trust_units: bool, unseen: str
+  ) -> Any:
     ((_, batch),) = values.items()
     self.started += 1
     self.rows += len(batch)

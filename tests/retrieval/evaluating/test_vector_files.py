@@ -14,7 +14,7 @@ from pyarrow import csv, parquet
 
 from xjepa_jax.errors import EvaluationError, TableError
 from xjepa_jax.retrieval.evaluating.vector_files import Columns, read_vectors
-from xjepa_jax.retrieval.scene_vectors import described_by, gather
+from xjepa_jax.retrieval.scene_vectors import VectorRows, check_paired, described_by, gather
 
 VECTORS = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
 IDS, SENSORS = ["a", "b", "a", "c"], ["radar", "radar", "optical", "optical"]
@@ -145,6 +145,99 @@ def test_columns_of_one_pattern_are_the_vector(
   frame[names] = VECTORS
   frame.to_csv(tmp_path / "x.csv", index=False, sep=separator)
   np.testing.assert_allclose(read_vectors(tmp_path / "x.csv").vectors, VECTORS, rtol=1e-5)
+
+
+def frame_of(**more: Any) -> pandas.DataFrame:
+  frame = pandas.DataFrame({"id": IDS, "sensor": SENSORS})
+  frame[["f0", "f1", "f2"]] = VECTORS
+  return frame.assign(**more)
+
+
+def as_lists(path: Path, **options: Any) -> None:
+  frame = frame_of()[["id", "sensor"]].assign(embedding=list(map(list, VECTORS.astype(float))))
+  getattr(frame, f"to_{path.suffix[1:]}")(path, index=False, **options)
+
+
+@pytest.mark.parametrize("named", [True, False])
+@pytest.mark.parametrize(
+  ("write", "said", "mend"),
+  [
+    (as_lists, "'embedding' holds lists as text, such as .*as Parquet", as_lists),
+    (
+      lambda path: frame_of().to_csv(path, index=False, sep=";", decimal=","),
+      "'f0' holds numbers with a comma, such as '.*decimal='.'",
+      lambda path: frame_of().to_csv(path, index=False, sep=";", decimal="."),
+    ),
+    (
+      lambda path: frame_of(f1=["1,200.5", "1", "2", "3"]).to_csv(path, index=False),
+      "'f1' holds numbers with a comma, such as '1,200.5'",
+      lambda path: frame_of().to_csv(path, index=False),
+    ),
+    (
+      lambda path: frame_of(f1=[True, False, True, True]).to_csv(path, index=False),
+      "'f1' holds true and false.*write 0 and 1",
+      lambda path: frame_of(f1=[1, 0, 1, 1]).to_csv(path, index=False),
+    ),
+    (
+      lambda path: frame_of().iloc[:0].to_csv(path, index=False),
+      r"has a header \(id, sensor, f0, f1, f2\) and no rows",
+      lambda path: frame_of().to_csv(path, index=False),
+    ),
+  ],
+  ids=["list", "decimal", "thousands", "bool", "header"],
+)
+def test_columns_of_other_contents_are_named_with_what_to_write_instead(
+  tmp_path: Path, write: Any, said: str, mend: Any, named: bool
+) -> None:
+  pattern = "embedding" if write is as_lists else "f*"
+  options = Columns(vector=pattern if named else "")
+  path = tmp_path / "x.csv"
+  write(path)
+  with pytest.raises(TableError, match=said) as caught:
+    read_vectors(path, options)
+  if "Parquet" in str(caught.value):
+    path = tmp_path / "x.parquet"
+  mend(path)
+  assert read_vectors(path, options).vectors.shape == (4, 3)
+
+
+def test_a_vector_of_zeros_and_two_coordinates_are_no_vectors(tmp_path: Path) -> None:
+  path = tmp_path / "x.csv"
+  frame_of(f0=[1, 0, 1, 1], f1=[1, 0, 1, 1], f2=[1, 0, 1, 1]).to_csv(path, index=False)
+  with pytest.raises(TableError, match=r"row 2 \(id 'b'\) is all zeros"):
+    read_vectors(path)
+  frame_of()[["id", "sensor", "f0", "f1"]].rename(columns={"f0": "X", "f1": "Y"}).to_csv(
+    path, index=False
+  )
+  with pytest.raises(TableError, match=r"X, Y, a vector.*--vector '\[XY\]'"):
+    read_vectors(path)
+  assert read_vectors(path, Columns(vector="[XY]")).vectors.shape == (4, 2)
+
+
+def test_files_of_one_source_are_aligned_by_the_names_of_their_columns(tmp_path: Path) -> None:
+  columns = {f"f{number}": VECTORS[:, number] for number in range(3)}
+  one = read_vectors(written(tmp_path / "one.csv", id=list("abcd"), **columns), sensor="radar")
+  turned = {name: columns[name] for name in ("f2", "f0", "f1")}
+  two = read_vectors(written(tmp_path / "two.csv", id=list("abcd"), **turned), sensor="optical")
+  found = gather("mine", [one, two]).vectors
+  np.testing.assert_allclose(found["optical"], found["radar"], atol=1e-6)
+  other = {f"g{name[1:]}": values for name, values in columns.items()}
+  three = read_vectors(written(tmp_path / "3.csv", id=list("abcd"), **other), sensor="optical")
+  with pytest.raises(EvaluationError, match="f0, f1, f2 there, g0, g1, g2 here.*the same names"):
+    gather("mine", [one, three])
+
+
+@pytest.mark.parametrize("other", [["0.0", "1.0"], ["p0", "p1"], ["00", "01"]])
+def test_ids_that_never_match_are_refused_with_examples_of_both(other: list[str]) -> None:
+  def rows(ids: list[str], sensor: str) -> VectorRows:
+    return VectorRows(ids, [sensor] * 2, [""] * 2, [()] * 2, VECTORS[:2])
+
+  with pytest.raises(
+    EvaluationError, match=rf"radar has '0', '1'; optical has '{other[0]}', '{other[1]}'.*alike"
+  ):
+    check_paired(gather("mine", [rows(["0", "1"], "radar"), rows(other, "optical")]))
+  check_paired(gather("mine", [rows(["0", "1"], "radar"), rows(["1", "2"], "optical")]))
+  check_paired(gather("mine", [rows(["0", "1"], "radar")]))
 
 
 def test_what_is_no_table_is_refused(tmp_path: Path) -> None:

@@ -215,12 +215,17 @@ def test_a_table_of_queries_is_answered_row_by_row(
     ("simulated-0-0000001", "1"), ("simulated-0-0000001", "2"),
   ]  # fmt: skip
   assert rows[0]["id"] == "simulated-0-0000008"
-  for separator in (";", "\t"):  # as spreadsheets of many countries write them
-    table.write_text(f"id{separator}sensor\nsimulated-0-0000001{separator}s1\n")
-    (found,) = [ask(made, capsys, "--batch", str(table), "--k", "2")]
-    assert [hit["id"] for hit in found["hits"]] == [row["id"] for row in rows[2:]]
+  for separator in (";", "\t"):  # as spreadsheets of many countries write them, and Excel for them
+    for told in ("", f"sep={separator}\r\n"):
+      table.write_text(f"{told}id{separator}sensor\nsimulated-0-0000001{separator}s1\n")
+      (found,) = [ask(made, capsys, "--batch", str(table), "--k", "2")]
+      assert [hit["id"] for hit in found["hits"]] == [row["id"] for row in rows[2:]]
   table.write_text("name\nsimulated-0-0000001\n")
   assert "has no column 'image' or 'id'" in refused(made, capsys, "--batch", str(table))
+  table.write_text("id,sensor\n")
+  assert "has no row, so nothing is asked" in refused(made, capsys, "--batch", str(table))
+  table.write_text("sep=,\nimage,id\n,\n")
+  assert "line 3 needs an image or an id" in refused(made, capsys, "--batch", str(table))
   table.write_text("image,id\n,\n")
   assert "line 2 needs an image or an id" in refused(made, capsys, "--batch", str(table))
 

@@ -38,4 +38,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-  run_command(main, optional=True)
+  run_command(main, optional=True, reports=["--dry-run"])

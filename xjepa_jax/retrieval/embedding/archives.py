@@ -10,6 +10,7 @@ from xjepa_jax.data import storage
 from xjepa_jax.data.description import INFO_FILE, SENSORS_FILE
 from xjepa_jax.errors import ArchiveError, OptionError
 from xjepa_jax.paths import StrPath
+from xjepa_jax.retrieval.embedding.digests import with_digests
 from xjepa_jax.retrieval.embedding.folder import EVERYTHING, name_folder
 from xjepa_jax.retrieval.embedding.image_times import TimeSource
 from xjepa_jax.retrieval.embedding.images import ImageOptions, collect_images, known_sensor
@@ -70,6 +71,13 @@ def collect(path: StrPath, options: ArchiveOptions) -> Collected:
       f"{path}: only a data set of pairs is read from object storage, and it has no {INFO_FILE}. "
       "Copy the images to disk."
     )
+  collected = _collect_files(path, sensors, options)
+  find = locating(path, options.allow_outside)
+  return dataclasses.replace(collected, items=with_digests(collected.items, find))
+
+
+def _collect_files(path: str, sensors: Mapping[str, Sensor], options: ArchiveOptions) -> Collected:
+  """The images of an archive that is no data set of pairs."""
   images = ImageOptions(
     sensors,
     options.bands,

@@ -29,7 +29,9 @@ _IN_FLIGHT = 3  # batches that the devices have: one computing, others waiting
 class Describer(Protocol):
   """Starts the computation of a batch; see `LoadedEncoder.start`."""
 
-  def start(self, values: dict[str, np.ndarray], head: str) -> Any:
+  def start(
+    self, values: dict[str, np.ndarray], head: str, *, trust_units: bool, unseen: str
+  ) -> Any:
     """(B, K), perhaps not computed yet."""
 
 
@@ -212,7 +214,10 @@ class _Batches:
     assert self._buffer is not None
     self._buffer[len(self._filled) :] = 0
     sensor = self._tiles.of(self._filled[0].tile)[0].sensor
-    result = self._describer.start({sensor: self._buffer}, self._head)
+    # Tiles were judged one by one, and what fills the last batch up is none.
+    result = self._describer.start(
+      {sensor: self._buffer}, self._head, trust_units=True, unseen="take"
+    )
     self._flying.append((result, self._filled, self._buffer))
     self._started += 1
     self._buffer, self._filled = None, []

@@ -27,6 +27,7 @@ class EmbeddingDescription:
     georeferenced: whether rows have geometry.
     settings: everything else that the rows depend on.
     versions: of the packages that wrote it.
+    digests: whether each row has a digest of the image that it was made of.
   """
 
   encoder: Mapping[str, str]
@@ -38,6 +39,7 @@ class EmbeddingDescription:
   georeferenced: bool
   settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   versions: Mapping[str, str] = dataclasses.field(default_factory=dict)
+  digests: bool = False
 
   def to_json(self) -> str:
     """The file's text; equal descriptions give equal text."""

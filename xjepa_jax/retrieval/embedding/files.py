@@ -91,12 +91,15 @@ class EmbeddingFiles:
     # (part, row group) of each group of rows, and where it ends.
     self._groups: list[tuple[int, int]] = []
     sizes: list[int] = []
-    expected = part_schema(
-      description.dimensions, description.quantisation, description.georeferenced
+    self._schema = part_schema(
+      description.dimensions,
+      description.quantisation,
+      description.georeferenced,
+      description.digests,
     )
     for number, path in enumerate(self._paths):
       with _reading(path), open_part(path) as part:
-        if not part.schema_arrow.equals(expected, check_metadata=False):
+        if not part.schema_arrow.equals(self._schema, check_metadata=False):
           raise EmbeddingError(f"{path}: its columns are not those that {DESCRIPTION} describes.")
         groups = range(part.num_row_groups)
         self._groups += [(number, group) for group in groups]
@@ -189,12 +192,8 @@ class EmbeddingFiles:
   def _described(self, group: int) -> pa.Table:
     """A group of rows without the embedding; the last ones read are kept."""
     if group not in self._kept:
-      names = part_schema(
-        self.description.dimensions,
-        self.description.quantisation,
-        self.description.georeferenced,
-      ).names
-      self._kept[group] = self._read(group, [name for name in names if name not in _VECTOR])
+      names = [name for name in self._schema.names if name not in _VECTOR]
+      self._kept[group] = self._read(group, names)
       if len(self._kept) > _GROUPS_KEPT:
         self._kept.popitem(last=False)
     self._kept.move_to_end(group)

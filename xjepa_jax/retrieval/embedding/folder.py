@@ -13,6 +13,7 @@ from xjepa_jax.data.image_folders import walk_images
 from xjepa_jax.data.raster import SUFFIXES
 from xjepa_jax.data.unicode_names import composed
 from xjepa_jax.errors import ArchiveError, OptionError
+from xjepa_jax.paths import user_path
 from xjepa_jax.retrieval.embedding.images import Named
 
 EVERYTHING = "**/*"
@@ -36,6 +37,7 @@ def name_folder(folder: str, patterns: Mapping[str, str]) -> tuple[list[Named], 
     ArchiveError: there is no such folder, no image, or one that two sensors claim.
     OptionError: a pattern is malformed.
   """
+  patterns = {key: _relative(folder, key, pattern) for key, pattern in patterns.items()}
   if os.path.isfile(folder):
     paths = {os.path.basename(folder)}
     matched = {
@@ -44,7 +46,7 @@ def name_folder(folder: str, patterns: Mapping[str, str]) -> tuple[list[Named], 
     }
   elif os.path.isdir(folder):
     paths = {os.path.relpath(path, folder) for path in walk_images(folder)}
-    matched = {key: _matching(folder, pattern) & paths for key, pattern in patterns.items()}
+    matched = {key: _matching(folder, key, pattern) & paths for key, pattern in patterns.items()}
   else:
     raise ArchiveError(f"{folder}: there is no such file or folder.")
   found = []
@@ -70,7 +72,22 @@ def name_folder(folder: str, patterns: Mapping[str, str]) -> tuple[list[Named], 
   return found, len(paths.difference(claimed))
 
 
-def _matching(folder: str, pattern: str) -> set[str]:
+def _relative(folder: str, key: str, pattern: str) -> str:
+  """A pattern relative to the folder, however it was given."""
+  full = user_path(pattern)
+  root = os.path.join(os.path.abspath(folder), "")
+  if not os.path.isabs(full):
+    return full
+  if full.startswith(root) and full != root:
+    return full[len(root) :]
+  raise OptionError(
+    f"--sensor {key}={pattern}: is no pattern of paths relative to the archive, and leads out of "
+    f"{folder}. Give one relative to it, such as {key}=**/*.tif, or name an --archive in which "
+    "all the images lie."
+  )
+
+
+def _matching(folder: str, key: str, pattern: str) -> set[str]:
   """Relative paths that match a pattern, in either spelling of its accented letters."""
   # What a last ** matches depends on Python's version: folders alone, before 3.13.
   whole = f"{pattern}/*" if PurePath(pattern).name == "**" else pattern
@@ -82,7 +99,7 @@ def _matching(folder: str, pattern: str) -> set[str]:
     }
   except (ValueError, NotImplementedError) as error:
     raise OptionError(
-      f"--sensor KEY={pattern}: is no pattern of paths relative to the archive ({error})."
+      f"--sensor {key}={pattern}: is no pattern of paths relative to the archive ({error})."
     ) from error
 
 

@@ -41,7 +41,8 @@ class Item:
     longitude, latitude: of the centre where there is no transform; else NaN.
     time: of acquisition, ISO 8601, or "".
     labels: names.
-    nbytes: of the image's files: another number is another archive.
+    nbytes: of the image's files.
+    digest: of the image's bytes: another one is another image. "" where it is not known.
     files: one a band of the sensor, in its order; none where an image is a record of a shard.
   """
 
@@ -57,6 +58,7 @@ class Item:
   time: str = ""
   labels: tuple[str, ...] = ()
   nbytes: int = 0
+  digest: str = ""
   files: tuple[BandFile, ...] = ()
 
   @property

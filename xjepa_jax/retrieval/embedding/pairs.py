@@ -54,7 +54,14 @@ def collect_pairs(
       for number in range(len(dataset)):
         record = dataset.records[number]
         with dataset.naming(record, number):
-          items += _items(ExampleView(record), dataset.format, known, f"{split}/{number}", geometry)
+          items += _items(
+            ExampleView(record),
+            dataset.format,
+            known,
+            f"{split}/{number}",
+            dataset.records.digest_of(number),
+            geometry,
+          )
   notes = [
     f"{key}: stored values are shifted by {fit.shift:+g} to the encoder's {fit.sensor.product}."
     for key, (fit, _) in fits.items()
@@ -70,12 +77,15 @@ def collect_pairs(
     settings={
       "splits": chosen,
       # It holds checksums of the other two files, and these the number of records.
-      SENSORS_FILE: hashlib.sha256(
-        storage.read_file(f"{directory.rstrip('/')}/{SENSORS_FILE}")
-      ).hexdigest(),
+      SENSORS_FILE: sensors_digest(directory),
     },
     notes=notes,
   )
+
+
+def sensors_digest(directory: str) -> str:
+  """SHA-256 of a data set's file of sensors. Raises FileNotFoundError, DatasetError."""
+  return hashlib.sha256(storage.read_file(f"{directory.rstrip('/')}/{SENSORS_FILE}")).hexdigest()
 
 
 class PairReader:
@@ -88,13 +98,10 @@ class PairReader:
 
   def read(self, item: Item, window: Window) -> tuple[np.ndarray, float]:
     """See `Reader`."""
-    split, _, number = item.source.rpartition("/")
-    if split not in self._splits:
-      self._splits[split] = PairDataset(self._directory, split)
-    dataset = self._splits[split]
-    record = dataset.records[int(number)]
+    dataset, number = self._record(item)
+    record = dataset.records[number]
     fit, bands = self._fits[item.sensor]
-    with dataset.naming(record, int(number)):
+    with dataset.naming(record, number):
       values = dataset.format.values(ExampleView(record), item.sensor)
     assert values is not None  # it was there when the data set was listed
     column, row, width, height = window
@@ -104,14 +111,30 @@ class PairReader:
     nodata = dataset.format.sensors[item.sensor].nodata
     return fit_values(fit, cut, nodata, item.source)
 
+  def digest(self, item: Item) -> str:
+    """A digest of the record that an image lies in."""
+    dataset, number = self._record(item)
+    return dataset.records.digest_of(number)
+
   def close(self) -> None:
     """See `Reader`."""
     for dataset in self._splits.values():
       dataset.close()
 
+  def _record(self, item: Item) -> tuple[PairDataset, int]:
+    split, _, number = item.source.rpartition("/")
+    if split not in self._splits:
+      self._splits[split] = PairDataset(self._directory, split)
+    return self._splits[split], int(number)
+
 
 def _items(
-  view: ExampleView, form: PairFormat, keys: Sequence[str], source: str, geometry: bool
+  view: ExampleView,
+  form: PairFormat,
+  keys: Sequence[str],
+  source: str,
+  digest: str,
+  geometry: bool,
 ) -> list[Item]:
   numbers = {
     name: tuple(float(x) for x in np.frombuffer(view.bytes(name), "<f8"))
@@ -137,6 +160,7 @@ def _items(
         latitude=numbers["latitude"][0] if geometry else math.nan,
         time=view.text(f"sensors/{key}/acquired"),
         labels=view.texts("labels"),
+        digest=digest,
       )
     )
   return found

@@ -8,9 +8,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from xjepa_jax.config import dotted
+from xjepa_jax.data.description import SENSORS_FILE
 from xjepa_jax.retrieval.embedding.items import Collected
 from xjepa_jax.retrieval.embedding.listing import Tiles
 
+_OF_THE_ARCHIVE = (f"archive.{SENSORS_FILE}",)
 _SHOWN = 5  # differences between two plans
 
 
@@ -101,10 +103,23 @@ def settings_of(
   }
 
 
-def differences(stored: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-  """What differs between the settings of a directory and of a command, a phrase each."""
+def differences(stored: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+  """What differs between the settings of a directory and of a command: dotted key -> both."""
   old, new = (dotted(json.loads(json.dumps(each))) for each in (stored, now))
-  names = [name for name in sorted({*old, *new}) if old.get(name) != new.get(name)]
-  found = [f"{name} is {old.get(name)!r} there and {new.get(name)!r} now" for name in names]
+  return {
+    name: (old.get(name), new.get(name))
+    for name in sorted({*old, *new})
+    if old.get(name) != new.get(name)
+  }
+
+
+def in_words(differing: Mapping[str, tuple[Any, Any]]) -> str:
+  """The first of some differences, a phrase each."""
+  found = [f"{name} is {old!r} there and {new!r} now" for name, (old, new) in differing.items()]
   more = len(found) - _SHOWN
-  return found[:_SHOWN] + ([f"{more} more"] if more > 0 else [])
+  return "; ".join(found[:_SHOWN] + ([f"{more} more"] if more > 0 else []))
+
+
+def of_the_archive(differing: Mapping[str, tuple[Any, Any]]) -> bool:
+  """Whether it is the archive alone that differs: its images, not how they are embedded."""
+  return all(name.startswith("tiles.") or name in _OF_THE_ARCHIVE for name in differing)

@@ -16,11 +16,15 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import pyarrow as pa
+
 from xjepa_jax.data.storage import writing_failed
+from xjepa_jax.data.unicode_names import shown
 from xjepa_jax.errors import EmbeddingError
-from xjepa_jax.retrieval.embedding.items import LeftOut
+from xjepa_jax.retrieval.embedding.items import Item, LeftOut
 from xjepa_jax.retrieval.embedding.manifest import MANIFEST, PARTS, digest, file_sha256, part_name
-from xjepa_jax.retrieval.embedding.plan import differences
+from xjepa_jax.retrieval.embedding.part import open_part
+from xjepa_jax.retrieval.embedding.plan import differences, in_words, of_the_archive
 
 RECORDS = "records"
 _SETTINGS = f"{RECORDS}/settings.json"
@@ -58,17 +62,25 @@ class Progress:
     directory: made if missing.
     settings: of this command.
     process: its number, in the names of unfinished files.
+    images: of the archive, to say which are not those of then.
 
   Raises:
-    EmbeddingError: the directory holds something else, or embeddings with other settings.
+    EmbeddingError: the directory holds something else, or embeddings with other settings or of
+      other images.
     WriteError: it cannot be made.
   """
 
-  def __init__(self, directory: str, settings: Mapping[str, Any], process: int):
+  def __init__(
+    self,
+    directory: str,
+    settings: Mapping[str, Any],
+    process: int,
+    images: Sequence[Item] = (),
+  ):
     self.directory = directory
     self._process = process
     try:
-      self._claim(settings)
+      self._claim(settings, images)
     except OSError as error:
       raise writing_failed(directory, error) from error
 
@@ -158,7 +170,7 @@ class Progress:
     with open(self.path(record_name(number)), "rb") as file:
       return record_name(number), digest(file.read())
 
-  def _claim(self, settings: Mapping[str, Any]) -> None:
+  def _claim(self, settings: Mapping[str, Any], images: Sequence[Item]) -> None:
     stored = self._settings()
     if stored is None:
       held = sorted(os.listdir(self.directory)) if os.path.isdir(self.directory) else []
@@ -172,11 +184,52 @@ class Progress:
       self.write(_SETTINGS, (json.dumps(settings, indent=1, sort_keys=True) + "\n").encode())
       return
     if other := differences(stored, settings):
+      if of_the_archive(other):
+        raise self._of_other_images(str(settings["archive"]["path"]), images, other)
       raise EmbeddingError(
-        f"{self.directory}: holds embeddings made with other settings: {'; '.join(other)}. Choose "
+        f"{self.directory}: holds embeddings made with other settings: {in_words(other)}. Choose "
         "another --out, or the settings it was begun with, or delete it."
       )
     os.makedirs(self.path(PARTS), exist_ok=True)
+
+  def _of_other_images(
+    self, archive: str, images: Sequence[Item], other: Mapping[str, tuple[Any, Any]]
+  ) -> EmbeddingError:
+    """The error of an archive whose images are not those that the directory was begun with."""
+    now = {(each.sensor, each.source): each.digest for each in images}
+    then = self._digests()
+    changed = [key for key in then if key in now and now[key] != then[key]]
+    gone = [key for key in then if key not in now]
+    found = []
+    if "tiles.count" in other:
+      found.append("it had {:,} tiles and has {:,}".format(*other["tiles.count"]))
+    for keys, what in ((changed, "are other ones now"), (gone, "are not among them any more")):
+      if keys:
+        found.append(
+          f"{len(keys):,} of the {len(then):,} images whose rows are finished {what}, such as "
+          f"{shown(min(keys)[1])}"
+        )
+    if not found:
+      found.append("an image, its place, its time or its labels differ")
+    return EmbeddingError(
+      f"{self.directory}: was begun with other images than {archive} has now: "
+      f"{'; '.join(found)}. Rows of both would be mixed. Put the images of then back, or choose "
+      f"them as then (--sensor, --split), or embed all of them again: delete {self.directory}, or "
+      "name another --out."
+    )
+
+  def _digests(self) -> dict[tuple[str, str], str]:
+    """(sensor, source) -> digest, of the images whose rows are finished."""
+    found: dict[tuple[str, str], str] = {}
+    columns = ["sensor", "source", "source_digest"]
+    for name in sorted(os.listdir(self.path(PARTS))) if os.path.isdir(self.path(PARTS)) else ():
+      # A damaged part says nothing here; it is computed again, or refused when it is read.
+      with contextlib.suppress(OSError, pa.ArrowException, KeyError):
+        with open_part(self.path(f"{PARTS}/{name}")) as part:
+          rows = part.read(columns=columns).to_pydict()
+        pairs = zip(rows["sensor"], rows["source"], strict=True)
+        found.update(zip(pairs, rows["source_digest"], strict=True))
+    return found
 
   def _settings(self) -> dict[str, Any] | None:
     try:

@@ -36,6 +36,7 @@ class Rows:
     valid_fraction: (n,) of the pixels that were seen.
     times: aware datetimes, or None where unknown.
     labels: names.
+    digests: of the images; None: the table has no column of them.
   """
 
   ids: Sequence[str]
@@ -50,6 +51,7 @@ class Rows:
   valid_fraction: np.ndarray
   times: Sequence[datetime.datetime | None]
   labels: Sequence[Sequence[str]]
+  digests: Sequence[str] | None = None
 
 
 def part_table(
@@ -65,7 +67,7 @@ def part_table(
   """
   count, size = rows.vectors.shape
   stored, scale = quantise(rows.vectors, quantisation)
-  schema = part_schema(size, quantisation, georeferenced)
+  schema = part_schema(size, quantisation, georeferenced, rows.digests is not None)
   times = pa.array(list(rows.times), TIME)
   windows = np.ascontiguousarray(rows.windows, np.int32).reshape(count, 4)
   columns = {
@@ -85,6 +87,8 @@ def part_table(
     "valid_fraction": pa.array(np.asarray(rows.valid_fraction, np.float32)),
     "labels": pa.array([list(names) for names in rows.labels], schema.field("labels").type),
   }
+  if rows.digests is not None:
+    columns["source_digest"] = pa.array(list(rows.digests), pa.string())
   if scale is not None:
     columns["embedding_scale"] = pa.array(scale)
   geo = None

@@ -151,6 +151,7 @@ def _write_part(plan: Plan, progress: Progress, part: DescribedPart) -> None:
     ids=[tiles.id(int(number)) for number in chosen],
     sensors=[item.sensor for item in items],
     sources=[item.source for item in items],
+    digests=[item.digest for item in items],
     vectors=part.vectors.reshape(len(chosen), plan.dimensions),
     longitude=tiles.longitude[chosen],
     latitude=tiles.latitude[chosen],
@@ -218,6 +219,7 @@ def _description(plan: Plan, count: int, records: Sequence[PartRecord]) -> Embed
     georeferenced=plan.options.geometry,
     settings={key: value for key, value in plan.settings.items() if key != "versions"},
     versions=plan.versions,
+    digests=True,
   )
 
 

@@ -66,8 +66,17 @@ _EPSG_4326: dict[str, Any] = {
 _COVERING = {"bbox": {name: ["bbox", name] for name in ("xmin", "ymin", "xmax", "ymax")}}
 
 
-def part_schema(dimensions: int, quantisation: str, georeferenced: bool) -> pa.Schema:
-  """The columns of every part of a directory, without metadata."""
+def part_schema(
+  dimensions: int, quantisation: str, georeferenced: bool, digests: bool = False
+) -> pa.Schema:
+  """The columns of every part of a directory, without metadata.
+
+  Args:
+    dimensions: K of the descriptors.
+    quantisation: of the descriptors.
+    georeferenced: whether rows have geometry.
+    digests: whether rows have one of their source, as all have that are written now.
+  """
   fields: list[Any] = [
     ("id", pa.string()),
     ("sensor", pa.string()),
@@ -83,6 +92,7 @@ def part_schema(dimensions: int, quantisation: str, georeferenced: bool) -> pa.S
     ("centre_lat", pa.float64()),
     ("centre_lon", pa.float64()),
     ("source", pa.string()),
+    *([("source_digest", pa.string())] if digests else []),
     ("window", WINDOW),
     ("valid_fraction", pa.float32()),
     ("labels", pa.list_(pa.field("element", pa.string()))),

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
-from xjepa_jax.data.description import describe
-from xjepa_jax.errors import DataError, EmbeddingError
+from xjepa_jax.data.description import SENSORS_FILE, describe
+from xjepa_jax.data.unicode_names import shown
+from xjepa_jax.errors import ChangedError, DataError, EmbeddingError
 from xjepa_jax.retrieval.embedding.description import EmbeddingDescription
+from xjepa_jax.retrieval.embedding.digests import image_digest
 from xjepa_jax.retrieval.embedding.fitting import Fit, of_dataset
 from xjepa_jax.retrieval.embedding.items import Item, Reader, Window
 from xjepa_jax.retrieval.embedding.locating import locating
-from xjepa_jax.retrieval.embedding.pairs import PairReader
+from xjepa_jax.retrieval.embedding.pairs import PairReader, sensors_digest
 from xjepa_jax.retrieval.embedding.windows import WindowReader, files_of, header_of
 from xjepa_jax.sensors import Sensor
 
@@ -28,21 +31,27 @@ class TileImages:
 
   Raises:
     DataError: the archive of pairs is gone.
+    ChangedError: it has other sensors than the rows were made of.
     EmbeddingError: the rows are not of files that this package reads.
   """
 
   def __init__(self, description: EmbeddingDescription, sensors: Mapping[str, Sensor]):
     source = description.source
+    self._path = source.get("path", "")
     self._sensors = {key: sensors[key] for key in description.sensors if key in sensors}
     self._pairs = source.get("kind") == "pairs"
     self._widths: dict[str, int] = {}
     if self._pairs:
       theirs = describe(source["path"]).format.sensors
       fits = {key: of_dataset(key, each, theirs[key]) for key, each in self._sensors.items()}
-      self._reader: Reader = PairReader(source["path"], fits)
+      _check_sensors(source)
+      pairs = PairReader(source["path"], fits)
+      self._reader: Reader = pairs
+      self._digest: Callable[[Item], str] = pairs.digest
     elif source.get("kind") in ("images", "stac"):
       self._locate = locating(source["path"], bool(source.get("allow_outside")))
       offsets = source.get("offset", {})
+      self._digest = functools.partial(image_digest, locate=self._locate)
       self._reader = WindowReader(
         self._locate,
         {
@@ -62,6 +71,7 @@ class TileImages:
 
     Raises:
       EmbeddingError: the image is not there any more, or cannot be read.
+      ChangedError: it is another one than the row was made of.
     """
     key = row["sensor"]
     if key not in self._sensors:
@@ -69,6 +79,12 @@ class TileImages:
     where = row["window"]
     window = Window(where["column"], where["row"], where["width"], where["height"])
     try:
+      # Rows written before there were digests are shown as they are found.
+      if row.get("source_digest", "") not in ("", self._digest(self._item(row, key))):
+        raise ChangedError(
+          f"row {row['id']!r}: its image, {shown(row['source'])} of {self._path}, is another one "
+          "than its vector was made of. Put the image of then back, or embed the archive again."
+        )
       return self._reader.read(self._item(row, key), window)[0]
     except (DataError, OSError, IndexError) as error:
       raise EmbeddingError(f"row {row['id']!r}: its image cannot be read: {error}") from error
@@ -86,6 +102,16 @@ class TileImages:
       paths = {self._locate(file.path) for file in files}
       self._widths[source] = max(header_of(path).shape[1] for path in paths)
     return Item(row["id"], key, source, 0, self._widths[source], files=files)
+
+
+def _check_sensors(source: Mapping[str, Any]) -> None:
+  """Refuses a data set whose sensors, scaling or statistics are not those of then."""
+  known = source.get(SENSORS_FILE)
+  if known is not None and known != sensors_digest(source["path"]):
+    raise ChangedError(
+      f"{source['path']}: is another data set than the rows were made of ({SENSORS_FILE} differs). "
+      "Put that one back, or embed this one again."
+    )
 
 
 def _nodata(text: str) -> float | None:

@@ -16,9 +16,9 @@ from xjepa_jax.retrieval.evaluating.sizes import Size, size_rows
 from xjepa_jax.retrieval.evaluating.sources import Reading, Source
 from xjepa_jax.retrieval.evaluating.statistics_source import statistics_vectors
 from xjepa_jax.retrieval.protocol_rows import PREDICTED, duplicate_rate, protocol_rows
-from xjepa_jax.retrieval.protocols import Protocol
+from xjepa_jax.retrieval.protocols import LOCATION, Protocol
 from xjepa_jax.retrieval.row import Row
-from xjepa_jax.retrieval.scene_vectors import SceneVectors
+from xjepa_jax.retrieval.scene_vectors import SceneVectors, check_paired
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,6 +60,8 @@ class Comparison:
     content = []
     for source in self._sources:
       try:
+        if protocol.relevant == LOCATION:
+          check_paired(source.scenes)
         found = protocol_rows(protocol, source.scenes, resamples=self._resamples)
       except EvaluationError as error:
         raise EvaluationError(f"{source.name}: {error}") from error

@@ -74,10 +74,19 @@ def read_vectors(path: StrPath, columns: Columns = Columns(), sensor: str = "") 
       path, f"has no column {columns.sensor!r} (--sensor-column); name its sensor as SENSOR:{path}."
     )
   count = len(table)
-  vectors, taken = _vectors(path, table, columns)
+  if not count:
+    _refuse(path, f"has a header ({_some(names)}) and no rows.")
+  vectors, taken, vector_columns = _vectors(path, table, columns)
   if not np.isfinite(vectors).all():
     row = int(np.argmin(np.isfinite(vectors).all(axis=1)))
     _refuse(path, f"the vector of row {row + 1} is not of finite numbers.")
+  if not vectors.any(axis=1).all():
+    row = int(np.argmin(vectors.any(axis=1)))
+    _refuse(
+      path,
+      f"the vector of row {row + 1} (id {table.column(columns.id)[row].as_py()!r}) is all zeros, "
+      "which is like nothing. Leave such rows out.",
+    )
   return VectorRows(
     ids=_texts(path, table, columns.id),
     sensors=[sensor] * count if sensor else _texts(path, table, columns.sensor),
@@ -85,6 +94,7 @@ def read_vectors(path: StrPath, columns: Columns = Columns(), sensor: str = "") 
     labels=_labels(path, table, columns.labels) if columns.labels in names else [()] * count,
     vectors=vectors,
     taken=taken,
+    columns=vector_columns,
   )
 
 
@@ -113,8 +123,8 @@ def _table(path: str, columns: Columns) -> Any:
     raise TableError(f"{path}: cannot be read ({str(error).splitlines()[0]}).") from error
 
 
-def _vectors(path: str, table: Any, columns: Columns) -> tuple[np.ndarray, str]:
-  """(N, K) float32, and which columns they are."""
+def _vectors(path: str, table: Any, columns: Columns) -> tuple[np.ndarray, str, tuple[str, ...]]:
+  """(N, K) float32, which columns they are in words, and their names if each is a number."""
   import pyarrow.compute as pc
 
   names = table.column_names
@@ -129,7 +139,7 @@ def _vectors(path: str, table: Any, columns: Columns) -> tuple[np.ndarray, str]:
     count = pc.unique(pc.list_value_length(column)).to_pylist()
     if len(count) != 1 or count == [None]:
       _refuse(path, f"the vectors of column {lists[0]!r} are not all of one size: {_some(count)}.")
-    return _numbers(path, flat, lists[0]).reshape(len(table), -1), f"column {lists[0]}"
+    return _numbers(path, flat, lists[0]).reshape(len(table), -1), f"column {lists[0]}", ()
   others = {columns.id, columns.sensor, columns.labels, columns.split}
   pattern = columns.vector or "*"
   chosen = [name for name in names if name not in others and fnmatch.fnmatchcase(name, pattern)]
@@ -142,13 +152,19 @@ def _vectors(path: str, table: Any, columns: Columns) -> tuple[np.ndarray, str]:
       f"(to_csv(..., index=False)), or name the vector's columns: --vector {_suggested(chosen)!r}.",
     )
   vectors = np.stack([_numbers(path, table.column(name), name) for name in chosen], axis=1)
+  if not columns.vector and {name.lower() for name in chosen} <= {"x", "y", "z"}:
+    _refuse(
+      path,
+      f"are its only numbers, {_some(chosen)}, a vector? They read as coordinates. If they are "
+      f"one, name them: --vector '[{''.join(chosen)}]'.",
+    )
   if not columns.vector and len({_family(name) for name in chosen}) > 1:
     _refuse(
       path,
       f"which columns are the vector? {_some(chosen)} differ by more than numbers. Name them: "
       f"--vector {_suggested(chosen)!r}.",
     )
-  return vectors, f"columns {_some(chosen)}"
+  return vectors, f"columns {_some(chosen)}", tuple(chosen)
 
 
 def _family(name: str) -> str:
@@ -167,6 +183,27 @@ def _numbers(path: str, values: Any, name: str) -> np.ndarray:
   import pyarrow as pa
 
   kind = values.type
+  if pa.types.is_boolean(kind):
+    _refuse(
+      path,
+      f"column {name!r} holds true and false, not numbers. Leave it out of the file, or write 0 "
+      "and 1.",
+    )
+  if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+    text = next((each for each in values.to_pylist() if each), "")
+    if re.match(r"\s*[\[(]", text):
+      _refuse(
+        path,
+        f"column {name!r} holds lists as text, such as {text[:24]!r}. Write the table as Parquet "
+        "(to_parquet), where lists stay lists, or each number into a column of its own: f0, "
+        "f1, and so on.",
+      )
+    if "," in text and re.fullmatch(r"[+-]?[\d., ]+([eE][+-]?\d+)?", text.strip()):
+      _refuse(
+        path,
+        f"column {name!r} holds numbers with a comma, such as {text!r}. Write them with a decimal "
+        "point and no other mark (of pandas, to_csv(..., decimal='.')).",
+      )
   if not (pa.types.is_floating(kind) or pa.types.is_integer(kind)):
     _refuse(
       path,

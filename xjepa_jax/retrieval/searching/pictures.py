@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from xjepa_jax.data.pictures import picture
-from xjepa_jax.errors import EmbeddingError, XJepaError
+from xjepa_jax.errors import ChangedError, EmbeddingError, XJepaError
 from xjepa_jax.retrieval.embedding.files import EmbeddingFiles
 from xjepa_jax.retrieval.embedding.tile_images import TileImages
 from xjepa_jax.sensors import Sensor
@@ -35,21 +35,39 @@ class TilePictures:
     """(H, W, C) of a row's tile, as the encoder's sensor stores them.
 
     Raises:
-      XJepaError: its source is gone, or is not what it was.
+      ChangedError: its image is another one than its vector was made of.
+      XJepaError: its source is gone, or cannot be read.
     """
     with self._lock:
       (entry,) = self._files.take([row])
       return self._images.read(entry)
 
-  def picture(self, row: int) -> np.ndarray:
-    """(H, W, 3) uint8; crossed out in grey where the source cannot be read any more."""
+  def _entry(self, row: int) -> dict[str, Any]:
     with self._lock:
       (entry,) = self._files.take([row])
-      try:
-        values = self._images.read(entry)
-      except XJepaError:
-        return _crossed_out(entry)
-    return picture(self._sensors[entry["sensor"]], values)
+    return entry
+
+  def picture(self, row: int) -> np.ndarray:
+    """(H, W, 3) uint8; crossed out in grey where the source cannot be read any more.
+
+    Raises:
+      ChangedError: its image is another one than its vector was made of.
+    """
+    try:
+      return self.found(row)
+    except ChangedError:
+      raise
+    except XJepaError:
+      return self.crossed_out(row)
+
+  def found(self, row: int) -> np.ndarray:
+    """(H, W, 3) uint8; errors as of `values`."""
+    values = self.values(row)
+    return picture(self._sensors[self._entry(row)["sensor"]], values)
+
+  def crossed_out(self, row: int) -> np.ndarray:
+    """(H, W, 3) uint8, grey and crossed out, of the tile's size: there is no picture of it."""
+    return _crossed_out(self._entry(row))
 
   @functools.cached_property
   def _images(self) -> TileImages:

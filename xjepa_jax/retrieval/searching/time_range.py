@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, date, datetime, timedelta
 
 from xjepa_jax.errors import SearchError
@@ -14,16 +15,16 @@ def time_range(since: str, until: str) -> TimeRange:
   """From, to: the first included, the second not; None is open.
 
   Args:
-    since, until: ISO 8601, in UTC if no zone is given; a date without a time is the whole day, at
-      both ends. "" and ".." are open.
+    since, until: ISO 8601, in UTC if no zone is given; a date without a time is the whole day, and
+      a week without a day (2025-W49) the whole week, at both ends. "" and ".." are open.
 
   Raises:
     SearchError: one of them is no time, or the range is empty.
   """
   start = None if since in OPEN else _instant(since)
   end = None if until in OPEN else _instant(until)
-  if end is not None and _is_day(until):
-    end += timedelta(days=1)
+  if end is not None:
+    end += _length(until)
   if start is not None and end is not None and start >= end:
     raise SearchError(f"from {since} to {until}: the second is before the first, or the same.")
   return start, end
@@ -43,9 +44,10 @@ def _instant(text: str) -> datetime:
   return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
-def _is_day(text: str) -> bool:
+def _length(text: str) -> timedelta:
+  """How long what a text names lasts: a week, a day, or no time."""
   try:
     date.fromisoformat(text)
   except ValueError:
-    return False
-  return True
+    return timedelta()
+  return timedelta(days=7 if re.fullmatch(r"\d{4}-?W\d\d", text) else 1)

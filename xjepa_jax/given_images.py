@@ -1,0 +1,128 @@
+"""Images that a caller gives an encoder, checked before anything is computed of them.
+
+What is judged is what the encoder looks at, their middle: how much of it was seen, and its units.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from xjepa_jax.data import units
+from xjepa_jax.errors import ExportError, SensorError
+from xjepa_jax.model import images
+from xjepa_jax.model.inputs import SensorInput
+from xjepa_jax.sensors import Sensor
+
+
+def judged(
+  values: Mapping[str, Any],
+  inputs: Mapping[str, SensorInput],
+  trust_units: bool,
+  min_valid: float,
+  unseen: str,
+) -> tuple[str, np.ndarray, np.ndarray]:
+  """The only sensor of a call, what is looked at of its images, and which of them get NaN.
+
+  Args:
+    values, trust_units, min_valid, unseen: as `LoadedEncoder.describe` has them.
+    inputs: sensor -> the images that the encoder takes of it.
+
+  Returns:
+    The sensor's key; (B, H, W, C) of the encoder's size; (n,) numbers of images that show too
+    little, none where they are taken as they are.
+
+  Raises:
+    ExportError: as of `LoadedEncoder.describe`.
+  """
+  if unseen not in ("refuse", "nan", "take"):
+    raise ExportError(f"unseen is {unseen!r}; expected 'refuse', 'nan' or 'take'.")
+  if not 0 <= min_valid <= 1:  # not a number is neither
+    raise ExportError(f"min_valid is {min_valid!r}; expected a share from 0 to 1.")
+  sensor, stored = _one(values, inputs)
+  described = inputs[sensor].sensor
+  few = np.zeros(0, np.int64)
+  if unseen != "take" and len(stored):
+    shares = described.valid(stored).mean(axis=(1, 2))
+    few = np.flatnonzero((shares < min_valid) | (shares == 0))
+    if len(few) and unseen == "refuse":
+      raise ExportError(
+        f"{len(few)} of {len(stored)} images of {sensor!r} show too little, the first number "
+        f"{few[0]}: {shares[few[0]]:.1%} of the pixels that are looked at were seen, expected "
+        f"{min_valid:.1%}. Leave them out, or give unseen='nan'."
+      )
+  if not trust_units:
+    _check_units(sensor, described, stored)
+  return sensor, stored, few
+
+
+def _one(values: Mapping[str, Any], inputs: Mapping[str, SensorInput]) -> tuple[str, np.ndarray]:
+  """The only sensor of a call, and what is looked at of its images, their middle, checked."""
+  if not isinstance(values, Mapping):
+    raise ExportError(
+      f"images are a {type(values).__name__}; expected them by their sensor, one of "
+      f"{', '.join(inputs)}: {{{next(iter(inputs))!r}: images}}."
+    )
+  if len(values) != 1 or not set(values) <= set(inputs):
+    named = ", ".join(map(str, values)) or "no sensor"
+    raise ExportError(f"images of {named}: give those of one of {', '.join(inputs)}.")
+  ((sensor, images_),) = values.items()
+  given = inputs[sensor]
+  bands = ", ".join(given.sensor.band_names)
+  try:
+    hidden = _mask(images_)
+    stored = np.asarray(images_)
+  except (ValueError, TypeError) as error:
+    raise ExportError(
+      f"images of {sensor!r} are no array ({error}); expected (B, H, W, {given.bands}), all of one "
+      f"size and of the bands {bands}."
+    ) from error
+  fits = stored.ndim == 4 and stored.shape[3] == given.bands
+  if not fits or stored.shape[1] < given.height or stored.shape[2] < given.width:
+    raise ExportError(
+      f"images of {sensor!r} have shape {stored.shape}; expected (B, H, W, {given.bands}) with "
+      f"H >= {given.height}, W >= {given.width} and the bands {bands}."
+    )
+  stored = stored.astype(stored.dtype.newbyteorder("="), copy=False)
+  if stored.dtype != np.dtype(given.sensor.dtype):
+    raise ExportError(
+      f"images of {sensor!r} are {stored.dtype}; this sensor's values are stored as "
+      f"{given.sensor.dtype}, in {given.sensor.units}. Give them as the product has them, unscaled."
+    )
+  if hidden is not None and hidden.any():
+    try:
+      stored = given.sensor.hide(stored, hidden)
+    except SensorError as error:
+      raise ExportError(f"images of {sensor!r} have a mask. {error}") from error
+  crop: Any = images.crop  # of arrays of either kind
+  return sensor, crop({sensor: stored}, inputs, None)[sensor]
+
+
+def _mask(values: Any) -> np.ndarray | None:
+  """What hides values, of their shape: of a masked array, or of a list with some in it."""
+  if np.ma.isMaskedArray(values):
+    return np.ma.getmaskarray(values)
+  if not isinstance(values, list | tuple):
+    return None
+  masks = [_mask(each) for each in values]
+  if all(mask is None for mask in masks):
+    return None
+  return np.stack(
+    [
+      np.zeros(np.shape(each), bool) if mask is None else mask
+      for mask, each in zip(masks, values, strict=True)
+    ]
+  )
+
+
+def _check_units(key: str, sensor: Sensor, stored: np.ndarray) -> None:
+  """Refuses images whose values contradict their sensor, each by itself."""
+  for number, image in enumerate(stored):
+    wrong = units.of_image(sensor, image)
+    if wrong:
+      raise ExportError(
+        f"image {number} of {key!r} contradicts the units of {sensor.product}: {' '.join(wrong)} "
+        "Give values as that product has them, or trust_units=True."
+      )
