@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from xjepa_jax.data.statistics import SensorStatistics
-from xjepa_jax.data.units import contradictions, of_image
+from xjepa_jax.data.units import Judge
 from xjepa_jax.sensor_presets import PRESETS, preset
 from xjepa_jax.sensors import Sensor
 
@@ -23,7 +23,7 @@ S2_LATER = PRESETS["sentinel2_l2a_n0400"]
 def said_of(sensor: Sensor, image: np.ndarray) -> str:
   statistics = SensorStatistics.of(sensor)
   statistics.add(sensor, image)
-  return " ".join(contradictions(sensor, statistics.to_json(sensor), "--nodata s1="))
+  return " ".join(Judge(sensor, "--nodata s1=").of_statistics(statistics.to_json(sensor)))
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def clipped_clouds(image: np.ndarray) -> np.ndarray:
   ],
 )
 def test_ordinary_images_are_not_odd(sensor: Sensor, image: np.ndarray) -> None:
-  assert of_image(sensor, image.astype(sensor.dtype)) == []
+  assert Judge(sensor).of_image(image.astype(sensor.dtype)) == []
 
 
 @pytest.mark.parametrize(
@@ -116,4 +116,4 @@ def test_single_images_that_contradict_their_sensor_say_so(
   sensor: Sensor, image: np.ndarray, said: str
 ) -> None:
   typed = dataclasses.replace(sensor, dtype=image.dtype.name, nodata=None)
-  assert re.search(said, " ".join(of_image(typed, image, "--nodata s1=")))
+  assert re.search(said, " ".join(Judge(typed, "--nodata s1=").of_image(image)))

@@ -69,12 +69,16 @@ def embed(args: argparse.Namespace) -> None:
     for number in range(process, len(plan.parts), processes)
     if progress.finished(number) is None
   ]
+  judges: dict[str, Any] = {}
   if todo:
     readers = PerThread(archive.reader)
     try:
-      wrong = contradictions(plan.tiles, readers.get(), sensors, plan.options.min_valid)
+      judges = _judges(args, sensors, archive.kind)
+      wrong = contradictions(plan.tiles, readers.get(), judges, plan.options.min_valid)
     finally:
       readers.close()
+    for remark in wrong.remarks:
+      print(f"Note: {remark}")
     for sentence in (*wrong.of_all, *wrong.odd):
       print(f"Warning: {sentence}")
     if wrong.odd and not (args.trust_units or args.skip_odd):
@@ -89,6 +93,7 @@ def embed(args: argparse.Namespace) -> None:
         "product that it was trained with (--offset if only an offset differs), or give "
         "--trust-units if the values are right all the same."
       )
+    judges = {} if args.trust_units else wrong.judges
   started = time.monotonic()
   count = sum(plan.parts[number][1] - plan.parts[number][0] for number in todo)
   devices = len(jax.local_devices())
@@ -102,7 +107,7 @@ def embed(args: argparse.Namespace) -> None:
       plan.options.batch * devices,
       args.readers,
       done,
-      {} if args.trust_units else sensors,
+      judges,
       args.skip_odd,
     ),
   )
@@ -211,6 +216,11 @@ def _parser() -> argparse.ArgumentParser:
     help="embed images whose pixels are of another size on the ground than the sensor's",
   )
   add("--trust-units", action="store_true", help="embed values that contradict the sensor's units")
+  add(
+    "--trust-offset",
+    action="store_true",
+    help="embed values that seem to have another offset: archives of bright ground alone",
+  )
   add("--part-rows", type=int, default=16384, help="tiles of a part (16384)")
   add("--batch", type=int, help="tiles that a device computes at once (CPU: 16, others: 256)")
   add("--readers", type=int, default=4, help="threads that read (4)")
@@ -240,6 +250,22 @@ def _share(args: argparse.Namespace) -> tuple[int, int]:
   import jax
 
   return jax.process_index(), jax.process_count()
+
+
+def _judges(args: argparse.Namespace, sensors: Any, kind: str) -> dict[str, Any]:
+  from xjepa_jax.data.units import Judge
+
+  files = kind != "pairs"  # pairs have the nodata value and the offset of their description
+  return {
+    key: Judge(
+      sensor,
+      f"--nodata {key}=" * files,
+      f"Give --offset {key}={{offset}}" * files,
+      "--trust-offset",
+      not args.trust_offset,
+    )
+    for key, sensor in sensors.items()
+  }
 
 
 def _archive_options(args: argparse.Namespace, sensors: Any) -> Any:
