@@ -15,10 +15,10 @@ _FEWEST = 16  # values of a band, of fewer nothing is clear
 _SHARE = 0.1  # of a band's values; so many that are alike, and no other near, were not measured
 _STRAY = 0.01  # of a band's values that cannot be measured; fewer may be noise, glint, saturation
 _GLANCE = 1024  # values of a band among which frequent ones are looked for first, for speed
-_LEVELS = 32  # different values of a band; among fewer one may be frequent as it is
+_LEVELS = 32  # different values; a coarse band's are repeated, and water has few in the infrared
 _DARK = 0.02  # reflectance of water in the infrared, and less
-_NEAR = 0.15  # of the distance from a value to the median of all others
-_NEARBY = 0.005  # of the others; beside an end at which values were clipped lie 1 % and more
+_NOISE = 0.002  # of the other values; so many may lie anywhere
+_NEIGHBOURS, _FURTHER, _GAP = 20, 5, 0.4  # levels near fill, whose distances tell a gap from none
 
 
 def undeclared_fill(
@@ -43,6 +43,9 @@ def undeclared_fill(
     if marker is not None:
       of_value.setdefault(marker, []).append(band)
   whole = stored.shape[-1]
+  for marker, bands in of_value.items():  # in a band of few values it does not stand apart
+    counts = (known & (stored == marker)).sum(axis=(0, 1))
+    bands[:] = np.flatnonzero(counts > counts[bands].max() / 2)
   of_value = {
     marker: bands
     for marker, bands in of_value.items()
@@ -52,7 +55,7 @@ def undeclared_fill(
   if not of_value:
     return []
   marker, bands = max(of_value.items(), key=lambda item: len(item[1]))
-  share = (known & (stored == marker))[..., bands].all(axis=-1).mean()
+  share = (stored == marker)[..., bands].all(axis=-1).mean()
   named = ", ".join(sensor.band_names[band] for band in bands)
   place = (
     " " if whole == 1 else ", in all bands, " if len(bands) == whole else f", in {named} alone, "
@@ -90,7 +93,8 @@ def _impossible(sensor: Sensor) -> float:
 
 
 def _is_clipped_dark(sensor: Sensor, marker: float) -> bool:
-  return 0 <= _calibrated(sensor, marker) <= 1e-4 * _factor(sensor)
+  factor = _factor(sensor)
+  return factor > 0 and 0 <= _calibrated(sensor, marker) <= 1e-4 * factor
 
 
 def _factor(sensor: Sensor) -> float:
@@ -121,9 +125,9 @@ def _marker(sensor: Sensor, values: np.ndarray) -> float | None:
   chosen = values
   if len(values) > _GLANCE:
     chosen = values[np.random.default_rng(0).integers(0, len(values), _GLANCE)]
-  found, counts = np.unique(chosen, return_counts=True)
-  marker = float(found[counts.argmax()])
-  if counts.max() < _SHARE / 2 * len(chosen):
+  levels, counts = np.unique(chosen, return_counts=True)
+  marker = float(levels[counts.argmax()])
+  if counts.max() < _SHARE / 2 * len(chosen) or len(levels) < _LEVELS:
     return None
   share = np.count_nonzero(values == marker) / len(values)
   if share < _SHARE or share == 1 or marker == sensor.nodata or _is_saturated(sensor, marker):
@@ -145,9 +149,14 @@ def _apart(sensor: Sensor, values: np.ndarray, marker: float) -> bool:
   levels, counts = np.unique(rest, return_counts=True)
   inside = min(np.count_nonzero(rest < marker), np.count_nonzero(rest > marker)) >= 2
   # Over water a band may have a few levels only, one of them most often.
-  few = len(levels) < _LEVELS or abs(_calibrated(sensor, marker)) < _DARK * _factor(sensor)
-  if inside and not few and len(values) - len(rest) >= 10 * counts.max():
+  dark = abs(_calibrated(sensor, marker)) < _DARK * _factor(sensor)
+  if inside and not dark and len(values) - len(rest) >= 10 * counts.max():
     return True
-  step = float(np.median(np.diff(np.unique(np.append(levels, marker)))))
-  reach = max(_NEAR * abs(float(np.median(rest)) - marker), 2 * step)
-  return float((np.abs(rest - marker) <= reach).mean()) < _NEARBY
+  # Beside an end at which values were clipped, the distances to the nearest levels grow evenly
+  # from 0; from fill to the first measured level there is a gap.
+  order = np.argsort(np.abs(levels - marker), kind="stable")
+  distances = np.abs(levels - marker)[order]
+  near = int(np.searchsorted(np.cumsum(counts[order]), _NOISE * len(rest), side="right"))
+  near = min(near, len(levels) - 1)
+  far = min(_FURTHER * near + _NEIGHBOURS, len(levels) - 1)
+  return bool(distances[near] > _GAP * distances[far])

@@ -52,9 +52,7 @@ def embed(args: argparse.Namespace) -> None:
   from xjepa_jax.export import load_encoder
   from xjepa_jax.retrieval.embedding.archives import collect
   from xjepa_jax.retrieval.embedding.progress import Progress
-  from xjepa_jax.retrieval.embedding.reading import PerThread
   from xjepa_jax.retrieval.embedding.run import finish, write_parts
-  from xjepa_jax.retrieval.embedding.sampling import contradictions
 
   check_devices()
   process, processes = _share(args)
@@ -71,29 +69,11 @@ def embed(args: argparse.Namespace) -> None:
   ]
   judges: dict[str, Any] = {}
   if todo:
-    readers = PerThread(archive.reader)
     try:
-      judges = _judges(args, sensors, archive.kind)
-      wrong = contradictions(plan.tiles, readers.get(), judges, plan.options.min_valid)
-    finally:
-      readers.close()
-    for remark in wrong.remarks:
-      print(f"Note: {remark}")
-    for sentence in (*wrong.of_all, *wrong.odd):
-      print(f"Warning: {sentence}")
-    if wrong.odd and not (args.trust_units or args.skip_odd):
-      raise EmbeddingError(
-        f"{args.archive}: some values contradict the encoder's sensors, see above. Correct these "
-        "images, give --skip-odd to leave out their tiles, or --trust-units if the values are "
-        "right all the same."
-      )
-    if wrong.of_all and not args.trust_units:
-      raise EmbeddingError(
-        f"{args.archive}: the values contradict the encoder's sensors, see above. Embed the "
-        "product that it was trained with (--offset if only an offset differs), or give "
-        "--trust-units if the values are right all the same."
-      )
-    judges = {} if args.trust_units else wrong.judges
+      judges = _judged(args, plan, _judges(args, sensors, archive.kind))
+    except XJepaError:
+      progress.release()
+      raise
   started = time.monotonic()
   count = sum(plan.parts[number][1] - plan.parts[number][0] for number in todo)
   devices = len(jax.local_devices())
@@ -250,6 +230,41 @@ def _share(args: argparse.Namespace) -> tuple[int, int]:
   import jax
 
   return jax.process_index(), jax.process_count()
+
+
+def _judged(args: argparse.Namespace, plan: Any, judges: dict[str, Any]) -> dict[str, Any]:
+  """Judges a sample of the values; returns by which the others are judged, none if trusted.
+
+  Raises:
+    EmbeddingError: they contradict the encoder's sensors.
+    ArchiveError: none of a sensor's tiles can be used.
+  """
+  from xjepa_jax.retrieval.embedding.sampling import contradictions
+
+  reader = plan.archive.reader()
+  try:
+    wrong = contradictions(plan.tiles, reader, judges, plan.options.min_valid)
+  finally:
+    reader.close()
+  for remark in wrong.remarks:
+    print(f"Note: {remark}")
+  for sentence in (*wrong.of_all, *wrong.odd):
+    print(f"Warning: {sentence}")
+  if args.trust_units:
+    return {}
+  if wrong.odd and not args.skip_odd:
+    raise EmbeddingError(
+      f"{args.archive}: some values contradict the encoder's sensors, see above. Correct these "
+      "images, give --skip-odd to leave out their tiles, or --trust-units if the values are "
+      "right all the same."
+    )
+  if wrong.of_all:
+    raise EmbeddingError(
+      f"{args.archive}: the values contradict the encoder's sensors, see above. Embed the "
+      "product that it was trained with (--offset if only an offset differs), or give "
+      "--trust-units if the values are right all the same."
+    )
+  return wrong.judges
 
 
 def _judges(args: argparse.Namespace, sensors: Any, kind: str) -> dict[str, Any]:
