@@ -24,7 +24,8 @@ _WITHOUT_OFFSET = 700
 _NEGATIVE, _NEGATIVE_SHARE = -0.05, 0.2  # reflectance, and pixels; correction and shadow give less
 _PIXELS = 4096  # of an image, whose percentiles are taken
 _FACTOR = 8.0  # levels of 8 bits are 10 to 40 times too low; ordinary scenes 3 to 5, in some bands
-_EVEN = 5.0  # how much that factor may differ between bands: a lake beside snow differs by more
+_NARROW = 5.0  # a cloud or a shore widens the range of some images that are on a lower scale, too
+_EVEN = 8.0  # how much that factor may differ between bands: a lake beside snow differs by more
 _USUAL = 0.75  # quantile of images: of two scales that are mixed, the larger one is the right one
 _NAMED = 3
 
@@ -87,7 +88,8 @@ def off_scale(sensor: Sensor, levels: Levels, usual: Levels) -> list[str]:
   if not both.any():
     return []
   ratio = levels.size[both] / usual.size[both]
-  if max(ratio.max(), (levels.spread[both] / usual.spread[both]).max()) >= 1 / _FACTOR:
+  narrower = levels.spread[both] / usual.spread[both]
+  if ratio.max() >= 1 / _FACTOR or narrower.max() >= 1 / _NARROW:
     return []
   if ratio.max() > _EVEN * ratio.min():
     return []
