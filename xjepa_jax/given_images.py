@@ -5,12 +5,14 @@ What is judged is what the encoder looks at, their middle: how much of it was se
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from xjepa_jax.data import units
+from xjepa_jax.data.statistics import SensorStatistics
 from xjepa_jax.errors import ExportError, SensorError
 from xjepa_jax.model import images
 from xjepa_jax.model.inputs import SensorInput
@@ -118,11 +120,21 @@ def _mask(values: Any) -> np.ndarray | None:
 
 
 def _check_units(key: str, sensor: Sensor, stored: np.ndarray) -> None:
-  """Refuses images whose values contradict their sensor, each by itself."""
+  """Refuses images whose values contradict their sensor, each by itself.
+
+  What all of them together make likely, another offset or levels of 8 bits, is a warning: a few
+  images may be of bright ground, or of water.
+  """
+  judge = units.Judge(sensor, offset_way="Give them shifted by {shift:g}")
+  counted = SensorStatistics.of(sensor)
   for number, image in enumerate(stored):
-    wrong = units.of_image(sensor, image)
+    wrong = judge.of_image(image)
     if wrong:
       raise ExportError(
         f"image {number} of {key!r} contradicts the units of {sensor.product}: {' '.join(wrong)} "
         "Give values as that product has them, or trust_units=True."
       )
+    counted.add(sensor, image)
+  statistics = counted.to_json(sensor)
+  for remark in judge.of_offset(statistics) + judge.of_dark(statistics):
+    warnings.warn(f"images of {key!r} ({sensor.product}): {remark}", stacklevel=4)

@@ -107,7 +107,8 @@ class LoadedEncoder:
       head: by name; None is `self.head`.
       to: another sensor: predict its tokens from the images' first, and describe those; to be
         compared with plain descriptors of that sensor. Only what `predicts` gives.
-      trust_units: take values that contradict the sensor's units.
+      trust_units: take values that contradict the sensor's units. What only seems so, such as
+        another offset of a batch, is a UserWarning without it.
       min_valid: share of the pixels looked at that has to have been seen.
       unseen: "refuse" images of which less was seen, give them "nan", or "take" them as they are.
 

@@ -284,6 +284,27 @@ def reflectance_factor(sensor: Sensor) -> float | None:
   return (float(match[1]) if match[1] else 1.0) if match else None
 
 
+def known_units(text: str) -> str:
+  """Units as checks know them, however they are spelled: "db", "Reflectance * 10000"."""
+  plain = " ".join(text.split())
+  if plain.lower() in ("db", "decibel", "decibels"):
+    return "dB"
+  match = re.fullmatch(
+    r"reflectance(?: ?[x×*·] ?([0-9.]+(?:e[+]?[0-9]+)?|10\^[0-9]+))?", plain.lower()
+  )
+  if not match:
+    return plain
+  if not match[1]:
+    return "reflectance"
+  try:
+    factor = float(match[1].replace("10^", "1e"))
+  except ValueError:
+    return plain
+  power = round(math.log10(factor)) if factor > 0 else 0
+  known = f"1e{power}" if power and math.isclose(factor, 10.0**power) else f"{factor:g}"
+  return f"reflectance x {known}" if factor != 1 else "reflectance"
+
+
 def possible_value(sensor: Sensor, stored: float) -> bool:
   """Whether a stored value can be measured.
 
@@ -347,6 +368,8 @@ def sensor_from_json(content: Any, where: str) -> Sensor:
     fields["scaling"] = Scaling(**scaling)
     if isinstance(fields.get("nodata"), str):
       fields["nodata"] = float(fields["nodata"])
+    if isinstance(fields["units"], str):
+      fields["units"] = known_units(fields["units"])
     return Sensor(**fields)
   except SensorError as error:
     raise SensorError(f"{where}: {error}") from error

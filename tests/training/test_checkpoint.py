@@ -378,14 +378,14 @@ def test_what_was_measured_shows_that_checkpoints_are_gone_but_not_of_a_run_kill
     return (workdir / name).read_bytes()
 
   write(killed)
-  with Checkpoints(str(workdir), config, every=20) as checkpoints:
+  with opened(workdir, config, every=20) as checkpoints:
     assert checkpoints.latest is None
   before = write(lost)
   with pytest.raises(CheckpointError, match=rf"though {name} goes as far as step {lost}"):
-    Checkpoints(str(workdir), config, every=20)
+    opened(workdir, config, every=20)
   assert (workdir / name).read_bytes() == before
   workdir.rename(tmp_path / "away")  # as the message says
-  with Checkpoints(str(workdir), config, every=20) as checkpoints:
+  with opened(workdir, config, every=20) as checkpoints:
     assert checkpoints.latest is None
 
 

@@ -16,14 +16,16 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 
 from xjepa_jax.data import units
 from xjepa_jax.data.archive import Archive, Entry, Skip
+from xjepa_jax.data.image_levels import Levels
 from xjepa_jax.data.pairs import Pair, PairFormat
 from xjepa_jax.data.statistics import SensorStatistics
+from xjepa_jax.data.verdict import Verdict, of_archive
 from xjepa_jax.errors import ArchiveError, DataError, PairError
 from xjepa_jax.sensors import sensor_to_json
 
 _Sizes = Mapping[str, tuple[int, int]]  # sensor key -> height and width of a pair's image
 
-_FORMAT = 2  # of what an unfinished import keeps; one of another cannot be continued
+_FORMAT = 3  # of what an unfinished import keeps; one of another cannot be continued
 _JUDGED = 2000  # pairs whose images are judged beforehand; all are when they are written
 _SAMPLE = 32  # pairs read beforehand for units, and for image sizes where headers do not tell
 _PARALLEL_SHARDS = 8  # a small archive is still cut, so that several workers have something to do
@@ -41,7 +43,8 @@ class ImportPlan:
     sample: statistics of the pairs that were read beforehand, by sensor.
     warnings: what in those pairs speaks against the sensors' descriptions.
     unreadable: pairs that will be skipped, as far as headers and the sample tell.
-    judged: whether pairs whose values contradict their sensors are left out.
+    remarks: what the values cannot decide.
+    judges: key -> by which each pair is judged when it is written; empty if values are trusted.
   """
 
   archive: Archive
@@ -50,7 +53,8 @@ class ImportPlan:
   sample: Mapping[str, SensorStatistics]
   warnings: Sequence[str]
   unreadable: Sequence[Skip]
-  judged: bool
+  remarks: Sequence[str]
+  judges: Mapping[str, units.Judge]
 
   @property
   def pairs(self) -> int:
@@ -65,7 +69,6 @@ class ImportPlan:
     """A digest of all that decides which bytes are written."""
     content = {
       "format": _FORMAT,
-      "judged": self.judged,
       "name": self.archive.name,
       "encoding": self.format.encoding,
       "sensors": {key: sensor_to_json(sensor) for key, sensor in self.format.sensors.items()},
@@ -80,7 +83,11 @@ class ImportPlan:
 
 
 def plan_import(
-  archive: Archive, shard_bytes: int, encoding: str, judged: bool = False
+  archive: Archive,
+  shard_bytes: int,
+  encoding: str,
+  judged: bool = False,
+  trust_offset: bool = False,
 ) -> ImportPlan:
   """Decides image sizes, looks at units, and deals the pairs out to shards.
 
@@ -89,6 +96,7 @@ def plan_import(
     shard_bytes: target size of a shard, before compression.
     encoding: "bytes" or "zlib".
     judged: leave out pairs whose values contradict their sensors.
+    trust_offset: take the sensors' offsets for right, whatever the values are.
 
   Raises:
     ArchiveError: there is nothing to import, no pair can be read, or an id occurs twice.
@@ -100,53 +108,90 @@ def plan_import(
   shapes = _usual_sizes(list(sizes.values()) or [_sizes_of(archive, pair) for pair in sample])
   unreadable += _of_other_sizes(sizes, shapes)
   form = PairFormat(archive.sensors, shapes, encoding)
-  statistics = {key: SensorStatistics.of(sensor) for key, sensor in archive.sensors.items()}
   told = {skip.pair_id for skip in unreadable}
-  odd = {pair.pair_id: units.of_pair(archive.sensors, pair) for pair in sample if judged}
-  if sum(map(bool, odd.values())) <= len(sample) / 2:
-    # Pooled with the others, a few of another processing would speak for all.
-    unreadable += [Skip(pair_id, text, odd=True) for pair_id, text in odd.items() if text]
-    sample = [pair for pair in sample if not odd.get(pair.pair_id)]
+  fitting: list[Pair] = []
   for pair in sample:
     problem = _problem(form, pair)
     if problem is None:
-      for key, observation in pair.observations.items():
-        statistics[key].add(archive.sensors[key], observation.values)
+      fitting.append(pair)
     elif pair.pair_id not in told:
       unreadable.append(Skip(pair.pair_id, problem))
-  warnings = [
-    f"sensor {key!r} ({sensor.product}): {sentence}"
-    for key, sensor in archive.sensors.items()
-    for sentence in units.contradictions(
-      sensor, statistics[key].to_json(sensor), f"--nodata {key}="
-    )
-  ]
-  if judged and not warnings:  # where all are in other units, the odd ones are the right ones
-    unreadable += _odd(archive, {skip.pair_id for skip in unreadable})
+  verdicts = _verdicts(archive, fitting, trust_offset)
+  warnings = _of_sensors(archive, {key: verdict.wrong for key, verdict in verdicts.items()})
+  judges = {key: verdict.judge for key, verdict in verdicts.items()}
+  remarks: list[str] = []
+  if judged:
+    unreadable += _odd_in(verdicts)
+    if not warnings:  # where all are in other units, the odd ones are the right ones
+      unreadable += _odd(archive, {skip.pair_id for skip in unreadable}, verdicts)
+    remarks = _of_sensors(archive, {key: verdict.remarks() for key, verdict in verdicts.items()})
+  statistics = {key: verdict.statistics for key, verdict in verdicts.items()}
   shards = {
     split: _deal(entries, form.nbytes(), shard_bytes)
     for split, entries in archive.splits.items()
     if entries
   }
-  return ImportPlan(archive, form, shards, statistics, warnings, unreadable, judged)
+  return ImportPlan(
+    archive, form, shards, statistics, warnings, unreadable, remarks, judges if judged else {}
+  )
 
 
-def _odd(archive: Archive, known: Collection[str]) -> list[Skip]:
-  """Pairs whose values contradict their sensors, of some chosen by their ids."""
+def _verdicts(archive: Archive, pairs: Sequence[Pair], trust_offset: bool) -> dict[str, Verdict]:
+  """Sensor -> what its images in some pairs say of its description."""
+  found = {}
+  for key, sensor in archive.sensors.items():
+    judge = units.Judge(
+      sensor, f"--nodata {key}=", trust_option="--trust-offset", offset=not trust_offset
+    )
+    images = {
+      pair.pair_id: pair.observations[key].values for pair in pairs if key in pair.observations
+    }
+    found[key] = of_archive(judge, images)
+  return found
+
+
+def _of_sensors(archive: Archive, sentences: Mapping[str, Sequence[str]]) -> list[str]:
+  return [
+    f"sensor {key!r} ({archive.sensors[key].product}): {sentence}"
+    for key, each in sentences.items()
+    for sentence in each
+  ]
+
+
+def _odd_in(verdicts: Mapping[str, Verdict]) -> list[Skip]:
+  """Pairs of which an image is odd, with all that was found."""
+  texts: dict[str, list[str]] = {}
+  for key, verdict in verdicts.items():
+    for pair_id, sentences in verdict.odd.items():
+      texts.setdefault(pair_id, []).extend(f"sensor {key!r}: {each}" for each in sentences)
+  return [Skip(pair_id, " ".join(each), odd=True) for pair_id, each in texts.items()]
+
+
+def _odd(archive: Archive, known: Collection[str], verdicts: Mapping[str, Verdict]) -> list[Skip]:
+  """Pairs whose values contradict their sensors, of some chosen by their ids.
+
+  The levels of what is read are added to the verdicts', for their remarks.
+  """
   from tqdm import tqdm
 
+  judges = {key: verdict.judge for key, verdict in verdicts.items()}
   entries = [entry for entry in _entries(archive) if entry.pair_id not in known]
   # In no order of the archive's: every second image may be of another processing.
   entries.sort(key=lambda entry: hashlib.sha256(entry.pair_id.encode()).digest())
   found = []
   for entry in tqdm(entries[:_JUDGED], unit="pairs", desc="values", delay=5):
     try:
-      odd = units.of_pair(archive.sensors, archive.read(entry))
+      pair = archive.read(entry)
+      odd = units.of_pair(judges, pair)
     except DataError as error:
       found.append(Skip(entry.pair_id, str(error)))
-    else:
-      if odd:
-        found.append(Skip(entry.pair_id, odd, odd=True))
+      continue
+    if odd:
+      found.append(Skip(entry.pair_id, odd, odd=True))
+      continue
+    for key, observation in pair.observations.items():
+      sensor, values = archive.sensors[key], observation.values
+      verdicts[key].levels[entry.pair_id] = Levels.of(sensor, values, sensor.known(values))
   return found
 
 

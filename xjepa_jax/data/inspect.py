@@ -12,10 +12,11 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 
-from xjepa_jax.data import units
 from xjepa_jax.data.dataset import PairDataset
 from xjepa_jax.data.description import SENSORS_FILE, Description, describe
+from xjepa_jax.data.image_levels import Levels, all_off_scale
 from xjepa_jax.data.statistics import SensorStatistics
+from xjepa_jax.data.units import Judge, of_pair
 from xjepa_jax.errors import DataError, XJepaError
 from xjepa_jax.paths import StrPath, user_path
 from xjepa_jax.processes.output import run_command
@@ -78,6 +79,7 @@ def inspect(directory: StrPath, verify: bool = False) -> list[str]:
     _print_sensor(key, sensor, description.format.shapes[key])
   wrong: list[str] = []
   counted: dict[str, SensorStatistics] = {}
+  levels: dict[str, dict[str, Levels]] = {key: {} for key in description.format.sensors}
   for split, lengths in description.splits.items():
     with PairDataset(directory, split) as pairs:
       counts = _Counts.read(pairs, verify, wrong)
@@ -88,9 +90,11 @@ def inspect(directory: StrPath, verify: bool = False) -> list[str]:
         f"their sensors, the first: {counts.odd[0]} Import again with the product, the nodata "
         "value or the processing that they have."
       )
+    for key, found in counts.levels.items():
+      levels[key].update(found)
     if split == "train" or not counted:
       counted = counts.statistics
-  wrong += _compare(description, counted, verify and not wrong)
+  wrong += _compare(description, counted, levels, verify and not wrong)
   if verify and not wrong:
     print("Every record is intact, and the stored statistics are those of the pairs.")
   return wrong
@@ -104,12 +108,15 @@ class _Counts:
     self.sensors: Counter[str] = Counter()
     self.labels: Counter[str] = Counter()
     self.statistics = {key: SensorStatistics.of(sensor) for key, sensor in sensors.items()}
+    self.levels: dict[str, dict[str, Levels]] = {key: {} for key in sensors}  # by pair
     self.odd: list[str] = []  # pairs whose values contradict their sensors
 
   @classmethod
   def read(cls, pairs: PairDataset, whole: bool, wrong: list[str]) -> _Counts:
     sensors = dict(pairs.format.sensors)
     counts = cls(sensors)
+    judges = {key: Judge(sensor, f"--nodata {key}=") for key, sensor in sensors.items()}
+    right = []
     for number in _numbers(len(pairs), whole):
       try:
         pair = pairs[number]
@@ -119,10 +126,18 @@ class _Counts:
       counts.read_pairs += 1
       counts.labels.update(pair.labels)
       counts.sensors.update(list(pair.observations))
-      if odd := units.of_pair(sensors, pair):
+      if odd := of_pair(judges, pair):
         counts.odd.append(f"pair {pair.pair_id!r}, {odd}")
+      else:
+        right.append(pair.pair_id)
       for key, observation in pair.observations.items():
-        counts.statistics[key].add(sensors[key], observation.values)
+        sensor, values = sensors[key], observation.values
+        counts.statistics[key].add(sensor, values)
+        counts.levels[key][pair.pair_id] = Levels.of(sensor, values, sensor.known(values))
+    for key, levels in counts.levels.items():
+      mine = {pair_id: levels[pair_id] for pair_id in right if pair_id in levels}
+      for pair_id, sentences in all_off_scale(sensors[key], mine).items():
+        counts.odd.append(f"pair {pair_id!r}, sensor {key!r}: {' '.join(sentences)}")
     return counts
 
   def __str__(self) -> str:
@@ -149,7 +164,10 @@ def _print_sensor(key: str, sensor: Sensor, shape: tuple[int, int]) -> None:
 
 
 def _compare(
-  description: Description, counted: dict[str, SensorStatistics], whole: bool
+  description: Description,
+  counted: dict[str, SensorStatistics],
+  levels: dict[str, dict[str, Levels]],
+  whole: bool,
 ) -> list[str]:
   """Prints stored statistics beside those just counted, and returns what contradicts.
 
@@ -181,8 +199,13 @@ def _compare(
           f"sensor {key!r}, band {band}: the stored {', '.join(off)} are not those of the pairs. "
           f"{SENSORS_FILE} was changed, or belongs to another data set."
         )
-    for sentence in units.contradictions(sensor, found, f"--nodata {key}="):
-      print(f"Warning: sensor {key!r} ({sensor.product}): {sentence}")
+    judge = Judge(sensor, f"--nodata {key}=")
+    for kind, sentences in (
+      ("Warning", judge.of_statistics(found)),
+      ("Note", judge.remarks(found, levels[key])),
+    ):
+      for sentence in sentences:
+        print(f"{kind}: sensor {key!r} ({sensor.product}): {sentence}")
   return wrong
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from xjepa_jax.data.beam import run_pieces
-from xjepa_jax.data.shard_writer import ShardSummary, ShardTask, read_summary, write_shard
+from xjepa_jax.data.shard_writer import ShardSummary, ShardTask, finished, read_summary, write_shard
 from xjepa_jax.errors import WriteError
 
 _POLL_SECONDS = 0.2
@@ -36,7 +36,7 @@ def write_shards(
   Raises:
     WriteError: writing failed, or a worker died.
   """
-  found = {task.path: read_summary(task.path, task.format) for task in tasks}
+  found = {task.path: finished(task) for task in tasks}
   summaries = {path: summary for path, summary in found.items() if summary is not None}
   missing = [task for task in tasks if task.path not in summaries]
   progress(sum(len(task.entries) for task in tasks if task.path in summaries))
@@ -78,13 +78,11 @@ def _in_processes(
   try:
     waiting = {pool.submit(_write_counted, task): task for task in tasks}
     while waiting:
-      finished, _ = concurrent.futures.wait(
-        waiting, _POLL_SECONDS, concurrent.futures.FIRST_COMPLETED
-      )
+      ready, _ = concurrent.futures.wait(waiting, _POLL_SECONDS, concurrent.futures.FIRST_COMPLETED)
       count = done.get_obj().value  # a worker that was killed may hold the lock
       progress(count - reported)
       reported = count
-      for future in finished:
+      for future in ready:
         future.result()
         task = waiting.pop(future)
         yield task, _summary(task)

@@ -34,7 +34,13 @@ class ShardTask:
   entries: Sequence[Entry]
   read: Callable[[Entry], Pair]
   format: PairFormat
-  judged: bool  # leave out pairs whose values contradict their sensors
+  judges: Mapping[str, units.Judge]  # leave out pairs whose values contradict their sensors
+  skip_odd: bool  # whether that is meant, or such pairs are to be judged again
+
+  @property
+  def strictness(self) -> int:
+    """How much of its values is judged: nothing, all but offsets, all."""
+    return len(self.judges) and 1 + all(judge.offset for judge in self.judges.values())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +53,7 @@ class ShardSummary:
     skipped: entries that were left out, and why.
     statistics: sensor key -> statistics of its stored values.
     labels: label -> number of pairs that have it.
+    strictness: of the task by which it was written.
   """
 
   pairs: int
@@ -54,6 +61,7 @@ class ShardSummary:
   skipped: Sequence[Skip]
   statistics: Mapping[str, SensorStatistics]
   labels: Mapping[str, int]
+  strictness: int = 0
 
 
 def write_shard(task: ShardTask, progress: Callable[[int], None]) -> ShardSummary:
@@ -86,6 +94,21 @@ def read_summary(path: str, form: PairFormat) -> ShardSummary | None:
     raise
 
 
+def finished(task: ShardTask) -> ShardSummary | None:
+  """The summary of a task's shard if it is as the task asks for, else None.
+
+  One in which pairs were odd is written anew, for they may be corrected or trusted by now, unless
+  they are to be left out; so is one whose values were judged less.
+  """
+  summary = read_summary(task.path, task.format)
+  if summary is None or summary.strictness < task.strictness:
+    return None
+  odd = any(skip.odd for skip in summary.skipped)
+  if odd and not (task.skip_odd and summary.strictness == task.strictness):
+    return None
+  return summary
+
+
 def _write_shard(task: ShardTask, progress: Callable[[int], None]) -> ShardSummary:
   form = task.format
   statistics = {key: SensorStatistics.of(sensor) for key, sensor in form.sensors.items()}
@@ -115,7 +138,7 @@ def _write_shard(task: ShardTask, progress: Callable[[int], None]) -> ShardSumma
   except BaseException:
     storage.remove(temporary)
     raise
-  summary = ShardSummary(len(entries), at, skipped, statistics, labels)
+  summary = ShardSummary(len(entries), at, skipped, statistics, labels, task.strictness)
   index = shard_index.from_entries(entries, at)
   storage.write_file(task.path + shard_index.SUFFIX, index.to_bytes())
   storage.write_file(task.path + SUMMARY_SUFFIX, _summary_bytes(summary))
@@ -126,7 +149,7 @@ def _encode(task: ShardTask, entry: Entry, skipped: list[Skip]) -> tuple[Pair, b
   try:
     pair = task.read(entry)
     encoded = task.format.encode(pair)
-    odd = units.of_pair(task.format.sensors, pair) if task.judged else ""
+    odd = units.of_pair(task.judges, pair)
     if odd:
       skipped.append(Skip(entry.pair_id, odd, odd=True))
       return None
@@ -140,6 +163,7 @@ def _summary_bytes(summary: ShardSummary) -> bytes:
   arrays: dict[str, Any] = {
     "pairs": np.int64(summary.pairs),
     "nbytes": np.int64(summary.nbytes),
+    "strictness": np.int64(summary.strictness),
     "skipped": np.array(
       [[skip.pair_id, skip.reason, "odd" * skip.odd] for skip in summary.skipped], "U"
     ),
@@ -166,4 +190,5 @@ def _summary_from_arrays(arrays: Any, form: PairFormat) -> ShardSummary:
     ],
     statistics={key: statistics(key) for key in form.sensors},
     labels=dict(zip(map(str, arrays["labels"]), map(int, arrays["label_counts"]), strict=True)),
+    strictness=int(arrays["strictness"]),
   )

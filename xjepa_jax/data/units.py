@@ -1,96 +1,188 @@
-"""Whether values are in the units that a sensor's description claims.
+"""Whether stored values are in the units that a sensor's description claims.
 
-A wrong claim trains without an error and ruins every comparison: Sentinel-1 as linear power or 8
-bit instead of dB, VV and VH in each other's place, Sentinel-2 with or without the +1000 of
-processing baseline 04.00, fill that nobody declared. Statistics of many images show what all of
-them have in common; a few images of another processing drown in these, so each is judged by itself,
-too (`of_image`).
+Nothing is guessed or converted here: what contradicts the description is put into words, for an
+import or a caller to refuse. The mistakes are the ones that are made: linear power taken for dB,
+VV and VH in each other's place, Sentinel-2 with or without the +1000 of processing baseline 04.00,
+levels of a picture for reflectance, fill that nobody declared. Statistics of many images show what
+all of them have in common; a few images of another processing drown in these, so each is judged by
+itself, too (`Judge.of_image`). What values cannot decide is a remark (`remarks`).
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from xjepa_jax.data.image_levels import (
+  DARK_WITH_OFFSET,
+  OFFSET,
+  Levels,
+  is_sentinel2,
+  lacks_offset,
+  mixed_offsets,
+  off_scale,
+)
 from xjepa_jax.data.pairs import Pair
+from xjepa_jax.data.undeclared_fill import MARKERS, number, undeclared_fill
 from xjepa_jax.sensors import Sensor, possible_range, reflectance_factor
 
 _DECIBELS = (-120.0, 70.0)  # wider than what is possible, for noise
 # dB; over land and sea VH is 5 to 10 dB below VV, and HV below HH. A single image may be small.
 _CROSS_EXCESS, _CROSS_EXCESS_OF_ONE = 1.0, 3.0
-_OFFSET = 1000
-_NEAR_OFFSET = 950
-_FILL_SHARE = 0.1  # of an image's pixels; the same value in all bands of so many is no measurement
 _STRAY = 0.01  # of an image's values that cannot be measured; fewer may be noise, glint, saturation
-_MARKERS = (-999, -9999, -99999, -32768)  # what archives mark fill with
+_VISIBLE, _INFRARED = 700, 740  # nm; between them vegetation turns from dark to bright
+_LAND = 1.5  # infrared over visible; land has more, water less than 1
+_NO_CLAIM = ("digital number", "")  # units that say nothing that could be checked
 
 
-def contradictions(
-  sensor: Sensor, statistics: Mapping[str, Any], nodata_option: str = ""
-) -> list[str]:
-  """What in a sensor's values speaks against its description.
+@dataclasses.dataclass(frozen=True, eq=False)
+class Judge:
+  """Judges images of one sensor by its description.
 
-  Args:
+  Attributes:
     sensor: the description.
-    statistics: of stored values of many images, as `SensorStatistics.to_json` gives them.
     nodata_option: how a value can be declared as fill, up to that value: "--nodata s1=". Empty
       where it cannot.
-
-  Returns:
-    Sentences: what was found, what was expected, what to do. Empty if nothing speaks against it.
+    offset_way: how another offset is given, with {offset} or the {shift} to it: "Give --offset
+      s2={offset}". Empty where another product has to be named.
+    trust_option: what lets an offset pass that values contradict: "--trust-offset". Empty where
+      nothing does.
+    offset: whether an offset is judged.
+    usual: what most images of the archive are like, or None where there are no others.
   """
-  bands = statistics["bands"]
-  if not bands:
+
+  sensor: Sensor
+  nodata_option: str = ""
+  offset_way: str = ""
+  trust_option: str = ""
+  offset: bool = True
+  usual: Levels | None = None
+
+  def of_image(self, stored: np.ndarray) -> list[str]:
+    """What in one image's values speaks against its sensor's description.
+
+    An image may be bright all over, a desert or a cloud, or dark, a lake: what it seems to say of
+    an offset or of levels is left to `of_statistics`, but for what is clear.
+
+    Args:
+      stored: (H, W, C) values as stored.
+
+    Returns:
+      Sentences: what was found, what was expected, what to do. Empty if nothing speaks against it.
+    """
+    sensor = self.sensor
+    known = sensor.known(stored)
+    bands = {}
+    for band, name in enumerate(sensor.band_names):
+      values = stored[..., band][known[..., band]]
+      if values.size:
+        exact = values.astype(np.float64)
+        bands[name] = {"min": exact.min(), "max": exact.max(), "mean": exact.mean()}
+    if not bands:
+      return []
+    return (
+      undeclared_fill(sensor, stored, known, self.nodata_option)
+      or _of_range(sensor, bands, _CROSS_EXCESS_OF_ONE, self.nodata_option)
+      or _impossible(sensor, stored, known)
+      or _levels(sensor, bands)
+      or (lacks_offset(sensor, stored, known) if self.offset else [])
+      or self._off_scale(stored, known)
+    )
+
+  def of_statistics(self, statistics: Mapping[str, Any]) -> list[str]:
+    """What speaks against the description in what many images have in common.
+
+    Args:
+      statistics: of stored values, as `SensorStatistics.to_json` gives them.
+
+    Returns:
+      Sentences, as of `of_image`.
+    """
+    bands = statistics["bands"]
+    if not bands:
+      return []
+    found = _of_range(self.sensor, bands, _CROSS_EXCESS, self.nodata_option)
+    found = found or _mostly_impossible(self.sensor, bands) or _levels(self.sensor, bands)
+    return found or self.of_offset(statistics)
+
+  def of_offset(self, statistics: Mapping[str, Any]) -> list[str]:
+    """What speaks against the sensor's offset alone; takes and returns as `of_statistics`."""
+    bands = statistics["bands"]
+    if not (self.offset and bands and is_sentinel2(self.sensor)):
+      return []
+    band, low = _darkest(bands)
+    trusted = f"; or {self.trust_option} if the ground is as bright as that"
+    trusted = trusted if self.trust_option else ""
+    if self.sensor.scaling.offset == 0 and DARK_WITH_OFFSET[0] <= low <= DARK_WITH_OFFSET[1]:
+      return [
+        f"99 % of the pixels of {band}, the darkest band, are above {low:g}: these values seem to "
+        f"carry the +{OFFSET} of processing baseline 04.00. {self._way(-OFFSET)}{trusted}."
+      ]
+    twentieth = min(numbers["p05"] for numbers in bands.values())
+    if self.sensor.scaling.offset == -OFFSET and twentieth < OFFSET / 2:
+      return [
+        f"5 % of the pixels of a band are below {twentieth:g}: these values do not carry the "
+        f"+{OFFSET} that the sensor's offset of -{OFFSET} takes away. {self._way(0)}{trusted}."
+      ]
     return []
-  found = _of_range(sensor, bands, _CROSS_EXCESS, nodata_option)
-  return found or _levels(sensor, bands) or offset_suspected(sensor, statistics)
+
+  def of_dark(self, statistics: Mapping[str, Any]) -> list[str]:
+    """A remark where no value is higher than 8 bits hold, and that need be no mistake."""
+    bands = statistics["bands"]
+    highest = _highest(self.sensor, bands) if bands else None
+    if highest is None or _levels(self.sensor, bands):
+      return []
+    return [f"no value is above {highest:g}: open water, or levels of a picture of 8 bits."]
+
+  def remarks(self, statistics: Mapping[str, Any], images: Mapping[str, Levels]) -> list[str]:
+    """What values cannot decide, and a person should know.
+
+    Args:
+      statistics: as `of_statistics` takes them.
+      images: by id.
+
+    Returns:
+      Sentences.
+    """
+    bands, sensor = statistics["bands"], self.sensor
+    if possible_range(sensor) is None:
+      if sensor.units in _NO_CLAIM:
+        return []
+      return [f"no check knows the units {sensor.units!r}: values are taken as they are."]
+    found = self.of_dark(statistics)
+    if is_sentinel2(sensor) and sensor.scaling.offset == 0 and bands:
+      band, low = _darkest(bands)
+      if low > DARK_WITH_OFFSET[1]:
+        found.append(
+          f"99 % of the pixels of {band}, the darkest band, are above {low:g}: bright ground, snow "
+          f"or cloud, or values with the +{OFFSET} of processing baseline 04.00."
+        )
+    return found + mixed_offsets(sensor, images)
+
+  def _off_scale(self, stored: np.ndarray, known: np.ndarray) -> list[str]:
+    if self.usual is None:
+      return []
+    return off_scale(self.sensor, Levels.of(self.sensor, stored, known), self.usual)
+
+  def _way(self, offset: int) -> str:
+    if self.offset_way:
+      return self.offset_way.format(offset=offset, shift=offset - self.sensor.scaling.offset)
+    if offset:
+      return f"Name the product that has it (offset {offset}), such as sentinel2_l2a_n0400"
+    return "Name the product without it, such as sentinel2_l2a"
 
 
-def of_image(sensor: Sensor, stored: np.ndarray, nodata_option: str = "") -> list[str]:
-  """What in one image's values speaks against its sensor's description.
-
-  An image may be bright all over, a desert or a cloud, or dark, a lake: what it seems to say of an
-  offset or of levels is left to `contradictions`.
-
-  Args:
-    sensor: the description.
-    stored: (H, W, C) values as stored.
-    nodata_option: as `contradictions` takes it.
-
-  Returns:
-    Sentences, as of `contradictions`.
-  """
-  known = sensor.known(stored)
-  bands = {}
-  for band, name in enumerate(sensor.band_names):
-    values = stored[..., band][known[..., band]]
-    if values.size:
-      exact = values.astype(np.float64)
-      bands[name] = {"min": exact.min(), "max": exact.max(), "mean": exact.mean()}
-  if not bands:
-    return []
-  return _fill(sensor, stored, known, nodata_option) or _of_range(
-    sensor, bands, _CROSS_EXCESS_OF_ONE, nodata_option
-  )
-
-
-def of_pair(sensors: Mapping[str, Sensor], pair: Pair) -> str:
+def of_pair(judges: Mapping[str, Judge], pair: Pair) -> str:
   """What in the values of a pair's images speaks against their sensors, a sentence each; or ""."""
   return " ".join(
     f"sensor {key!r}: {sentence}"
     for key, observation in pair.observations.items()
-    for sentence in of_image(sensors[key], observation.values, f"--nodata {key}=")
+    if key in judges
+    for sentence in judges[key].of_image(observation.values)
   )
-
-
-def offset_suspected(sensor: Sensor, statistics: Mapping[str, Any]) -> list[str]:
-  """What in the values of reflectances speaks against the sensor's offset, see `contradictions`."""
-  first = {name: band["p01"] for name, band in statistics["bands"].items()}
-  # An offset of 1000 is Sentinel-2's, of reflectance x 1e4 as it is stored.
-  of_sentinel2 = reflectance_factor(sensor) == 1e4 and sensor.scaling.gain == 1
-  return _offset(sensor, first) if of_sentinel2 and first else []
 
 
 def _of_range(
@@ -116,55 +208,42 @@ def _calibrated(sensor: Sensor, stored: float) -> float:
   return (stored + sensor.scaling.offset) * sensor.scaling.gain
 
 
-def _fill(sensor: Sensor, stored: np.ndarray, known: np.ndarray, nodata_option: str) -> list[str]:
-  """Values that were not measured and that nothing declares: impossible ones, or one everywhere."""
+def _impossible(sensor: Sensor, stored: np.ndarray, known: np.ndarray) -> list[str]:
+  """Many values that no measurement gives: another scale."""
   limits = possible_range(sensor)
   if limits is None:
     return []
   calibrated = sensor.calibrate(stored)
-  impossible = known & ((calibrated < limits[0]) | (calibrated > limits[1]))
-  marked = impossible & np.isin(stored, _MARKERS)
-  if impossible.sum() > _STRAY * known.sum() or marked.any():
-    values, counts = np.unique(stored[marked if marked.any() else impossible], return_counts=True)
-    # Values in other units are many; fill is one value.
-    if counts.max() > 0.9 * counts.sum():
-      share = f"{impossible.any(axis=-1).mean():.1%} of its pixels"
-      return [_declare(sensor, values[counts.argmax()], share, nodata_option)]
+  outside = known & ((calibrated < limits[0]) | (calibrated > limits[1]))
+  share = float(outside.sum()) / max(float(known.sum()), 1)
+  if share <= _STRAY:
     return []
-  if stored.shape[-1] == 1:
-    return []  # levels of one band repeat, and a noise floor does
-  alike = known.all(axis=-1) & (stored == stored[..., :1]).all(axis=-1)
-  if sensor.scaling.clip is not None:  # clouds that were clipped are alike in all bands
-    alike &= (calibrated > sensor.scaling.clip[0]).all(axis=-1)
-    alike &= (calibrated < sensor.scaling.clip[1]).all(axis=-1)
-  if not alike.any():
-    return []
-  values, counts = np.unique(stored[alike][:, 0], return_counts=True)
-  share = counts.max() / alike.size
-  if share < _FILL_SHARE or counts.max() == known.all(axis=-1).sum():
-    return []  # all of it: an image without contrast
-  return [
-    _declare(
-      sensor,
-      values[counts.argmax()],
-      f"{share:.1%} of its pixels, in all bands,",
-      nodata_option,
-    )
+  lowest, highest = calibrated[known].min(), calibrated[known].max()
+  return _outside(sensor, limits, f"{share:.0%} of its values", lowest, highest)
+
+
+def _mostly_impossible(sensor: Sensor, bands: Mapping[str, Mapping[str, float]]) -> list[str]:
+  """As `_impossible`, of many images' percentiles."""
+  limits = possible_range(sensor)
+  ends = [
+    _calibrated(sensor, band[name])
+    for band in bands.values()
+    for name in ("p01", "p99")
+    if name in band
   ]
+  if limits is None or not ends or (min(ends) >= limits[0] and max(ends) <= limits[1]):
+    return []
+  return _outside(sensor, limits, "over 1 % of the values of a band", min(ends), max(ends))
 
 
-def _declare(sensor: Sensor, marker: Any, what: str, nodata_option: str) -> str:
-  remedy = f" Say so: {nodata_option}{_number(marker)}." if nodata_option else ""
-  return (
-    f"{what} hold {_number(marker)}, which {sensor.product} does not measure there: fill that "
-    f"nothing declares.{remedy}"
-  )
-
-
-def _number(value: Any) -> str:
-  """A value as it can be typed and is the same again."""
-  exact = float(value)
-  return f"{exact:.0f}" if exact.is_integer() else repr(exact)
+def _outside(
+  sensor: Sensor, limits: tuple[float, float], what: str, lowest: float, highest: float
+) -> list[str]:
+  return [
+    f"{what} are no {sensor.units}: they run from {lowest:g} to {highest:g}, expected "
+    f"{limits[0]:g} to {limits[1]:g}. Bring them to these units, or describe their scale "
+    "(--sensors)."
+  ]
 
 
 def _decibels(sensor: Sensor, lowest: float, highest: float, nodata_option: str) -> list[str]:
@@ -176,7 +255,8 @@ def _decibels(sensor: Sensor, lowest: float, highest: float, nodata_option: str)
   if lowest < _DECIBELS[0] or highest > _DECIBELS[1]:
     outside = lowest if lowest < _DECIBELS[0] else highest
     stored = round(outside / sensor.scaling.gain - sensor.scaling.offset, 6)
-    fill = f" If that is fill: {nodata_option}{_number(stored)}." if nodata_option else ""
+    fill = f" If that is fill: {nodata_option}{number(stored)}." if nodata_option else ""
+    fill = fill if stored in MARKERS or abs(stored) > 1e30 else ""  # others are another scale
     return [f"{found}, expected dB within {_DECIBELS[0]:g} to {_DECIBELS[1]:g}.{fill}"]
   return []
 
@@ -205,7 +285,7 @@ def _reflectance(sensor: Sensor, highest: float, stored: float) -> list[str]:
       f"values are stored as {sensor.dtype}: levels of a picture, expected {sensor.units}, which "
       "takes 16 bits. Name a product such as rgb, or describe one (--sensors)."
     ]
-  if factor > 100 and stored <= 2:
+  if factor > 100 and -100 < stored <= 2:
     return [f"no value is above {stored:g}: reflectance from 0 to 1, expected {sensor.units}."]
   if factor == 1 and highest > 100:
     return [f"values run to {highest:g}: reflectance x 1e4 or so, expected {sensor.units}."]
@@ -213,27 +293,33 @@ def _reflectance(sensor: Sensor, highest: float, stored: float) -> list[str]:
 
 
 def _levels(sensor: Sensor, bands: Mapping[str, Mapping[str, float]]) -> list[str]:
-  """Levels of 8 bits in a wider type: of many images some are brighter than .0255."""
+  """Levels of 8 bits in a wider type: land, by its infrared, or pictures that end at 255."""
+  highest = _highest(sensor, bands)
+  if highest is None:
+    return []
+  means = {
+    band.wavelength: _calibrated(sensor, bands[band.name]["mean"])
+    for band in sensor.bands
+    if band.wavelength and band.name in bands
+  }
+  visible = [mean for length, mean in means.items() if length < _VISIBLE]
+  infrared = [mean for length, mean in means.items() if length > _INFRARED]
+  land = visible and infrared and np.mean(infrared) > _LAND * max(float(np.mean(visible)), 1)
+  if not land and any(band["max"] != 255 for band in bands.values()):
+    return []
+  return [
+    f"no value is above {highest:g}: levels of a picture of 8 bits or percent, expected "
+    f"{sensor.units}. Name a product such as rgb, or describe one (--sensors)."
+  ]
+
+
+def _highest(sensor: Sensor, bands: Mapping[str, Mapping[str, float]]) -> float | None:
+  """The highest value of reflectances x 1e4 where it is one that 8 bits hold, else None."""
   highest = max(_calibrated(sensor, band["max"]) for band in bands.values())
-  if reflectance_factor(sensor) == 1e4 and highest <= 255:
-    return [
-      f"no value is above {highest:g}: levels of a picture of 8 bits, expected {sensor.units}. "
-      "Name a product such as rgb, or describe one (--sensors)."
-    ]
-  return []
+  return highest if reflectance_factor(sensor) == 1e4 and highest <= 255 else None
 
 
-def _offset(sensor: Sensor, first: dict[str, float]) -> list[str]:
-  darkest = min(first, key=lambda name: first[name])
-  found = f"99 % of the pixels of {darkest}, the darkest band, are above {first[darkest]:g}"
-  if sensor.scaling.offset == 0 and first[darkest] >= _NEAR_OFFSET:
-    return [
-      f"{found}: these values seem to carry the +{_OFFSET} of processing baseline 04.00. Name the "
-      f"product that has it (offset -{_OFFSET}), such as sentinel2_l2a_n0400."
-    ]
-  if sensor.scaling.offset == -_OFFSET and first[darkest] < _OFFSET / 2:
-    return [
-      f"{found} only: these values do not carry the +{_OFFSET} that the sensor's offset of "
-      f"-{_OFFSET} takes away. Name the product without it, such as sentinel2_l2a."
-    ]
-  return []
+def _darkest(bands: Mapping[str, Mapping[str, float]]) -> tuple[str, float]:
+  """The band whose 1st percentile is lowest, and that, in stored values."""
+  band = min(bands, key=lambda name: bands[name]["p01"])
+  return band, bands[band]["p01"]

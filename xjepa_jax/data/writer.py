@@ -88,7 +88,7 @@ def write_dataset(
     os.makedirs(partial, exist_ok=True)
     with holding(os.path.join(partial, _LOCK), f"the unfinished import {partial}"):
       _prepare(plan, partial)
-      tasks = list(_tasks(plan, partial))
+      tasks = list(_tasks(plan, partial, skip_odd))
       summaries = write_shards(tasks, max(1, min(workers, len(tasks))), progress, beam)
       return _finish(plan, out, tasks, summaries, max_skipped, skip_odd)
   except WriteError:
@@ -135,11 +135,11 @@ def _prepare(plan: ImportPlan, partial: str) -> None:
   storage.write_file(mark, plan.fingerprint().encode())
 
 
-def _tasks(plan: ImportPlan, partial: str) -> Iterator[ShardTask]:
+def _tasks(plan: ImportPlan, partial: str, skip_odd: bool) -> Iterator[ShardTask]:
   for split, shards in plan.shards.items():
     for number, entries in enumerate(shards):
       path = os.path.join(partial, f"{split}-{number:05d}")
-      yield ShardTask(split, path, entries, plan.archive.read, plan.format, plan.judged)
+      yield ShardTask(split, path, entries, plan.archive.read, plan.format, plan.judges, skip_odd)
 
 
 def _finish(
@@ -160,7 +160,7 @@ def _finish(
   if not kept:
     raise DatasetError(f"every pair was skipped. The first: {skipped[0].reason}")
   pairs = sum(summary.pairs for summary in summaries)
-  check_odd(skipped, skip_odd, "finish with --resume --skip-odd")
+  check_odd(skipped, skip_odd, os.path.join(out, _PARTIAL))
   check_skipped(skipped, pairs, max_skipped, "finish with --resume --max-skipped")
   for split, shards in kept.items():
     for number, (task, _) in enumerate(shards):

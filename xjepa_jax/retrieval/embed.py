@@ -52,9 +52,7 @@ def embed(args: argparse.Namespace) -> None:
   from xjepa_jax.export import load_encoder
   from xjepa_jax.retrieval.embedding.archives import collect
   from xjepa_jax.retrieval.embedding.progress import Progress
-  from xjepa_jax.retrieval.embedding.reading import PerThread
   from xjepa_jax.retrieval.embedding.run import finish, write_parts
-  from xjepa_jax.retrieval.embedding.sampling import contradictions
 
   check_devices()
   process, processes = _share(args)
@@ -69,26 +67,13 @@ def embed(args: argparse.Namespace) -> None:
     for number in range(process, len(plan.parts), processes)
     if progress.finished(number) is None
   ]
+  judges: dict[str, Any] = {}
   if todo:
-    readers = PerThread(archive.reader)
     try:
-      wrong = contradictions(plan.tiles, readers.get(), sensors, plan.options.min_valid)
-    finally:
-      readers.close()
-    for sentence in (*wrong.of_all, *wrong.odd):
-      print(f"Warning: {sentence}")
-    if wrong.odd and not (args.trust_units or args.skip_odd):
-      raise EmbeddingError(
-        f"{args.archive}: some values contradict the encoder's sensors, see above. Correct these "
-        "images, give --skip-odd to leave out their tiles, or --trust-units if the values are "
-        "right all the same."
-      )
-    if wrong.of_all and not args.trust_units:
-      raise EmbeddingError(
-        f"{args.archive}: the values contradict the encoder's sensors, see above. Embed the "
-        "product that it was trained with (--offset if only an offset differs), or give "
-        "--trust-units if the values are right all the same."
-      )
+      judges = _judged(args, plan, _judges(args, sensors, archive.kind))
+    except XJepaError:
+      progress.release()
+      raise
   started = time.monotonic()
   count = sum(plan.parts[number][1] - plan.parts[number][0] for number in todo)
   devices = len(jax.local_devices())
@@ -102,7 +87,7 @@ def embed(args: argparse.Namespace) -> None:
       plan.options.batch * devices,
       args.readers,
       done,
-      {} if args.trust_units else sensors,
+      judges,
       args.skip_odd,
     ),
   )
@@ -211,6 +196,11 @@ def _parser() -> argparse.ArgumentParser:
     help="embed images whose pixels are of another size on the ground than the sensor's",
   )
   add("--trust-units", action="store_true", help="embed values that contradict the sensor's units")
+  add(
+    "--trust-offset",
+    action="store_true",
+    help="embed values that seem to have another offset: archives of bright ground alone",
+  )
   add("--part-rows", type=int, default=16384, help="tiles of a part (16384)")
   add("--batch", type=int, help="tiles that a device computes at once (CPU: 16, others: 256)")
   add("--readers", type=int, default=4, help="threads that read (4)")
@@ -240,6 +230,57 @@ def _share(args: argparse.Namespace) -> tuple[int, int]:
   import jax
 
   return jax.process_index(), jax.process_count()
+
+
+def _judged(args: argparse.Namespace, plan: Any, judges: dict[str, Any]) -> dict[str, Any]:
+  """Judges a sample of the values; returns by which the others are judged, none if trusted.
+
+  Raises:
+    EmbeddingError: they contradict the encoder's sensors.
+    ArchiveError: none of a sensor's tiles can be used.
+  """
+  from xjepa_jax.retrieval.embedding.sampling import contradictions
+
+  reader = plan.archive.reader()
+  try:
+    wrong = contradictions(plan.tiles, reader, judges, plan.options.min_valid)
+  finally:
+    reader.close()
+  for remark in wrong.remarks:
+    print(f"Note: {remark}")
+  for sentence in (*wrong.of_all, *wrong.odd):
+    print(f"Warning: {sentence}")
+  if args.trust_units:
+    return {}
+  if wrong.odd and not args.skip_odd:
+    raise EmbeddingError(
+      f"{args.archive}: some values contradict the encoder's sensors, see above. Correct these "
+      "images, give --skip-odd to leave out their tiles, or --trust-units if the values are "
+      "right all the same."
+    )
+  if wrong.of_all:
+    raise EmbeddingError(
+      f"{args.archive}: the values contradict the encoder's sensors, see above. Embed the "
+      "product that it was trained with (--offset if only an offset differs), or give "
+      "--trust-units if the values are right all the same."
+    )
+  return wrong.judges
+
+
+def _judges(args: argparse.Namespace, sensors: Any, kind: str) -> dict[str, Any]:
+  from xjepa_jax.data.units import Judge
+
+  files = kind != "pairs"  # pairs have the nodata value and the offset of their description
+  return {
+    key: Judge(
+      sensor,
+      f"--nodata {key}=" * files,
+      f"Give --offset {key}={{offset}}" * files,
+      "--trust-offset",
+      not args.trust_offset,
+    )
+    for key, sensor in sensors.items()
+  }
 
 
 def _archive_options(args: argparse.Namespace, sensors: Any) -> Any:

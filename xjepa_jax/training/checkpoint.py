@@ -78,7 +78,7 @@ class Checkpoints:
     if not read_only:
       first_decides(lambda: claim_workdir(workdir, config, data and data(), extend))
       first_decides(lambda: settle(self.directory))
-      first_decides(lambda: set_aside_damaged(self.directory, _first_saves(config, every)))
+      first_decides(lambda: set_aside_damaged(self.directory, _first_saves(config, settings.every)))
     with self._in_words("cannot be opened"):
       _use_named_barriers()
       self._manager = ocp.CheckpointManager(

@@ -1,4 +1,4 @@
-"""What files say of themselves counts: masks, tags of scale, places, names of bands, fill."""
+"""What files say of themselves counts: masks, tags of scale, places, names of bands."""
 
 from __future__ import annotations
 
@@ -23,7 +23,6 @@ from xjepa_jax.data.description import describe
 from xjepa_jax.data.file_scaling import check_scaling
 from xjepa_jax.data.importers import __main__ as importers
 from xjepa_jax.data.importing.file_sensors import as_told
-from xjepa_jax.data.inspect import main as inspect
 from xjepa_jax.data.raster import Raster, read_raster
 from xjepa_jax.errors import ImageError
 from xjepa_jax.sensor_presets import PRESETS
@@ -331,83 +330,6 @@ def test_a_side_file_of_statistics_alone_is_no_matter(
   assert status == 0, err
 
 
-# Single images of other processing, and fill that nothing declares
-
-
-def linear(number: int) -> np.ndarray:
-  return (10 ** (radar(number) / 10)).astype(np.float32)
-
-
-@pytest.mark.parametrize("importer", IMPORTERS)
-def test_odd_images_are_named_and_counted_and_left_out_only_when_asked(
-  importer: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-  archive(tmp_path, [SIZE] * 10)
-  for number in (3, 7):
-    write(image(tmp_path, "s1", number), linear(number))
-  status, out, err = ran(capsys, *command(importer, tmp_path, "--dry-run"))
-  assert status == 1 and "the values of 2 pairs contradict their sensors" in err
-  assert "p03: sensor 's1': values run from" in err and "p07" in err and "linear power" in err
-  assert "2 of 10 pairs skipped" in out and not (tmp_path / "out").exists()
-  (remedy,) = set(re.findall(r"--skip-odd", err))
-  status, out, err = ran(capsys, *command(importer, tmp_path, remedy))
-  assert status == 0, err
-  assert "Wrote 8 pairs" in out
-  assert describe(str(tmp_path / "out")).statistics["s1"]["bands"]["VV"]["max"] < 0
-  assert "p03" in (tmp_path / "out" / "skipped.csv").read_text()
-
-
-def test_odd_images_beyond_the_sample_stop_the_import_at_its_end(
-  tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-  monkeypatch.setattr("xjepa_jax.data.import_plan._SAMPLE", 2)
-  monkeypatch.setattr("xjepa_jax.data.import_plan._JUDGED", 0)
-  archive(tmp_path, [SIZE] * 10)
-  write(image(tmp_path, "s1", 7), linear(7))
-  status, _, err = ran(capsys, *command("manifest", tmp_path))
-  assert status == 1 and "p07" in err and "finish with --resume --skip-odd" in err
-  status, out, err = ran(capsys, *command("manifest", tmp_path, "--resume", "--skip-odd"))
-  assert status == 0, err
-  assert "Wrote 9 pairs" in out
-
-
-@pytest.mark.parametrize(
-  ("key", "marker", "where"),
-  [("s1", 0, np.s_[:, :5]), ("s2", 65535, np.s_[:5]), ("s1", -9999, np.s_[:1, :1])],
-)
-def test_fill_that_nothing_declares_is_named_with_what_to_give(
-  key: str, marker: float, where: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-  archive(tmp_path, [SIZE] * 10)
-  expected = np.full((SIZE, SIZE), True)
-  expected[where] = False
-  for number in range(3):
-    values = images(key, number)
-    values[where] = marker
-    write(image(tmp_path, key, number), values)
-  status, out, err = ran(capsys, *command("manifest", tmp_path))
-  assert status == 1
-  remedy = re.findall(rf"--nodata {key}=-?\d+", out + err)[0]
-  assert remedy == f"--nodata {key}={marker}"
-  status, _, err = ran(capsys, *command("manifest", tmp_path, *remedy.split()))
-  assert status == 0, err
-  sensor = describe(str(tmp_path / "out")).format.sensors[key]
-  np.testing.assert_array_equal(sensor.valid(stored(tmp_path, key)), expected)
-  assert inspect([str(tmp_path / "out"), "--verify"]) == 0
-
-
-def test_inspect_names_what_was_imported_on_trust(
-  tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-  archive(tmp_path, [SIZE] * 4)
-  write(image(tmp_path, "s1", 2), linear(2))
-  status, _, err = ran(capsys, *command("manifest", tmp_path, "--trust-units"))
-  assert status == 0, err
-  assert inspect([str(tmp_path / "out"), "--verify"]) == 1
-  said = capsys.readouterr()
-  assert "the values of 1 of" in said.out + said.err and "linear power" in said.out + said.err
-
-
 # A declared value in one band only
 
 
@@ -535,30 +457,6 @@ def test_archives_with_bands_of_their_own_heed_masks_and_scales_too() -> None:
   np.testing.assert_array_equal(sensor.valid(found.values), shown())
   with pytest.raises(ImageError, match="a.tif: declares value = stored . 0.1"):
     as_told("s1", sensor, Raster(radar(0), "a.tif", scales=(0.1, 0.1), offsets=(0.0, 0.0)))
-
-
-def test_every_second_image_of_another_processing_is_found_before_anything_is_written(
-  tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-  monkeypatch.setattr("xjepa_jax.data.import_plan._SAMPLE", 4)
-  monkeypatch.setattr("xjepa_jax.data.import_plan._JUDGED", 10)
-  archive(tmp_path, [SIZE] * 32)
-  for number in range(1, 32, 2):
-    write(image(tmp_path, "s1", number), linear(number))
-  status, _, err = ran(capsys, *command("manifest", tmp_path, "--dry-run"))
-  assert status == 1 and "contradict their sensors" in err and "linear power" in err
-
-
-def test_a_single_odd_image_in_the_sample_does_not_speak_for_all(
-  tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-  archive(tmp_path, [SIZE] * 10)
-  levels = np.random.default_rng(0).integers(0, 256, (SIZE, SIZE, 2)).astype(np.float32)
-  write(image(tmp_path, "s1", 0), levels)
-  status, out, err = ran(capsys, *command("manifest", tmp_path))
-  assert status == 1 and "the values of 1 pairs contradict" in err and "Warning" not in out
-  status, _, err = ran(capsys, *command("manifest", tmp_path, "--skip-odd"))
-  assert status == 0, err
 
 
 @pytest.mark.parametrize(

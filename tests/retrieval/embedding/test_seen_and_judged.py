@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+import warnings
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ import rasterio
 
 from tests.retrieval.embedding.conftest import WriteTif
 from xjepa_jax.data.tables import read_rows
-from xjepa_jax.errors import ExportError, ImageError
+from xjepa_jax.errors import ExportError, ImageError, SearchError
 from xjepa_jax.export import load_encoder
 from xjepa_jax.retrieval.embed import main as embed
 from xjepa_jax.retrieval.embedding.archives import ArchiveOptions, collect
@@ -221,3 +223,105 @@ def test_a_damaged_mask_beside_an_image_is_named_as_any_damage(write_tif: WriteT
   Path(f"{path}.msk").write_bytes(b"garbage")
   with pytest.raises(ImageError, match="the mask of .* cannot be read, it is damaged"):
     read(path, "radar")
+
+
+# Another offset, levels of 8 bits and fill, at every door
+
+
+def scenes(folder: Path, values: Sequence[np.ndarray], write_tif: WriteTif) -> None:
+  for number, each in enumerate(values):
+    place = (10, 0, 5e5 + 160 * number, 0, -10, 5e6)
+    write_tif(f"{folder.name}/{number}.tif", each, transform=place)
+
+
+def command(encoder: str, folder: Path, key: str) -> list[str]:
+  given = ["--encoder", encoder, "--archive", str(folder), "--sensor", key]
+  return [*given, "--out", str(folder.parent / "out")]
+
+
+def test_embed_names_an_offset_and_the_two_ways_that_pass(
+  write_tif: WriteTif, tile_encoder: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+  scenes(tmp_path / "in", [optical(i) + np.uint16(1000) for i in range(4)], write_tif)
+  given = command(tile_encoder, tmp_path / "in", "optical")
+  assert embed(given) == 1
+  said = capsys.readouterr().out
+  (offset,) = re.findall(r"--offset \S+=-1000", said)
+  (trust,) = re.findall(r"--trust-offset", said)
+  for number, remedy in enumerate((offset, trust)):
+    assert embed([*given[:-1], str(tmp_path / f"out{number}"), *remedy.split()]) == 0
+
+
+def test_embed_notes_a_mixture_of_offsets(
+  write_tif: WriteTif, tile_encoder: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+  values = [optical(i) // 2 + np.uint16(1000 * (i % 2)) for i in range(4)]
+  scenes(tmp_path / "in", values, write_tif)
+  assert embed(command(tile_encoder, tmp_path / "in", "optical")) == 0
+  assert "nothing in 2 of 4 images is darker than about 1000" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+  ("key", "dtype", "marker"), [("radar", "float32", -50), ("optical", "int16", -9999)]
+)
+def test_embed_names_undeclared_fill_with_what_to_give(
+  key: str, dtype: str, marker: int, write_tif: WriteTif, tile_encoder: str, tmp_path: Path,
+  capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+  values = [IMAGES[key](i).astype(dtype) for i in range(4)]
+  for each in values:
+    each[:, :5] = marker
+  scenes(tmp_path / "in", values, write_tif)
+  given = command(tile_encoder, tmp_path / "in", key)
+  assert embed(given) == 1
+  said = capsys.readouterr()
+  (remedy,) = set(re.findall(rf"--nodata {key}={marker}", said.out + said.err))
+  assert embed([*given, *remedy.split()]) == 0
+
+
+def test_a_query_names_the_offset_as_it_can_be_given_there(
+  write_tif: WriteTif, tile_encoder: str
+) -> None:
+  path = write_tif("a.tif", optical(0) + np.uint16(1000))
+  inputs = load_encoder(tile_encoder).inputs
+  (note,) = read_query(str(path), inputs, "optical").notes
+  (offset,) = re.findall(r"--offset (-\d+)", note)
+  asked = read_query(str(path), inputs, "optical", offset=float(offset))
+  assert asked.notes == ()
+  np.testing.assert_array_equal(asked.values, optical(0))
+
+
+def test_levels_of_8_bits_in_a_wider_type_are_noted_of_a_query_and_of_arrays(
+  write_tif: WriteTif, tile_encoder: str
+) -> None:
+  encoder = load_encoder(tile_encoder)
+  levels = optical(0) // 16
+  path = write_tif("a.tif", levels)
+  (note,) = read_query(str(path), encoder.inputs, "optical").notes
+  assert "levels of a picture of 8 bits" in note
+  with pytest.warns(UserWarning, match="levels of a picture of 8 bits"):
+    encoder.describe({"optical": levels[None]})
+
+
+def test_a_batch_with_another_offset_is_a_warning_and_shifted_is_none(tile_encoder: str) -> None:
+  encoder = load_encoder(tile_encoder)
+  batch = np.stack([optical(i) for i in range(3)])
+  with pytest.warns(UserWarning, match="seem to carry the .1000.*Give them shifted by -1000"):
+    encoder.describe({"optical": batch + np.uint16(1000)})
+  with warnings.catch_warnings():
+    warnings.simplefilter("error", UserWarning)
+    encoder.describe({"optical": batch})
+    encoder.describe({"optical": batch + np.uint16(1000)}, trust_units=True)
+
+
+def test_undeclared_fill_of_a_query_is_refused_with_what_helps(
+  write_tif: WriteTif, tile_encoder: str
+) -> None:
+  values = radar(0)
+  values[:, :5] = -50
+  path = write_tif("a.tif", values)
+  inputs = load_encoder(tile_encoder).inputs
+  with pytest.raises(SearchError, match="hold -50.*Declare it as the file's nodata value"):
+    read_query(str(path), inputs, "radar")
+  path = write_tif("a.tif", values, nodata=-50)
+  assert np.isnan(read_query(str(path), inputs, "radar").values[:, :5]).all()

@@ -64,6 +64,11 @@ def add_import_arguments(parser: argparse.ArgumentParser) -> None:
     help="import although the values contradict the sensor's units",
   )
   parser.add_argument(
+    "--trust-offset",
+    action="store_true",
+    help="import although the values seem to have another offset: archives of bright ground alone",
+  )
+  parser.add_argument(
     "--skip-odd",
     action="store_true",
     help="leave out pairs whose values contradict their sensors, where most are right",
@@ -102,12 +107,18 @@ def run_import(archive: Archive, args: argparse.Namespace) -> None:
     raise DataError(f"--max-skipped {_max_skipped(args):g}: expected a share from 0 to 1.")
   check_free(args.out, args.resume)
   trusted = getattr(args, "trust_units", True)  # of the simulation, which has no such option
-  plan = plan_import(archive, int(args.shard_mb * 1e6), args.encoding, not trusted)
+  plan = plan_import(
+    archive,
+    int(args.shard_mb * 1e6),
+    args.encoding,
+    not trusted,
+    getattr(args, "trust_offset", False),
+  )
   _print_plan(plan)
   kept = plan.pairs - len(plan.unreadable)
   print("\n".join(skipped_lines(plan.lost, kept)) or "no pair is known to fall out")
   _check_units(plan, trusted)
-  check_odd(plan.lost, getattr(args, "skip_odd", True), "give --skip-odd")
+  check_odd(plan.lost, getattr(args, "skip_odd", True))
   check_skipped(plan.lost, kept, _max_skipped(args), "give --max-skipped")
   if args.dry_run:
     print("Dry run: a sample of the pairs was read, and nothing was written.")
@@ -144,6 +155,8 @@ def _max_skipped(args: argparse.Namespace) -> float:
 
 
 def _check_units(plan: ImportPlan, trusted: bool) -> None:
+  for remark in plan.remarks:
+    print(f"Note: {remark}")
   for warning in plan.warnings:
     print(f"Warning: {warning}")
   if plan.warnings and not trusted:

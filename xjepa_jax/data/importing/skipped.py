@@ -38,13 +38,13 @@ def skipped_lines(skipped: Sequence[Skip], kept: int) -> list[str]:
   return lines
 
 
-def check_odd(skipped: Sequence[Skip], let_pass: bool, way_on: str) -> None:
+def check_odd(skipped: Sequence[Skip], let_pass: bool, unfinished: str = "") -> None:
   """Refuses an import of which some pairs' values contradict their sensors, unless asked for.
 
   Args:
     skipped: what falls out.
     let_pass: whether that is meant.
-    way_on: the option that leaves them out: "give --skip-odd".
+    unfinished: directory of what was written until they were met; empty beforehand.
 
   Raises:
     ArchiveError: some do.
@@ -53,9 +53,16 @@ def check_odd(skipped: Sequence[Skip], let_pass: bool, way_on: str) -> None:
   if odd and not let_pass:
     named = "; ".join(f"{skip.pair_id}: {skip.reason}" for skip in odd[:_SHOWN])
     more = f"; and {len(odd) - _SHOWN:,} more" if len(odd) > _SHOWN else ""
+    ways = (
+      "Correct them and continue with --resume; or finish with --resume --skip-odd to leave them "
+      "out, or with --resume --trust-units to take them as they are. Another product or nodata "
+      f"value makes another import: delete {unfinished} then, and start again."
+      if unfinished
+      else "Correct them, give --skip-odd to leave them out, or --trust-units to take them as they "
+      "are."
+    )
     raise ArchiveError(
-      f"the values of {len(odd):,} pairs contradict their sensors: {named}{more} Correct them, "
-      f"{way_on} to leave them out, or --trust-units to take them as they are."
+      f"the values of {len(odd):,} pairs contradict their sensors: {named}{more} {ways}"
     )
 
 

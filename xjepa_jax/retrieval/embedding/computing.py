@@ -20,7 +20,6 @@ from xjepa_jax.errors import DataError, EmbeddingError
 from xjepa_jax.retrieval.embedding.items import LeftOut, Reader
 from xjepa_jax.retrieval.embedding.listing import Tiles
 from xjepa_jax.retrieval.embedding.reading import PerThread, read_ahead
-from xjepa_jax.sensors import Sensor
 
 _CHUNK = 32  # tiles that a thread reads at once: neighbours share blocks of a file, which it keeps
 _IN_FLIGHT = 3  # batches that the devices have: one computing, others waiting
@@ -64,7 +63,7 @@ def describe_parts(
   rows: int,
   min_valid: float,
   threads: int,
-  judged: Mapping[str, Sensor],
+  judges: Mapping[str, units.Judge],
   skip_odd: bool,
 ) -> Iterator[DescribedPart]:
   """Describes parts one after another.
@@ -79,7 +78,7 @@ def describe_parts(
     rows: of a batch.
     min_valid: tiles of which less was seen are left out.
     threads: that read.
-    judged: sensors whose tiles are refused if their values contradict them.
+    judges: of the sensors whose tiles are refused if their values contradict them.
     skip_odd: leave such tiles out instead.
 
   Raises:
@@ -91,7 +90,7 @@ def describe_parts(
   def read(task: tuple[int, np.ndarray]) -> tuple[int, list[_Read]]:
     reader = readers.get()
     return task[0], [
-      _read(reader, tiles, int(tile), min_valid, judged, skip_odd) for tile in task[1]
+      _read(reader, tiles, int(tile), min_valid, judges, skip_odd) for tile in task[1]
     ]
 
   tasks = (
@@ -135,7 +134,7 @@ def _read(
   tiles: Tiles,
   tile: int,
   min_valid: float,
-  judged: Mapping[str, Sensor],
+  judges: Mapping[str, units.Judge],
   skip_odd: bool,
 ) -> _Read:
   item, window = tiles.of(tile)
@@ -144,9 +143,8 @@ def _read(
     reason = ""
     if seen == 0 or seen < min_valid:
       reason = f"{seen:.1%} of its pixels were seen, expected at least {min_valid:.1%}."
-    elif item.sensor in judged:
-      wrong = units.of_image(judged[item.sensor], values, f"--nodata {item.sensor}=")
-      reason = " ".join(wrong)
+    elif item.sensor in judges:
+      reason = " ".join(judges[item.sensor].of_image(values))
       if reason and not skip_odd:
         raise EmbeddingError(
           f"{tiles.id(tile)} of {item.source}: {reason} Correct it and run the same command again, "

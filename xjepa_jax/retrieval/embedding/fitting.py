@@ -94,7 +94,7 @@ def fit_values(
     unseen = hidden if unseen is None else unseen | hidden
   if unseen is not None:
     unseen = np.broadcast_to(unseen, values.shape)
-  stored = _typed(values, unseen, sensor, where)
+  stored = _typed(values, unseen, fit, where)
   if hidden is not None and hidden.any() and sensor.marker is None:
     raise ImageError(
       f"{where}: a mask hides {hidden.mean():.0%} of it, and the encoder's {sensor.product} has no "
@@ -141,7 +141,8 @@ def _differs(declared: float | None, sensor: Sensor, dtype: np.dtype) -> bool:
   return sensor.nodata is None or declared != sensor.nodata
 
 
-def _typed(values: np.ndarray, unseen: np.ndarray | None, sensor: Sensor, where: str) -> np.ndarray:
+def _typed(values: np.ndarray, unseen: np.ndarray | None, fit: Fit, where: str) -> np.ndarray:
+  key, sensor = fit.key, fit.sensor
   found, wanted = values.dtype, np.dtype(sensor.dtype)
   if found == wanted:
     return values
@@ -158,10 +159,16 @@ def _typed(values: np.ndarray, unseen: np.ndarray | None, sensor: Sensor, where:
     limits = np.iinfo(wanted)
     if not kept.size or (kept.min() >= limits.min and kept.max() <= limits.max):
       return values.astype(wanted)
+    outside = np.unique(kept[(kept < limits.min) | (kept > limits.max)])
+    told = (
+      f"If {outside[0]} is fill, the file has to declare it as nodata; embed takes it as --nodata "
+      f"{key}={outside[0]}, too."
+      if len(outside) == 1
+      else "Convert the files to the product that it was trained with."
+    )
     raise ImageError(
       f"{where}: holds {found} values from {kept.min()} to {kept.max()}, which {wanted}, the type "
-      f"of the encoder's {sensor.product}, cannot hold. If a fill value is among them, the file "
-      "has to declare it as nodata."
+      f"of the encoder's {sensor.product}, cannot hold. {told}"
     )
   raise ImageError(
     f"{where}: holds {found}, but the encoder's {sensor.product} is stored as {wanted}, in "

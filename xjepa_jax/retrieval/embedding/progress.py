@@ -160,6 +160,16 @@ class Progress:
       if name.startswith(".") and name.endswith(".tmp"):
         _remove(self.path(name))
 
+  def release(self) -> None:
+    """Gives a directory up in which nothing was made yet, so that other settings may begin it."""
+    made = [*os.listdir(self.path(PARTS)), *os.listdir(self.path(RECORDS))]
+    if made != [os.path.basename(_SETTINGS)]:
+      return
+    _remove(self.path(_SETTINGS))
+    for folder in (self.path(PARTS), self.path(RECORDS), self.directory):
+      with contextlib.suppress(OSError):
+        os.rmdir(folder)
+
   def settings_digest(self) -> tuple[str, dict[str, int | str]]:
     """The name of the file of settings, and its size and SHA-256."""
     with open(self.path(_SETTINGS), "rb") as file:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from xjepa_jax.data import units
 from xjepa_jax.data.plain_text import for_spreadsheet
 from xjepa_jax.data.storage import writing_failed
 from xjepa_jax.data.tables import csv_text
@@ -29,7 +30,6 @@ from xjepa_jax.retrieval.embedding.progress import PartRecord, Progress, boundin
 from xjepa_jax.retrieval.embedding.reading import PerThread
 from xjepa_jax.retrieval.embedding.rows import Rows, part_table
 from xjepa_jax.retrieval.embedding.times import instant, text_of
-from xjepa_jax.sensors import Sensor
 
 SKIPPED = "skipped.csv"
 _WRITING = 2  # parts that may wait to be written
@@ -43,7 +43,7 @@ def write_parts(
   rows: int,
   threads: int,
   done: Callable[[int], None],
-  judged: Mapping[str, Sensor],
+  judges: Mapping[str, units.Judge],
   skip_odd: bool = False,
 ) -> None:
   """Computes and writes parts; they are written by a thread of its own.
@@ -56,7 +56,7 @@ def write_parts(
     rows: of a batch.
     threads: that read.
     done: called with a number of tiles when they are finished.
-    judged: sensors whose tiles are refused if their values contradict them.
+    judges: of the sensors whose tiles are refused if their values contradict them.
     skip_odd: leave such tiles out instead.
 
   Raises:
@@ -76,7 +76,7 @@ def write_parts(
       try:
         for part in describe_parts(
           numbers, plan.parts, plan.tiles, readers, describer, plan.options.head, rows,
-          plan.options.min_valid, threads, judged, skip_odd,
+          plan.options.min_valid, threads, judges, skip_odd,
         ):  # fmt: skip
           writing.append(writer.submit(write, part))
           while len(writing) > _WRITING:

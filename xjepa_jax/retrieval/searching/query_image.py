@@ -6,7 +6,6 @@ import dataclasses
 import math
 import os
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
@@ -22,7 +21,6 @@ from xjepa_jax.paths import StrPath
 from xjepa_jax.retrieval.embedding.fitting import Fit
 from xjepa_jax.retrieval.embedding.items import BandFile, Item, Window
 from xjepa_jax.retrieval.embedding.windows import WindowReader, header_of
-from xjepa_jax.sensors import Sensor
 
 _LEAST_SEEN = 0.5
 
@@ -93,25 +91,27 @@ def read_query(
     raise SearchError(
       f"{path}: only {seen:.0%} of the pixels looked at were seen; nodata is the rest."
     )
-  statistics = _statistics(given.sensor, values)
-  wrong = [] if trust_units else units.of_image(given.sensor, values)
+  way = "Ask with --offset {offset}; an upload has a field for it"
+  judge = units.Judge(given.sensor, offset_way=way)
+  wrong = [] if trust_units else judge.of_image(values)
   if wrong:
     raise SearchError(
       f"{path}: contradicts the units of the encoder's {key!r} ({given.sensor.product}): "
       f"{' '.join(wrong)} Ask with that product; name the offset if only an offset differs; or "
       "trust its units, if the values are right all the same."
     )
-  notes = [] if trust_units else units.offset_suspected(given.sensor, statistics)
+  notes = [] if trust_units else _notes(judge, values)
   if (rows, columns) != (given.height, given.width):
     notes.append(f"the middle {given.height} x {given.width} of {rows} x {columns} pixels")
   return QueryImage(key, values, tuple(notes))
 
 
-def _statistics(sensor: Sensor, values: np.ndarray) -> dict[str, Any]:
-  """Of an image, as they are made of an archive."""
-  counted = SensorStatistics.of(sensor)
-  counted.add(sensor, values)
-  return counted.to_json(sensor)
+def _notes(judge: units.Judge, values: np.ndarray) -> list[str]:
+  """What one image does not decide: it may be dark or bright ground, or of another product."""
+  counted = SensorStatistics.of(judge.sensor)
+  counted.add(judge.sensor, values)
+  statistics = counted.to_json(judge.sensor)
+  return judge.of_offset(statistics) + judge.of_dark(statistics)
 
 
 def _sensor(
