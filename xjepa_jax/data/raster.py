@@ -59,7 +59,7 @@ class Raster:
     nodata: the value that the file declares as nothing seen, or None.
     descriptions: what the file calls each band, "" where it says nothing; or empty.
     hidden: (H, W, 1) or (H, W, C) bool, what a mask of the file hides, or None.
-    scales, offsets, alpha, located_by: as a `RasterHeader` has them.
+    scales, offsets, alpha, located_by, files, nodata_of_bands: as a `RasterHeader` has them.
   """
 
   values: np.ndarray
@@ -73,11 +73,18 @@ class Raster:
   offsets: tuple[float, ...] = ()
   alpha: int = 0
   located_by: str = ""
+  files: tuple[str, ...] = ()
+  nodata_of_bands: tuple[float | None, ...] = ()
 
   @property
   def count(self) -> int:
     """Its number of bands."""
     return int(self.values.shape[2])
+
+  @property
+  def declared(self) -> tuple[float | None, ...]:
+    """What each band's file declares as nothing seen."""
+    return self.nodata_of_bands or (self.nodata,) * self.count
 
   @property
   def georeferenced(self) -> bool:
@@ -125,6 +132,8 @@ def raster_of(header: RasterHeader, values: np.ndarray, hidden: np.ndarray | Non
     header.offsets,
     header.alpha,
     header.located_by,
+    header.files,
+    header.nodata_of_bands,
   )
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from xjepa_jax.data.band_choice import bands_of
+from xjepa_jax.data.band_stack import stacked_header
 from xjepa_jax.data.file_scaling import check_scaling
 from xjepa_jax.data.raster import RasterHeader, check_placed
 from xjepa_jax.data.resolution import check_resolution
@@ -221,17 +222,14 @@ def _files(
       if band > headers[path].count:
         raise ArchiveError(f"{path}: has {headers[path].count} bands, band {band} was named")
     return tuple(BandFile(*each) for each in zip(image.paths, image.bands, strict=True))
+  several = [path for path in image.paths if headers[path].count != 1]
+  if several and len(image.paths) > 1:
+    raise ArchiveError(f"{several[0]}: has {headers[several[0]].count} bands, expected one a file")
   if len(image.paths) == 1:
     (path,) = image.paths
-    return tuple(
-      BandFile(path, band) for band in bands_of(image.sensor, sensor, headers[path], told)
-    )
-  if len(image.paths) != len(sensor.bands):
-    raise ArchiveError(
-      f"{len(image.paths)} files; expected one, or one for each of the {len(sensor.bands)} bands "
-      f"of sensor {image.sensor!r} ({', '.join(sensor.band_names)})"
-    )
-  several = [path for path in image.paths if headers[path].count != 1]
-  if several:
-    raise ArchiveError(f"{several[0]}: has {headers[several[0]].count} bands, expected one a file")
-  return tuple(BandFile(path, 1) for path in image.paths)
+    bands = bands_of(image.sensor, sensor, headers[path], told)
+    return tuple(BandFile(path, band) for band in bands)
+  stacked = stacked_header([headers[path] for path in image.paths])
+  return tuple(
+    BandFile(image.paths[number - 1], 1) for number in bands_of(image.sensor, sensor, stacked, told)
+  )

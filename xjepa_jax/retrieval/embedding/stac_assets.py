@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from xjepa_jax.data.band_choice import plain_name
+from xjepa_jax.data.band_names import plain_name
 from xjepa_jax.data.image_formats import GDAL_DRIVERS
 from xjepa_jax.errors import ArchiveError
 from xjepa_jax.sensors import Sensor
