@@ -272,11 +272,21 @@ def _side_number(path: str, tag: str, text: str) -> float:
     ) from None
 
 
+def rewriting(path: str, tool: str, what: str) -> str:
+  """The command that writes a mended copy of an image into a folder beside its own.
+
+  Beside the original, a folder's importer would find both.
+  """
+  folder, name = os.path.split(path)
+  new = f"{folder}_{what}" if folder else what
+  return f"mkdir -p {new} && {tool} {path} {new}/{os.path.splitext(name)[0]}.tif"
+
+
 def _refuse_side_file(path: str, what: str) -> None:
-  stem, _ = os.path.splitext(path)
   raise ImageError(
     f"{path}.aux.xml: declares {what}, which {os.path.basename(path)} does not; files beside an "
-    f"image are not read. Write it into the image: gdal_translate {path} {stem}_whole.tif"
+    "image are not read. Write it into the image, and name the new one: "
+    f"{rewriting(path, 'gdal_translate', 'whole')}"
   )
 
 

@@ -24,6 +24,7 @@ from xjepa_jax.data.image_formats import (
   open_geotiff,
   open_npy,
   open_png,
+  rewriting,
 )
 from xjepa_jax.data.pairs import NO_TRANSFORM
 from xjepa_jax.errors import ImageError
@@ -155,12 +156,22 @@ def check_placed(image: RasterHeader | Raster) -> None:
     ImageError: it is placed by control points or by a file beside it.
   """
   if image.located_by:
-    out = f"{os.path.splitext(image.path)[0]}_placed.tif"
     tool = "gdal_translate" if image.located_by.startswith("the ") else "gdalwarp"
-    raise ImageError(
-      f"{image.path}: is placed by {image.located_by}, which is not read. Write its place into the "
-      f"image: {tool} {image.path} {out}"
+    lacks = not image.crs and image.located_by.startswith("the world file")
+    tool += " -a_srs EPSG:CODE" if lacks else ""
+    code = (
+      " CODE is that of its coordinate system, which a world file does not tell." if lacks else ""
     )
+    raise ImageError(
+      f"{image.path}: is placed by {image.located_by}, which is not read.{code} Write its place "
+      f"into the image, and name the new one: {rewriting(image.path, tool, 'placed')}"
+    )
+
+
+def giving_system(path: str, system: str = "") -> str:
+  """The command that gives an image with a transform the coordinate reference system it lacks."""
+  code = system if system.startswith("EPSG:") else "EPSG:CODE"
+  return rewriting(path, f"gdal_translate -a_srs {code}", "placed")
 
 
 def centre(raster: Raster) -> tuple[float, float]:

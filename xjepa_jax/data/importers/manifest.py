@@ -101,7 +101,13 @@ def open_archive(args: argparse.Namespace) -> Archive:
   told = told_bands(args, sensors)
   met = meet_files(args.src, sensors, nodata_values(args, sensors), usual, find, told)
   reading = Reading(
-    root, args.allow_outside, met, args.misaligned, args.resample, args.ungeoreferenced
+    root,
+    args.allow_outside,
+    met,
+    args.misaligned,
+    args.resample,
+    args.ungeoreferenced,
+    args.any_resolution,
   )
   whole = {pair_id: each for pair_id, each in pairs.items() if len(each) == len(keys)}
   notes = [*pairing_report(paths, whole, headers), *met.notes]

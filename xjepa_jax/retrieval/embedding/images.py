@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from xjepa_jax.data.band_choice import bands_of
 from xjepa_jax.data.band_stack import stacked_header
 from xjepa_jax.data.file_scaling import check_scaling
-from xjepa_jax.data.raster import RasterHeader, check_placed
+from xjepa_jax.data.raster import RasterHeader, check_placed, giving_system
 from xjepa_jax.data.resolution import check_resolution
 from xjepa_jax.errors import ArchiveError, DataError, OptionError
 from xjepa_jax.retrieval.embedding.fitting import Fit
@@ -20,6 +21,7 @@ from xjepa_jax.retrieval.embedding.items import BandFile, Collected, Item, LeftO
 from xjepa_jax.retrieval.embedding.windows import WindowReader, header_of, source_of, stack_of
 from xjepa_jax.sensors import Sensor
 
+ANY_RESOLUTION = "If the encoder was trained on such pixels all the same, give --any-resolution."
 _THREADS = 8  # opening a file waits for the disk
 
 
@@ -106,8 +108,8 @@ def collect_images(
   if nowhere and options.geometry:
     raise ArchiveError(
       f"{path}: {len(nowhere)} of {len(items)} images have no coordinate reference system or no "
-      f"transform, the first {nowhere[0].source}. Give them one, or --no-geometry to embed all "
-      "without coordinates."
+      f"transform, the first {nowhere[0].source}. {_giving(nowhere[0], locate)}, or give "
+      "--no-geometry to embed all without coordinates."
     )
   timeless = [item for item in items if not item.time]
   if options.time and len(timeless) == len(items):
@@ -142,6 +144,14 @@ def collect_images(
     ]
     + [f"{len(timeless):,} images have no time of acquisition"] * bool(options.time and timeless),
   )
+
+
+def _giving(item: Item, locate: Callable[[str], str]) -> str:
+  """How an image gets the place that it lacks."""
+  path = locate(item.files[0].path)
+  if math.isnan(item.transform[0]):
+    return "Give them one"
+  return f"Write the system into them, and name the new files: {giving_system(path)}"
 
 
 def known_sensor(key: str, sensors: Mapping[str, Sensor]) -> str:
@@ -202,11 +212,13 @@ def _check(
       header.offsets,
       [file.band],
       f"--offset {key}=",
+      describable=False,
     )
     if options.geometry:
       check_placed(header)
   if not options.any_resolution:
-    check_resolution(stack_of(list(headers.values())).finest, sensor, "give --any-resolution")
+    finest = stack_of(list(headers.values())).finest
+    check_resolution(finest, sensor, ANY_RESOLUTION)
 
 
 def _time(image: Named, headers: Mapping[str, RasterHeader], source: TimeSource | None) -> str:
