@@ -61,6 +61,13 @@ def reversed_bands(write_tif: WriteTif, number: int) -> str:
   return ";".join(files)
 
 
+def south_up(write_tif: WriteTif, number: int) -> str:
+  west, top = place(number)[2], place(number)[5]
+  stored = optical(number)[::-1]
+  write_tif(f"o{number}.tif", stored, transform=(10, 0, west, 0, 10, top - 10 * SIZE))
+  return f"o{number}.tif"
+
+
 def unequal_bands(write_tif: WriteTif, number: int) -> str:
   values = optical(number, "int16")
   files = []
@@ -110,8 +117,15 @@ def seen_by_embed(path: Path) -> dict[int, np.ndarray]:
     (one_file(-9999, "int16"), 4),
     (unequal_bands, 4),
     (reversed_bands, 0),
+    (south_up, 0),
   ],
-  ids=["nodata of each file", "int16", "nodata of each band's file", "bands by description"],
+  ids=[
+    "nodata of each file",
+    "int16",
+    "nodata of each band's file",
+    "bands by description",
+    "south up",
+  ],
 )
 def test_one_archive_means_the_same_to_both(
   write: Write, hidden: int, write_tif: WriteTif, tmp_path: Path
@@ -128,3 +142,20 @@ def test_one_archive_means_the_same_to_both(
     expected[:, :hidden] = np.nan
     for found in (imported[number], embedded[number], of_imported[number]):
       np.testing.assert_array_equal(found, expected)
+
+
+def test_pixels_of_another_size_are_refused_by_import_too_unless_it_was_said(
+  write_tif: WriteTif, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+  rows = ["pair_id,radar"]
+  for number in range(3):
+    write_tif(f"r{number}.tif", radar(number), transform=(60, 0, 5e5 + 1e4 * number, 0, -60, 5e6))
+    rows.append(f"p{number},r{number}.tif")
+  (tmp_path / "pairs.csv").write_text("\n".join(rows))
+  command = ["manifest", "--src", str(tmp_path / "pairs.csv"), "--out", str(tmp_path / "out"),
+             "--workers", "1", "--sensor", "radar=sentinel1_grd"]  # fmt: skip
+  assert importers.main(command) == 1
+  said = capsys.readouterr().err
+  assert "has pixels of 60 x 60 m" in said or "has pixels of 59" in said
+  assert "give --any-resolution" in said
+  assert importers.main([*command, "--any-resolution"]) == 0
