@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import rasterio
 from fastapi.testclient import TestClient
 from PIL import Image
 
@@ -222,3 +223,19 @@ def test_without_an_encoder_nothing_can_be_uploaded(made: Made) -> None:
 )
 def test_a_name_is_shown_without_folders_and_control_characters(given: str, shown: str) -> None:
   assert safe_name(given) == shown
+
+
+def test_a_command_that_mends_an_upload_names_its_owner_s_file_and_no_folder_of_the_server(
+  client: TestClient, tmp_path: Path
+) -> None:
+  path = tmp_path / "coarse.tif"
+  with rasterio.open(
+    path, "w", driver="GTiff", height=SIZE, width=SIZE, count=2, dtype="float32",
+    crs="EPSG:32633", transform=rasterio.Affine(60, 0, 5e5, 0, -60, 5e6),
+  ) as file:  # fmt: skip
+    file.write(np.moveaxis(sar(3), -1, 0))
+  answer = client.post("/uploads?name=coarse.tif", content=path.read_bytes())
+  assert answer.status_code == 422
+  said = answer.json()["error"]
+  assert "coarse.tif resampled/coarse.tif" in said and "mkdir -p resampled" in said
+  assert "xjepa-upload" not in said and tempfile.gettempdir() + "/" not in said

@@ -2,14 +2,15 @@
 
 Names decide where there are any: the file's own descriptions if every band of the sensor is among
 them, or else those that a user gives. So a file may have its bands in any order, and others beside
-them: an incidence angle, a quality mask, another sensor stacked on top.
+them: an incidence angle, a quality mask, another sensor stacked on top. Files of one band each are
+taken as one file of them all.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
+from xjepa_jax.data.band_names import named_bands, plain_name
 from xjepa_jax.data.raster import Raster, RasterHeader
 from xjepa_jax.errors import ImageError
 from xjepa_jax.sensors import Sensor
@@ -32,54 +33,90 @@ def bands_of(
     told: names of the file's bands, in its order; empty if nothing was told.
 
   Raises:
-    ImageError: the file does not have these bands, or calls them otherwise than was told.
+    ImageError: the file does not have these bands, or calls them otherwise than their place or
+      what was told.
   """
-  count = image.count
   wanted = [plain_name(name) for name in sensor.band_names]
-  described = [plain_name(text) for text in image.descriptions]
+  described = named_bands(image.descriptions, wanted)
   if all(described.count(name) == 1 for name in wanted):
     return [described.index(name) + 1 for name in wanted]
   if told:
-    return _told(key, image.path, count, wanted, described, told)
-  if count == len(wanted) or (image.alpha == count == len(wanted) + 1):
-    return list(range(1, len(wanted) + 1))
-  names = f" described as {', '.join(image.descriptions)}" if any(described) else ""
-  example = ",".join([*sensor.band_names, *[OTHER] * max(count - len(wanted), 0)][:count])
-  raise ImageError(
-    f"{image.path}: has {count} bands{names}; expected the {len(wanted)} of sensor {key!r} "
-    f"({', '.join(sensor.band_names)}). Name the file's bands in their order, {OTHER!r} for one "
-    f"that is not the sensor's: --bands {key}={example}"
-  )
+    return _told(key, image, wanted, described, told)
+  count = image.count
+  if count != len(wanted) and not (image.alpha == count == len(wanted) + 1):
+    raise ImageError(f"{_called(image)}: {_wrong_number(key, sensor, image)}")
+  for number, (found, expected) in enumerate(zip(described, wanted, strict=False), 1):
+    if found not in ("", expected):
+      raise ImageError(
+        f"{_called(image, number)}: {_calling(image, number)} {image.descriptions[number - 1]!r}, "
+        f"where sensor {key!r} ({', '.join(sensor.band_names)}) has {expected}. If it is another "
+        f"product, describe that (--sensors); if its values are those of {expected}, correct what "
+        f"the file calls it: {_renaming(image, number, expected)}"
+      )
+  return list(range(1, len(wanted) + 1))
 
 
 def _told(
   key: str,
-  path: str,
-  count: int,
+  image: RasterHeader | Raster,
   wanted: Sequence[str],
   described: Sequence[str],
   told: Sequence[str],
 ) -> list[int]:
   names = [plain_name(name) for name in told]
-  if len(names) != count:
-    raise ImageError(f"{path}: has {count} bands, --bands names {len(names)} for sensor {key!r}.")
+  if len(names) != image.count:
+    raise ImageError(
+      f"{_called(image)}: has {image.count} bands, --bands names {len(names)} for sensor {key!r}."
+    )
   missing = [name for name in wanted if name not in names]
   if missing:
     raise ImageError(
-      f"{path}: --bands {key}={','.join(told)} lacks {', '.join(missing)}, which sensor {key!r} "
-      "has."
+      f"{_called(image)}: --bands {key}={','.join(told)} lacks {', '.join(missing)}, which sensor "
+      f"{key!r} has."
     )
   for name in wanted:
     at = names.index(name)
-    if described and described[at] != name and described[at] in wanted:
+    if described and described[at] not in ("", name):
       raise ImageError(
-        f"{path}: calls its band {at + 1} {described[at]}, and --bands {key}={','.join(told)} "
-        f"names it {name}. Give the file's bands their right descriptions, or none."
+        f"{_called(image, at + 1)}: {_calling(image, at + 1)} {image.descriptions[at]}, and "
+        f"--bands {key}={','.join(told)} names it {name}. If that is right, correct what the file "
+        f"calls it: {_renaming(image, at + 1, name)}"
       )
   return [names.index(name) + 1 for name in wanted]
 
 
-def plain_name(text: str) -> str:
-  """A band's name as most spell it: "b8a" is "B8A", "B2" is "B02"."""
-  name = text.strip().upper()
-  return f"B0{name[1]}" if re.fullmatch(r"B\d", name) else name
+def _wrong_number(key: str, sensor: Sensor, image: RasterHeader | Raster) -> str:
+  names = ", ".join(image.descriptions)
+  described = f" described as {names}" if any(image.descriptions) else ""
+  expected = f"the {len(sensor.bands)} of sensor {key!r} ({', '.join(sensor.band_names)})"
+  if image.files:
+    return (
+      f"are {len(image.files)} files of one band each{described}; expected one file of all bands, "
+      f"or one for each of {expected}. Add the files that are missing, or leave bands out of the "
+      f"sensor with --bands."
+    )
+  others = [OTHER] * max(image.count - len(sensor.bands), 0)
+  example = ",".join([*sensor.band_names, *others][: image.count])
+  return (
+    f"has {image.count} bands{described}; expected {expected}. Name the file's bands in their "
+    f"order, {OTHER!r} for one that is not the sensor's: --bands {key}={example}"
+  )
+
+
+def _called(image: RasterHeader | Raster, number: int = 0) -> str:
+  """The file of a band, or of all."""
+  if not image.files:
+    return image.path
+  return image.files[number - 1] if number else f"{image.files[0]} to {image.files[-1]}"
+
+
+def _calling(image: RasterHeader | Raster, number: int) -> str:
+  return "calls its band" if image.files else f"calls its band {number}"
+
+
+def _renaming(image: RasterHeader | Raster, number: int, name: str) -> str:
+  place = 1 if image.files else number
+  return (
+    f"python -c \"import rasterio; rasterio.open('{_called(image, number)}', 'r+')"
+    f".set_band_description({place}, '{name}')\""
+  )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -48,19 +49,11 @@ def read_bands(paths: Sequence[str], resample: str, max_pixels: int = MAX_PIXELS
     bands.append(_enlarge(raster.values[..., 0], factor, resample, raster.nodata))
     mask = np.zeros(raster.values.shape, bool) if raster.hidden is None else raster.hidden
     hidden.append(mask[..., 0].repeat(factor, axis=0).repeat(factor, axis=1))
-  declared = [raster.nodata for raster in rasters if raster.nodata is not None]
-  if len({str(float(value)) for value in declared}) > 1:
-    raise ImageError(f"{paths[0]} and other bands of its scene declare unequal nodata: {declared}.")
   return dataclasses.replace(
     finest,
     values=np.stack(bands, axis=-1),
-    path=paths[0],
-    nodata=declared[0] if declared else None,
-    descriptions=(),
     hidden=np.stack(hidden, axis=-1) if any(mask.any() for mask in hidden) else None,
-    scales=_each(rasters, "scales", 1.0),
-    offsets=_each(rasters, "offsets", 0.0),
-    alpha=0,
+    **_of_bands(rasters),
   )
 
 
@@ -80,15 +73,27 @@ def stacked_header(headers: Sequence[RasterHeader]) -> RasterHeader:
     factor_of(raster, rasters[finest])
   return dataclasses.replace(
     headers[finest],
-    path=headers[0].path,
     count=len(headers),
-    nodata=next((each.nodata for each in headers if each.nodata is not None), None),
-    descriptions=(),
-    scales=_each(rasters, "scales", 1.0),
-    offsets=_each(rasters, "offsets", 0.0),
     masked=any(each.masked for each in headers),
-    alpha=0,
+    **_of_bands(rasters),
   )
+
+
+def _of_bands(rasters: Sequence[Raster]) -> dict[str, Any]:
+  """What the files say of their bands, as fields of a header or image of them all."""
+  declared = [raster.nodata for raster in rasters if raster.nodata is not None]
+  unequal = len({str(float(value)) for value in declared}) > 1
+  called = tuple("".join(raster.descriptions[:1]) for raster in rasters)
+  return {
+    "path": rasters[0].path,
+    "files": tuple(raster.path for raster in rasters),
+    "nodata": declared[0] if declared and not unequal else None,
+    "nodata_of_bands": tuple(raster.nodata for raster in rasters) if unequal else (),
+    "descriptions": called if any(called) else (),
+    "scales": _each(rasters, "scales", 1.0),
+    "offsets": _each(rasters, "offsets", 0.0),
+    "alpha": 0,
+  }
 
 
 def _each(rasters: Sequence[Raster], tag: str, plain: float) -> tuple[float, ...]:

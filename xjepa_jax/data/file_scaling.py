@@ -2,7 +2,8 @@
 
 A GeoTIFF may declare value = stored * scale + offset, as STAC's `raster:bands` do. A sensor's
 description says the same as (stored + offset) * gain, in its own units, which are reflectance x 1e4
-for Sentinel-2: scale 1e-4 with offset -.1 is gain 1 with offset -1000.
+for Sentinel-2: scale 1e-4 with offset -.1 is gain 1 with offset -1000. So is scale 1 with offset
+-1000, where a file's tags are in the sensor's own units.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ def check_scaling(
   offsets: Sequence[float],
   bands: Sequence[int],
   offset_option: str = "",
+  describable: bool = True,
 ) -> None:
   """Refuses a file that declares another scale or offset than its sensor has.
 
@@ -35,15 +37,17 @@ def check_scaling(
     scales, offsets: of each of the file's bands, as it declares them; empty if it declares none.
     bands: numbers, from 1, of those that are read.
     offset_option: how the offset alone can be said: "--offset s2="; "" where it is the product's.
+    describable: whether a user may describe the product otherwise; an encoder's is as it is.
 
   Raises:
     ImageError: they differ from the sensor's, or among the bands.
   """
   if not scales:
     return
-  factor = reflectance_factor(sensor) or 1.0
   for number in bands:
     scale, shift = scales[number - 1], offsets[number - 1]
+    own_units = math.isclose(scale, sensor.scaling.gain, rel_tol=_CLOSE)
+    factor = 1.0 if own_units else reflectance_factor(sensor) or 1.0
     gain, offset = scale * factor, shift / scale if scale else math.nan
     same_gain = math.isclose(gain, sensor.scaling.gain, rel_tol=_CLOSE)
     if same_gain and _close(offset, sensor.scaling.offset):
@@ -52,13 +56,17 @@ def check_scaling(
       f"{path}: declares value = stored * {scale:g} {shift:+g} for its band {number}, which is a "
       f"gain of {gain:g} after an offset of {offset:g}; sensor {key!r} ({sensor.product}) has a "
       f"gain of {sensor.scaling.gain:g} and an offset of {sensor.scaling.offset:g}. "
-      f"{_remedy(sensor, gain, offset, offset_option if same_gain else '')}"
+      f"{_remedy(sensor, gain, offset, offset_option if same_gain else '', describable)}"
     )
 
 
-def _remedy(sensor: Sensor, gain: float, offset: float, offset_option: str) -> str:
+def _remedy(
+  sensor: Sensor, gain: float, offset: float, offset_option: str, describable: bool
+) -> str:
   if offset_option:
     return f"Say so: {offset_option}{round(offset, 6):g}."
+  if not describable:
+    return "Convert the values to the encoder's product, or correct what is declared of them."
   for name, other in PRESETS.items():
     same = set(sensor.band_names) <= set(other.band_names) and other.units == sensor.units
     same = same and sensor.product.split(",")[0] == other.product.split(",")[0]

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from xjepa_jax.data.raster import GDAL_OPTIONS, Raster, import_rasterio
+from xjepa_jax.data.raster import GDAL_OPTIONS, Raster, giving_system, import_rasterio
 from xjepa_jax.errors import ImageError
 from xjepa_jax.sensors import Sensor
 
@@ -60,14 +60,24 @@ def is_off_grid(raster: Raster, reference: Raster, misaligned: str) -> bool:
   problem = _misalignment(raster, reference)
   if problem is None:
     return False
+  located = raster.georeferenced and reference.georeferenced
+  lacking = [each.path for each in (raster, reference) if not each.crs]
+  if located and (len(lacking) == 1 or (lacking and misaligned == "warp")):
+    known = raster.crs or reference.crs
+    case = f"If it is in {_short(known)} too, write" if known else "Write"
+    raise ImageError(
+      f"{raster.path}: {problem} of {reference.path}. {lacking[0]} lacks a coordinate reference "
+      f"system. {case} that into the image, and name the new one: "
+      f"{giving_system(lacking[0], known)}"
+    )
   if misaligned != "warp":
     raise ImageError(
       f"{raster.path}: {problem} of {reference.path}. Align the files, or warp them on import."
     )
-  if not (raster.crs and reference.crs and raster.georeferenced and reference.georeferenced):
+  if not located:
     raise ImageError(
       f"{raster.path}: {problem} of {reference.path}, and cannot be warped because "
-      f"{'it' if not (raster.crs and raster.georeferenced) else reference.path} has no "
+      f"{reference.path if raster.georeferenced else 'it'} has no "
       "coordinate reference system. Bring them to one size before the import."
     )
   return True

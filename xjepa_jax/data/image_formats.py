@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from xjepa_jax.data.band_names import names_spectrum
 from xjepa_jax.data.pairs import NO_TRANSFORM
 from xjepa_jax.errors import ImageError
 from xjepa_jax.sensors import DTYPES
@@ -54,6 +55,8 @@ class RasterHeader:
     masked: whether a mask, inside or beside the file, or an alpha band may hide pixels.
     located_by: what places the image on the ground other than a transform, for messages: control
       points, or a file beside it. It is not read.
+    files: paths, where the image is made of files of one band each, in the order of its bands.
+    nodata_of_bands: of each band, where such files declare unequal values; `nodata` is None then.
   """
 
   path: str
@@ -70,6 +73,8 @@ class RasterHeader:
   alpha: int = 0
   masked: bool = False
   located_by: str = ""
+  files: tuple[str, ...] = ()
+  nodata_of_bands: tuple[float | None, ...] = ()
 
 
 # What a file holds: values (H, W, C), or (H, W) of one band, and (H, W) bool, what a mask hides.
@@ -192,7 +197,11 @@ def _alpha(file: Any) -> int:
   from rasterio.enums import ColorInterp
 
   kinds = list(file.colorinterp)
-  return kinds.index(ColorInterp.alpha) + 1 if ColorInterp.alpha in kinds else 0
+  if ColorInterp.alpha not in kinds:
+    return 0
+  # Writers mark the fourth band of every image of 8 bits as alpha, one called NIR included.
+  number = kinds.index(ColorInterp.alpha) + 1
+  return 0 if names_spectrum(file.descriptions[number - 1] or "") else number
 
 
 # Files beside an image
@@ -241,21 +250,43 @@ def check_side_file(path: str, nodata: float | None) -> None:
     ImageError: it declares nodata, a scale or an offset.
   """
   content = _side_file(path)
-  told = [float(text) for text in re.findall(r"<NoDataValue[^>]*>\s*([^<\s]+)\s*<", content)]
-  for value in told:
-    if nodata is None or not (value == nodata or (math.isnan(value) and math.isnan(nodata))):
+  for text in re.findall(r"<NoDataValue[^>]*>\s*([^<\s]+)\s*<", content):
+    value = _side_number(path, "NoDataValue", text)
+    if not math.isnan(value) and value != nodata:  # what is not finite was never seen
       _refuse_side_file(path, f"nodata {value:g}")
   for tag, plain in (("Scale", 1.0), ("Offset", 0.0)):
     for text in re.findall(rf"<{tag}>\s*([^<\s]+)\s*<", content):
-      if float(text) != plain:
+      if _side_number(path, tag, text) != plain:
         _refuse_side_file(path, f"{tag.lower()} {text}")
 
 
+def _side_number(path: str, tag: str, text: str) -> float:
+  """A number as GDAL's side files have it; C libraries of Windows write NaN as -1.#IND."""
+  text = re.sub(r"1\.#(IND|QNAN|SNAN|NAN)\w*", "nan", text)
+  try:
+    return float(re.sub(r"1\.#INF\w*", "inf", text))
+  except ValueError:
+    raise ImageError(
+      f"{path}.aux.xml: its <{tag}> is {text!r}, expected a number. Correct it there, or remove "
+      "the file if nothing in it is needed."
+    ) from None
+
+
+def rewriting(path: str, tool: str, what: str) -> str:
+  """The command that writes a mended copy of an image into a folder beside its own.
+
+  Beside the original, a folder's importer would find both.
+  """
+  folder, name = os.path.split(path)
+  new = f"{folder}_{what}" if folder else what
+  return f"mkdir -p {new} && {tool} {path} {new}/{os.path.splitext(name)[0]}.tif"
+
+
 def _refuse_side_file(path: str, what: str) -> None:
-  stem, _ = os.path.splitext(path)
   raise ImageError(
     f"{path}.aux.xml: declares {what}, which {os.path.basename(path)} does not; files beside an "
-    f"image are not read. Write it into the image: gdal_translate {path} {stem}_whole.tif"
+    "image are not read. Write it into the image, and name the new one: "
+    f"{rewriting(path, 'gdal_translate', 'whole')}"
   )
 
 

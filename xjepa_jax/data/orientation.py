@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
+
+from xjepa_jax.data.raster import Raster
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,3 +58,17 @@ def north_up(transform: Sequence[float], height: int, width: int) -> Turn:
   if rows:
     c, f, b, e = c + b * height, f + e * height, -b, -e
   return Turn(swapped, rows, columns, (a, b, c, d, e, f))
+
+
+def upright(rasters: Mapping[str, Raster]) -> dict[str, Raster]:
+  """Images of one pair, each north up, so that they can be compared.
+
+  Where one has no place, they lie on one another as they are stored.
+  """
+  if not all(raster.georeferenced for raster in rasters.values()):
+    return dict(rasters)
+  turned = {}
+  for key, raster in rasters.items():
+    turn = north_up(raster.transform, *raster.values.shape[:2])
+    turned[key] = dataclasses.replace(raster, values=turn(raster.values), transform=turn.transform)
+  return turned

@@ -24,6 +24,7 @@ from xjepa_jax.data.image_formats import (
   open_geotiff,
   open_npy,
   open_png,
+  rewriting,
 )
 from xjepa_jax.data.pairs import NO_TRANSFORM
 from xjepa_jax.errors import ImageError
@@ -59,7 +60,7 @@ class Raster:
     nodata: the value that the file declares as nothing seen, or None.
     descriptions: what the file calls each band, "" where it says nothing; or empty.
     hidden: (H, W, 1) or (H, W, C) bool, what a mask of the file hides, or None.
-    scales, offsets, alpha, located_by: as a `RasterHeader` has them.
+    scales, offsets, alpha, located_by, files, nodata_of_bands: as a `RasterHeader` has them.
   """
 
   values: np.ndarray
@@ -73,11 +74,18 @@ class Raster:
   offsets: tuple[float, ...] = ()
   alpha: int = 0
   located_by: str = ""
+  files: tuple[str, ...] = ()
+  nodata_of_bands: tuple[float | None, ...] = ()
 
   @property
   def count(self) -> int:
     """Its number of bands."""
     return int(self.values.shape[2])
+
+  @property
+  def declared(self) -> tuple[float | None, ...]:
+    """What each band's file declares as nothing seen."""
+    return self.nodata_of_bands or (self.nodata,) * self.count
 
   @property
   def georeferenced(self) -> bool:
@@ -125,6 +133,8 @@ def raster_of(header: RasterHeader, values: np.ndarray, hidden: np.ndarray | Non
     header.offsets,
     header.alpha,
     header.located_by,
+    header.files,
+    header.nodata_of_bands,
   )
 
 
@@ -146,12 +156,22 @@ def check_placed(image: RasterHeader | Raster) -> None:
     ImageError: it is placed by control points or by a file beside it.
   """
   if image.located_by:
-    out = f"{os.path.splitext(image.path)[0]}_placed.tif"
     tool = "gdal_translate" if image.located_by.startswith("the ") else "gdalwarp"
-    raise ImageError(
-      f"{image.path}: is placed by {image.located_by}, which is not read. Write its place into the "
-      f"image: {tool} {image.path} {out}"
+    lacks = not image.crs and image.located_by.startswith("the world file")
+    tool += " -a_srs EPSG:CODE" if lacks else ""
+    code = (
+      " CODE is that of its coordinate system, which a world file does not tell." if lacks else ""
     )
+    raise ImageError(
+      f"{image.path}: is placed by {image.located_by}, which is not read.{code} Write its place "
+      f"into the image, and name the new one: {rewriting(image.path, tool, 'placed')}"
+    )
+
+
+def giving_system(path: str, system: str = "") -> str:
+  """The command that gives an image with a transform the coordinate reference system it lacks."""
+  code = system if system.startswith("EPSG:") else "EPSG:CODE"
+  return rewriting(path, f"gdal_translate -a_srs {code}", "placed")
 
 
 def centre(raster: Raster) -> tuple[float, float]:

@@ -7,6 +7,7 @@ import math
 import numpy as np
 
 from xjepa_jax.data.geography import to_degrees
+from xjepa_jax.data.image_formats import rewriting
 from xjepa_jax.data.raster import RasterHeader
 from xjepa_jax.errors import ImageError
 from xjepa_jax.sensors import Sensor
@@ -37,12 +38,12 @@ def pixel_metres(header: RasterHeader) -> tuple[float, float] | None:
 
 
 def check_resolution(header: RasterHeader, sensor: Sensor, way_on: str) -> None:
-  """Refuses an image whose pixels are of another size than the encoder's sensor's.
+  """Refuses an image whose pixels are of another size than its sensor's.
 
   Args:
     header: of the image; one without a place tells no size.
-    sensor: as the encoder has it.
-    way_on: what lets such images pass, for the message of the error: "give --any-resolution".
+    sensor: as the encoder or the import has it.
+    way_on: what lets such images pass, as a sentence for the message of the error.
 
   Raises:
     ImageError: they are, along one axis or both.
@@ -51,10 +52,9 @@ def check_resolution(header: RasterHeader, sensor: Sensor, way_on: str) -> None:
   expected = min(band.gsd for band in sensor.bands)
   if found is None or all(1 / _CLOSE <= size / expected <= _CLOSE for size in found):
     return
-  out = f"{header.path.rpartition('.')[0]}_resampled.tif"
+  tool = f"gdalwarp -t_srs EPSG:CODE -tr {expected:g} {expected:g} -r bilinear"
   raise ImageError(
     f"{header.path}: has pixels of {found[0]:.3g} x {found[1]:.3g} m, and {sensor.product} has "
-    f"{expected:g} m. Bring it to that, in a projected system: gdalwarp -t_srs EPSG:CODE -tr "
-    f"{expected:g} {expected:g} -r bilinear {header.path} {out}. If the encoder was trained on "
-    f"such pixels all the same, {way_on}."
+    f"{expected:g} m. {way_on} Else bring it to that, in a projected system, and name the new one: "
+    f"{rewriting(header.path, tool, 'resampled')}"
   )

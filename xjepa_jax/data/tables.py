@@ -231,18 +231,34 @@ def delimiter_of(header: str, delimiters: str) -> str:
   return next((each for each in delimiters if each in header), delimiters[0])
 
 
+def commas_hint(columns: Sequence[str]) -> str:
+  """What may be wrong with a CSV that seems to have one column, for the end of a message."""
+  return " Are its cells separated by commas?" if len(columns) == 1 else ""
+
+
 def _lines(src: str, file: Any) -> Iterator[str]:
   for number, line in enumerate(iter(lambda: file.readline(_MAX_LINE), b""), 1):
     if len(line) == _MAX_LINE:
       _refuse(src, f"line {number} is longer than {_MAX_LINE} bytes.")
     if number > _MAX_ROWS:
       _refuse(src, f"has more than {_MAX_ROWS} lines; cut it into several tables.")
+    if number == 1 and line.startswith((b"\xff\xfe", b"\xfe\xff")):
+      _refuse(src, f"is in UTF-16. {_as_utf8(src, 'UTF-16')}")
     if b"\0" in line:
       _refuse(src, f"line {number} holds a zero at byte {line.index(0) + 1}; it is no text.")
     try:
       yield line.decode("utf-8-sig" if number == 1 else "utf-8")
     except UnicodeDecodeError as error:
-      _refuse(src, f"line {number} is not UTF-8 at byte {error.start + 1} ({error.reason}).")
+      _refuse(
+        src,
+        f"line {number} is not UTF-8 at byte {error.start + 1} ({error.reason}). If it is Latin-1, "
+        f"as spreadsheets save it: {_as_utf8(src, 'LATIN1')}",
+      )
+
+
+def _as_utf8(src: str, encoding: str) -> str:
+  stem, suffix = os.path.splitext(src)
+  return f"Save it as UTF-8: iconv -f {encoding} -t UTF-8 {src} > {stem}_utf8{suffix}"
 
 
 def _parquet(src: str) -> Any:

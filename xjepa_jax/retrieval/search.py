@@ -108,6 +108,14 @@ def _parser() -> argparse.ArgumentParser:
     "--offset", type=float, help="of an image's stored values, such as -1000 for Sentinel-2 from "
     "baseline 04.00 on, if it is not the encoder's",
   )  # fmt: skip
+  add(
+    "--bands", action="append", default=[], metavar="KEY=B04,B03",
+    help="which of a sensor's bands image files hold, in their order, - for one that is not its",
+  )  # fmt: skip
+  add(
+    "--nodata", action="append", default=[], metavar="KEY=VALUE",
+    help="the stored value for not seen in image files, nan, or none",
+  )  # fmt: skip
   add("--trust-units", action="store_true", help="ask with values that contradict the units")
   passed = parser.add_argument_group("what may be found")
   passed.add_argument("--sensor", nargs="+", default=[], metavar="KEY", help="of these sensors")
@@ -160,9 +168,7 @@ def _filter(args: argparse.Namespace) -> Any:
 def _queries(args: argparse.Namespace, searcher: Any) -> list[Any]:
   sensor = args.query_sensor
   if args.image:
-    return [
-      searcher.query_of_image(path, sensor, args.offset, args.trust_units) for path in args.image
-    ]
+    return [_of_image(args, searcher, path, sensor) for path in args.image]
   if args.id:
     return [searcher.query_of_id(each, sensor) for each in args.id]
   if args.at:
@@ -174,6 +180,16 @@ def _queries(args: argparse.Namespace, searcher: Any) -> list[Any]:
     )
     return [searcher.query_of_rows(like, unlike)]
   return _batch(args, searcher)
+
+
+def _of_image(args: argparse.Namespace, searcher: Any, path: str, sensor: str | None) -> Any:
+  from xjepa_jax.data.importing.sensor_options import nodata_values, told_bands
+
+  sensors = searcher.encoder.inputs if searcher.encoder else {}
+  if not sensors:  # what is missing is told there
+    return searcher.query_of_image(path, sensor)
+  bands, nodata = told_bands(args, sensors), nodata_values(args, sensors)
+  return searcher.query_of_image(path, sensor, args.offset, args.trust_units, bands, nodata)
 
 
 def _batch(args: argparse.Namespace, searcher: Any) -> list[Any]:
@@ -196,7 +212,7 @@ def _batch(args: argparse.Namespace, searcher: Any) -> list[Any]:
       raise OptionError(f"{args.batch}: {where} needs an image or an id, not both.")
     if image:
       path = os.path.join(folder, image)
-      queries.append(searcher.query_of_image(path, sensor, args.offset, args.trust_units))
+      queries.append(_of_image(args, searcher, path, sensor))
     else:
       queries.append(searcher.query_of_id(name, sensor))
   if not queries:

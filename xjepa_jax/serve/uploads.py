@@ -142,9 +142,17 @@ def described(archive: Archive, path: str, name: str, told: Told, most: int) -> 
     read_header(path, most)
     query, picture = archive.query_of_upload(path, told.sensor, told.offset, told.trust_units)
   except (ImageError, SearchError) as error:
-    raise SearchError(str(error).replace(path, name)) from error
+    # Commands name a folder beside the file's, which is a temporary one of this machine.
+    said = str(error).replace(path, name).replace(f"{os.path.dirname(path)}_", "")
+    raise SearchError(
+      re.sub(rf"/{re.escape(_stem(path))}\.tif\b", f"/{_stem(name)}.tif", said)
+    ) from error
   title = query.title.replace(os.path.basename(path), name)
   return Upload(dataclasses.replace(query, title=title, image=None), picture)
+
+
+def _stem(path: str) -> str:
+  return os.path.splitext(os.path.basename(path))[0]
 
 
 def _too_large(most: int) -> str:

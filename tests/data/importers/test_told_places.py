@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -166,3 +167,33 @@ def test_distances_are_those_of_the_sphere(
 ) -> None:
   found = distances(a[0], a[1], np.array([b[0]]), np.array([b[1]]))
   np.testing.assert_allclose(found, expected, atol=1e-3)
+
+
+@pytest.mark.parametrize("read", [by_import, by_embed])
+def test_places_may_be_called_longitude_and_latitude(
+  read: Callable[[Path], None], berlin: Path, centre: tuple[float, float]
+) -> None:
+  def renamed(path: Path) -> Path:
+    path.write_text(path.read_text().replace("lon,lat", "longitude,latitude"))
+    return path
+
+  read(renamed(table(berlin, centre)))
+  with pytest.raises(TableError, match="1 rows tell a place that is not their image's"):
+    read(renamed(table(berlin, (2.35, 48.85))))
+
+
+@pytest.mark.parametrize("read", [by_import, by_embed])
+def test_a_table_of_another_encoding_or_separator_says_what_helps(
+  read: Callable[[Path], None], berlin: Path, centre: tuple[float, float]
+) -> None:
+  text = table(berlin, centre).read_text().replace("p0", "p\u00e9")
+  for encoding in ("latin-1", "utf-16"):
+    (berlin / "pairs.csv").write_bytes(text.encode(encoding))
+    with pytest.raises(TableError, match="iconv") as refused:
+      read(berlin / "pairs.csv")
+    mending = re.findall("iconv .*", str(refused.value))[0]
+    subprocess.run(mending, shell=True, check=True, timeout=60)
+    read(berlin / "pairs_utf8.csv")
+  (berlin / "pairs.csv").write_text(text.replace(",", ";"))
+  with pytest.raises(TableError, match="separated by commas"):
+    read(berlin / "pairs.csv")

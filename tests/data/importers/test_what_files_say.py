@@ -199,6 +199,14 @@ def test_a_scale_and_an_offset_in_tags_have_to_be_the_sensor_s(
   assert describe(str(tmp_path / "out")).format.sensors["s2"].scaling.offset == -1000
 
 
+@pytest.mark.parametrize(("scale", "offset"), [(1, -1000), (1e-4, -0.1)])
+def test_tags_may_be_in_the_sensor_s_units_or_in_reflectance(scale: float, offset: float) -> None:
+  sensor = PRESETS["sentinel2_l2a_n0400"]
+  check_scaling("a.tif", "s2", sensor, [scale], [offset], [1])
+  with pytest.raises(ImageError, match="Take the product that has them: sentinel2_l2a_n0400"):
+    check_scaling("a.tif", "s2", PRESETS["sentinel2_l2a"], [scale], [offset], [1])
+
+
 def test_decibels_as_integers_ask_for_a_described_gain(
   tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -306,10 +314,11 @@ def test_nodata_and_scales_in_a_side_file_are_refused_and_what_it_names_works(
   side.write_text(f"<PAMDataset>{bands}</PAMDataset>")
   status, _, err = ran(capsys, *command("manifest", tmp_path))
   assert status == 1 and "declares nodata -9999, which p00.tif does not" in err
-  tool, _, new = shlex.split(re.findall(r"(gdal_translate \S+ \S+)", err)[0])
+  (mending,) = re.findall(r"mkdir -p \S+ && gdal_translate \S+ \S+", err)
+  tool, _, new = shlex.split(mending)[-3:]
   if shutil.which(tool) is None:
     pytest.skip(f"{tool} is not installed: apt-get install gdal-bin")
-  subprocess.run([tool, path, new], check=True, capture_output=True, timeout=60)
+  subprocess.run(mending, shell=True, check=True, capture_output=True, timeout=60)
   side.unlink()
   Path(new).rename(path)
   status, _, err = ran(capsys, *command("manifest", tmp_path, "--nodata", "s1=-9999"))
@@ -500,3 +509,58 @@ def test_a_scale_five_times_off_is_no_rounding() -> None:
   check_scaling("a.tif", "x", sensor, [1.00001e-4], [0.0], [1])
   with pytest.raises(ImageError, match="a gain of 2e-05"):
     check_scaling("a.tif", "x", sensor, [2e-5], [0.0], [1])
+
+
+def test_a_band_called_nir_is_no_transparency_whatever_its_writer_marks_it_as(
+  tmp_path: Path,
+) -> None:
+  kinds = [ColorInterp.red, ColorInterp.green, ColorInterp.blue, ColorInterp.alpha]
+  values = np.zeros((SIZE, SIZE, 4), np.uint8)
+  for name, alpha in (("NIR", 0), ("B08", 0), ("", 4), ("Band 4", 4), ("alpha", 4)):
+
+    def called(file: Any, name: str = name) -> None:
+      file.set_band_description(4, name)
+
+    write(tmp_path / "a.tif", values, called, kinds)
+    assert read_raster(tmp_path / "a.tif").alpha == alpha, name
+
+
+@pytest.mark.parametrize(
+  ("content", "said"),
+  [("-1.#IND", ""), ("nan", ""), ("-9999", "declares nodata -9999"), ("none", "'none', expected")],
+)
+def test_a_number_in_a_side_file_is_read_or_the_side_file_named(
+  content: str, said: str, tmp_path: Path
+) -> None:
+  path = tmp_path / "a.tif"
+  write(path, optical(0))
+  Path(f"{path}.aux.xml").write_text(
+    f'<PAMDataset><PAMRasterBand band="1"><NoDataValue>{content}</NoDataValue></PAMRasterBand>'
+    "</PAMDataset>"
+  )
+  if not said:
+    assert read_raster(path).nodata is None
+    return
+  with pytest.raises(ImageError, match=re.escape(said)) as refused:
+    read_raster(path)
+  assert str(refused.value).startswith(f"{path}.aux.xml")
+
+
+@pytest.mark.parametrize("warped", [(), ("--misaligned", "warp")])
+def test_a_system_that_is_lacking_is_given_by_the_command_of_the_error(
+  warped: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+  if shutil.which("gdal_translate") is None:
+    pytest.skip("gdal_translate is not installed: apt-get install gdal-bin")
+  archive(tmp_path, [SIZE] * 2)
+  for number in range(2):
+    write(image(tmp_path, "s1", number), radar(number), crs=None)
+  status, _, err = ran(capsys, *command("folders", tmp_path, *warped))
+  assert status == 1 and "lacks a coordinate reference system" in err
+  (mending,) = re.findall(r"mkdir -p \S+ && gdal_translate -a_srs EPSG:32633 \S+ \S+", err)
+  for number in range(2):  # the same for all files
+    one = re.sub(r"p\d\d\.tif", f"p{number:02d}.tif", mending)
+    subprocess.run(one, shell=True, check=True, capture_output=True, timeout=60)
+  named = [text.replace("grd:s1", "grd:s1_placed") for text in command("folders", tmp_path)]
+  status, _, err = ran(capsys, *named)
+  assert status == 0, err

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-import shlex
 import shutil
 import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
+import rasterio
 
 from tests.retrieval.embedding.conftest import WriteTif
 from xjepa_jax.data.raster import read_header
@@ -87,7 +87,7 @@ def test_pixels_of_another_size_are_refused_unless_it_was_said(
     collect(str(path), OPTIONS)
   np.testing.assert_array_equal(read(path, ArchiveOptions(SENSORS, any_resolution=True)), GROUND)
   inputs = load_encoder(tile_encoder).inputs
-  with pytest.raises(ImageError, match="trust its units"):
+  with pytest.raises(ImageError, match="--trust-units"):
     read_query(str(path), inputs, "optical")
   assert read_query(str(path), inputs, "optical", trust_units=True).sensor == "optical"
 
@@ -100,10 +100,10 @@ def test_what_the_error_says_of_gdalwarp_makes_pixels_of_the_right_size(
   path = write_tif("a.tif", GROUND, crs="EPSG:4326", transform=(9e-5, 0, 15, 0, -9e-5, 65))
   with pytest.raises(ArchiveError) as refused:
     collect(str(path), OPTIONS)
-  command = re.findall(r"gdalwarp .*?\.tif .*?\.tif", str(refused.value))[0]
-  told = shlex.split(command.replace("EPSG:CODE", "EPSG:32633"))
-  subprocess.run(told, check=True, capture_output=True, timeout=60)
-  assert pixel_metres(read_header(told[-1])) == pytest.approx((10, 10), rel=6e-3)
+  command = re.findall(r"mkdir -p .*gdalwarp .*?\.tif .*?\.tif", str(refused.value))[0]
+  told = command.replace("EPSG:CODE", "EPSG:32633")
+  subprocess.run(told, shell=True, check=True, capture_output=True, timeout=60)
+  assert pixel_metres(read_header(told.split()[-1])) == pytest.approx((10, 10), rel=6e-3)
 
 
 def test_levels_of_8_bits_are_no_reflectance_in_embed_and_as_a_query(
@@ -115,3 +115,48 @@ def test_levels_of_8_bits_are_no_reflectance_in_embed_and_as_a_query(
     found.reader().read(found.items[0], Window(0, 0, 16, 16))
   with pytest.raises((ImageError, SearchError), match="levels of a picture"):
     read_query(str(path), load_encoder(tile_encoder).inputs, "optical")
+
+
+def test_a_query_s_bands_and_fill_are_told_as_the_error_says(
+  write_tif: WriteTif, tile_encoder: str
+) -> None:
+  inputs = load_encoder(tile_encoder).inputs
+  rng = np.random.default_rng(0)
+  angle = np.full((16, 16, 1), 38, np.float32)
+  radar = rng.normal((-11, -18), 2, (16, 16, 2)).astype(np.float32)
+  path = str(write_tif("angle.tif", np.concatenate([angle, radar], axis=-1)))
+  with pytest.raises(SearchError, match="--bands radar=VV,VH,-"):
+    read_query(path, inputs)
+  found = read_query(path, inputs, told={"radar": ["-", "VV", "VH"]})
+  np.testing.assert_array_equal(found.values, radar)
+  filled = radar.copy()
+  filled[:, :6] = -999
+  path = str(write_tif("fill.tif", filled))
+  with pytest.raises(SearchError, match="--nodata radar=-999") as refused:
+    read_query(path, inputs)
+  assert "--trust-units" in str(refused.value)
+  found = read_query(path, inputs, nodata={"radar": -999})
+  assert np.isnan(found.values[:, :6]).all() and not np.isnan(found.values[:, 6:]).any()
+  path = str(write_tif("hh.tif", radar, descriptions=["HH", "HV"]))
+  with pytest.raises(SearchError, match="calls its band 1 'HH'"):
+    read_query(path, inputs)
+
+
+def test_a_query_that_is_placed_by_control_points_is_refused_as_embed_does(
+  write_tif: WriteTif, tile_encoder: str
+) -> None:
+  from rasterio.control import GroundControlPoint
+
+  path = write_tif("a.tif", GROUND, crs=None)
+  with rasterio.open(path, "r+") as file:
+    points = [
+      GroundControlPoint(row, column, 5e5 + 10 * column, 5e6 + 10 * row)
+      for row in (0, 16) for column in (0, 16)
+    ]  # fmt: skip
+    file.gcps = (points, rasterio.CRS.from_epsg(32633))
+  for refuse in (
+    lambda: collect(str(path), OPTIONS),
+    lambda: read_query(str(path), load_encoder(tile_encoder).inputs, "optical"),
+  ):
+    with pytest.raises((ArchiveError, ImageError), match="4 ground control points.*gdalwarp"):
+      refuse()

@@ -254,3 +254,45 @@ def test_assets_of_parquet_may_be_json_and_damaged_json_names_its_row(scene: Pat
   assert pixel(found) == [400, 300, 200] and found.items[0].time.startswith("1970-01-01T00:00")
   with pytest.raises(ArchiveError, match=r"items.parquet: row 2: its assets are no JSON"):
     collect(write(json.dumps(data()), "{"), ArchiveOptions(SENSORS))
+
+
+@pytest.mark.parametrize(
+  "asset",
+  [
+    {"href": "mask.tif", "eo:bands": [1]},
+    {"href": "mask.tif", "roles": "mask"},
+    {"href": None},
+    {"title": "no link"},
+    "mask.tif",
+  ],
+)
+def test_an_asset_that_is_no_data_does_not_matter_to_the_others(asset: Any, scene: Path) -> None:
+  plain = pixel(collected(scene, item(data())))
+  found = collected(scene, item({"mask": asset, **data()}))
+  assert pixel(found) == plain and not found.left_out
+
+
+@pytest.mark.parametrize("field", ["raster:bands", "bands"])
+@pytest.mark.parametrize(
+  ("said", "fits"),
+  [
+    ({"scale": 1e-4}, True),
+    ({"scale": 1e-4, "offset": 0}, True),
+    ({"scale": 1, "offset": 0}, True),
+    ({"scale": 2e-5, "offset": 0}, False),
+    ({"scale": 2e-5}, False),
+    ({"scale": 0.01}, False),
+  ],
+)
+def test_a_scale_that_a_catalogue_declares_is_the_encoders(
+  said: dict[str, float], fits: bool, field: str, scene: Path
+) -> None:
+  key = {"raster:bands": "scale", "bands": "raster:scale"}[field]
+  offset = key.replace("scale", "offset")
+  told = {key: said["scale"]} | ({offset: said["offset"]} if "offset" in said else {})
+  fields = {field: [{"name": "B04", **told}]}
+  if fits:
+    collected(scene, item(with_b04(**fields)))
+    return
+  with pytest.raises(ArchiveError, match="asset 'B04': declares value = stored .* gain of 1 and"):
+    collected(scene, item(with_b04(**fields)))

@@ -104,7 +104,13 @@ def open_archive(args: argparse.Namespace) -> Archive:
     told_bands(args, sensors),
   )
   reading = Reading(
-    root, args.allow_outside, met, args.misaligned, args.resample, args.ungeoreferenced
+    root,
+    args.allow_outside,
+    met,
+    args.misaligned,
+    args.resample,
+    args.ungeoreferenced,
+    args.any_resolution,
   )
   return Archive(
     name=dataset_name(args.name, os.path.basename(root)),

@@ -2,10 +2,10 @@
 
 Columns: `pair_id`; one of image paths for each sensor, named on the command line, an empty cell
 meaning that the pair lacks that sensor; and, where there are any, `split`, `labels` (names
-separated by ";", or lists in Parquet), `lon`, `lat` (degrees, EPSG:4326; refused where the image
-itself says that it lies elsewhere) and `<sensor>_acquired` (ISO 8601). A cell may name one file a
-band of the sensor, in their order: "B02.tif;B03.tif". Paths are relative to the
-table's folder and may not leave it unless that is allowed.
+separated by ";", or lists in Parquet), `lon`, `lat` or `longitude`, `latitude` (degrees, EPSG:4326;
+refused where the image itself says that it lies elsewhere) and `<sensor>_acquired` (ISO 8601). A
+cell may name one file a band of the sensor, in their order: "B02.tif;B03.tif". Paths are relative
+to the table's folder and may not leave it unless that is allowed.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ from xjepa_jax.data.importing.sensor_options import (
   told_bands,
 )
 from xjepa_jax.data.importing.splits import by_split, hash_note, hashed_split
-from xjepa_jax.data.importing.told_places import ToldPlace, check_places
+from xjepa_jax.data.importing.told_places import PLACE_COLUMNS, ToldPlace, check_places
 from xjepa_jax.data.raster import SUFFIXES
 from xjepa_jax.data.safe_paths import locate, remembering_realpath
-from xjepa_jax.data.tables import read_columns, read_rows
+from xjepa_jax.data.tables import commas_hint, read_columns, read_rows
 from xjepa_jax.errors import OptionError, TableError
 from xjepa_jax.sensor_presets import PRESETS
 from xjepa_jax.sensors import Sensor
@@ -49,7 +49,7 @@ EXAMPLE = (
   "python -m xjepa_jax.data.importers manifest --src pairs.csv --out pairs "
   "--sensor s1=sentinel1_grd --sensor s2=sentinel2_l2a --bands s2=B04,B03,B02"
 )
-_RESERVED = ("pair_id", "split", "labels", "lon", "lat")
+_RESERVED = ("pair_id", "split", "labels", *sorted(PLACE_COLUMNS))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -101,7 +101,13 @@ def open_archive(args: argparse.Namespace) -> Archive:
   told = told_bands(args, sensors)
   met = meet_files(args.src, sensors, nodata_values(args, sensors), usual, find, told)
   reading = Reading(
-    root, args.allow_outside, met, args.misaligned, args.resample, args.ungeoreferenced
+    root,
+    args.allow_outside,
+    met,
+    args.misaligned,
+    args.resample,
+    args.ungeoreferenced,
+    args.any_resolution,
   )
   whole = {pair_id: each for pair_id, each in pairs.items() if len(each) == len(keys)}
   notes = [*pairing_report(paths, whole, headers), *met.notes]
@@ -137,9 +143,10 @@ def _told_places(rows: Rows, headers: Headers) -> Iterator[ToldPlace]:
 def _columns(src: str) -> list[str]:
   columns = read_columns(src)
   if "pair_id" not in columns:
-    hint = " Are its cells separated by commas?" if len(columns) == 1 else ""
     names = ", ".join(columns) or "(none)"
-    raise TableError(f"{src}: has no column 'pair_id'; its columns are {names}.{hint}")
+    raise TableError(
+      f"{src}: has no column 'pair_id'; its columns are {names}.{commas_hint(columns)}"
+    )
   return columns
 
 

@@ -11,7 +11,7 @@ from xjepa_jax.data.archive import Skip
 from xjepa_jax.data.band_stack import files_of
 from xjepa_jax.data.importing.image_pairs import ImagePair
 from xjepa_jax.data.importing.splits import split_name
-from xjepa_jax.data.importing.told_places import told_degrees
+from xjepa_jax.data.importing.told_places import PLACE_COLUMNS, told_degrees
 from xjepa_jax.data.tables import cell_id, cell_names, cell_text
 from xjepa_jax.data.unicode_names import quoted, shown
 from xjepa_jax.errors import TableError
@@ -30,7 +30,9 @@ Rows = dict[str, Row]  # by pair_id
 
 def wanted_columns(keys: Sequence[str], split_column: str) -> set[str]:
   """The columns that `check_rows` looks at, whether or not the table has them."""
-  return {"pair_id", split_column, "labels", "lon", "lat", *keys, *map(_acquired, keys)}
+  return {
+    "pair_id", split_column, "labels", *PLACE_COLUMNS, *keys, *map(_acquired, keys)
+  }  # fmt: skip
 
 
 def check_rows(

@@ -9,6 +9,7 @@ import numpy as np
 
 from xjepa_jax.data.band_choice import bands_of
 from xjepa_jax.data.band_stack import files_of, read_image
+from xjepa_jax.data.declared_nodata import hidden_by_declared, representable
 from xjepa_jax.data.file_scaling import check_scaling
 from xjepa_jax.data.raster import Raster
 from xjepa_jax.errors import ArchiveError, ImageError, SensorError
@@ -68,11 +69,12 @@ def meet_files(
 
 
 def as_stored(key: str, raster: Raster, met: FileSensors) -> Raster:
-  """The image's bands of its sensor in the sensor's dtype, nodata where a mask hides it.
+  """The image's bands of its sensor in the sensor's dtype, nodata where its file hides it.
 
   Raises:
     ImageError: it lacks a band of its sensor, has another dtype than the sensor's first file,
-      declares a nodata value, a scale or an offset of its own, or shows nothing.
+      declares a scale or an offset of its own, hides values of a sensor that has no nodata value,
+      or shows nothing.
   """
   sensor, dtype = met.sensors[key], raster.values.dtype.name
   raster = _chosen(key, sensor, raster, met.told.get(key, ()))
@@ -81,21 +83,15 @@ def as_stored(key: str, raster: Raster, met: FileSensors) -> Raster:
       f"{raster.path}: holds {dtype}, but the first file of sensor {key!r} holds "
       f"{met.found[key]}. Convert it."
     )
-  declared = raster.nodata
-  if (
-    declared is not None
-    and key not in met.nodata_given
-    and _representable(declared, sensor.dtype)
-    and not _same(declared, sensor.nodata, sensor.dtype)
-  ):
-    raise ImageError(
-      f"{raster.path}: declares the nodata value {declared:g}, but sensor {key!r} has "
-      f"{sensor.nodata}. If all files are to have one, give it: --nodata {key}=VALUE."
-    )
+  unseen = None
+  if key not in met.nodata_given:
+    unseen = hidden_by_declared(sensor, raster.values, raster.declared)
   with np.errstate(over="ignore"):  # beyond float32 lie only markers; infinite, they stay unseen
     values = raster.values.astype(sensor.dtype, copy=False)
+  if unseen is not None:
+    values = _hidden_by(f"its nodata, {_listed(raster)},", key, sensor, raster.path, values, unseen)
   if raster.hidden is not None:
-    values = _masked(key, sensor, raster.path, values, raster.hidden)
+    values = _hidden_by("a mask", key, sensor, raster.path, values, raster.hidden)
   if not sensor.valid(values).any():
     raise ImageError(
       f"{raster.path}: no pixel is valid (all are nodata, here {sensor.nodata}, or NaN)."
@@ -114,23 +110,27 @@ def as_told(key: str, sensor: Sensor, raster: Raster) -> Raster:
   check_scaling(raster.path, key, sensor, raster.scales, raster.offsets, bands)
   if raster.hidden is None:
     return raster
-  values = _masked(key, sensor, raster.path, raster.values, raster.hidden)
+  values = _hidden_by("a mask", key, sensor, raster.path, raster.values, raster.hidden)
   return dataclasses.replace(raster, values=values, hidden=None)
 
 
-def _masked(
-  key: str, sensor: Sensor, path: str, values: np.ndarray, hidden: np.ndarray
+def _hidden_by(
+  what: str, key: str, sensor: Sensor, path: str, values: np.ndarray, hidden: np.ndarray
 ) -> np.ndarray:
-  """Values with the sensor's nodata where the file's mask hides them."""
+  """Values with the sensor's nodata where something that the file declares hides them."""
   try:
     return sensor.hide(values, hidden)
   except SensorError as error:
     limits = np.iinfo(values.dtype)
     unused = next((v for v in (0, limits.max, limits.min) if not (values == v).any()), 0)
     raise ImageError(
-      f"{path}: a mask hides {hidden.mean():.0%} of it. {error} Give sensor {key!r} one: --nodata "
+      f"{path}: {what} hides {hidden.mean():.0%} of it. {error} Give sensor {key!r} one: --nodata "
       f"{key}={unused}."
     ) from error
+
+
+def _listed(raster: Raster) -> str:
+  return ", ".join(sorted({f"{value:g}" for value in raster.declared if value is not None}))
 
 
 def _chosen(key: str, sensor: Sensor, raster: Raster, told: Sequence[str]) -> Raster:
@@ -154,9 +154,11 @@ def _chosen(key: str, sensor: Sensor, raster: Raster, told: Sequence[str]) -> Ra
   if hidden is not None and hidden.shape[2] > 1:
     hidden = hidden[..., places]
   values = np.ascontiguousarray(raster.values[..., places])
+  of_bands = tuple(raster.declared[place] for place in places) if raster.nodata_of_bands else ()
   return dataclasses.replace(
-    raster, values=values, hidden=hidden, descriptions=(), scales=(), offsets=(), alpha=0
-  )
+    raster, values=values, hidden=hidden, nodata_of_bands=of_bands, descriptions=(), scales=(),
+    offsets=(), alpha=0,
+  )  # fmt: skip
 
 
 def _check_bands_last(sensor: Sensor, raster: Raster) -> None:
@@ -208,12 +210,12 @@ def _fit(
     nodata = given[key]
     if declared is not None and not _same(declared, nodata, dtype):
       notes.append(f"{key}: the files declare nodata {declared:g}; {nodata} is used, as told.")
-  elif declared is not None and not _representable(declared, dtype):
+  elif declared is not None and not representable(declared, dtype):
     notes.append(f"{key}: the files declare nodata {declared:g}, which is no {dtype}; ignored.")
   elif declared is not None and not _same(declared, nodata, dtype):
     notes.append(f"{key}: the files declare nodata {declared:g}, not {nodata}; theirs is used.")
     nodata = declared
-  if key not in given and nodata is not None and not _representable(nodata, dtype):
+  if key not in given and nodata is not None and not representable(nodata, dtype):
     notes.append(f"{key}: the sensor's nodata {nodata} is no {dtype}; there is none now.")
     nodata = None
   if nodata is not None and dtype == "float32":
@@ -222,15 +224,8 @@ def _fit(
   return dataclasses.replace(sensor, dtype=dtype, nodata=nodata)
 
 
-def _representable(value: float, dtype: str) -> bool:
-  if dtype.startswith("float"):
-    return True
-  limits = np.iinfo(dtype)
-  return float(value).is_integer() and limits.min <= value <= limits.max
-
-
 def _same(a: float, b: float | None, dtype: str) -> bool:
-  if b is None or not (_representable(a, dtype) and _representable(b, dtype)):
+  if b is None or not (representable(a, dtype) and representable(b, dtype)):
     return False
   with np.errstate(over="ignore"):
     first, second = (np.float64(value).astype(dtype) for value in (a, b))

@@ -81,10 +81,11 @@ def one_column(header: RasterHeader, sensor: Sensor) -> Raster:
 
   Its height is the image's as far as that could be a number of bands, put first by mistake.
   """
-  value = 2 if sensor.nodata == 1 else 1
+  image = without_pixels(header)
+  value = min(set(range(1, header.count + 3)) - {sensor.nodata, *image.declared})
   height = min(header.shape[0], _MOST_BANDS)
   values = np.full((height, 1, header.count), value, header.dtype)
-  return dataclasses.replace(without_pixels(header), values=values)
+  return dataclasses.replace(image, values=values)
 
 
 def _kind(header: RasterHeader) -> tuple[int, str, str, tuple[str, ...]]:

@@ -11,11 +11,14 @@ from xjepa_jax.data.band_stack import files_of, read_image
 from xjepa_jax.data.grids import align, is_off_grid
 from xjepa_jax.data.importing.file_sensors import FileSensors, as_stored
 from xjepa_jax.data.importing.headers import Headers, one_column, without_pixels
-from xjepa_jax.data.orientation import north_up
+from xjepa_jax.data.orientation import north_up, upright
 from xjepa_jax.data.pairs import Observation, Pair
 from xjepa_jax.data.raster import Raster, centre, check_placed
+from xjepa_jax.data.resolution import check_resolution
 from xjepa_jax.data.safe_paths import locate
 from xjepa_jax.errors import ImageError
+
+_ANY_RESOLUTION = "If such pixels are meant, give --any-resolution."
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +50,7 @@ class Reading:
     sensors: the sensors as the files show them.
     misaligned, resample: as `grids.align` takes them.
     ungeoreferenced: whether images that say nothing of where they lie may be paired.
+    any_resolution: whether pixels may be of another size than a sensor's.
   """
 
   root: str
@@ -55,6 +59,7 @@ class Reading:
   misaligned: str
   resample: str
   ungeoreferenced: bool
+  any_resolution: bool = False
 
 
 def read_pair(entry: Entry, reading: Reading) -> Pair:
@@ -70,6 +75,7 @@ def read_pair(entry: Entry, reading: Reading) -> Pair:
     files = [locate(reading.root, each, reading.allow_outside) for each in files_of(path)]
     rasters[key] = as_stored(key, read_image(files, reading.resample), reading.sensors)
   _check_located(list(rasters.values()), reading)
+  rasters = upright(rasters)
   rasters = align(rasters, reading.sensors.sensors, reading.misaligned, reading.resample)
   first = next(iter(rasters.values()))
   turn = north_up(first.transform, *first.values.shape[:2])
@@ -94,11 +100,11 @@ def read_pair(entry: Entry, reading: Reading) -> Pair:
 
 def _check_located(rasters: Sequence[Raster], reading: Reading) -> None:
   """Refuses a pair that nothing shows to lie in one place, unless the user says that it does."""
-  if len(rasters) < 2 or reading.ungeoreferenced:
+  if len(rasters) < 2:
     return
   for raster in rasters:
-    check_placed(raster)
-    if not raster.georeferenced:
+    check_placed(raster)  # it has a place, which may be another's than the first image's
+    if not (raster.georeferenced or reading.ungeoreferenced):
       raise ImageError(
         f"{raster.path}: says nothing of where it lies. Give it a georeference, or, if it is known "
         "that the images of each pair lie on one another, --ungeoreferenced."
@@ -116,9 +122,14 @@ def pair_sizes(entry: Entry, reading: Reading, headers: Headers) -> dict[str, tu
   for key, header in found:
     as_stored(key, one_column(header, reading.sensors.sensors[key]), reading.sensors)
   _check_located([without_pixels(header) for _, header in found], reading)
-  first = without_pixels(found[0][1])
-  for _, header in found[1:]:
-    is_off_grid(without_pixels(header), first, reading.misaligned)
+  if not reading.any_resolution:
+    # What is warped gets the pixels of the first.
+    for key, header in found[:1] if reading.misaligned == "warp" else found:
+      check_resolution(header, reading.sensors.sensors[key], _ANY_RESOLUTION)
+  rasters = upright({key: without_pixels(header) for key, header in found})
+  first = rasters[found[0][0]]
+  for raster in list(rasters.values())[1:]:
+    is_off_grid(raster, first, reading.misaligned)
   height, width = first.values.shape[:2]
   if north_up(first.transform, height, width).swapped:
     height, width = width, height

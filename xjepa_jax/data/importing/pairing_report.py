@@ -10,6 +10,7 @@ from typing import Any
 
 from xjepa_jax.data.grids import MAX_SHIFT, align, corner_shift
 from xjepa_jax.data.importing.headers import Headers, without_pixels
+from xjepa_jax.data.orientation import upright
 from xjepa_jax.data.raster import Raster, RasterHeader
 from xjepa_jax.errors import ArchiveError, ImageError
 
@@ -114,7 +115,7 @@ def _alignment(pairs: Mapping[str, Mapping[str, str]], headers: Headers) -> list
   for pair_id, paths in pairs.items():
     if not all(path in headers.read for path in paths.values()):
       continue
-    rasters = {key: without_pixels(headers.read[path]) for key, path in paths.items()}
+    rasters = upright({key: without_pixels(headers.read[path]) for key, path in paths.items()})
     shift = _shift(list(rasters.values()))
     if shift > largest:
       largest, where = shift, f" (pair {pair_id!r})"

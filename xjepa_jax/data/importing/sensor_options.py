@@ -18,7 +18,7 @@ _NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 
 def add_sensor_arguments(parser: argparse.ArgumentParser, metavar: str, where: str) -> None:
-  """Adds --sensor, --bands, --nodata, --sensors, --ungeoreferenced and --name.
+  """Adds --sensor, --bands, --nodata, --sensors, --ungeoreferenced, --any-resolution, --name.
 
   Args:
     parser: of one importer.
@@ -40,6 +40,11 @@ def add_sensor_arguments(parser: argparse.ArgumentParser, metavar: str, where: s
     "--ungeoreferenced",
     action="store_true",
     help="pair images that say nothing of where they lie: pictures, arrays",
+  )
+  parser.add_argument(
+    "--any-resolution",
+    action="store_true",
+    help="take images whose pixels are of another size than the sensor's",
   )
   parser.add_argument("--name", help="of the data set; from the name of --src if not given")
 

@@ -14,6 +14,8 @@ from xjepa_jax.data.tables import cell_text
 from xjepa_jax.data.unicode_names import quoted, shown
 from xjepa_jax.errors import TableError
 
+_SPELLINGS = (("lon", "longitude"), ("lat", "latitude"))
+PLACE_COLUMNS = {name for names in _SPELLINGS for name in names}
 _SHOWN = 10  # rows that cannot be used
 # The image's middle, and the ends of its diagonals, in heights and widths.
 _POINTS = np.array([(0.5, 0.5), (0, 0), (1, 1), (0, 1), (1, 0)])
@@ -44,14 +46,15 @@ class ToldPlace:
 
 
 def told_degrees(row: Mapping[str, Any]) -> tuple[float, float]:
-  """Longitude and latitude in the columns `lon` and `lat` of a row, NaN where these are empty.
+  """Longitude and latitude in a row's `PLACE_COLUMNS`, NaN where these are empty.
 
   Raises:
     ValueError: they are no degrees, or one of the two is missing.
   """
-  longitude, latitude = _degrees(row, "lon", 180), _degrees(row, "lat", 90)
+  x, y = (next((name for name in names if cell_text(row, name)), names[0]) for names in _SPELLINGS)
+  longitude, latitude = _degrees(row, x, 180), _degrees(row, y, 90)
   if math.isnan(longitude) != math.isnan(latitude):
-    raise ValueError("only one of the columns 'lon' and 'lat' has a value")
+    raise ValueError(f"only one of the columns {x!r} and {y!r} has a value")
   return longitude, latitude
 
 
@@ -91,7 +94,7 @@ def check_places(table: str, places: Sequence[ToldPlace]) -> None:
   ]
   raise TableError(
     f"{table}: {len(wrong):,} rows tell a place that is not their image's: {'; '.join(listed)}"
-    f"{'; ...' if len(wrong) > _SHOWN else '.'} Correct them, or leave lon and lat empty: then the "
+    f"{'; ...' if len(wrong) > _SHOWN else '.'} Correct them, or leave them empty: then the "
     "images' own places are taken."
   )
 

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
+from xjepa_jax.data.declared_nodata import hidden_by_declared
 from xjepa_jax.errors import ImageError, SensorError
-from xjepa_jax.sensors import Sensor, possible_range, possible_value
+from xjepa_jax.sensors import Sensor, possible_range
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +57,7 @@ def of_dataset(key: str, ours: Sensor, theirs: Sensor) -> tuple[Fit, tuple[int, 
     )
   for what, found, expected in (
     ("units", theirs.units, ours.units),
-    ("dtype", theirs.dtype, ours.dtype),
+    ("dtype", _family(theirs, ours), ours.dtype),
     ("gain", theirs.scaling.gain, ours.scaling.gain),
   ):
     if found != expected:
@@ -66,10 +68,16 @@ def of_dataset(key: str, ours: Sensor, theirs: Sensor) -> tuple[Fit, tuple[int, 
   return Fit(key, ours, theirs.scaling.offset), theirs.index(ours.band_names)
 
 
+def _family(theirs: Sensor, ours: Sensor) -> str:
+  """Our dtype where values of theirs may be brought over, see `_typed`; else theirs."""
+  kinds = [np.dtype(sensor.dtype).kind.replace("u", "i") for sensor in (theirs, ours)]
+  return ours.dtype if kinds[0] == kinds[1] else theirs.dtype
+
+
 def fit_values(
   fit: Fit,
   values: np.ndarray,
-  declared: float | None,
+  declared: float | None | Sequence[float | None],
   where: str,
   hidden: np.ndarray | None = None,
 ) -> tuple[np.ndarray, float]:
@@ -78,7 +86,7 @@ def fit_values(
   Args:
     fit: of its sensor.
     values: (H, W, C) as the file stores them.
-    declared: what the file declares as nodata, or None.
+    declared: what the file declares as nodata, or None; or so of each band.
     where: the file, for the message of an error.
     hidden: (H, W, 1) or (H, W, C) bool, what a mask of the file hides, or None.
 
@@ -89,7 +97,8 @@ def fit_values(
     ImageError: the sensor's type cannot hold the values.
   """
   sensor = fit.sensor
-  unseen = _declared(fit, values, declared) if _differs(declared, sensor, values.dtype) else None
+  of_bands = declared if isinstance(declared, Sequence) else (declared,) * values.shape[-1]
+  unseen = hidden_by_declared(fit.checked_as(), values, of_bands)
   if hidden is not None:
     unseen = hidden if unseen is None else unseen | hidden
   if unseen is not None:
@@ -118,27 +127,6 @@ def _seen(stored: np.ndarray, sensor: Sensor, unseen: np.ndarray | None) -> floa
   if unseen is not None:
     seen &= ~unseen.all(axis=-1)
   return float(seen.mean(dtype=np.float64))
-
-
-def _declared(fit: Fit, values: np.ndarray, declared: float | None) -> np.ndarray | None:
-  """(H, W, C) what the file declares as nodata hides, as `Sensor.known`; None if nothing new."""
-  if declared is None or math.isnan(declared):
-    return None
-  marked = values == np.float64(declared).astype(values.dtype)
-  if not marked.any():
-    return None
-  as_file = fit.checked_as()
-  return marked.all(axis=-1, keepdims=True) if possible_value(as_file, declared) else marked
-
-
-def _differs(declared: float | None, sensor: Sensor, dtype: np.dtype) -> bool:
-  if declared is None:
-    return False
-  if dtype.kind in "iu":
-    limits = np.iinfo(dtype)
-    if not (float(declared).is_integer() and limits.min <= declared <= limits.max):
-      return False  # no pixel can have it
-  return sensor.nodata is None or declared != sensor.nodata
 
 
 def _typed(values: np.ndarray, unseen: np.ndarray | None, fit: Fit, where: str) -> np.ndarray:

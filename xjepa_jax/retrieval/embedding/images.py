@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from xjepa_jax.data.band_choice import bands_of
+from xjepa_jax.data.band_stack import stacked_header
 from xjepa_jax.data.file_scaling import check_scaling
-from xjepa_jax.data.raster import RasterHeader, check_placed
+from xjepa_jax.data.raster import RasterHeader, check_placed, giving_system
 from xjepa_jax.data.resolution import check_resolution
 from xjepa_jax.errors import ArchiveError, DataError, OptionError
 from xjepa_jax.retrieval.embedding.fitting import Fit
@@ -19,6 +21,7 @@ from xjepa_jax.retrieval.embedding.items import BandFile, Collected, Item, LeftO
 from xjepa_jax.retrieval.embedding.windows import WindowReader, header_of, source_of, stack_of
 from xjepa_jax.sensors import Sensor
 
+ANY_RESOLUTION = "If the encoder was trained on such pixels all the same, give --any-resolution."
 _THREADS = 8  # opening a file waits for the disk
 
 
@@ -105,8 +108,8 @@ def collect_images(
   if nowhere and options.geometry:
     raise ArchiveError(
       f"{path}: {len(nowhere)} of {len(items)} images have no coordinate reference system or no "
-      f"transform, the first {nowhere[0].source}. Give them one, or --no-geometry to embed all "
-      "without coordinates."
+      f"transform, the first {nowhere[0].source}. {_giving(nowhere[0], locate)}, or give "
+      "--no-geometry to embed all without coordinates."
     )
   timeless = [item for item in items if not item.time]
   if options.time and len(timeless) == len(items):
@@ -141,6 +144,14 @@ def collect_images(
     ]
     + [f"{len(timeless):,} images have no time of acquisition"] * bool(options.time and timeless),
   )
+
+
+def _giving(item: Item, locate: Callable[[str], str]) -> str:
+  """How an image gets the place that it lacks."""
+  path = locate(item.files[0].path)
+  if math.isnan(item.transform[0]):
+    return "Give them one"
+  return f"Write the system into them, and name the new files: {giving_system(path)}"
 
 
 def known_sensor(key: str, sensors: Mapping[str, Sensor]) -> str:
@@ -201,11 +212,13 @@ def _check(
       header.offsets,
       [file.band],
       f"--offset {key}=",
+      describable=False,
     )
     if options.geometry:
       check_placed(header)
   if not options.any_resolution:
-    check_resolution(stack_of(list(headers.values())).finest, sensor, "give --any-resolution")
+    finest = stack_of(list(headers.values())).finest
+    check_resolution(finest, sensor, ANY_RESOLUTION)
 
 
 def _time(image: Named, headers: Mapping[str, RasterHeader], source: TimeSource | None) -> str:
@@ -221,17 +234,14 @@ def _files(
       if band > headers[path].count:
         raise ArchiveError(f"{path}: has {headers[path].count} bands, band {band} was named")
     return tuple(BandFile(*each) for each in zip(image.paths, image.bands, strict=True))
+  several = [path for path in image.paths if headers[path].count != 1]
+  if several and len(image.paths) > 1:
+    raise ArchiveError(f"{several[0]}: has {headers[several[0]].count} bands, expected one a file")
   if len(image.paths) == 1:
     (path,) = image.paths
-    return tuple(
-      BandFile(path, band) for band in bands_of(image.sensor, sensor, headers[path], told)
-    )
-  if len(image.paths) != len(sensor.bands):
-    raise ArchiveError(
-      f"{len(image.paths)} files; expected one, or one for each of the {len(sensor.bands)} bands "
-      f"of sensor {image.sensor!r} ({', '.join(sensor.band_names)})"
-    )
-  several = [path for path in image.paths if headers[path].count != 1]
-  if several:
-    raise ArchiveError(f"{several[0]}: has {headers[several[0]].count} bands, expected one a file")
-  return tuple(BandFile(path, 1) for path in image.paths)
+    bands = bands_of(image.sensor, sensor, headers[path], told)
+    return tuple(BandFile(path, band) for band in bands)
+  stacked = stacked_header([headers[path] for path in image.paths])
+  return tuple(
+    BandFile(image.paths[number - 1], 1) for number in bands_of(image.sensor, sensor, stacked, told)
+  )

@@ -6,13 +6,15 @@ An item that is not laid out as STAC says is left out, with what is wrong with i
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from xjepa_jax.errors import ArchiveError, DataError
+from xjepa_jax.data.file_scaling import check_scaling
+from xjepa_jax.errors import ArchiveError, DataError, ImageError
 from xjepa_jax.retrieval.embedding.images import Named
 from xjepa_jax.retrieval.embedding.items import LeftOut
 from xjepa_jax.retrieval.embedding.locating import archive_root
@@ -67,7 +69,7 @@ def name_items(
     name = str(item.get("id") or "")
     try:
       images = _images(item, folder, root, sensors, locate)
-    except ArchiveError as error:
+    except (ArchiveError, ImageError) as error:
       left_out.append(LeftOut(name or f"item {count + 1}", "", "", str(error)))
       continue
     for image, assets in images:
@@ -96,7 +98,7 @@ def _images(
   """
   if not item.get("id"):
     raise ArchiveError("has no 'id'; give the item one of its own.")
-  assets, pictures = read_assets(item)
+  assets, pictures, problems = read_assets(item)
   time = _time(item)
 
   def path_of(asset: BandAsset) -> str:
@@ -115,6 +117,7 @@ def _images(
   for key, sensor in sensors.items():
     chosen = assets_of(sensor, assets, pixels)
     if len(chosen) == len(sensor.bands):
+      _check_scales(key, sensor, chosen)
       bands = tuple(asset.band for asset in chosen)
       image = Named(str(item["id"]), key, tuple(map(path_of, chosen)), bands, time)
       found.append((image, chosen))
@@ -122,8 +125,24 @@ def _images(
     have = ", ".join(sorted(item.get("assets") or {}))
     narrow = sorted({asset.asset for asset in assets if asset.dtype == "uint8"} | set(pictures))
     seen = f" {', '.join(narrow)}: pictures or of 8 bits, no measurements." if narrow else ""
-    raise ArchiveError(f"its assets ({have}) hold all bands of none of {', '.join(sensors)}.{seen}")
+    raise ArchiveError(
+      f"its assets ({have}) hold all bands of none of {', '.join(sensors)}.{seen}"
+      f"{''.join(f' {problem}' for problem in problems)}"
+    )
   return found
+
+
+def _check_scales(key: str, sensor: Sensor, assets: Sequence[BandAsset]) -> None:
+  """Refuses another scale than the encoder's; offsets, which can be told, are compared later."""
+  for asset in assets:
+    if asset.scale in (None, 1.0):  # as in a GeoTIFF, 1 is said of whatever is stored
+      continue
+    offset = sensor.scaling.offset if asset.offset is None else asset.offset
+    scaling = dataclasses.replace(sensor.scaling, offset=offset)
+    shifts = [offset * asset.scale]
+    taken = dataclasses.replace(sensor, scaling=scaling)
+    where = f"asset {asset.asset!r}"
+    check_scaling(where, key, taken, [asset.scale], shifts, [1], describable=False)
 
 
 def _time(item: Mapping[str, Any]) -> str:

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from xjepa_jax.data.band_choice import plain_name
+from xjepa_jax.data.band_names import plain_name
 from xjepa_jax.data.image_formats import GDAL_DRIVERS
 from xjepa_jax.errors import ArchiveError
 from xjepa_jax.sensors import Sensor
@@ -43,6 +43,7 @@ class BandAsset:
     dtype: what is declared of its values, or "".
     resolutions: size of a pixel by the field that tells it, which can be compared with the same
       field of another asset alone: units differ.
+    scale: what a stored value is multiplied by, or None where nothing is declared.
     offset: of stored values, as `Scaling.offset` is, or None where none is declared.
   """
 
@@ -54,29 +55,37 @@ class BandAsset:
   alone: bool
   dtype: str
   resolutions: Mapping[str, float]
+  scale: float | None
   offset: float | None
 
 
-def read_assets(item: Mapping[str, Any]) -> tuple[list[BandAsset], list[str]]:
-  """The bands of an item's GeoTIFF assets, and the keys of those that are pictures.
+def read_assets(item: Mapping[str, Any]) -> tuple[list[BandAsset], list[str], list[str]]:
+  """The bands of an item's GeoTIFF assets.
+
+  Returns:
+    Bands; keys of the assets that are pictures; and what is wrong with those that are not laid out
+    as STAC says. These are no data, and matter only if a band is missing.
 
   Raises:
-    ArchiveError: the item's assets are not laid out as STAC says.
+    ArchiveError: the item has no object of assets.
   """
   found: list[BandAsset] = []
   pictures: list[str] = []
+  problems: list[str] = []
   for key, asset in _mapping(item.get("assets") or {}, "'assets'").items():
-    where = f"asset {key!r}"
-    href = _mapping(asset, where).get("href")
-    if not isinstance(href, str):
-      raise ArchiveError(f"{where}: its href is {_short(href)}, expected text.")
-    if not _is_geotiff(href):
-      continue
-    if _is_picture(key, asset):
-      pictures.append(key)
-    else:
-      found += _bands(key, asset)
-  return found, pictures
+    try:
+      href = _mapping(asset, f"asset {key!r}").get("href")
+      if not isinstance(href, str):
+        raise ArchiveError(f"asset {key!r}: its href is {_short(href)}, expected text.")
+      if not _is_geotiff(href):
+        continue
+      if _is_picture(key, asset):
+        pictures.append(key)
+      else:
+        found += _bands(key, asset)
+    except ArchiveError as error:
+      problems.append(str(error))
+  return found, pictures, problems
 
 
 def assets_of(
@@ -150,6 +159,7 @@ def _bands(key: str, asset: Mapping[str, Any]) -> list[BandAsset]:
         alone=count == 1,
         dtype=str(told.get("data_type") or ""),
         resolutions=_resolutions(told),
+        scale=_scale(told),
         offset=_offset(told),
       )
     )
@@ -213,13 +223,15 @@ def _resolutions(told: Mapping[str, Any]) -> dict[str, float]:
   return {field: value for field, value in found.items() if value > 0}
 
 
+def _scale(told: Mapping[str, Any]) -> float | None:
+  scale = told.get("raster:scale", told.get("scale"))
+  return float(scale) if _is_number(scale) and scale else None
+
+
 def _offset(told: Mapping[str, Any]) -> float | None:
   """The offset of stored values that a band declares; its own is added after scaling."""
-  scale = told.get("raster:scale", told.get("scale"))
-  offset = told.get("raster:offset", told.get("offset"))
-  if _is_number(offset) and _is_number(scale) and scale:
-    return round(float(offset) / float(scale), 6)
-  return None
+  scale, offset = _scale(told), told.get("raster:offset", told.get("offset"))
+  return round(float(offset) / scale, 6) if scale and _is_number(offset) else None
 
 
 def _is_number(value: Any) -> bool:

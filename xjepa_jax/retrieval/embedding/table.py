@@ -14,8 +14,20 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from xjepa_jax.data.importing.splits import split_name
-from xjepa_jax.data.importing.told_places import ToldPlace, check_places, told_degrees
-from xjepa_jax.data.tables import cell_id, cell_names, cell_text, read_columns, read_rows
+from xjepa_jax.data.importing.told_places import (
+  PLACE_COLUMNS,
+  ToldPlace,
+  check_places,
+  told_degrees,
+)
+from xjepa_jax.data.tables import (
+  cell_id,
+  cell_names,
+  cell_text,
+  commas_hint,
+  read_columns,
+  read_rows,
+)
 from xjepa_jax.data.unicode_names import quoted
 from xjepa_jax.errors import ArchiveError, OptionError, TableError
 from xjepa_jax.retrieval.embedding.images import Named
@@ -52,7 +64,10 @@ def name_rows(
   columns = read_columns(table)
   id_column = next((name for name in _IDS if name in columns), "")
   if not id_column:
-    raise TableError(f"{table}: has no column 'id' or 'pair_id'; it has {', '.join(columns)}.")
+    raise TableError(
+      f"{table}: has no column 'id' or 'pair_id'; it has {', '.join(columns)}."
+      f"{commas_hint(columns)}"
+    )
   known = [key for key in keys if key in columns]
   if not known:
     raise OptionError(
@@ -61,7 +76,7 @@ def name_rows(
     )
   if splits and "split" not in columns:
     raise OptionError(f"{table}: has no column 'split', so --split takes nothing.")
-  wanted = {id_column, "split", "labels", "datetime", "lon", "lat"}
+  wanted = {id_column, "split", "labels", "datetime", *PLACE_COLUMNS}
   wanted |= {*known, *(f"{key}_acquired" for key in known)}
   named: list[Named] = []
   told: dict[str, Told] = {}

@@ -141,9 +141,8 @@ class WindowReader:
       hidden += [opened.hidden(numbers, window, factor)] * len(numbers)
       declared += [opened.nodata] * len(numbers)
     told = [value for value in declared if value is not None]
-    if len({str(float(value)) for value in told}) > 1:
-      raise ImageError(f"{item.source}: its bands declare unequal nodata: {told}.")
-    nodata = self._declared.get(item.sensor, told[0] if told else None)
+    own = declared if len(set(told)) > 1 else (told[0] if told else None)
+    nodata = self._declared.get(item.sensor, own)
     values = np.stack(bands, axis=-1)
     fitted, seen = fit_values(
       self._fits[item.sensor], values, nodata, item.source, _stacked(hidden, values.shape[:2])

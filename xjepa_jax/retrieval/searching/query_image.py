@@ -5,14 +5,14 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from xjepa_jax.data import units
 from xjepa_jax.data.band_choice import bands_of
 from xjepa_jax.data.file_scaling import check_scaling
-from xjepa_jax.data.raster import RasterHeader
+from xjepa_jax.data.raster import RasterHeader, check_placed
 from xjepa_jax.data.resolution import check_resolution
 from xjepa_jax.data.statistics import SensorStatistics
 from xjepa_jax.errors import ImageError, SearchError
@@ -23,6 +23,7 @@ from xjepa_jax.retrieval.embedding.items import BandFile, Item, Window
 from xjepa_jax.retrieval.embedding.windows import WindowReader, header_of
 
 _LEAST_SEEN = 0.5
+_TRUST = "give --trust-units (on the page: trust its units)"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +47,8 @@ def read_query(
   sensor: str | None = None,
   offset: float | None = None,
   trust_units: bool = False,
+  told: Mapping[str, Sequence[str]] | None = None,
+  nodata: Mapping[str, float | None] | None = None,
 ) -> QueryImage:
   """Reads a GeoTIFF, JPEG 2000, PNG or npy file; of a larger image its middle.
 
@@ -54,7 +57,9 @@ def read_query(
     inputs: sensor -> the images that the encoder takes.
     sensor: whose image it is; None finds it by the file's bands and type of values.
     offset: of its stored values, where it is not the encoder's (Sentinel-2's -1000).
-    trust_units: take values that contradict the sensor's units.
+    trust_units: take values that contradict the sensor's units, and pixels of another size.
+    told: sensor -> names of the file's bands in their order, as `bands_of` takes them.
+    nodata: sensor -> what marks nodata, whatever the file declares.
 
   Raises:
     ImageError: the file cannot be read, or does not fit the sensor.
@@ -65,9 +70,11 @@ def read_query(
   if offset is not None and not math.isfinite(offset):
     raise SearchError(f"offset {offset}: expected a number such as -1000.")
   header = header_of(path)
-  key = _sensor(path, header, inputs, sensor)
+  told, nodata = told or {}, nodata or {}
+  key = _sensor(path, header, inputs, sensor, told)
   given = inputs[key]
-  bands = bands_of(key, given.sensor, header, ())
+  bands = bands_of(key, given.sensor, header, told.get(key, ()))
+  check_placed(header)  # or nobody knows where its north is, and how large its pixels are
   rows, columns = header.shape
   if rows < given.height or columns < given.width:
     raise SearchError(
@@ -76,29 +83,32 @@ def read_query(
     )
   top, left = (rows - given.height) // 2, (columns - given.width) // 2
   if not trust_units:
-    check_resolution(header, given.sensor, "trust its units")
+    check_resolution(header, given.sensor, f"If they are right all the same, {_TRUST}.")
   files = tuple(BandFile(path, band) for band in bands)
   item = Item(path, key, path, rows, columns, transform=header.transform, files=files)
   its_own = given.sensor.scaling.offset
   fit = Fit(key, given.sensor, its_own if offset is None else offset)
-  check_scaling(path, key, fit.checked_as(), header.scales, header.offsets, bands, "the offset is ")
-  reader = WindowReader(lambda name: name, {key: fit}, {})
+  check_scaling(
+    path, key, fit.checked_as(), header.scales, header.offsets, bands, "--offset ", False
+  )
+  reader = WindowReader(lambda name: name, {key: fit}, nodata)
   try:
     values, seen = reader.read(item, Window(left, top, given.width, given.height))
   finally:
     reader.close()
   if seen < _LEAST_SEEN:
     raise SearchError(
-      f"{path}: only {seen:.0%} of the pixels looked at were seen; nodata is the rest."
+      f"{path}: only {seen:.0%} of the pixels looked at were seen; nodata is the rest. Give "
+      "a part of the scene that was seen."
     )
   way = "Ask with --offset {offset}; an upload has a field for it"
-  judge = units.Judge(given.sensor, offset_way=way)
+  judge = units.Judge(given.sensor, nodata_option=f"--nodata {key}=", offset_way=way)
   wrong = [] if trust_units else judge.of_image(values)
   if wrong:
     raise SearchError(
       f"{path}: contradicts the units of the encoder's {key!r} ({given.sensor.product}): "
-      f"{' '.join(wrong)} Ask with that product; name the offset if only an offset differs; or "
-      "trust its units, if the values are right all the same."
+      f"{' '.join(wrong)} Ask with that product; give --offset if only an offset differs; "
+      f"or, if they are right all the same, {_TRUST}."
     )
   notes = [] if trust_units else _notes(judge, values)
   if (rows, columns) != (given.height, given.width):
@@ -115,13 +125,18 @@ def _notes(judge: units.Judge, values: np.ndarray) -> list[str]:
 
 
 def _sensor(
-  path: str, header: RasterHeader, inputs: Mapping[str, SensorInput], named: str | None
+  path: str,
+  header: RasterHeader,
+  inputs: Mapping[str, SensorInput],
+  named: str | None,
+  told: Mapping[str, Sequence[str]],
 ) -> str:
   if named is not None:
     if named not in inputs:
       raise SearchError(f"sensor {named!r}: the encoder knows {', '.join(inputs)}.")
     return named
-  fitting = [key for key, given in inputs.items() if _fits(header, key, given)]
+  problems = {key: _problem(header, key, given, told) for key, given in inputs.items()}
+  fitting = [key for key, problem in problems.items() if problem is None]
   if len(fitting) == 1:
     return fitting[0]
   what = f"{header.count} bands of {header.dtype}"
@@ -130,18 +145,24 @@ def _sensor(
       f"{key}: {given.bands} of {given.sensor.dtype} ({', '.join(given.sensor.band_names)})"
       for key, given in inputs.items()
     )
+    # A file of more bands, or of others, may yet be of the sensor whose kind of values it has.
+    near = [each for each in problems.values() if each] if header.count > 1 else []
+    reason = f" {near[0]}" if len(near) == 1 else ""
     raise SearchError(
-      f"{path}: holds {what}, which is no sensor of the encoder's. It takes {known}."
+      f"{path}: holds {what}, which is no sensor of the encoder's. It takes {known}.{reason}"
     )
   raise SearchError(f"{path}: may be of {' or of '.join(fitting)}; name its sensor.")
 
 
-def _fits(header: RasterHeader, key: str, given: SensorInput) -> bool:
+def _problem(
+  header: RasterHeader, key: str, given: SensorInput, told: Mapping[str, Sequence[str]]
+) -> str | None:
+  """Why a file's bands are not the sensor's, "" where its values are of another kind; or None."""
   kinds = {np.dtype(each).kind.replace("u", "i") for each in (header.dtype, given.sensor.dtype)}
   if len(kinds) > 1:
-    return False
+    return ""
   try:
-    bands_of(key, given.sensor, header, ())
-  except ImageError:
-    return False
-  return True
+    bands_of(key, given.sensor, header, told.get(key, ()))
+  except ImageError as error:
+    return str(error) if header.count >= given.bands else ""
+  return None

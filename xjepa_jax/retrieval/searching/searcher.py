@@ -234,6 +234,8 @@ class Searcher:
     sensor: str | None = None,
     offset: float | None = None,
     trust_units: bool = False,
+    told: Mapping[str, Sequence[str]] | None = None,
+    nodata: Mapping[str, float | None] | None = None,
   ) -> Query:
     """Asks with an image file; see `query_image.read_query`.
 
@@ -248,7 +250,7 @@ class Searcher:
       raise SearchError(
         f"{path}: to ask with an image, name the encoder that made the embeddings: --encoder.{why}"
       )
-    image = read_query(path, self.encoder.inputs, sensor, offset, trust_units)
+    image = read_query(path, self.encoder.inputs, sensor, offset, trust_units, told, nodata)
     head = self.files.description.encoder["head"]
     (vector,) = self.encoder.describe({image.sensor: image.values[None]}, head, trust_units=True)
     notes = f" ({'; '.join(image.notes)})" if image.notes else ""
