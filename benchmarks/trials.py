@@ -32,7 +32,7 @@ from xjepa_jax.retrieval.encoder_choice import encoders
 from xjepa_jax.retrieval.quantise import archive_side, cut
 from xjepa_jax.training import canonical
 from xjepa_jax.training.experiment import Experiment, device_batch, like, open_experiment
-from xjepa_jax.training.preparation import simulate_if_asked
+from xjepa_jax.training.setup import simulate_if_asked
 from xjepa_jax.training.state import TrainState
 from xjepa_jax.versions import versions
 

@@ -37,7 +37,7 @@ from xjepa_jax.errors import (
   TrainingError,
   XJepaError,
 )
-from xjepa_jax.processes import stopping
+from xjepa_jax.processes import preemption
 from xjepa_jax.retrieval import evaluation
 from xjepa_jax.retrieval.encoder_choice import encoders
 from xjepa_jax.run import run
@@ -222,7 +222,7 @@ def test_the_step_before_the_first_is_exported_if_training_only_makes_it_worse(
   workdir = str(tmp_path / "run")
   for agreed in (2, -1):  # it is stopped, and continued
     with monkeypatch.context() as patched:
-      patched.setattr(stopping, "agreed", lambda step, agreed=agreed: step == agreed)
+      patched.setattr(preemption, "agreed", lambda step, agreed=agreed: step == agreed)
       run(config, workdir)
   said = capsys.readouterr().err
   assert "Step 0, trained encoder, was the best on the validation split; it is" in said
@@ -284,13 +284,13 @@ def test_a_run_stopped_where_an_evaluation_is_due_makes_up_for_it(
 ) -> None:
   workdir = str(tmp_path / "run")
   with monkeypatch.context() as patched:
-    patched.setattr(stopping, "agreed", lambda step: step == 8)
+    patched.setattr(preemption, "agreed", lambda step: step == 8)
     assert run(finished_run.config, workdir) == ""
   assert max(known_steps(workdir)) == 8
   with Checkpoints(workdir, {}, read_only=True) as checkpoints:
     assert "validation/score" not in checkpoints.about(8)["metrics"]
   with monkeypatch.context() as patched:  # stopped again as soon as it is made up for
-    patched.setattr(stopping, "agreed", lambda step: step == 9)
+    patched.setattr(preemption, "agreed", lambda step: step == 9)
     run(finished_run.config, workdir)
   with Checkpoints(workdir, {}, read_only=True) as checkpoints:
     score = checkpoints.about(8)["metrics"]["validation/score"]

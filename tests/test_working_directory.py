@@ -21,7 +21,7 @@ from xjepa_jax.data.import_plan import plan_import
 from xjepa_jax.data.simulate import simulated_archive
 from xjepa_jax.data.writer import write_dataset
 from xjepa_jax.errors import CheckpointError
-from xjepa_jax.processes import stopping
+from xjepa_jax.processes import preemption
 from xjepa_jax.run import run
 from xjepa_jax.training.json_lines import read_history
 
@@ -138,7 +138,7 @@ def test_a_run_is_extended_from_its_last_step_and_continued_as_any_other(
   with pytest.raises(CheckpointError, match="training.steps: 12, 16.*add --extend"):
     run(longer, copy)
   with monkeypatch.context() as patched:
-    patched.setattr(stopping, "agreed", lambda step: step == STEPS + 2)
+    patched.setattr(preemption, "agreed", lambda step: step == STEPS + 2)
     run(longer, copy, extend=True)
   run(longer, copy, extend=True)
   before, after = losses(finished_run.workdir), losses(copy)

@@ -15,10 +15,10 @@ from xjepa_jax.config import TOKENS
 from xjepa_jax.errors import ExportError
 from xjepa_jax.given_images import judged
 from xjepa_jax.model import images, xjepa
-from xjepa_jax.model.crossing import predicted_descriptors
 from xjepa_jax.model.encoder import has_network
 from xjepa_jax.model.inputs import SensorInput
 from xjepa_jax.model.layout import Reading, reads_images
+from xjepa_jax.model.predicted_descriptors import predicted_descriptors
 
 
 class LoadedEncoder:

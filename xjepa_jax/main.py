@@ -43,13 +43,13 @@ from xjepa_jax.errors import ConfigError, WriteError, XJepaError
 from xjepa_jax.paths import user_path
 from xjepa_jax.processes import (
   barriers,
-  capturing,
-  ending,
-  joining,
+  cluster,
   log,
-  losing,
+  lost_processes,
   output,
-  stopping,
+  preemption,
+  profile_signal,
+  shutdown,
 )
 from xjepa_jax.processes.devices import check_devices
 
@@ -75,7 +75,7 @@ def _default_workdir() -> str:
 
 def main(argv: list[str]) -> int:
   """Runs what the flags say; returns the exit status."""
-  capturing.heed()
+  profile_signal.heed()
   try:
     status = _main(argv)
     log.note_end(status)
@@ -94,32 +94,32 @@ def _main(argv: list[str]) -> int:
   flagged = (_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
   try:
     config = _config(argv)
-    others = joining.asked(*flagged)
+    others = cluster.asked(*flagged)
   except XJepaError as error:
     return _refuse(error, *flagged)
   waits = config.processes
   try:
     if others is not None:
-      joining.join(others, waits.join_seconds, waits.lost_seconds)
+      cluster.join(others, waits.join_seconds, waits.lost_seconds)
     if barriers.processes() > 1:
-      losing.notice_losses("" if _PLAN.value else _workdir(), waits.lost_seconds)
-    with stopping.heeding():
+      lost_processes.notice_losses("" if _PLAN.value else _workdir(), waits.lost_seconds)
+    with preemption.heeding():
       _run(config)
       barriers.wait_for_all("the end", _END_SECONDS)
-    joining.leave()
+    cluster.leave()
   except XJepaError as error:
-    return ending.fail_for_others(error, waits.lost_seconds)
+    return shutdown.fail_for_others(error, waits.lost_seconds)
   except OSError as error:  # a full disk, mostly
-    return ending.fail(
+    return shutdown.fail(
       1,
       f"error: {error}. Checkpoints that were finished are intact; the same command continues.",
     )
   except KeyboardInterrupt:
-    return ending.fail(130, "interrupted: the same command continues from the last checkpoint")
+    return shutdown.fail(130, "interrupted: the same command continues from the last checkpoint")
   except Exception as error:
     if not barriers.connected():
       raise
-    return ending.fail_for_others(error, waits.lost_seconds)
+    return shutdown.fail_for_others(error, waits.lost_seconds)
   return 0
 
 
@@ -150,10 +150,10 @@ def _refuse(error: XJepaError, coordinator: str, processes: int | None, process:
   """Says what is wrong with the command line; of many processes that all say the same, one does."""
   waits = ProcessesConfig()
   with contextlib.suppress(XJepaError):
-    others = joining.asked(coordinator, processes, process)
+    others = cluster.asked(coordinator, processes, process)
     if others is not None:
-      joining.join(others, waits.join_seconds, waits.lost_seconds)
-  return ending.fail(1, f"error: {error}")
+      cluster.join(others, waits.join_seconds, waits.lost_seconds)
+  return shutdown.fail(1, f"error: {error}")
 
 
 def _log_in_words() -> None:
@@ -185,7 +185,7 @@ def _print_plan(config: Config) -> None:
   import xjepa_jax.run  # noqa: F401, for the plan measures what a run will have loaded
   from xjepa_jax.training.experiment import open_experiment
   from xjepa_jax.training.plan import describe_plan
-  from xjepa_jax.training.preparation import simulate_if_asked
+  from xjepa_jax.training.setup import simulate_if_asked
 
   check_devices()
   simulate_if_asked(config)
@@ -211,7 +211,7 @@ def _check_printed() -> None:
   try:
     output.check_printed()
   except WriteError as error:
-    ending.end_at_once(1, f"error: {error}")
+    shutdown.end_at_once(1, f"error: {error}")
 
 
 def cli() -> None:
@@ -224,10 +224,10 @@ def cli() -> None:
       _check_printed()
     if not isinstance(ended.code, int) or ended.code == 0:
       raise
-    ending.end_at_once(ended.code)
+    shutdown.end_at_once(ended.code)
   except Exception:
     traceback.print_exc()
-    ending.end_at_once(1)
+    shutdown.end_at_once(1)
 
 
 if __name__ == "__main__":

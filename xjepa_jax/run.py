@@ -19,22 +19,22 @@ from xjepa_jax.retrieval.encoder_choice import choose, encoders
 from xjepa_jax.retrieval.end_evaluation import check_protocol
 from xjepa_jax.retrieval.evaluation import Validation
 from xjepa_jax.training import canonical
-from xjepa_jax.training.agreement import check_same_config, first_decides
-from xjepa_jax.training.cautions import cautions
 from xjepa_jax.training.checkpoint import Checkpoints
+from xjepa_jax.training.config_warnings import config_warnings
+from xjepa_jax.training.consensus import check_same_config, first_decides
 from xjepa_jax.training.experiment import Experiment, open_experiment
 from xjepa_jax.training.goodput import Goodput
 from xjepa_jax.training.json_lines import read_history
 from xjepa_jax.training.loop import Outcome, is_due, train
 from xjepa_jax.training.plan import peak_rate, step_flops
-from xjepa_jax.training.preparation import (
+from xjepa_jax.training.process_memory import give_back
+from xjepa_jax.training.progress import Progress, say
+from xjepa_jax.training.reached import PROGRESS, read_reached
+from xjepa_jax.training.setup import (
   check_workdir,
   simulate_if_asked,
   use_compilation_cache,
 )
-from xjepa_jax.training.process_memory import give_back
-from xjepa_jax.training.progress import Progress, say
-from xjepa_jax.training.reached import PROGRESS, read_reached
 from xjepa_jax.training.splits import data_digests, split_sizes
 from xjepa_jax.training.state import TrainState
 from xjepa_jax.training.writers import Writers, open_files, open_services
@@ -82,8 +82,8 @@ def run(
     _goodput(workdir, began) as goodput,
     _services(config, workdir) as writers,
   ):
-    for caution in cautions(experiment, split_sizes(config, config.data.train)):
-      say(f"Note: {caution}")
+    for warning in config_warnings(experiment, split_sizes(config, config.data.train)):
+      say(f"Note: {warning}")
     state = _first_state(experiment, checkpoints, workdir, goodput)
     if barriers.is_first():
       writers.add(open_files(workdir, int(state.step) + 1, config.telemetry.tensorboard))

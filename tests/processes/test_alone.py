@@ -8,16 +8,16 @@ import subprocess
 import sys
 from pathlib import Path
 
-from xjepa_jax.processes import barriers, stopping, watchdog
+from xjepa_jax.processes import barriers, preemption, watchdog
 
 STOPPING = """
 import os, signal, time
-from xjepa_jax.processes import stopping
-with stopping.heeding():
+from xjepa_jax.processes import preemption
+with preemption.heeding():
   {before}
-  with stopping.stepping():
+  with preemption.stepping():
     for step in range({steps}):
-      if stopping.agreed(step):
+      if preemption.agreed(step):
         break
       if step == {at}:
         os.kill(os.getpid(), signal.SIGTERM)
@@ -48,8 +48,8 @@ def test_without_others_barriers_are_passed_and_nothing_is_agreed_or_watched() -
   barriers.wait_for_all("nobody", 0.001)
   assert barriers.is_first() and barriers.processes() == 1
   watchdog.advanced(3)
-  with stopping.stepping():
-    assert not stopping.agreed(3)
+  with preemption.stepping():
+    assert not preemption.agreed(3)
 
 
 def test_sigterm_between_steps_ends_the_step_that_saves() -> None:
@@ -74,7 +74,7 @@ def test_sigterm_before_the_first_step_ends_at_once_even_if_the_main_thread_is_b
 
 def test_handlers_of_signals_are_given_back() -> None:
   before = signal.getsignal(signal.SIGTERM)
-  with stopping.heeding():
+  with preemption.heeding():
     assert signal.getsignal(signal.SIGTERM) != before
   assert signal.getsignal(signal.SIGTERM) == before
 

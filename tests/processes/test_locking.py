@@ -23,9 +23,9 @@ with locking.holding(sys.argv[1], "the directory"):
 """
 ENDING = """
 import sys
-from xjepa_jax.processes import ending, locking
+from xjepa_jax.processes import shutdown, locking
 with locking.holding(sys.argv[1], "the directory"):
-  ending.end_at_once(13)
+  shutdown.end_at_once(13)
 """
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from xjepa_jax.errors import EvaluationError
-from xjepa_jax.retrieval import chance, metrics
+from xjepa_jax.retrieval import expected_by_chance, metrics
 
 QUERIES, ARCHIVE = 40, 25
 
@@ -173,17 +173,17 @@ def test_chance_is_the_mean_over_all_permutations(answers: int) -> None:
   ranked, ideal = gains[orders], -np.sort(-gains)[None]
   relevant, count = np.array([(gains > 0).sum()]), np.array([answers])
   place = 1 + np.argmax(orders == 0, axis=1)
-  assert chance.chance_reciprocal_rank(count)[0] == pytest.approx(np.mean(1 / place))
+  assert expected_by_chance.reciprocal_rank(count)[0] == pytest.approx(np.mean(1 / place))
   for k in range(1, answers + 1):
-    assert chance.chance_recall_at(count, k)[0] == pytest.approx(np.mean(place <= k))
+    assert expected_by_chance.recall_at(count, k)[0] == pytest.approx(np.mean(place <= k))
     for denominator in metrics.DENOMINATORS:
       each = metrics.average_precision_at(ranked, k, denominator, np.tile(relevant, len(orders)))
-      by_lot = chance.chance_average_precision_at(relevant, count, k, denominator)
+      by_lot = expected_by_chance.average_precision_at(relevant, count, k, denominator)
       assert by_lot[0] == pytest.approx(each.mean()), (k, denominator)
     ndcg = metrics.ndcg_at(ranked, np.tile(ideal, (len(orders), 1)), k).mean()
-    assert chance.chance_ndcg_at(np.array([gains.mean()]), ideal, k)[0] == pytest.approx(ndcg)
+    assert expected_by_chance.ndcg_at(np.array([gains.mean()]), ideal, k)[0] == pytest.approx(ndcg)
     precision = metrics.precision_at(ranked, k).mean()
-    assert chance.chance_precision_at(relevant, count)[0] == pytest.approx(precision)
+    assert expected_by_chance.precision_at(relevant, count)[0] == pytest.approx(precision)
 
 
 @given(st.integers(10, 3000), st.integers(0, 3000))
@@ -198,15 +198,15 @@ def test_the_number_of_hits_by_lot_is_hypergeometric(answers: int, relevant: int
   ]
   expected = stats.hypergeom.pmf(hits, answers, relevant, 10) @ given
   arguments = np.array([relevant]), np.array([answers]), 10, "hits"
-  ours = chance.chance_average_precision_at(*arguments)[0]
+  ours = expected_by_chance.average_precision_at(*arguments)[0]
   assert ours == pytest.approx(expected, rel=1e-8, abs=1e-12)
 
 
 def test_chance_is_zero_where_nothing_is_relevant() -> None:
   for denominator in metrics.DENOMINATORS:
-    value = chance.chance_average_precision_at(np.array([0]), np.array([7]), 3, denominator)[0]
+    value = expected_by_chance.average_precision_at(np.array([0]), np.array([7]), 3, denominator)[0]
     assert value == 0 and not math.isnan(value)
-  assert chance.chance_ndcg_at(np.zeros(1), np.zeros((1, 3)), 3).tolist() == [0]
+  assert expected_by_chance.ndcg_at(np.zeros(1), np.zeros((1, 3)), 3).tolist() == [0]
 
 
 def test_impossible_requests_are_refused() -> None:

@@ -11,16 +11,16 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from xjepa_jax.processes import barriers, capturing, stopping
+from xjepa_jax.processes import barriers, preemption, profile_signal
 from xjepa_jax.training.profiling import Profile
 
 
 @pytest.fixture(autouse=True)
 def heeded() -> Iterator[None]:
   before = signal.getsignal(signal.SIGUSR1)
-  capturing.heed()
+  profile_signal.heed()
   yield
-  capturing.wanted()
+  profile_signal.wanted()
   signal.signal(signal.SIGUSR1, before)
 
 
@@ -51,9 +51,9 @@ def run(profile: Profile, steps: int, asked_after: int = 0) -> None:
 
 def test_sigusr1_profiles_the_next_steps_and_disturbs_no_stop(tmp_path: Path) -> None:
   told: list[str] = []
-  with stopping.heeding(), stopping.stepping():
+  with preemption.heeding(), preemption.stepping():
     run(Profile((), 2, str(tmp_path), told.append), 6, asked_after=2)
-    assert not stopping.agreed(6)
+    assert not preemption.agreed(6)
   assert told == [f"Profile of the steps 3 to 4: {tmp_path}"]
   assert profiled(tmp_path) == [3, 4]
 

@@ -13,9 +13,9 @@ from jax import Array
 from jax.ad_checkpoint import checkpoint_name
 
 from xjepa_jax.model.activation import ACTIVATIONS, on_cpu
+from xjepa_jax.model.activation_sharding import keep_samples
 from xjepa_jax.model.attention import attend
 from xjepa_jax.model.layers import LayerNorm, Linear
-from xjepa_jax.model.placing import keep_samples
 from xjepa_jax.model.positions import rotate
 
 # What the backward pass keeps of a layer, by the names given there; the rest is computed again.

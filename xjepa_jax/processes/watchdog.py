@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 
 from xjepa_jax.processes.barriers import process, processes
-from xjepa_jax.processes.ending import LOST, end_at_once
+from xjepa_jax.processes.shutdown import LOST, end_at_once
 
 _FIRST_SECONDS = 1800.0  # for the first step, with compiling
 _watched: _Watch | None = None

@@ -13,8 +13,8 @@ import numpy as np
 from xjepa_jax.config import HeadConfig
 from xjepa_jax.data.batch_source import Batch
 from xjepa_jax.data.dataset import PairDataset
-from xjepa_jax.model.crossing import predicted_descriptors
-from xjepa_jax.model.placing import on_mesh
+from xjepa_jax.model.activation_sharding import on_mesh
+from xjepa_jax.model.predicted_descriptors import predicted_descriptors
 from xjepa_jax.processes import watchdog
 from xjepa_jax.retrieval.relevance import label_sets
 from xjepa_jax.training.experiment import Experiment

@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from xjepa_jax.training.agreement import first_decides
+from xjepa_jax.training.consensus import first_decides
 from xjepa_jax.training.state import TrainState
 from xjepa_jax.training.target import find_target
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from xjepa_jax.retrieval import chance, metrics
+from xjepa_jax.retrieval import expected_by_chance, metrics
 from xjepa_jax.retrieval.relevance import Relevance
 
 PRECISION_AT = 5
@@ -39,10 +39,10 @@ def located_scores(place: np.ndarray, answers: np.ndarray, cuts: Sequence[int]) 
     cuts: the k of R@k.
   """
   recalls = [
-    _mean(f"recall@{k}", metrics.recall_at(place, k), chance.chance_recall_at(answers, k))
+    _mean(f"recall@{k}", metrics.recall_at(place, k), expected_by_chance.recall_at(answers, k))
     for k in cuts
   ]
-  by_lot = chance.chance_reciprocal_rank(answers)
+  by_lot = expected_by_chance.reciprocal_rank(answers)
   return [*recalls, _mean("mrr", metrics.reciprocal_rank(place), by_lot)]
 
 
@@ -55,7 +55,7 @@ def relevance_scores(
     _mean(
       f"map_{denominator}@{k}",
       metrics.average_precision_at(gains, k, denominator, relevant),
-      chance.chance_average_precision_at(relevant, answers, k, denominator),
+      expected_by_chance.average_precision_at(relevant, answers, k, denominator),
     )
     for k in shown
     for denominator in metrics.DENOMINATORS
@@ -64,13 +64,13 @@ def relevance_scores(
     _mean(
       f"ndcg@{k}",
       metrics.ndcg_at(gains, ideal, k),
-      chance.chance_ndcg_at(relevance.mean_gain, ideal, k),
+      expected_by_chance.ndcg_at(relevance.mean_gain, ideal, k),
     )
     for k in shown
   ]
   if PRECISION_AT in cuts:
     value = metrics.precision_at(gains, PRECISION_AT)
-    by_lot = chance.chance_precision_at(relevant, answers)
+    by_lot = expected_by_chance.precision_at(relevant, answers)
     scores.append(_mean(f"precision@{PRECISION_AT}", value, by_lot))
   return scores
 
@@ -119,7 +119,7 @@ def whole_scores(precision: np.ndarray, relevant: np.ndarray, answers: np.ndarra
   by_lot = np.zeros(len(precision))
   for count in np.unique(answers):
     of = answers == count
-    by_lot[of] = chance.chance_average_precision_at(
+    by_lot[of] = expected_by_chance.average_precision_at(
       relevant[of], answers[of], int(count), "relevant"
     )
   return [_mean("map", precision, by_lot)]

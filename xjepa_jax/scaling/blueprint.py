@@ -17,7 +17,7 @@ from xjepa_jax.data.description import INFO_FILE
 from xjepa_jax.data.simulate import simulated_archive
 from xjepa_jax.errors import ConfigError
 from xjepa_jax.training import experiment
-from xjepa_jax.training.checks import check_batches
+from xjepa_jax.training.validation import check_batches
 
 _PIXELS = 64  # of a simulated image, where the config names no size
 

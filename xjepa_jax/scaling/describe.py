@@ -15,7 +15,7 @@ from xjepa_jax.scaling.layout import Layout, lay_out
 from xjepa_jax.scaling.lowering import Lowered
 from xjepa_jax.scaling.roofline import HIDDEN, Prediction
 from xjepa_jax.scaling.topologies import Topology, topology
-from xjepa_jax.training.cautions import cautions
+from xjepa_jax.training.config_warnings import config_warnings
 from xjepa_jax.training.plan import step_flops
 
 FASTER = 0.95  # of the step's time, from which another layout is mentioned
@@ -283,7 +283,7 @@ def warnings(found: Plan) -> Iterator[str]:
       f"mesh.tensor is {mesh['tensor']} and fast links join {machines.near}: every layer would "
       "wait for the network."
     )
-  yield from cautions(layout.experiment)
+  yield from config_warnings(layout.experiment)
   if found.above is not None and found.above > ABOVE:
     yield (
       f"a device sends {found.above:.0%} more than gathering parameters and scattering gradients "

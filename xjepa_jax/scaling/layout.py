@@ -20,11 +20,11 @@ from xjepa_jax.scaling.blueprint import blueprint
 from xjepa_jax.scaling.collectives import REDUCE, Collective, expected
 from xjepa_jax.scaling.roofline import Prediction, predict
 from xjepa_jax.scaling.topologies import Topology
-from xjepa_jax.training.checks import check_batches
 from xjepa_jax.training.experiment import Experiment
 from xjepa_jax.training.mesh import AXES, mesh_sizes, parameter_shardings
 from xjepa_jax.training.plan import abstract_batch, device_bytes, step_flops
 from xjepa_jax.training.target import find_target
+from xjepa_jax.training.validation import check_batches
 
 
 @dataclasses.dataclass(frozen=True)

@@ -19,8 +19,8 @@ import numpy as np
 
 from xjepa_jax.config import HeadConfig
 from xjepa_jax.model import spectrum
+from xjepa_jax.model.activation_sharding import on_mesh
 from xjepa_jax.model.layout import Reading, is_fitted
-from xjepa_jax.model.placing import on_mesh
 from xjepa_jax.processes import watchdog
 from xjepa_jax.training.canonical_correlation import RIDGE, WHOLE_RIDGE, Maps, Moments, solve
 from xjepa_jax.training.experiment import Experiment, device_batch

@@ -21,7 +21,7 @@ from xjepa_jax.config.schema import CheckpointConfig
 from xjepa_jax.data.storage import is_remote
 from xjepa_jax.errors import CheckpointError, XJepaError
 from xjepa_jax.processes import barriers
-from xjepa_jax.training.agreement import first_decides
+from xjepa_jax.training.consensus import first_decides
 from xjepa_jax.training.manifest import write_manifest
 from xjepa_jax.training.preservation import Preservation
 from xjepa_jax.training.reached import write_reached

@@ -20,16 +20,16 @@ from xjepa_jax.data.dataset import PairDataset
 from xjepa_jax.data.pipeline import Pipeline, Reading
 from xjepa_jax.errors import ConfigError
 from xjepa_jax.model import xjepa
+from xjepa_jax.model.activation_sharding import on_mesh
 from xjepa_jax.model.encoder import has_network
 from xjepa_jax.model.inputs import SensorInput, sensor_inputs
 from xjepa_jax.model.mask_plan import MaskPlan, plan_masks
-from xjepa_jax.model.placing import on_mesh
 from xjepa_jax.objective.objective import Objective
 from xjepa_jax.objective.table import build
 from xjepa_jax.objective.term import Term
-from xjepa_jax.training import checks
 from xjepa_jax.training import mesh as meshes
 from xjepa_jax.training import step as steps
+from xjepa_jax.training import validation
 from xjepa_jax.training.optimizer import Schedules, optimizer, schedules
 from xjepa_jax.training.splits import open_split
 from xjepa_jax.training.state import TrainState, abstract_state, create_state
@@ -152,8 +152,8 @@ def open_experiment(
     DatasetError, SensorError: a data set is not as the config says.
   """
   mesh = meshes.make_mesh(config.mesh.replica, config.mesh.fsdp, config.mesh.tensor, devices)
-  checks.check_batches(config, mesh, jax.default_backend())
-  checks.check_splits(config)
+  validation.check_batches(config, mesh, jax.default_backend())
+  validation.check_splits(config)
   dtype = compute_dtype(config, jax.default_backend())
   return _jitted(build_experiment(config, mesh, data_slots(config), dtype, terms))
 
@@ -183,9 +183,9 @@ def build_experiment(
     ConfigError: values that do not go together.
   """
   inputs = _inputs(config, slots)
-  checks.check_heads(config, inputs)
+  validation.check_heads(config, inputs)
   routes = parse_routes(config.routes, tuple(inputs))
-  checks.check_routes(routes)
+  validation.check_routes(routes)
   model = xjepa.build(config, inputs, routes, dtype)
   objective = build(config.objective, terms) if config.training.steps else Objective({})
   plan = plan_masks(model.grid, config.mask)

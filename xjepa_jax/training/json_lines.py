@@ -17,7 +17,7 @@ import numpy as np
 
 from xjepa_jax.data import storage
 from xjepa_jax.errors import TrainingError
-from xjepa_jax.training.appending import append, open_to_append
+from xjepa_jax.training.append_file import append, open_to_append
 
 _REMOTE_SECONDS = 30.0  # objects cannot be appended to: the whole is written, now and then
 

@@ -12,10 +12,10 @@ import numpy as np
 from xjepa_jax.config import Config
 from xjepa_jax.data.batch_source import Batch
 from xjepa_jax.errors import TrainingError
-from xjepa_jax.processes import barriers, log, stopping, watchdog
-from xjepa_jax.training.agreement import first_decides
+from xjepa_jax.processes import barriers, log, preemption, watchdog
 from xjepa_jax.training.checkpoint import Checkpoints
 from xjepa_jax.training.compiler_options import compile_step
+from xjepa_jax.training.consensus import first_decides
 from xjepa_jax.training.experiment import Experiment, device_batch, name_pairs
 from xjepa_jax.training.goodput import Goodput
 from xjepa_jax.training.memory import memory_scalars
@@ -88,14 +88,14 @@ def train(
     progress.message,
   )
   watched = watchdog.watching(config.processes.hang_seconds, workdir)
-  with experiment.training_pipeline() as pipeline, profile, stopping.stepping(), watched:
+  with experiment.training_pipeline() as pipeline, profile, preemption.stepping(), watched:
     batches = pipeline.batches(first)
     for done in range(first, total + 1):
       measured = None
       watchdog.advanced(done)
       log.at(done)
       # Before the first step nothing is lost, and compiling it need not be waited for.
-      outcome.preempted = done > first and stopping.agreed(done)
+      outcome.preempted = done > first and preemption.agreed(done)
       due = is_due(config, done) and (done > first or unmeasured) and not outcome.preempted
       if due or done % config.checkpoint.every == 0 or done == total:
         jax.block_until_ready(metrics)  # or the pause would hide the time of steps under way
@@ -121,7 +121,7 @@ def train(
       if done == first:
         with goodput.spending("compile"):
           step = _compiled(experiment, state, batch)
-        stopping.agreed(done)  # from here on a stop waits for the step that begins
+        preemption.agreed(done)  # from here on a stop waits for the step that begins
       with jax.profiler.StepTraceAnnotation("train", step_num=done):
         # One step is under way while the next is asked for; with more, batches would pile up.
         jax.block_until_ready(earlier)

@@ -18,7 +18,7 @@ from xjepa_jax.model.local import LOCAL_MLP_RATIO, PARTS, PIECES, features
 from xjepa_jax.model.predictor import predictor_spec
 from xjepa_jax.model.statistics import STATISTICS_CELLS, STATISTICS_PIECES
 from xjepa_jax.training import flops, process_memory
-from xjepa_jax.training.cautions import cautions
+from xjepa_jax.training.config_warnings import config_warnings
 from xjepa_jax.training.device_peaks import peak_flops
 from xjepa_jax.training.experiment import Experiment
 from xjepa_jax.training.mesh import batch_sharding
@@ -237,7 +237,7 @@ def describe_plan(experiment: Experiment) -> Iterator[str]:
   yield f"Mesh: {devices.size} x {devices.ravel()[0].device_kind}: {sizes}"
   yield f"Arithmetic: {experiment.model.dtype}"
   pairs = split_sizes(experiment.config, experiment.config.data.train)
-  yield from (f"Note: {caution}" for caution in cautions(experiment, pairs))
+  yield from (f"Note: {warning}" for warning in config_warnings(experiment, pairs))
 
 
 def _input_lines(experiment: Experiment) -> Iterator[str]:

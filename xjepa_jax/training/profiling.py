@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-from xjepa_jax.processes import barriers, capturing
+from xjepa_jax.processes import barriers, profile_signal
 
 
 class Profile:
@@ -47,7 +47,7 @@ class Profile:
       return
     if self._window and self._window[0] <= step <= self._window[1]:
       self._start(step, self._window[1])
-    elif capturing.wanted():
+    elif profile_signal.wanted():
       self._start(step, step + self._steps - 1)
 
   def after(self, step: int, results: Any) -> None:

@@ -18,10 +18,10 @@ import optax
 from jax import Array
 
 from xjepa_jax.config import Config
+from xjepa_jax.model.activation_sharding import on_mesh
 from xjepa_jax.model.images import crop, scale
 from xjepa_jax.model.mask_plan import MaskPlan
 from xjepa_jax.model.outputs import Outputs
-from xjepa_jax.model.placing import on_mesh
 from xjepa_jax.model.xjepa import Parameters, XJepa
 from xjepa_jax.objective.objective import Objective
 from xjepa_jax.training.augment import augment

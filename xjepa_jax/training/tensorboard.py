@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from xjepa_jax.data import framing
-from xjepa_jax.training.appending import append, open_to_append
+from xjepa_jax.training.append_file import append, open_to_append
 
 _BINS = 64
 

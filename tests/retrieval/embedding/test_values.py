@@ -15,7 +15,7 @@ from xjepa_jax.data.band_choice import bands_of
 from xjepa_jax.data.band_stack import read_bands
 from xjepa_jax.data.raster import read_header
 from xjepa_jax.errors import DataError, ImageError, SensorError
-from xjepa_jax.retrieval.embedding.fitting import Fit, fit_values, of_dataset
+from xjepa_jax.retrieval.embedding.conforming import Fit, fit_values, of_dataset
 from xjepa_jax.retrieval.embedding.items import BandFile, Item, Window
 from xjepa_jax.retrieval.embedding.windows import (
   WindowReader,

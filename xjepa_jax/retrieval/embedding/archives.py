@@ -10,12 +10,12 @@ from xjepa_jax.data import storage
 from xjepa_jax.data.description import INFO_FILE, SENSORS_FILE
 from xjepa_jax.errors import ArchiveError, OptionError
 from xjepa_jax.paths import StrPath
+from xjepa_jax.retrieval.embedding.archive_paths import opener
 from xjepa_jax.retrieval.embedding.digests import with_digests
 from xjepa_jax.retrieval.embedding.folder import EVERYTHING, name_folder
 from xjepa_jax.retrieval.embedding.image_times import TimeSource
 from xjepa_jax.retrieval.embedding.images import ImageOptions, collect_images, known_sensor
 from xjepa_jax.retrieval.embedding.items import Collected
-from xjepa_jax.retrieval.embedding.locating import locating
 from xjepa_jax.retrieval.embedding.pairs import collect_pairs
 from xjepa_jax.retrieval.embedding.stac import is_stac, name_items
 from xjepa_jax.retrieval.embedding.table import check_told, name_rows
@@ -72,7 +72,7 @@ def collect(path: StrPath, options: ArchiveOptions) -> Collected:
       "Copy the images to disk."
     )
   collected = _collect_files(path, sensors, options)
-  find = locating(path, options.allow_outside)
+  find = opener(path, options.allow_outside)
   return dataclasses.replace(collected, items=with_digests(collected.items, find))
 
 
@@ -88,7 +88,7 @@ def _collect_files(path: str, sensors: Mapping[str, Sensor], options: ArchiveOpt
     TimeSource(options.time) if options.time else None,
     options.any_resolution,
   )
-  find = locating(path, options.allow_outside)
+  find = opener(path, options.allow_outside)
   if is_stac(path):
     _refuse(path, options, "STAC", "splits", "bands")
     named, left_out, declared = name_items(path, sensors, find)

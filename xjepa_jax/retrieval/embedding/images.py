@@ -15,7 +15,7 @@ from xjepa_jax.data.file_scaling import check_scaling
 from xjepa_jax.data.raster import RasterHeader, check_placed, giving_system
 from xjepa_jax.data.resolution import check_resolution
 from xjepa_jax.errors import ArchiveError, DataError, OptionError
-from xjepa_jax.retrieval.embedding.fitting import Fit
+from xjepa_jax.retrieval.embedding.conforming import Fit
 from xjepa_jax.retrieval.embedding.image_times import TimeSource
 from xjepa_jax.retrieval.embedding.items import BandFile, Collected, Item, LeftOut
 from xjepa_jax.retrieval.embedding.windows import WindowReader, header_of, source_of, stack_of

@@ -18,7 +18,7 @@ from xjepa_jax.data.description import SENSORS_FILE, describe
 from xjepa_jax.data.example import ExampleView
 from xjepa_jax.data.pairs import NO_TRANSFORM, PairFormat
 from xjepa_jax.errors import OptionError
-from xjepa_jax.retrieval.embedding.fitting import Fit, fit_values, of_dataset
+from xjepa_jax.retrieval.embedding.conforming import Fit, fit_values, of_dataset
 from xjepa_jax.retrieval.embedding.items import Collected, Item, Window
 from xjepa_jax.sensors import Sensor
 

@@ -15,9 +15,9 @@ from typing import Any
 
 from xjepa_jax.data.file_scaling import check_scaling
 from xjepa_jax.errors import ArchiveError, DataError, ImageError
+from xjepa_jax.retrieval.embedding.archive_paths import archive_root
 from xjepa_jax.retrieval.embedding.images import Named
 from xjepa_jax.retrieval.embedding.items import LeftOut
-from xjepa_jax.retrieval.embedding.locating import archive_root
 from xjepa_jax.retrieval.embedding.stac_assets import BandAsset, assets_of, file_path, read_assets
 from xjepa_jax.retrieval.embedding.times import instant
 from xjepa_jax.retrieval.embedding.windows import header_of

@@ -12,11 +12,11 @@ import numpy as np
 from xjepa_jax.data.description import SENSORS_FILE, describe
 from xjepa_jax.data.unicode_names import shown
 from xjepa_jax.errors import ChangedError, DataError, EmbeddingError
+from xjepa_jax.retrieval.embedding.archive_paths import opener
+from xjepa_jax.retrieval.embedding.conforming import Fit, of_dataset
 from xjepa_jax.retrieval.embedding.description import EmbeddingDescription
 from xjepa_jax.retrieval.embedding.digests import image_digest
-from xjepa_jax.retrieval.embedding.fitting import Fit, of_dataset
 from xjepa_jax.retrieval.embedding.items import Item, Reader, Window
-from xjepa_jax.retrieval.embedding.locating import locating
 from xjepa_jax.retrieval.embedding.pairs import PairReader, sensors_digest
 from xjepa_jax.retrieval.embedding.windows import WindowReader, files_of, header_of
 from xjepa_jax.sensors import Sensor
@@ -49,7 +49,7 @@ class TileImages:
       self._reader: Reader = pairs
       self._digest: Callable[[Item], str] = pairs.digest
     elif source.get("kind") in ("images", "stac"):
-      self._locate = locating(source["path"], bool(source.get("allow_outside")))
+      self._locate = opener(source["path"], bool(source.get("allow_outside")))
       offsets = source.get("offset", {})
       self._digest = functools.partial(image_digest, locate=self._locate)
       self._reader = WindowReader(

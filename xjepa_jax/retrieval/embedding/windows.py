@@ -31,7 +31,7 @@ from xjepa_jax.data.raster import (
   read_raster,
 )
 from xjepa_jax.errors import ImageError
-from xjepa_jax.retrieval.embedding.fitting import Fit, fit_values
+from xjepa_jax.retrieval.embedding.conforming import Fit, fit_values
 from xjepa_jax.retrieval.embedding.items import BandFile, Item, Window
 
 MAX_SCENE = 2**33  # pixels x bands that a header may declare: 13 bands of 25,000 x 25,000

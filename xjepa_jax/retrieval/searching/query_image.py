@@ -18,7 +18,7 @@ from xjepa_jax.data.statistics import SensorStatistics
 from xjepa_jax.errors import ImageError, SearchError
 from xjepa_jax.model.inputs import SensorInput
 from xjepa_jax.paths import StrPath
-from xjepa_jax.retrieval.embedding.fitting import Fit
+from xjepa_jax.retrieval.embedding.conforming import Fit
 from xjepa_jax.retrieval.embedding.items import BandFile, Item, Window
 from xjepa_jax.retrieval.embedding.windows import WindowReader, header_of
 

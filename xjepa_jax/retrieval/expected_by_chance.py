@@ -11,24 +11,24 @@ import numpy as np
 from xjepa_jax.retrieval.metrics import discounted
 
 
-def chance_recall_at(answers: np.ndarray, k: int) -> np.ndarray:
+def recall_at(answers: np.ndarray, k: int) -> np.ndarray:
   """(Q,) chance that the one true among `answers` (Q,) int is in the first k: k / answers."""
   return np.minimum(k / np.asarray(answers, np.float64), 1.0)
 
 
-def chance_reciprocal_rank(answers: np.ndarray) -> np.ndarray:
+def reciprocal_rank(answers: np.ndarray) -> np.ndarray:
   """(Q,) mean of 1 / place over the places 1..answers: the harmonic number / answers."""
   answers = np.asarray(answers)
   harmonic = np.cumsum(1.0 / np.arange(1, answers.max(initial=1) + 1))
   return harmonic[answers - 1] / answers
 
 
-def chance_precision_at(relevant: np.ndarray, answers: np.ndarray) -> np.ndarray:
+def precision_at(relevant: np.ndarray, answers: np.ndarray) -> np.ndarray:
   """(Q,) the share of relevant answers, at any k."""
   return np.asarray(relevant) / np.asarray(answers, np.float64)
 
 
-def chance_average_precision_at(
+def average_precision_at(
   relevant: np.ndarray, answers: np.ndarray, k: int, denominator: str
 ) -> np.ndarray:
   """Expected `average_precision_at` of a ranking by lot.
@@ -54,7 +54,7 @@ def chance_average_precision_at(
   return _summed_precision(relevant, answers, k) / np.maximum(count, 1)
 
 
-def chance_ndcg_at(mean_gain: np.ndarray, ideal: np.ndarray, k: int) -> np.ndarray:
+def ndcg_at(mean_gain: np.ndarray, ideal: np.ndarray, k: int) -> np.ndarray:
   """Expected `ndcg_at` of a ranking by lot: every place has the archive's mean gain.
 
   Args:

@@ -11,7 +11,7 @@ from jax.sharding import AbstractMesh
 from tests.training.conftest import Small
 from xjepa_jax.objective.latent import Latent
 from xjepa_jax.objective.objective import Objective
-from xjepa_jax.training.cautions import cautions
+from xjepa_jax.training.config_warnings import config_warnings
 from xjepa_jax.training.experiment import Experiment
 
 
@@ -32,8 +32,8 @@ def batches(small: Small, batch: int, **data: object) -> Experiment:
 
 
 def test_terms_that_compare_samples_are_named_where_a_batch_is_cut_into_parts(small: Small) -> None:
-  assert list(cautions(parts(small, 1))) == []
-  (said,) = cautions(parts(small, 4))
+  assert list(config_warnings(parts(small, 1))) == []
+  (said,) = config_warnings(parts(small, 4))
   assert said.startswith("training.accumulate is 4: vicreg see 2 samples at a time and not 8")
 
 
@@ -43,7 +43,7 @@ def test_a_mesh_that_does_not_divide_the_width_is_named(
 ) -> None:
   mesh = AbstractMesh((1, fsdp, 1), ("replica", "fsdp", "tensor"))
   experiment = dataclasses.replace(small.experiment, mesh=mesh)  # type: ignore[arg-type]
-  said = list(cautions(experiment))
+  said = list(config_warnings(experiment))
   assert len(said) == whole
   if whole:
     total = sum(leaf.nbytes for leaf in jax.tree.leaves(small.state.params))
@@ -51,29 +51,29 @@ def test_a_mesh_that_does_not_divide_the_width_is_named(
 
 
 def test_a_batch_larger_than_the_data_set_is_named_with_both_sizes(small: Small) -> None:
-  assert list(cautions(batches(small, 128), [128])) == []
-  (said,) = cautions(batches(small, 136), [128])
+  assert list(config_warnings(batches(small, 128), [128])) == []
+  (said,) = config_warnings(batches(small, 136), [128])
   assert said.startswith("training.batch is 136, of which 136 are of the 128 pairs of the split")
   assert "pairs stand more than once in a batch" in said
 
 
 def test_a_small_data_set_of_much_weight_is_named_alone(small: Small) -> None:
   mixed = {"directories": ("large", "small"), "weights": (3.0, 1.0)}
-  assert list(cautions(batches(small, 168, **mixed), [128, 42])) == []  # 126 and 42 rows
-  (said,) = cautions(batches(small, 176, **mixed), [1280, 42])
+  assert list(config_warnings(batches(small, 168, **mixed), [128, 42])) == []  # 126 and 42 rows
+  (said,) = config_warnings(batches(small, 176, **mixed), [1280, 42])
   assert "of which 44 are of the 42 pairs of the split 'train' of small" in said
 
 
 def test_a_batch_of_one_starves_terms_that_compare_samples(small: Small) -> None:
   for starved in (batches(small, 1), parts(small, 8)):
-    (said,) = cautions(starved)
+    (said,) = config_warnings(starved)
     assert said.startswith("vicreg compare samples and see one at a time (training.batch is ")
   alone = Objective({"latent": Latent()})
-  assert list(cautions(dataclasses.replace(batches(small, 1), objective=alone))) == []
+  assert list(config_warnings(dataclasses.replace(batches(small, 1), objective=alone))) == []
 
 
 def test_without_steps_the_size_of_a_batch_means_nothing(small: Small) -> None:
   experiment = batches(small, 1000)
   training = dataclasses.replace(experiment.config.training, steps=0)
   config = dataclasses.replace(experiment.config, training=training)
-  assert list(cautions(dataclasses.replace(experiment, config=config), [128])) == []
+  assert list(config_warnings(dataclasses.replace(experiment, config=config), [128])) == []

@@ -23,7 +23,7 @@ import signal
 import threading
 from collections.abc import Iterator
 
-from xjepa_jax.processes import barriers, ending
+from xjepa_jax.processes import barriers, shutdown
 
 _POLL_SECONDS = 0.5  # between looks at the notes of others
 _SAID = "stopped by SIGTERM: what was trained is saved, and the same command continues"
@@ -34,7 +34,7 @@ _heeded: _Heed | None = None
 def heeding() -> Iterator[None]:
   """Heeds SIGTERM, and what other processes say of stopping and of errors.
 
-  To be entered by the main thread, after `joining.join`.
+  To be entered by the main thread, after `cluster.join`.
   """
   global _heeded
   heed = _Heed()
@@ -122,7 +122,7 @@ class _Heed:
       self._told = self._told or signal.SIGTERM in heard
       try:
         self._look()
-      except Exception:  # the process that keeps the notes is gone: noticed in `losing`
+      except Exception:  # the process that keeps the notes is gone: noticed in `lost_processes`
         continue
 
   def _look(self) -> None:
@@ -130,7 +130,7 @@ class _Heed:
       if self._told and self._target is None:
         self._decide({"0": self._note()})
       return
-    ending.look_at_others(self._ended)
+    shutdown.look_at_others(self._ended)
     notes = barriers.published("stop")
     if self._told and "asked" not in notes:
       barriers.publish("stop/asked", str(barriers.process()))
@@ -160,5 +160,5 @@ class _Heed:
 
 
 def _end() -> None:
-  if ending.leaving()[0] is None:
-    ending.end_at_once(0, _SAID if barriers.is_first() else "")
+  if shutdown.leaving()[0] is None:
+    shutdown.end_at_once(0, _SAID if barriers.is_first() else "")

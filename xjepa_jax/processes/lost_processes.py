@@ -20,7 +20,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from xjepa_jax.processes import ending
+from xjepa_jax.processes import shutdown
 from xjepa_jax.processes.barriers import process, processes
 from xjepa_jax.processes.locking import let_go_of_all
 from xjepa_jax.processes.log import note, note_end
@@ -44,7 +44,7 @@ def not_aborted(said: str) -> Iterator[None]:
 
   def handle(number: int) -> None:
     os.write(stderr, f"error: {said}\n".encode())
-    os._exit(ending.LOST)
+    os._exit(shutdown.LOST)
 
   with tempfile.TemporaryFile() as hidden:  # of C++, a stack
     os.dup2(hidden.fileno(), 2)
@@ -66,13 +66,13 @@ def notice_losses(workdir: str, lost_seconds: float) -> None:
 
   Args:
     workdir: of the run; "" keeps no log.
-    lost_seconds: as `joining.join` was told.
+    lost_seconds: as `cluster.join` was told.
   """
   log = _native_log(workdir)
   stderr = _divert(log)
 
   def handle(number: int) -> None:
-    status, untold = ending.leaving()
+    status, untold = shutdown.leaving()
     if untold:
       os.write(stderr, f"{untold}\n".encode())
     # An error told while others wait to hear it; that a process is lost is why it was made, maybe.
@@ -114,7 +114,7 @@ def _verdict(native: str, workdir: str, lost_seconds: float) -> tuple[int, str]:
   many = f"process {named}" if len(lost) == 1 else f"processes {named}"
   was = "was" if len(lost) == 1 else "were"
   how = f"gave no sign of life for {lost_seconds:g} s" if found else "closed its connection"
-  return ending.LOST, (
+  return shutdown.LOST, (
     f"error: {many} of {processes()} {was} lost ({how}), noticed by process {process()}; the same "
     f"command continues from {_last_checkpoint(workdir)}\n"
   )

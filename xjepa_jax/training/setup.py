@@ -14,7 +14,7 @@ from xjepa_jax.data.import_plan import plan_import
 from xjepa_jax.data.simulate import simulated_archive
 from xjepa_jax.data.writer import write_dataset
 from xjepa_jax.errors import CheckpointError, ConfigError
-from xjepa_jax.training.agreement import first_decides
+from xjepa_jax.training.consensus import first_decides
 from xjepa_jax.training.progress import say
 
 _SHARD_BYTES = 128_000_000

@@ -13,7 +13,7 @@ from xjepa_jax.training.experiment import Experiment
 WHOLE = 0.1  # of all parameters: less is norms, biases and small tables, which are never cut
 
 
-def cautions(experiment: Experiment, sizes: Sequence[int] = ()) -> Iterator[str]:
+def config_warnings(experiment: Experiment, sizes: Sequence[int] = ()) -> Iterator[str]:
   """What goes on and should be known, with what to change.
 
   Args:

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from xjepa_jax.errors import ConfigError, LostError
-from xjepa_jax.processes import losing
+from xjepa_jax.processes import lost_processes
 
 # Cloud TPU's newer images block 8482, which is JAX's own choice.
 PORT = 8476
@@ -96,7 +96,7 @@ def join(found: Asked, join_seconds: int, lost_seconds: int) -> None:
   # SIGTERM is `stopping`'s: JAX's service would take it away from it.
   jax.config.update("jax_enable_preemption_service", False)
   try:
-    with losing.not_aborted(_not_joined(found, join_seconds)):
+    with lost_processes.not_aborted(_not_joined(found, join_seconds)):
       jax.distributed.initialize(
         found.coordinator,
         found.processes,

@@ -8,7 +8,7 @@ import numpy as np
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from xjepa_jax.model.placing import SAMPLE_AXES, keep_samples, on_mesh
+from xjepa_jax.model.activation_sharding import SAMPLE_AXES, keep_samples, on_mesh
 from xjepa_jax.training.mesh import batch_sharding, make_mesh
 
 

@@ -75,11 +75,11 @@ def fail_for_others(error: Exception, lost_seconds: float) -> int:
   """As `fail`, of an error that may come of another process's end.
 
   A collective or a barrier often fails before the coordination service notices who was lost. So
-  this process waits to be told: `losing` or `look_at_others` end it in between.
+  this process waits to be told: `lost_processes` or `look_at_others` end it in between.
 
   Args:
     error: just caught.
-    lost_seconds: as `joining.join` was told.
+    lost_seconds: as `cluster.join` was told.
   """
   ours = isinstance(error, XJepaError)
   text = f"error: {error}" if ours else "".join(traceback.format_exception(error)).rstrip()

@@ -14,7 +14,7 @@ from tests.compiling import compiled
 from tests.model import reference
 from tests.model.test_xjepa import AVERAGE, MODEL, PARAMETERS, SEEN, VALUES
 from xjepa_jax.model.cells import cell_weights
-from xjepa_jax.model.crossing import (
+from xjepa_jax.model.predicted_descriptors import (
   predicted_descriptors,
   predicted_tokens,
   prediction_blocks,

@@ -1,4 +1,4 @@
-"""Where an archive's files are."""
+"""The files of an archive: what its relative paths start from, and which may be opened."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ def archive_root(path: str) -> str:
   return os.path.realpath(path if os.path.isdir(path) else os.path.dirname(os.path.abspath(path)))
 
 
-def locating(path: str, allow_outside: bool) -> Callable[[str], str]:
-  """From a path as an archive has it to one that can be opened.
+def opener(path: str, allow_outside: bool) -> Callable[[str], str]:
+  """A function from a path as the archive gives it to one that can be opened.
 
   Args:
     path: of the archive.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from xjepa_jax.errors import ConfigError
-from xjepa_jax.processes.joining import Asked, asked
+from xjepa_jax.processes.cluster import Asked, asked
 
 SLURM = {
   "SLURM_JOB_ID": "7",
