@@ -93,9 +93,9 @@ def test_modules_and_what_other_rooms_use_say_what_they_are() -> None:
   for path, tree in modules():
     assert ast.get_docstring(tree), path
     dotted = ".".join(path.relative_to(ROOT).with_suffix("").parts)
-    for node in tree.body:
-      if isinstance(node, ast.FunctionDef | ast.ClassDef):
-        defined[dotted, node.name] = (path, node)
+    for top in tree.body:
+      if isinstance(top, ast.FunctionDef | ast.ClassDef):
+        defined[dotted, top.name] = (path, top)
   for path, tree in modules():
     room = path.relative_to(PACKAGE).parts[0]
     for node in ast.walk(tree):

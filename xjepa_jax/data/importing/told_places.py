@@ -15,7 +15,8 @@ from xjepa_jax.data.unicode_names import quoted, shown
 from xjepa_jax.errors import TableError
 
 _SPELLINGS = (("lon", "longitude"), ("lat", "latitude"))
-PLACE_COLUMNS = {name for names in _SPELLINGS for name in names}
+_GEOMETRY = "geometry"  # of GeoParquet: WKB, in degrees unless the file says otherwise
+PLACE_COLUMNS = {_GEOMETRY, *(name for names in _SPELLINGS for name in names)}
 _SHOWN = 10  # rows that cannot be used
 # The image's middle, and the ends of its diagonals, in heights and widths.
 _POINTS = np.array([(0.5, 0.5), (0, 0), (1, 1), (0, 1), (1, 0)])
@@ -48,10 +49,14 @@ class ToldPlace:
 def told_degrees(row: Mapping[str, Any]) -> tuple[float, float]:
   """Longitude and latitude in a row's `PLACE_COLUMNS`, NaN where these are empty.
 
+  Columns of degrees count before a geometry, of which the centroid is taken.
+
   Raises:
     ValueError: they are no degrees, or one of the two is missing.
   """
   x, y = (next((name for name in names if cell_text(row, name)), names[0]) for names in _SPELLINGS)
+  if not (cell_text(row, x) or cell_text(row, y)) and isinstance(row.get(_GEOMETRY), bytes):
+    return _centroid(row[_GEOMETRY])
   longitude, latitude = _degrees(row, x, 180), _degrees(row, y, 90)
   if math.isnan(longitude) != math.isnan(latitude):
     raise ValueError(f"only one of the columns {x!r} and {y!r} has a value")
@@ -97,6 +102,24 @@ def check_places(table: str, places: Sequence[ToldPlace]) -> None:
     f"{'; ...' if len(wrong) > _SHOWN else '.'} Correct them, or leave them empty: then the "
     "images' own places are taken."
   )
+
+
+def _centroid(wkb: bytes) -> tuple[float, float]:
+  import shapely
+
+  try:
+    shape = shapely.from_wkb(wkb)
+  except shapely.GEOSException as error:
+    raise ValueError(f"column {_GEOMETRY!r} holds no WKB ({error})") from error
+  if shape.is_empty:
+    return math.nan, math.nan
+  x, y = shape.centroid.x, shape.centroid.y
+  if not (abs(x) <= 180 and abs(y) <= 90):
+    raise ValueError(
+      f"column {_GEOMETRY!r} lies at {x:g}, {y:g}, which are no degrees. Write it as GeoPandas' "
+      "to_crs(4326) gives it, or without the column"
+    )
+  return x, y
 
 
 def _degrees(row: Mapping[str, Any], column: str, limit: float) -> float:
