@@ -65,6 +65,7 @@ def conclude(experiment: Experiment, trained: Trained, writers: Writers, workdir
   evaluation, split = measured.evaluation, measured.protocol.archive
   encoder = encoders(trained.state)[trained.encoder]
   tokens = first_tokens(experiment, encoder, split)
+  # Every process takes part in gathering what the first one exports.
   encoder = on_every_device(experiment.mesh, encoder)
   predictor = on_every_device(experiment.mesh, trained.state.params["predictor"])
   plain = closed_form(experiment, measured.protocol)

@@ -112,6 +112,7 @@ class Pictures:
     """Open the split without reading anything."""
     self._inputs = experiment.inputs
     self._datasets = open_split(experiment.config, split)
+    # A record holds all sensors of a pair, which are requested one at a time.
     self._read = functools.lru_cache(maxsize=64)(self._pair)
 
   def __call__(self, sensor: str, number: int) -> np.ndarray:
@@ -165,6 +166,7 @@ def examples(
     scores = descriptors[a][both[chosen]] @ descriptors[b][both].T
     ids = [evaluation.described.pair_ids[number] for number in both]
 
+    # `both` is bound as a default, because the loop assigns it again.
     def shown(sensor: str, number: int, both: np.ndarray = both) -> np.ndarray:
       return pictures(sensor, int(both[number]))
 

@@ -20,6 +20,7 @@ def write_metrics(path: str, findings: Findings) -> None:
   Raises:
     OSError: the file cannot be written.
   """
+  # A NaN that was missed is an error here; written out, strict JSON readers would refuse the file.
   text = json.dumps(to_json(findings), allow_nan=False, ensure_ascii=False, indent=2)
   storage.write_file(path, text.encode() + b"\n")
 

@@ -50,6 +50,7 @@ def write_report(
   metrics_file.write_metrics(f"{directory}/{METRICS}", findings)
   for name, content in pictures.items():
     storage.write_file(f"{directory}/{name}", content)
+  # The page comes last, so that where there is one, the report is complete.
   path = f"{directory}/{PAGE}"
   storage.write_file(path, render(findings, pictures).encode())
   return path

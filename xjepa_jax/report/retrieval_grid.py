@@ -51,7 +51,7 @@ def examples_of(
   asking, answering = direction.split("->")
   found = []
   for row, own in zip(np.asarray(scores), queries, strict=True):
-    order = np.argsort(-row, kind="stable")
+    order = np.argsort(-row, kind="stable")  # equal scores keep the order of the archive
     answers = tuple(
       Answer(picture(answering, int(i)), ids[i], float(row[i]), bool(i == own))
       for i in order[:count]

@@ -261,6 +261,7 @@ def _scroll(content: str, label: str) -> str:
 
 def _figure(picture: bytes, alt: str, caption: str, label: str) -> str:
   width, height = struct.unpack(">II", picture[16:24])  # in the header chunk of a PNG file
+  # On a narrow screen the picture keeps a readable width and scrolls sideways.
   data = base64.b64encode(picture).decode("ascii")
   image = (
     f'<img src="data:image/png;base64,{data}" width="{width}" height="{height}" '

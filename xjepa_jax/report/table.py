@@ -116,6 +116,7 @@ def number(key: str, value: Any) -> str:
   if isinstance(value, str | bool):
     return str(value)
   if definition(key) is not None:
+    # Shares below 1 %, such as chance in a large archive, need a second decimal.
     return f"{value:.1%}" if value >= 0.01 or value == 0 else f"{value:.2%}"
   if float(value).is_integer() or abs(value) >= 1000:
     return f"{value:,.0f}"
@@ -140,7 +141,7 @@ def _best(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> frozense
         and isinstance(row.get(key), int | float)
         and math.isfinite(row[key])
       }
-      if len(values) > 1:
+      if len(values) > 1:  # a single value is not the best of anything
         most = max(values.values())
         found |= {(place, column) for place, value in values.items() if value == most}
   return frozenset(found)

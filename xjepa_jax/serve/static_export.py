@@ -60,6 +60,7 @@ def export_page(archive: Archive, directory: StrPath, queries: int | None, k: in
     out.write(f"pictures/{row}.png", archive.draw(row))
   out.json("all-tiles.json", archive.tiles(tiles))
   plane = archive.plane_json()
+  # Only exported tiles can be opened from the plot.
   plane["points"] = [point for point in plane["points"] if point[0] in shown]
   out.json("plane.json", plane)
   for path in page_files():

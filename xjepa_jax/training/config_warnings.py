@@ -63,6 +63,7 @@ def _parts_of_batches(experiment: Experiment) -> Iterator[str]:
 def _repeated_pairs(experiment: Experiment, sizes: Sequence[int]) -> Iterator[str]:
   batch, data = experiment.config.training.batch, experiment.config.data
   weights = data.weights or sizes
+  # `sizes` is empty where the data are not available, and then nothing is compared.
   for directory, pairs, weight in zip(data.directories, sizes, weights, strict=False):
     rows = batch * weight / sum(weights)
     if rows > pairs:

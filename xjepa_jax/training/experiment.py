@@ -261,6 +261,7 @@ def data_slots(config: Config) -> Mapping[str, SensorSlot]:
 
 def _inputs(config: Config, slots: Mapping[str, SensorSlot]) -> dict[str, SensorInput]:
   sizes = {key: (slot.shape[0], slot.shape[1]) for key, slot in slots.items()}
+  # data.image_size counts pixels of the first sensor; the others are cut to the same ground.
   wanted = config.data.image_size
   if wanted:
     rows = sizes[next(iter(sizes))][0]
@@ -313,6 +314,7 @@ def _reading(config: Config) -> Reading | None:
   data = config.data
   if not (data.threads or data.prefetch):
     return None
+  # One thread reaches 60 % of the possible reading rate, two reach 95 % (docs/architecture.md).
   threads = data.threads or min(usable_cores(), 2)
   return Reading(threads=threads, prefetch=data.prefetch or 2 * threads)
 

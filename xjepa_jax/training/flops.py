@@ -1,13 +1,10 @@
 """Floating-point operations of a step, by arithmetic: those of its matrix products.
 
-A multiplication and an addition count as two operations. Only products are counted, as is usual for
-model FLOPs utilisation (PaLM, arXiv 2204.02311, appendix B): norms, softmax and activations are a
-few per cent, and recomputation by rematerialisation does not count because the model gains nothing
-from it. The backward pass of a product costs twice the forward pass, once for the gradient of each
-factor.
-
-All functions take plain numbers and return the operations of the forward pass of *one* sample,
-except `step`, which counts a whole batch, forward and backward.
+A multiplication and an addition count as two operations. Only products count, as is usual for model
+FLOPs utilisation (PaLM, arXiv 2204.02311, appendix B): norms, softmax and activations are a few per
+cent, and the model gains nothing from rematerialisation. The backward pass of a product costs twice
+the forward pass, once per factor. All functions take plain numbers and return the forward pass of
+*one* sample, except `step`, which counts a whole batch, forward and backward.
 """
 
 from __future__ import annotations

@@ -1,22 +1,10 @@
 """Accounting of a run's time: steps that count, and everything that kept the devices from them.
 
-  with Goodput("runs/a/goodput.jsonl") as goodput:
-    for step in range(1, steps + 1):
-      with goodput.spending("data"):
-        batch = next(batches)
-      goodput.giving(step)
-      state, metrics = train_step(state, batch)
-      goodput.given(metrics)
-
-A step occupies the devices from its dispatch, or from the end of the step before, until its results
-are ready. Dispatch is asynchronous, so a thread waits for the results and reads the clock. While a
-step is running, time counts as the step's, whatever the host does; only while none is running does
-it count as the host's activity. All kinds therefore add up to the whole, and a batch that was read
-while a step ran has cost nothing.
-
-Rows are written now and then, so that a killed start is counted up to its last row. The next start
-adds the last row of each earlier one. Its own steps count only beyond the last step recorded there;
-those before it are "repeated". The time between starts counts as nothing.
+While a step is running, time counts as the step's, whatever the host does; only while none is
+running does it count as the host's activity. All kinds therefore add up to the whole, and a batch
+that was read while a step ran has cost nothing. Dispatch is asynchronous, so a thread waits for the
+results and reads the clock. Rows are written now and then, so that a killed start is counted up to
+its last row; the time between starts counts as nothing.
 """
 
 from __future__ import annotations
@@ -47,7 +35,20 @@ _HANG_SECONDS = 1.0
 
 
 class Goodput:
-  """Counts seconds by kind. Use it in a `with` statement, from one thread."""
+  """Counts seconds by kind. Use it in a `with` statement, from one thread.
+
+  with Goodput("runs/a/goodput.jsonl") as goodput:
+    for step in range(1, steps + 1):
+      with goodput.spending("data"):
+        batch = next(batches)
+      goodput.giving(step)
+      state, metrics = train_step(state, batch)
+      goodput.given(metrics)
+
+  A step occupies the devices from its dispatch, or from the end of the step before, until its
+  results are ready. Every start adds the last row of each earlier one. Its own steps count only
+  beyond the last step recorded there; those before it are "repeated".
+  """
 
   def __init__(
     self,

@@ -33,6 +33,7 @@ def check_workdir(workdir: str) -> None:
       "it to object storage when it is done."
     )
   place = os.path.abspath(workdir)
+  # The nearest existing ancestor decides whether the directory can be created.
   while not os.path.lexists(place):
     place = os.path.dirname(place)
   if not os.path.isdir(place) or not os.access(place, os.W_OK | os.X_OK):

@@ -45,8 +45,8 @@ class TensorBoard:
     begun, before = int(time.time()), len(os.listdir(directory))
     name = f"events.out.tfevents.{begun:010}.{socket.gethostname()}.{os.getpid()}.{before}"
     self._file = open_to_append(f"{directory}/{name}")
-    # The two records that TensorBoard expects first: the format, and the step from which on this
-    # file replaces earlier ones.
+    # The format comes first. The start record makes TensorBoard hide what earlier files have from
+    # this step on.
     self._write(first, file_version="brain.Event:2")
     start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
     self._write(first, session_log=start)

@@ -89,6 +89,7 @@ class TilePictures:
 
 def _crossed_out(entry: Mapping[str, Any]) -> np.ndarray:
   window = entry["window"] or {"height": 64, "width": 64}
+  # At least 2 pixels, because the diagonals divide by height - 1.
   height, width = max(window["height"], 2), max(window["width"], 2)
   tile = np.full((height, width, 3), _GREY, np.uint8)
   rows = np.arange(height)

@@ -165,6 +165,7 @@ def _problem(
 
   None means that the bands fit.
   """
+  # Signed and unsigned integers count as one kind.
   kinds = {np.dtype(each).kind.replace("u", "i") for each in (header.dtype, given.sensor.dtype)}
   if len(kinds) > 1:
     return ""

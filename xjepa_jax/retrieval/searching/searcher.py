@@ -1,6 +1,6 @@
 """A searchable archive: its index, its embeddings, and the encoder that made them.
 
-The three are separate files that may be replaced independently, so they are checked against each
+The three are stored separately and may be replaced independently, so they are checked against each
 other: the index names the embeddings that it was built from, the embeddings name their encoder, and
 every answer first checks that the files are still those that were opened. Rows of one archive are
 never combined with vectors of another.
@@ -65,6 +65,7 @@ def open_searcher(
   index_directory = os.fspath(index_directory)
   embeddings = None if embeddings is None else os.fspath(embeddings)
   description = read_description(index_directory)
+  # Recorded before the index is opened, so that a replacement in between is noticed.
   known = KnownFile(os.path.join(index_directory, FILE))
   index = open_index(index_directory, embeddings)
   described = embeddings_directory(index_directory, description)
@@ -276,6 +277,7 @@ class Searcher:
     filter: Filter | None,
     among: int,
   ) -> Answer:
+    # An index fills up with -1 where fewer rows pass the filter.
     kept = (rows >= 0) & ~np.isin(rows, query.rows)
     rows, scores = rows[kept][:k], scores[kept][:k]
     entries = self.files.take(rows)
