@@ -117,7 +117,7 @@ class Checkpoints:
   def best(self) -> int | None:
     """The step of the best checkpoint by the chosen metric, or None if no checkpoint has it.
 
-    Damaged checkpoints that come first are set aside, as in `restore`.
+    A damaged checkpoint that would be the best is set aside, as in `restore`.
     """
     self.wait()
     chosen = first_decides(self._best)

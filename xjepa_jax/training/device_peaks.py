@@ -43,7 +43,7 @@ def peak_flops(device_kind: str, precision: str = "bfloat16") -> float | None:
     device_kind: as in `jax.devices()[0].device_kind`: "TPU v5 lite", "NVIDIA H100 80GB HBM3".
     precision: of the arrays that are multiplied, "bfloat16" or "float32".
   """
-  # The prefix must end at a word: "NVIDIA A10" must not match "NVIDIA A100".
+  # The prefix must end at a word: "NVIDIA L4" must not match "NVIDIA L40".
   fitting = [kind for kind in _PEAKS if f"{device_kind} ".startswith((f"{kind} ", f"{kind}-"))]
   if not fitting or " MIG " in device_kind or precision not in ("bfloat16", "float32"):
     return None

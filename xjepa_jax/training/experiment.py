@@ -165,9 +165,9 @@ def open_experiment(
 
 
 def like(experiment: Experiment, config: Config) -> Experiment:
-  """Build another config on an open experiment's mesh and data, in float32.
+  """Build another config on an open experiment's mesh and data.
 
-  It is meant for encoders without a network, hence float32.
+  It is meant for configs without a network, so it computes in float32.
   """
   return _jitted(build_experiment(config, experiment.mesh, experiment.slots, jnp.float32))
 
