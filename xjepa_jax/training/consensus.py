@@ -1,7 +1,7 @@
 """Decisions that the first process makes for all: processes must not differ in what they do next.
 
-Only the first process looks, and the others wait for its answer. Every process has to make the same
-calls in the same order, because decisions are matched by their number.
+The first process decides alone, and the others wait for its answer. Every process has to make the
+same calls in the same order, because decisions are matched by their number.
 """
 
 from __future__ import annotations

@@ -101,7 +101,8 @@ def train(
       measured = None
       watchdog.advanced(done)
       log.at(done)
-      # Before the first step there is nothing to lose, so a stop need not wait for compilation.
+      # Before the first step there is nothing to lose, so a stop ends the process at once, even
+      # while the step compiles.
       outcome.preempted = done > first and preemption.agreed(done)
       due = is_due(config, done) and (done > first or unmeasured) and not outcome.preempted
       if due or done % config.checkpoint.every == 0 or done == total:
