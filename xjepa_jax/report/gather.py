@@ -12,6 +12,7 @@ import numpy as np
 
 from xjepa_jax.config import to_dict
 from xjepa_jax.data.pictures import picture
+from xjepa_jax.model import images
 from xjepa_jax.model.encoder import has_network
 from xjepa_jax.report.findings import Example, Findings, TokenMap, chance_rows, summary_rows
 from xjepa_jax.report.retrieval_grid import examples_of
@@ -118,9 +119,8 @@ class Pictures:
   def __call__(self, sensor: str, number: int) -> np.ndarray:
     """Return (H, W, 3) uint8: the part that the model sees, in the best colours of all bands."""
     described, values = self._read(number)[sensor]
-    given = self._inputs[sensor]
-    top, left = (values.shape[0] - given.height) // 2, (values.shape[1] - given.width) // 2
-    return picture(described, values[top : top + given.height, left : left + given.width])
+    crop: Any = images.crop  # of arrays of either kind
+    return picture(described, crop({sensor: values[None]}, self._inputs, None)[sensor][0])
 
   def __enter__(self) -> Pictures:
     return self
