@@ -66,7 +66,7 @@ def agreed(step: int) -> bool:
 
 
 class _Heed:
-  """A thread that receives SIGTERM and watches the other processes, even if the main thread is busy."""
+  """A thread that receives SIGTERM and watches other processes, even if the main thread is busy."""
 
   def __init__(self) -> None:
     self._turn = threading.Condition()
