@@ -19,7 +19,7 @@ from xjepa_jax.config import HeadConfig, default_config, describe_keys, to_dict
 from xjepa_jax.errors import ConfigError, did_you_mean
 from xjepa_jax.paths import user_path
 
-_OWN = ("heads.", "objective.")
+_OWN = ("heads.", "objective.")  # groups whose entries a config file names itself
 _STACK = "Traceback (most recent call last)"
 
 
@@ -131,6 +131,7 @@ def _expanded(argument: str, name: str) -> str:
 def _told(error: Exception, argv: Sequence[str], path: str, name: str) -> str:
   if not path and any(re.match(rf"--?(no)?{name}\.", argument) for argument in argv):
     return f"keys are given and no --{name}; for example --{name}=configs/optical_sar.py."
+  # ml_collections raises these for an unknown key, without naming the nearest one.
   if isinstance(error, KeyError | AttributeError) and (unknown := _unknown_key(argv, name)):
     return unknown
   text = str(error)

@@ -87,6 +87,7 @@ def _one(values: Mapping[str, Any], inputs: Mapping[str, SensorInput]) -> tuple[
       f"images of {sensor!r} have shape {stored.shape}; expected (B, H, W, {given.bands}) with "
       f"H >= {given.height}, W >= {given.width} and the bands {bands}."
     )
+  # A file's byte order is not an error, but JAX takes only the native one.
   stored = stored.astype(stored.dtype.newbyteorder("="), copy=False)
   if stored.dtype != np.dtype(given.sensor.dtype):
     raise ExportError(
@@ -137,4 +138,5 @@ def _check_units(key: str, sensor: Sensor, stored: np.ndarray) -> None:
     counted.add(sensor, image)
   statistics = counted.to_json(sensor)
   for remark in judge.of_offset(statistics) + judge.of_dark(statistics):
+    # Level 4 is the caller of `LoadedEncoder.describe`, to whom the warning applies.
     warnings.warn(f"images of {key!r} ({sensor.product}): {remark}", stacklevel=4)

@@ -53,6 +53,7 @@ class LoadedEncoder:
     self._batch = NamedSharding(mesh, PartitionSpec("batch"))
     whole = NamedSharding(mesh, PartitionSpec())
     self._encoder, self._centre = jax.device_put((encoder, centre), whole)
+    # Parameters are passed as arguments: captured by the functions, they would be compiled in.
     self._run = jax.jit(self._encode, static_argnames=("sensor", "head"))
     self._run_patches = jax.jit(self._patches, static_argnames=("sensor", "head"))
     self._crossing = None if predictor is None else jax.device_put(predictor, whole)
@@ -90,7 +91,7 @@ class LoadedEncoder:
     return tuple((a, b) for a, b in self._model.routes if a != b)
 
   def prefixes(self, head: str | None = None) -> tuple[int, ...]:
-    """Sizes to which a head's descriptors may be cut by training, in addition to the whole."""
+    """Sizes to which a head's descriptors were trained to be cut, in addition to the whole."""
     return self._model.config.heads[self._known_head(head)].prefixes
 
   def describe(
@@ -238,6 +239,7 @@ class LoadedEncoder:
       )
     count = len(stored)
     devices = len(jax.local_devices())
+    # The batch is padded, because every device takes the same number of rows, at least one.
     rows = max(math.ceil(count / devices), 1) * devices
     padded = np.zeros((rows, *stored.shape[1:]), stored.dtype)
     padded[:count] = stored
@@ -299,4 +301,5 @@ def _without(found: np.ndarray, few: np.ndarray) -> np.ndarray:
 
 def _unit(found: jax.Array) -> jax.Array:
   length = jnp.linalg.norm(found, axis=-1, keepdims=True)
+  # A descriptor of zeros stays 0 instead of becoming NaN.
   return found / jnp.maximum(length, jnp.finfo(jnp.float32).tiny)

@@ -62,8 +62,8 @@ _COORDINATOR = flags.DEFINE_string("coordinator", "", "HOST:PORT of process 0")
 _PROCESSES = flags.DEFINE_integer("processes", None, "Number of processes", lower_bound=1)
 _PROCESS = flags.DEFINE_integer("process", None, "Number of this process, from 0", lower_bound=0)
 _END_SECONDS = 4 * 3600.0  # how long processes wait for the first one to finish the report
-_ORBAX = f"{os.sep}orbax{os.sep}"
-_BEGAN = time.monotonic()
+_ORBAX = f"{os.sep}orbax{os.sep}"  # in the path of the source of all Orbax log records
+_BEGAN = time.monotonic()  # goodput counts from here
 
 
 def _default_workdir() -> str:
@@ -105,6 +105,7 @@ def _main(argv: list[str]) -> int:
       lost_processes.notice_losses("" if _PLAN.value else _workdir(), waits.lost_seconds)
     with preemption.heeding():
       _run(config)
+      # The first process writes report and export alone; the others stay connected until it is done.
       barriers.wait_for_all("the end", _END_SECONDS)
     cluster.leave()
   except XJepaError as error:
@@ -117,6 +118,7 @@ def _main(argv: list[str]) -> int:
   except KeyboardInterrupt:
     return shutdown.fail(130, "interrupted: the same command continues from the last checkpoint")
   except Exception as error:
+    # A process that is alone prints the usual traceback; otherwise the others have to be told.
     if not barriers.connected():
       raise
     return shutdown.fail_for_others(error, waits.lost_seconds)

@@ -82,6 +82,7 @@ def run(
   experiment = open_experiment(config, terms=terms)
   check_protocol(experiment)
   with (
+    # Everything that may be refused, such as a locked directory or a port, comes before compiling.
     _alone(workdir),
     _checkpoints(config, workdir, extend) as checkpoints,
     _goodput(workdir, began) as goodput,
@@ -91,6 +92,7 @@ def run(
       say(f"Note: {warning}")
     state = _first_state(experiment, checkpoints, workdir, goodput)
     if barriers.is_first():
+      # Rows from the next step on belong to steps that will be repeated, and are dropped.
       writers.add(open_files(workdir, int(state.step) + 1, config.telemetry.tensorboard))
     trained = _train(experiment, state, checkpoints, writers, goodput, workdir)
     if trained is None:

@@ -167,6 +167,7 @@ class Sensor:
 
   def unmarked(self, stored: Any) -> Any:
     """(..., C) bool: which values (..., C) are finite and not `nodata`; a NumPy or JAX array."""
+    # The array API standard lets one implementation serve NumPy and JAX arrays.
     xp = stored.__array_namespace__()
     if xp.isdtype(stored.dtype, "integral"):
       found = xp.ones(stored.shape, dtype=bool)
@@ -199,6 +200,7 @@ class Sensor:
   def valid(self, stored: Any) -> Any:
     """Which pixels were observed in any band: (...) bool of (..., C) values, see `known`."""
     xp = stored.__array_namespace__()
+    # A pixel has a `known` band exactly if it has an `unmarked` one, which is cheaper to compute.
     return xp.any(self.unmarked(stored), axis=-1)
 
   @property

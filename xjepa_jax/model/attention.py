@@ -134,6 +134,7 @@ def _weighted(weights: Array, values: Array) -> Array:
 
 
 def _fused(queries: Array, keys: Array, values: Array, shown: Array | None) -> Array:
+  # `jax.nn.dot_product_attention` takes a single batch axis.
   q, k, v = (each.reshape(-1, *each.shape[-3:]) for each in (queries, keys, values))
   mask = None
   if shown is not None:

@@ -137,6 +137,7 @@ class Encoder(nnx.Module):
     # devices.
     x, places, shown = (jnp.stack(each) for each in zip(*entered, strict=True))
     x = self.norm(self.trunk(x, places if self.rotary else None, shown))
+    # The layers and the norm leave numbers in hidden tokens; as null vectors they are recognised.
     x = jnp.where(shown[..., None], x, 0)[:, :, self.registers :]
     return {key: x[number] for number, key in enumerate(values)}
 
@@ -240,6 +241,7 @@ class Encoder(nnx.Module):
     chosen = jnp.broadcast_to(chosen, (*x.shape[:2], 2))
     shown = seen_share(self.inputs[key], values) > 0
     shown = shown if indices is None else jnp.take_along_axis(shown, indices, axis=1)
+    # Registers have no place of their own, and are always shown.
     if self.registers:
       extra = jnp.broadcast_to(self.register_tokens[...], (x.shape[0], self.registers, self.width))
       x = jnp.concatenate([extra.astype(x.dtype), x], axis=1)

@@ -52,6 +52,7 @@ def crop(
     elif shares is None:
       # Computed from the model's sizes alone, because the other sensors may be absent.
       unit = [given.height // rows, given.width // columns]
+      # The margin on each side is rounded down to whole units of the common grid.
       top, left = (
         margin // pixels // 2 * pixels for margin, pixels in zip(free, unit, strict=True)
       )

@@ -135,6 +135,7 @@ class Addition(nnx.Module):
     self.grid, self.cells, self.numbers = source.grid, cells, numbers
     self.split = token_parts(cells, source.grid)
     outputs = self.split**2 * numbers
+    # Zeros, so that the closed form is unchanged before training.
     self.project = Linear(
       source.width, outputs, kernel_init=nnx.initializers.zeros, dtype=jnp.float32, rngs=rngs
     )
@@ -145,11 +146,13 @@ class Addition(nnx.Module):
     rows, columns = self.grid
     if indices is not None:
       empty = jnp.zeros((rows * columns, found.shape[-1]), found.dtype)
+      # Places without a token add nothing.
       found = jax.vmap(lambda one, places: empty.at[places].set(one))(found, indices)
     part = self.split
     found = found.reshape(len(found), rows, columns, part, part, self.numbers)
     found = found.transpose(0, 1, 3, 2, 4, 5).reshape(len(found), -1, self.numbers)
     weights = cell_weights((rows * part, columns * part), self.cells)
+    # A cell is the mean of the parts that it overlaps, so its weights have to add up to 1.
     weights = weights / weights.sum(axis=0)
     return jnp.einsum("np,bnd->bpd", weights, found, precision=exact(found))
 
@@ -246,6 +249,7 @@ class CanonicalLayout(nnx.Module):
     if tokens is not None and "tokens" in self.additions:
       numbers = numbers + self.additions["tokens"](tokens, indices)
     if parts is not None and "parts" in self.additions:
+      # Parts always cover the whole grid, null where they are hidden, so they need no places.
       numbers = numbers + self.additions["parts"](parts, None)
     scale = jax.lax.stop_gradient(own.scale[...])
     return spectrum.transform(numbers) * scale[spectrum.rings(self.cells)]

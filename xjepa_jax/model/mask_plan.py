@@ -133,6 +133,7 @@ def _shapes(
   ratio = aspect[0] + (aspect[1] - aspect[0]) * middles
   height = np.clip(np.sqrt(area * ratio), np.maximum(area / columns, 1), np.minimum(area, rows))
   width = area / height
+  # One integer per shape, so that equal shapes can be counted.
   pairs = np.rint(height).astype(int) * (columns + 1) + np.rint(width).astype(int)
   distinct, odds = np.unique(pairs, return_counts=True)
   shapes = [divmod(int(pair), columns + 1) for pair in distinct]

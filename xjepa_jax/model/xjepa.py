@@ -96,6 +96,7 @@ class XJepa:
     """
     batch = next(iter(values.values())).shape[0]
     shown = {key: seen_share(self.inputs[key], values[key]) > 0 for key in self.inputs}
+    # One mask for all samples cannot avoid the fill of each, so it ignores what was seen.
     masks = sample_masks(
       key, plan, 1 if alike else batch, self.contexts, self.targets, None if alike else shown
     )

@@ -136,4 +136,5 @@ def _cosines(a: jax.Array, a_there: jax.Array, b: jax.Array, b_there: jax.Array)
 
 def _clipped_scale(log_scale: jax.Array) -> jax.Array:
   excess = jnp.maximum(log_scale.astype(jnp.float32) - math.log(LARGEST_SCALE), 0.0)
+  # The excess is subtracted without a gradient: the value is clipped, the gradient is not.
   return jnp.exp(log_scale - jax.lax.stop_gradient(excess))

@@ -33,7 +33,7 @@ def nested_loss(
   whole, logged = term.loss(params, outputs, key)
   if term.needs != DESCRIPTORS:
     return whole, logged
-  head = getattr(term, "on")  # noqa: B009, for only terms of descriptors have it
+  head = getattr(term, "on")  # noqa: B009, because only terms of descriptors have it
   total, weights = whole, 1.0
   for size, weight in outputs.prefixes.get(head, ()):
     part, _ = term.loss(params, _cut(outputs, head, size), key)

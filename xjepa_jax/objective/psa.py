@@ -77,6 +77,7 @@ def _fitted(error: jax.Array, both: jax.Array, floor: float) -> tuple[jax.Array,
     floor: see `PSA`.
   """
   width = error.shape[-1]
+  # `both` may lack trailing axes of `error`, over which each of its entries counts fully.
   tokens = jnp.maximum(both.sum(), 1) * (error.size // width // both.size)
   products = jnp.einsum("...d,...e->de", error, error, precision="highest") / tokens
   mean = jnp.trace(products) / width
@@ -84,5 +85,6 @@ def _fitted(error: jax.Array, both: jax.Array, floor: float) -> tuple[jax.Array,
   # Divided by the mean eigenvalue, so that the factored matrix has eigenvalues from `floor` to D.
   relative = products / jnp.where(some, mean, 1.0)
   factor = jnp.linalg.cholesky((1 - floor) * relative + floor * jnp.eye(width))
+  # The mean logarithm of the eigenvalues, (log det) / D, from the Cholesky factor.
   logarithm = 2 * jnp.log(jnp.diagonal(factor)).mean()
   return mean, jnp.where(some, jnp.exp(logarithm), 1.0)

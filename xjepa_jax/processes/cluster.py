@@ -21,7 +21,7 @@ from xjepa_jax.processes import lost_processes
 # Newer Cloud TPU images block 8482, JAX's own default.
 PORT = 8476
 _SLURM = ("SLURM_JOB_ID", "SLURM_STEP_NODELIST", "SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID")
-_SHUTDOWN_SECONDS = 60
+_SHUTDOWN_SECONDS = 60  # how long processes wait for each other to disconnect
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,10 +93,12 @@ def join(found: Asked, join_seconds: int, lost_seconds: int) -> None:
   import jax
 
   if found.by == "Cloud TPU":
+    # Here JAX finds the coordinator by itself, and would take its own default port.
     os.environ.setdefault("JAX_COORDINATOR_PORT", str(PORT))
   # `preemption` handles SIGTERM; JAX's preemption service would take the signal away from it.
   jax.config.update("jax_enable_preemption_service", False)
   try:
+    # While processes join, JAX may abort this one instead of raising.
     with lost_processes.not_aborted(_not_joined(found, join_seconds)):
       jax.distributed.initialize(
         found.coordinator,

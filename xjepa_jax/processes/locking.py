@@ -109,6 +109,7 @@ def _claim(handle: int, free: bool, path: str, what: str) -> None:
       f"{what} was in use by {_named(found)}, and it cannot be told from here whether that still "
       f"runs. If it does not, remove {path} and start again."
     )
+  # Rewritten in place: a new file would not carry the lock of this one.
   os.ftruncate(handle, 0)
   os.pwrite(handle, json.dumps(_me()).encode() + b"\n", 0)
 

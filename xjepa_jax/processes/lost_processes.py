@@ -133,8 +133,8 @@ def _native_log(workdir: str) -> int:
     if not workdir or "://" in workdir:
       raise OSError("no directory of this machine")
     os.makedirs(workdir, exist_ok=True)
-    with contextlib.suppress(FileNotFoundError):  # keep the log of the previous start, which may
-      # explain a hang
+    # Keep the log of the previous start, which may have hung.
+    with contextlib.suppress(FileNotFoundError):
       os.replace(path, os.path.join(workdir, f"native-process-{process()}.1.log"))
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o644)
   except OSError:  # problems with the directory are reported where the run's files are written

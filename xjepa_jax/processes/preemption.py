@@ -72,8 +72,8 @@ class _Heed:
     self._turn = threading.Condition()
     self._step: int | None = None  # step of the main thread; None outside `stepping`
     self._inside = False
-    self._deciding = False
-    self._target: int | None = None
+    self._deciding = False  # while this is True, the main thread waits before its next step
+    self._target: int | None = None  # the number of steps after which all stop
     self._told = False  # whether this process received SIGTERM
     self._ended: dict[str, float] = {}
     self._ears, self._mouth = os.pipe()

@@ -98,6 +98,7 @@ def expected(params: Any, target: Any, mesh: Mapping[str, int], width: int) -> l
         add(GATHER, ("fsdp",), math.prod(leaf.shape) * width * (2 if twice else 1))
       if trained and cut:
         add(SCATTER, ("fsdp",), size)
+        # After the reduce-scatter, each device sums only its own shard with the other replicas.
         add(REDUCE, ("replica",), size // mesh["fsdp"])
       elif trained:
         add(REDUCE, ("replica", "fsdp"), size)

@@ -136,6 +136,7 @@ def _as_run(layout: Layout, compiled: Lowered) -> Iterator[Collective]:
       members = members * layout.mesh[axis] // compiled.mesh[axis]
     if each.op == "collective-permute":
       members = each.members
+    # The compiled size is that of float32, 4 bytes per element.
     yield dataclasses.replace(each, size=each.size * width // 4, members=members)
 
 

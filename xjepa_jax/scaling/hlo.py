@@ -17,12 +17,15 @@ import numpy as np
 from xjepa_jax.scaling.collectives import Collective
 from xjepa_jax.scaling.replica_groups import axes_between, parse_groups
 
+# Bits of the types other than integers and floats, whose names tell; a pred takes a byte.
 _BITS = {"pred": 8, "c64": 64, "c128": 128, "token": 0, "opaque": 0}
 _OPS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
 _COLLECTIVE = re.compile(rf"({'|'.join(_OPS)}|ragged-all-to-all)(-start)?$")
+# An array type such as f32[8,128], also f8e4m3fn[8] and dynamic sizes <=8.
 _ARRAY = re.compile(r"\b([a-z]\w*?\d*(?:e\d+m\d+\w*)?)\[([\d,<=]*)\]")
 _HEAD = re.compile(r"^(ENTRY )?%?([\w.\-]+) .*\{$")
 _CALLED = re.compile(r"\b(?:calls|to_apply|body|true_computation|false_computation)=%?([\w.\-]+)")
+# XLA's own annotation of a loop's number of iterations, where it could tell.
 _TRIPS = re.compile(r'known_trip_count":\s*\{"n":"(\d+)"')
 # Opcodes whose result has the same elements as their operand, only moved or converted.
 _PASSING = {"bitcast", "copy", "reshape", "transpose", "convert", "get-tuple-element"}
@@ -208,6 +211,8 @@ def turns(program: Program, loop: Instruction) -> int:
 
 
 def _callees(program: Program, instruction: Instruction) -> Iterator[tuple[str, int]]:
+  # These call reducers, comparators and the like, which hold no collectives; what an asynchronous
+  # operation calls is counted where it starts.
   if instruction.opcode.startswith(_OPS) or instruction.opcode in (
     "reduce", "sort", "map", "scatter", "reduce-window", "select-and-scatter", "custom-call",
     "async-update", "async-done",

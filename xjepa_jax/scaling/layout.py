@@ -73,6 +73,7 @@ class Layout:
     """
     rows = self.rows / self.config.training.accumulate
     remat = self.config.model.remat
+    # Parts of a batch are processed one after another, so only one part's activations exist.
     kept = (self.each.kept[remat] + self.each.layer) * rows / self.mesh["tensor"]
     layers = max(
       (leaf.dtype.itemsize * math.prod(leaf.shape[1:]) for leaf in self._stacked()), default=0

@@ -224,6 +224,7 @@ def main() -> None:
     flops=float(cost.get("flops", 0.0)),
     seconds=seconds,
   )
+  # Whatever was compiled, nothing may have run on an accelerator.
   assert jax.default_backend() == "cpu"
   print(_MARK + json.dumps(dataclasses.asdict(answer)))
 

@@ -15,6 +15,7 @@ from xjepa_jax.training.mesh import AXES
 
 # Share of a device's memory that a plan may use: the rest goes to fragmentation and the runtime.
 USABLE = 0.9
+# In order of preference: the first of two equally fast layouts is proposed.
 _REMAT = ("none", "dots", "full")
 _PARTS = (1, 2, 4, 8)
 

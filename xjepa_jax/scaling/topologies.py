@@ -162,6 +162,7 @@ def topology(text: str) -> Topology:
     key, _, value = change.partition("=")
     replaced[key] = value
   numbers = {key: _number(text, key, value) for key, value in replaced.items()}
+  # Google Cloud's own name of v5e is v5litepod.
   match = re.fullmatch(r"(?:(\d+)x)?([a-z]\w*)-(\d+)", name.lower().replace("litepod", "e"))
   if not match or match[2] not in CHIPS:
     kind = re.sub(r"^\d+x|-\d+$", "", name.lower())
