@@ -105,7 +105,7 @@ def _main(argv: list[str]) -> int:
       lost_processes.notice_losses("" if _PLAN.value else _workdir(), waits.lost_seconds)
     with preemption.heeding():
       _run(config)
-      # The first process writes report and export alone; the others stay connected until it is done.
+      # The first process writes report and export alone; the others stay connected until then.
       barriers.wait_for_all("the end", _END_SECONDS)
     cluster.leave()
   except XJepaError as error:

@@ -102,6 +102,6 @@ def _forward_of_trained(experiment: Experiment) -> float:
     given = experiment.inputs[key]
     target += flops.stem(plan.tokens, given.patch, given.bands, spec.width)
     target += flops.trunk(spec.width, spec.mlp_ratio, depth, plan.tokens + config.model.registers)
-  # The target encoder and the features of images only run forward. For everything else, the backward
+  # The target encoder and the features of images only run forward. For all else, the backward
   # pass has twice the operations of the forward pass.
   return (step_flops(experiment) / config.training.batch - target) / 3
