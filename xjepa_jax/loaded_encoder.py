@@ -75,7 +75,7 @@ class LoadedEncoder:
     return has_network(self._model.config.model)
 
   def predicts(self, head: str | None = None) -> tuple[tuple[str, str], ...]:
-    """The (a, b) for which a's images can be described as b's, with a given head.
+    """Pairs of sensors (a, b) such that a head can describe a's images as b's.
 
     Args:
       head: name of a head; None means `self.head`.

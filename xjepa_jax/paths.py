@@ -1,4 +1,7 @@
-"""Paths given by users: `~` expansion, and errors that name a missing permission."""
+"""Paths given by users: `~` expansion, and errors that name a missing permission.
+
+A path that this user may not read is reported as such, and never taken for missing or damaged.
+"""
 
 from __future__ import annotations
 

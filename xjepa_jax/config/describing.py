@@ -1,4 +1,8 @@
-"""Conversions of a config: to nested dicts, to dotted keys, and to descriptions of its keys."""
+"""Conversions of a config: to nested dicts, to dotted keys, and to descriptions of its keys.
+
+Keys, defaults and meanings are all read from `schema`, so `--plan`, error messages and config files
+cannot disagree about them.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Parsers of config entries in a text form: routes "a->b", and bands "sensor=B04,B03"."""
+"""Parsers of config entries in a text form: routes "a->b", and bands "sensor=B04,B03".
+
+Routes are parsed where the data set's sensors are known, so that an unknown one is refused.
+"""
 
 from __future__ import annotations
 

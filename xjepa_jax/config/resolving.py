@@ -1,4 +1,8 @@
-"""From a config file and the command line to a frozen `Config`, or an error that names the key."""
+"""From a config file and the command line to a frozen `Config`, or an error that names the key.
+
+The command, Python callers and the loading of an exported encoder all call `resolve`, so keys,
+types, ranges and combinations are checked in one place.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,9 @@
-"""From stored values to a network's input, on the device: missing bands, scaling and cropping."""
+"""From stored values to a network's input, on the device: missing bands, scaling and cropping.
+
+Shards hold values as they came, and batches travel raw; they are scaled here, inside the jitted
+step. Afterwards an unobserved pixel is 0 in every band, on which `fill` relies, and the crops of
+all sensors of a sample show the same ground.
+"""
 
 from __future__ import annotations
 

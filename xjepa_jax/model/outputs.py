@@ -1,4 +1,7 @@
-"""The model's outputs for a batch, which the terms of the objective take as input."""
+"""The model's outputs for a batch, which the terms of the objective take as input.
+
+They are all that a term sees of the model, so a term needs to know neither encoders nor masks.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Token positions: coordinates in patches or metres, as sine and cosine embeddings or rotations."""
+"""Token positions: coordinates in patches or metres, as sine and cosine embeddings or rotations.
+
+Embeddings are added to tokens before the first layer. Rotations turn queries and keys in every
+layer, so that attention depends on differences of positions only.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Stems: from a sensor's patches to tokens. Only the requested patches are projected."""
+"""Stems: from a sensor's patches to tokens. Only the requested patches are projected.
+
+One joint projection of all bands treats a missing band as average; one projection per band leaves
+it out, so that the encoder also serves products with fewer bands.
+"""
 
 from __future__ import annotations
 

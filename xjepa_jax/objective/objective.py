@@ -1,4 +1,8 @@
-"""The objective: a weighted sum of terms, each weight a function of the step."""
+"""The objective: a weighted sum of terms, each weight a function of the step.
+
+A term draws random numbers from a key of its own label, so adding a term does not change what the
+others draw. A term with weight 0 is logged and has no effect.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""The terms that a config can name, and how a config's `objective` becomes an `Objective`."""
+"""The terms that a config can name, and how a config's `objective` becomes an `Objective`.
+
+The terms are a dict literal rather than a registry that imports fill, so that they are all found in
+one place. A caller may pass further terms to `build`.
+"""
 
 from __future__ import annotations
 

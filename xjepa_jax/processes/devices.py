@@ -1,4 +1,8 @@
-"""A check that JAX finds the devices that it was configured to use."""
+"""A check that JAX finds the devices that it was configured to use.
+
+JAX starts its devices on first use, and fails without a message if a platform has none. Commands
+call this check first, so that the user gets the reason and the remedy.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""SIGUSR1 requests a profile of a process's next steps."""
+"""SIGUSR1 requests a profile of a process's next steps.
+
+The handler only sets a flag, which the training loop reads between steps (`training.profiling`).
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""A plan in words for machines that are not at hand: memory, communication, time per step."""
+"""A plan in words for machines that are not at hand: memory, communication, time per step.
+
+It puts estimates beside what the compilers found, names the assumptions of the predicted time, and
+ends with warnings and, if there is one, a better layout.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""The estimated needs of a run's layout on a topology, without compiling anything."""
+"""The estimated needs of a run's layout on a topology, without compiling anything.
+
+The model is traced once; `Layout.on` lays the same run out differently without tracing it again, so
+that `proposal` can rank many layouts.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""The groups of devices in a collective, parsed from every notation that XLA uses."""
+"""The groups of devices in a collective, parsed from every notation that XLA uses.
+
+XLA writes them as lists, as iotas, or as axes of a mesh. An unknown notation is an error
+rather than a guess.
+"""
 
 from __future__ import annotations
 
