@@ -1,4 +1,4 @@
-"""Text that nobody vouches for: one line on a terminal, and no formula in a spreadsheet."""
+"""Makes untrusted text safe: one line on a terminal, and no formula in a spreadsheet."""
 
 from __future__ import annotations
 
