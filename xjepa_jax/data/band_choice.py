@@ -43,8 +43,10 @@ def bands_of(
   if told:
     return _told(key, image, wanted, described, told)
   count = image.count
+  # A trailing alpha band is not one of the sensor's and does not count.
   if count != len(wanted) and not (image.alpha == count == len(wanted) + 1):
     raise ImageError(f"{_called(image)}: {_wrong_number(key, sensor, image)}")
+  # A band without a description is accepted in its place; a description must agree with it.
   for number, (found, expected) in enumerate(zip(described, wanted, strict=False), 1):
     if found not in ("", expected):
       raise ImageError(
@@ -95,6 +97,7 @@ def _wrong_number(key: str, sensor: Sensor, image: RasterHeader | Raster) -> str
       f"or one for each of {expected}. Add the files that are missing, or leave bands out of the "
       f"sensor with --bands."
     )
+  # An example that the user can copy: as many names as the file has bands.
   others = [OTHER] * max(image.count - len(sensor.bands), 0)
   example = ",".join([*sensor.band_names, *others][: image.count])
   return (

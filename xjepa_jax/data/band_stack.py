@@ -42,6 +42,7 @@ def read_bands(paths: Sequence[str], resample: str, max_pixels: int = MAX_PIXELS
   """
   if not paths:
     raise ImageError("no band was named; name at least one file.")
+  # Every band is enlarged to the finest one's size, so each gets an equal share of the limit.
   rasters = [read_raster(path, max_pixels // len(paths)) for path in paths]
   finest = max(rasters, key=lambda raster: raster.values.shape[0] * raster.values.shape[1])
   bands, hidden = [], []
@@ -140,9 +141,11 @@ def _enlarge(band: np.ndarray, factor: int, resample: str, nodata: float | None)
   if factor == 1 or resample == "nearest":
     return nearest
   seen = np.isfinite(band) if nodata is None else np.isfinite(band) & (band != nodata)
+  # NaN spreads to every pixel with an invalid neighbour, and such pixels take the nearest value.
   smooth = np.where(seen, band, np.nan).astype(np.float64)
   for axis in (0, 1):
     size = smooth.shape[axis]
+    # Centres of the fine pixels in coordinates of the coarse pixels' centres.
     at = np.clip((np.arange(size * factor) + 0.5) / factor - 0.5, 0, size - 1)
     low = np.minimum(at.astype(int), max(size - 2, 0))
     weight = (at - low).reshape((-1, 1) if axis == 0 else (1, -1))

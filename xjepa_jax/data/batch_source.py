@@ -106,7 +106,7 @@ class BatchSource:
     for number, dataset in enumerate(self.datasets):
       rows = np.flatnonzero(batch["valid"] & (batch["dataset"] == number))
       self._fill(dataset, self._layouts[number], batch, rows)
-    for key in self.slots:
+    for key in self.slots:  # the memory is reused, and may still hold another batch
       batch["values"][key][~batch["present"][key]] = 0
     return batch
 
@@ -182,6 +182,7 @@ class BatchSource:
     keys = layout.keys
     for key in keys:
       batch["present"][key][rows] = False  # may be set from a record that proved to be damaged
+    # Scattering reads put stored bytes into the batch, so they need all bands, uncompressed.
     whole = all(self.slots[key].bands is None for key in keys)
     numbers = batch["record"][rows].tolist()
     if whole and dataset.format.encoding == "bytes" and dataset.records.scatters:

@@ -15,6 +15,7 @@ Cover = Mapping[str, float]
 
 ZONES = ("farmland", "forest", "town", "open")
 
+# Covers shared by several biomes.
 MIXED_FOREST: Cover = {"broadleaf forest": 0.9, "conifer forest": 0.9}
 TOWN: Cover = {"residential": 1.6, "dense urban": 0.7, "grass": 0.3}
 

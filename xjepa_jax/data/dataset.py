@@ -84,7 +84,7 @@ class PairDataset:
     except ExampleError as error:
       try:
         pair = f", pair {ExampleView(record).text('pair_id')!r}"
-      except ExampleError:
+      except ExampleError:  # the damage may include the id
         pair = ""
       raise ExampleError(f"{self.records.where(number)}{pair}: {error}") from error
 
@@ -103,6 +103,8 @@ class PairDataset:
     return f"PairDataset({self.directory!r}, {self.split!r}: {len(self)} pairs of {sensors})"
 
   def _check_lengths(self, expected: Sequence[int]) -> None:
+    # A shard copied from another version of the data set passes its own checksums, together with
+    # its index. Only its number of records may give it away.
     for shard, found, length in zip(
       self.records.shards, self.records.lengths(), expected, strict=True
     ):

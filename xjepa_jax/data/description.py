@@ -77,6 +77,7 @@ def describe(directory: StrPath) -> Description:
   directory = os.fspath(directory)
   info = _read_json(directory, INFO_FILE)
   content = _read_sensors(directory)
+  # Data sets written before checksums were introduced have no "files": nothing is compared then.
   _check_files(directory, content.get("files", {}), info)
   where = f"{directory}/{SENSORS_FILE}"
   try:

@@ -69,6 +69,7 @@ class ExampleView:
 
   def number(self, name: str) -> float:
     """The value of a feature with a single float32."""
+    # A FloatList may be packed into one length-delimited field, or have one 32-bit field per value.
     spans = [(a, b) for a, b in self._spans_of(name, 2, (_LEN, _I32)) if a < b]
     sizes = [b - a for a, b in spans]
     if sizes != [4]:
@@ -83,6 +84,7 @@ class ExampleView:
     if place is None:
       raise ExampleError(f"feature {name!r} is missing; the record has {self.names()}.")
     spans: list[tuple[int, int]] = []
+    # Kinds are the field numbers of a Feature: 1 BytesList, 2 FloatList, 3 Int64List.
     for number, start, end in _fields(self._buffer, *place, 3):
       if number == kind:
         spans += [(a, b) for n, a, b in _fields(self._buffer, start, end, 1, wires) if n == 1]

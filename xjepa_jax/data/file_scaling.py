@@ -46,8 +46,10 @@ def check_scaling(
     return
   for number in bands:
     scale, shift = scales[number - 1], offsets[number - 1]
+    # Tags whose scale is the sensor's gain are in the sensor's units; others give reflectance.
     own_units = math.isclose(scale, sensor.scaling.gain, rel_tol=_CLOSE)
     factor = 1.0 if own_units else reflectance_factor(sensor) or 1.0
+    # stored * scale + shift = (stored + shift / scale) * scale
     gain, offset = scale * factor, shift / scale if scale else math.nan
     same_gain = math.isclose(gain, sensor.scaling.gain, rel_tol=_CLOSE)
     if same_gain and _close(offset, sensor.scaling.offset):

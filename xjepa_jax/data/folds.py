@@ -57,6 +57,7 @@ def folds_of(groups: Mapping[str, int], folds: int, seed: int = 0) -> dict[str, 
 
 
 def _lot(group: str, seed: int) -> str:
+  # Python's own hash of a string differs from process to process.
   return hashlib.sha256(f"{seed}:{group}".encode()).hexdigest()
 
 
@@ -96,6 +97,7 @@ def write_folds(
     for row in rows:
       if _split(row) not in kept:
         away = (fold_of[_group(row, group)] - number) % folds
+        # A column of its own, because the next fold needs the original split again.
         row["fold split"] = _named(away, bool(kept))
     counts.append(Counter(row.get("fold split", _split(row)) for row in rows))
     with open(f"{out}/fold_{number}.csv", "w", encoding="utf-8", newline="") as file:

@@ -21,7 +21,7 @@ HEADER = struct.Struct("<QI")
 FOOTER = struct.Struct("<I")
 OVERHEAD = HEADER.size + FOOTER.size
 REPAIR = "Copy the shard again from its source, or import it again."
-_MASK_DELTA = 0xA282EAD8  # of the rotation and addition by which TFRecord masks its CRCs
+_MASK_DELTA = 0xA282EAD8  # TFRecord's masked CRC is the CRC rotated right by 15 bits, plus this
 
 
 def masked_crc(*pieces: Any) -> int:
@@ -32,7 +32,7 @@ def masked_crc(*pieces: Any) -> int:
   return (((crc >> 15) | (crc << 17)) + _MASK_DELTA) & 0xFFFFFFFF
 
 
-@functools.lru_cache(4096)
+@functools.lru_cache(4096)  # records of a data set have few different lengths
 def header_of(length: int) -> bytes:
   """The twelve bytes that precede the data of a record of this length."""
   content = struct.pack("<Q", length)

@@ -121,6 +121,7 @@ def _misalignment(raster: Raster, reference: Raster) -> str | None:
 def _same_crs(a: str, b: str) -> bool:
   if a == b or not (a and b):
     return a == b
+  # One system may be spelled as a code in one file and as WKT in another.
   rasterio = import_rasterio()
   try:
     with rasterio.Env(**GDAL_OPTIONS):

@@ -251,6 +251,7 @@ def _read_sample(archive: Archive, known: Mapping[str, Skip]) -> tuple[list[Pair
   pairs: list[Pair] = []
   unreadable: list[Skip] = []
   lacking = set(archive.sensors)
+  # The sample first, then all others until every sensor has been seen.
   for entry in first + [entry for entry in entries if entry.pair_id not in chosen]:
     if entry.pair_id not in chosen and not lacking:
       break
@@ -330,5 +331,5 @@ def _deal(entries: Sequence[Entry], pair_bytes: int, shard_bytes: int) -> list[S
   by_size = math.ceil(len(entries) * pair_bytes / shard_bytes)
   for_workers = min(_PARALLEL_SHARDS, len(entries) // _PAIRS_A_SHARD)
   count = min(max(by_size, for_workers, 1), len(entries))
-  bounds = [len(entries) * i // count for i in range(count + 1)]
+  bounds = [len(entries) * i // count for i in range(count + 1)]  # sizes differ by at most 1
   return [entries[a:b] for a, b in zip(bounds[:-1], bounds[1:], strict=True)]

@@ -92,8 +92,10 @@ def inspect(directory: StrPath, verify: bool = False) -> list[str]:
       )
     for key, found in counts.levels.items():
       levels[key].update(found)
+    # The stored statistics are those of the training split, or of the first if there is none.
     if split == "train" or not counted:
       counted = counts.statistics
+  # Statistics without the damaged pairs would differ from the stored ones for that reason alone.
   wrong += _compare(description, counted, levels, verify and not wrong)
   if verify and not wrong:
     print("Every record is intact, and the stored statistics are those of the pairs.")

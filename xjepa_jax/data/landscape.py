@@ -115,6 +115,7 @@ def _parcels(
   row = np.floor(along)
   ends = np.minimum(along - row, row + 1 - along) * lengths[strip]
   edge = np.minimum(np.minimum(u - cuts[strip], cuts[strip + 1] - u), ends)
+  # A strip has far fewer rows than 100,000, so the sum is unique.
   return _renumber(strip * 100_000 + row.astype(np.int64)), edge
 
 

@@ -53,6 +53,7 @@ class Layout:
       ((key, span[0] - len(record), span[1] - len(record)) for key, span in spans.items() if span),
       key=lambda stretch: stretch[1],
     )
+    # A pair that lacks a sensor is an exception and would make a bad guess.
     if len(stretches) == len(self.keys):
       self.guess = tuple(stretches)
     return tuple(stretches)
@@ -74,6 +75,8 @@ class Layout:
 
 def announcement(name: str, size: int) -> bytes:
   """The bytes that precede a feature's single byte string in its protobuf map entry."""
+  # Tag 0x0a is field 1 and tag 0x12 field 2, both length-delimited. The lengths are nested: that of
+  # the entry includes all that follows it, up to the string itself.
   string = b"\x0a" + _varint(size)
   feature = b"\x0a" + _varint(len(string) + size)
   encoded = name.encode()
@@ -84,6 +87,7 @@ def announcement(name: str, size: int) -> bytes:
 
 
 def _varint(value: int) -> bytes:
+  # Seven bits per byte, least significant first; the high bit is set on all bytes but the last.
   groups = bytearray()
   while value > 127:
     groups.append(value & 127 | 128)

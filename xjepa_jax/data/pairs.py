@@ -147,6 +147,7 @@ class PairFormat:
     }
     features, serializer = self._codec
     message = serializer.get_tf_example(features.encode_example(example))
+    # Protobuf otherwise writes the entries of a map in any order.
     return message.SerializeToString(deterministic=True)
 
   def decode(self, record: Any) -> Pair:
@@ -226,6 +227,7 @@ class PairFormat:
   def _encode_sensor(self, key: str, pair: Pair) -> dict[str, Any]:
     observation = pair.observations.get(key)
     if observation is None:
+      # n = 0 marks a missing sensor, see the module's docstring.
       nothing = np.zeros((0, *self.shape(key)), self.sensors[key].dtype)
       return {"values": nothing, "acquired": "", "valid_fraction": 0.0}
     return {
@@ -258,6 +260,7 @@ def _inflate(content: Any, expected: int, key: str) -> bytes:
   """Decompress at most `expected` bytes, so that a malicious record cannot fill the memory."""
   inflater = zlib.decompressobj()
   try:
+    # One more byte than expected, so that data that is too long is noticed.
     values = inflater.decompress(bytes(content), expected + 1)
   except zlib.error as error:
     raise ExampleError(f"{values_name(key)!r} is not zlib data ({error}).") from error

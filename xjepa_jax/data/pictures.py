@@ -75,6 +75,7 @@ def _channel(sensor: Sensor, channel: Channel, values: np.ndarray) -> np.ndarray
 
 def _stretch(sensor: Sensor, pixels: np.ndarray) -> Channel:
   low, high = np.percentile(pixels[:, 0], (2, 98)) if len(pixels) else (0.0, 1.0)
+  # A constant image has no range, by which `_channel` divides.
   return Channel(sensor.band_names[0], float(low), float(max(high, low + 1e-6)))
 
 

@@ -26,9 +26,9 @@ from xjepa_jax.errors import CorruptRecordError, ShardIndexError
 SUFFIX = ".index"
 _MAGIC = b"XJEPAIDX"
 _VERSION = 1
-_FIELDS = struct.Struct("<8sIQQ")
+_FIELDS = struct.Struct("<8sIQQ")  # the header without its CRC
 _HEADER_SIZE = _FIELDS.size + 4
-_ENTRY_SIZE = 16
+_ENTRY_SIZE = 16  # uint64 offset, uint32 length, uint32 CRC
 
 
 @dataclasses.dataclass(frozen=True)
@@ -159,6 +159,7 @@ def _check_header(shard: str, content: bytes) -> tuple[int, int]:
     raise _damaged(shard, f"it starts with {magic!r}, expected {_MAGIC!r}")
   if _crc(content[: _FIELDS.size]) != content[_FIELDS.size :]:
     raise _damaged(shard, "its header does not match its checksum")
+  # Checked after the CRC, so that a damaged header is not mistaken for another version.
   if version != _VERSION:
     raise ShardIndexError(
       f"{shard + SUFFIX}: version {version}, this program reads {_VERSION}. Delete the file to "

@@ -132,6 +132,7 @@ def _write_shard(task: ShardTask, progress: Callable[[int], None]) -> ShardSumma
           for label in pair.labels:
             labels[label] = labels.get(label, 0) + 1
         progress(1)
+      # Sync before the rename, or a crash could leave a partial file under the final name.
       file.flush()
       os.fsync(file.fileno())
     os.replace(temporary, task.path)
@@ -148,6 +149,7 @@ def _write_shard(task: ShardTask, progress: Callable[[int], None]) -> ShardSumma
 def _encode(task: ShardTask, entry: Entry, skipped: list[Skip]) -> tuple[Pair, bytes] | None:
   try:
     pair = task.read(entry)
+    # Encoding checks shapes and dtypes, on which the judges rely.
     encoded = task.format.encode(pair)
     odd = units.of_pair(task.judges, pair)
     if odd:
@@ -164,6 +166,7 @@ def _summary_bytes(summary: ShardSummary) -> bytes:
     "pairs": np.int64(summary.pairs),
     "nbytes": np.int64(summary.nbytes),
     "strictness": np.int64(summary.strictness),
+    # Fixed-width text, because an array of objects would be pickled.
     "skipped": np.array(
       [[skip.pair_id, skip.reason, "odd" * skip.odd] for skip in summary.skipped], "U"
     ),

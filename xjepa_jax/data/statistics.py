@@ -111,6 +111,7 @@ class SensorStatistics:
       rank = np.floor(q / 100 * max(cumulative[-1] - 1, 0))
       place = int(np.searchsorted(cumulative, rank, side="right"))
       before = cumulative[place] - histogram[place]
+      # Interpolate as if the values were spread evenly over their bin.
       inside = (rank - before + 0.5) / max(histogram[place], 1)
       value = edges[place] + inside * (edges[place + 1] - edges[place])
       if self.dtype.kind in "iu":
@@ -167,7 +168,7 @@ def with_statistics(sensor: Sensor, statistics: SensorStatistics) -> Sensor:
 
   std = statistics.std() * abs(scaling.gain)
   ends = [calibrated(statistics.percentile(q)) for q in (2, 98)]
-  low, high = np.minimum(*ends), np.maximum(*ends)
+  low, high = np.minimum(*ends), np.maximum(*ends)  # a negative gain swaps them
   return dataclasses.replace(
     sensor,
     scaling=dataclasses.replace(

@@ -56,7 +56,7 @@ class RecordSource:
     self._scatters = hasattr(os, "preadv") and not any(map(storage.is_remote, self.shards))
     self._lock = threading.Lock()
     self._open: dict[int, _Shard] = {}  # in the order in which they were opened
-    self._resident = 0
+    self._resident = 0  # bytes read through maps since their pages were last released
 
   def __len__(self) -> int:
     return self._ends[-1]
@@ -113,7 +113,7 @@ class RecordSource:
     length = end - begin - framing.OVERHEAD
     gaps: list[np.ndarray] = []
     pieces: list[Any] = []  # arrays; mypy accepts these as buffers only from Python 3.12 on
-    at = -length - framing.HEADER.size
+    at = -length - framing.HEADER.size  # start of the header, counted from the end of the data
     for start, stop, array in parts:
       if start < max(at, -length):
         return None

@@ -42,7 +42,7 @@ _NO_CLAIM = ("digital number", "")  # units that make no claim that could be che
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Judge:
-  """Judges images of one sensor by the sensor's description.
+  """A judge of one sensor's images by the sensor's description.
 
   Attributes:
     sensor: the description.
@@ -85,6 +85,7 @@ class Judge:
         bands[name] = {"min": exact.min(), "max": exact.max(), "mean": exact.mean()}
     if not bands:
       return []
+    # Only the first finding is reported, because later checks would report its consequences.
     return (
       undeclared_fill(sensor, stored, known, self.nodata_option)
       or _of_range(sensor, bands, _CROSS_EXCESS_OF_ONE, self.nodata_option)
@@ -211,7 +212,7 @@ def _calibrated(sensor: Sensor, stored: float) -> float:
 
 
 def _impossible(sensor: Sensor, stored: np.ndarray, known: np.ndarray) -> list[str]:
-  """Finds a share of impossible values above `_STRAY`, which means another scale."""
+  """Detect a share of impossible values above `_STRAY`, which means another scale."""
   limits = possible_range(sensor)
   if limits is None:
     return []

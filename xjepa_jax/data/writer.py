@@ -185,6 +185,7 @@ def _finish(
 
 def _move(partial: str, final: str) -> None:
   """Move a shard and its index; a run that was interrupted here may have moved some already."""
+  # The index first, so that a shard under its final name always has its index.
   for suffix in (shard_index.SUFFIX, ""):
     with contextlib.suppress(FileNotFoundError):
       os.replace(partial + suffix, final + suffix)

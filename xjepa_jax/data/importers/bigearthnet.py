@@ -75,7 +75,7 @@ def open_archive(args: argparse.Namespace) -> Archive:
   missing = set(subset)
   for one in list_v2(args) if v2 else list_v1(args, subset):
     names = (one.pair_id,) if isinstance(one, Skip) else one.names
-    named = [name for name in names if name in subset]
+    named = [name for name in names if name in subset]  # by the name in v1 or in v2
     if subset and not named:
       continue
     missing.difference_update(named)

@@ -99,6 +99,7 @@ def open_archive(args: argparse.Namespace) -> Archive:
     args.src,
     sensors,
     nodata_values(args, sensors),
+    # Sensors adapt to files with the usual dtype and nodata, not to a first one that may be odd.
     {key: headers.usual_first(paths) for key, paths in of_sensor.items()},
     find,
     told_bands(args, sensors),
@@ -173,6 +174,7 @@ def _sensors(args: argparse.Namespace, root: str) -> tuple[dict[str, Sensor], di
 
 def _check_apart(folders: Mapping[str, str]) -> None:
   real = {key: os.path.join(os.path.realpath(folder), "") for key, folder in folders.items()}
+  # Images in a folder within another's would count for both sensors.
   for key, folder in real.items():
     for other, around in real.items():
       if key != other and folder.startswith(around):
@@ -195,7 +197,7 @@ def _images(key: str, root: str, folder: str, find: Callable[[str], str]) -> Ite
     path = os.path.relpath(full, root)
     if not path.isprintable():  # also catches bytes that are not UTF-8
       raise ArchiveError(f"{path!r}: is no name for people; rename the file.")
-    find(path)
+    find(path)  # raises an ArchiveError if a link leads out of --src
     found = True
     yield path
   if not found:

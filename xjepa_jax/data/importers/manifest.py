@@ -92,11 +92,13 @@ def open_archive(args: argparse.Namespace) -> Archive:
   )
   skipped = without_files(args.src, rows, find)
   lost = {skip.pair_id for skip in skipped}
+  # Sorted by id, so that the order of the rows does not change the shards.
   rows = {pair_id: row for pair_id, row in sorted(rows.items()) if pair_id not in lost}
   pairs = {pair_id: dict(row.source.paths) for pair_id, row in rows.items()}
   paths = {key: [each[key] for each in pairs.values() if key in each] for key in keys}
   headers = read_headers((path for each in paths.values() for path in each), find)
   check_places(args.src, list(_told_places(rows, headers)))
+  # Sensors adapt to files with the usual dtype and nodata, not to a first one that may be odd.
   usual = {key: headers.usual_first(each) for key, each in paths.items()}
   told = told_bands(args, sensors)
   met = meet_files(args.src, sensors, nodata_values(args, sensors), usual, find, told)

@@ -121,7 +121,7 @@ def _source(
   times = tuple((key, cell_text(row, _acquired(key))) for key in keys)
   for key, time in times:
     try:
-      datetime.datetime.fromisoformat(time or "2000-01-01")
+      datetime.datetime.fromisoformat(time or "2000-01-01")  # an empty cell is valid
     except ValueError:
       raise ValueError(f"column '{_acquired(key)}': {time!r} is no ISO 8601 time") from None
   longitude, latitude = told_degrees(row)

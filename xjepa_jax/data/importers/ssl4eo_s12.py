@@ -39,7 +39,7 @@ EXAMPLE = (
 )
 
 KEYS = {"S1GRD": "s1", "S2L2A": "s2", "S2L1C": "s2_l1c"}  # folder -> sensor key
-_PRESETS = {
+_PRESETS = {  # n0400: with the +1000, see the module's docstring
   "S1GRD": "sentinel1_grd",
   "S2L2A": "sentinel2_l2a_n0400",
   "S2L1C": "sentinel2_l1c_n0400",
@@ -126,7 +126,7 @@ def read_pair(
     path, key = os.path.join(src, part, folder, name), KEYS[folder]
     with reading(path):
       found = sample_ids(path)[number][date]
-      if found != entry.pair_id:
+      if found != entry.pair_id:  # the zip was replaced after it was listed
         raise ImageError(f"{path}: sample {number} is {found!r}, expected {entry.pair_id!r}.")
       rasters[key] = read_image(path, number, date, sensors[key])
       acquired[key] = read_time(path, number, date)

@@ -94,7 +94,7 @@ def read_image(path: str, number: int, date: int, sensor: Sensor) -> Raster:
     )
   values = bands[number, date]
   if values.dtype == np.float16:
-    values = values.astype(np.float32)
+    values = values.astype(np.float32)  # which holds the same values
   if values.dtype != sensor.dtype:
     raise ImageError(f"{path}: bands is {values.dtype}, expected {sensor.dtype}.")
   order = [names.index(name) for name in sensor.band_names]

@@ -105,7 +105,7 @@ def run_import(archive: Archive, args: argparse.Namespace) -> None:
     raise DataError(f"--shard-mb {args.shard_mb}, --workers {args.workers}: both must be above 0.")
   if not 0 <= _max_skipped(args) <= 1:
     raise DataError(f"--max-skipped {_max_skipped(args):g}: expected a share from 0 to 1.")
-  check_free(args.out, args.resume)
+  check_free(args.out, args.resume)  # before planning, which reads headers and a sample of pairs
   trusted = getattr(args, "trust_units", True)  # the simulation has no such option
   plan = plan_import(
     archive,

@@ -145,6 +145,7 @@ def _chosen(key: str, sensor: Sensor, raster: Raster, told: Sequence[str]) -> Ra
   bands = bands_of(key, sensor, raster, told)
   check_scaling(raster.path, key, sensor, raster.scales, raster.offsets, bands)
   hidden = raster.hidden
+  # An alpha band masks pixels unless it is one of the sensor's bands.
   if raster.alpha and raster.alpha not in bands:
     transparent = raster.values[..., raster.alpha - 1 : raster.alpha] == 0
     if transparent.any():
@@ -206,6 +207,7 @@ def _fit(
     notes.append(f"{key}: the files hold float64; values are stored as float32.")
   elif dtype != sensor.dtype:
     notes.append(f"{key}: the files hold {found}, not {sensor.dtype}; values stay {found}.")
+  # The user's nodata takes precedence over the files', and that over the sensor's.
   nodata, declared = sensor.nodata, raster.nodata
   if key in given:
     nodata = given[key]

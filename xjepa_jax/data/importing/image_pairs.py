@@ -78,6 +78,7 @@ def read_pair(entry: Entry, reading: Reading) -> Pair:
   rasters = upright(rasters)
   rasters = align(rasters, reading.sensors.sensors, reading.misaligned, reading.resample)
   first = next(iter(rasters.values()))
+  # All images are on the first one's grid by now, so one turn fits all of them.
   turn = north_up(first.transform, *first.values.shape[:2])
   place = (source.longitude, source.latitude)
   if math.isnan(place[0]):

@@ -124,6 +124,7 @@ def dataset_name(given: str | None, source: str) -> str:
     OptionError: the given name is not valid for a data set.
   """
   if given is None:
+    # Prefixed if it would not start with a letter.
     name = re.sub(r"[^a-z0-9]+", "_", source.lower()).strip("_")
     return name if _NAME.fullmatch(name) else f"pairs_{name}".strip("_")
   if not _NAME.fullmatch(given):
