@@ -146,17 +146,8 @@ def mixed_offsets(sensor: Sensor, images: Mapping[str, Levels]) -> list[str]:
   Returns:
     A remark that counts and names the images that seem to have it, or none.
   """
-  if not is_sentinel2(sensor) or sensor.scaling.offset != 0:
-    return []
-  with warnings.catch_warnings():
-    warnings.simplefilter("ignore", RuntimeWarning)
-    darkest = {
-      name: float(np.nanmin(each.low)) / sensor.scaling.gain for name, each in images.items()
-    }
-  having = [
-    name for name, low in darkest.items() if DARK_WITH_OFFSET[0] <= low <= DARK_WITH_OFFSET[1]
-  ]
-  if not having or not any(low < _WITHOUT_OFFSET for low in darkest.values()):
+  having = carrying_offset(sensor, images)
+  if not having or not any(low < _WITHOUT_OFFSET for low in _darkest(sensor, images).values()):
     return []
   named = ", ".join(having[:_NAMED])
   return [
@@ -165,3 +156,21 @@ def mixed_offsets(sensor: Sensor, images: Mapping[str, Levels]) -> list[str]:
     f"baseline 04.00, or show bright ground; values do not tell which. Do not mix the two: see "
     "what the product's metadata says."
   ]
+
+
+def carrying_offset(sensor: Sensor, images: Mapping[str, Levels]) -> list[str]:
+  """Ids of the images whose darkest band is as dark as water, shadow and forest are with +1000.
+
+  None where the sensor is not Sentinel-2, or has the offset that takes it away.
+  """
+  if not is_sentinel2(sensor) or sensor.scaling.offset != 0:
+    return []
+  low, high = DARK_WITH_OFFSET
+  return [name for name, dark in _darkest(sensor, images).items() if low <= dark <= high]
+
+
+def _darkest(sensor: Sensor, images: Mapping[str, Levels]) -> dict[str, float]:
+  """The first percentile of the darkest band of each image, as stored."""
+  with warnings.catch_warnings():
+    warnings.simplefilter("ignore", RuntimeWarning)  # an image in which nothing was seen
+    return {name: float(np.nanmin(each.low)) / sensor.scaling.gain for name, each in images.items()}

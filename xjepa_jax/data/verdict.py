@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from xjepa_jax.data.image_levels import Levels, all_off_scale, usual_levels
+from xjepa_jax.data.image_levels import Levels, all_off_scale, carrying_offset, usual_levels
 from xjepa_jax.data.statistics import SensorStatistics
 from xjepa_jax.data.undeclared_fill import undeclared_fill
 from xjepa_jax.data.units import Judge
@@ -59,7 +59,8 @@ def of_archive(judge: Judge, images: Mapping[str, np.ndarray]) -> Verdict:
       counted.add(sensor, each)
   statistics = counted.to_json(sensor)
   if not most:
-    return Verdict(judge.of_statistics(statistics), odd, judge, levels, counted)
+    wrong = judge.of_statistics(statistics) or _mostly_offset(judge, images, right)
+    return Verdict(wrong, odd, judge, levels, counted)
   filled = sum(
     bool(undeclared_fill(sensor, images[name], sensor.known(images[name]))) for name in odd
   )
@@ -68,3 +69,17 @@ def of_archive(judge: Judge, images: Mapping[str, np.ndarray]) -> Verdict:
     first = next(iter(odd))
     wrong = [f"{len(odd):,} of {len(images):,} images: {first}: {' '.join(odd[first])}"]
   return Verdict(wrong, {}, judge, levels, counted)
+
+
+def _mostly_offset(
+  judge: Judge, images: Mapping[str, np.ndarray], levels: Mapping[str, Levels]
+) -> list[str]:
+  """What speaks against the sensor's offset in most images, where a few of another kind hide it."""
+  carrying = carrying_offset(judge.sensor, levels)
+  if not judge.offset or len(carrying) <= len(images) / 2:
+    return []
+  counted = SensorStatistics.of(judge.sensor)
+  for name in carrying:
+    counted.add(judge.sensor, images[name])
+  found = judge.of_offset(counted.to_json(judge.sensor))
+  return [f"{len(carrying):,} of {len(images):,} images: {' '.join(found)}"] if found else []

@@ -1,10 +1,10 @@
 """SIGTERM to any process: all agree on a step, save there, and end with status 0.
 
-  with stopping.heeding():
+  with preemption.heeding():
     ...                                # prepare: ends at once
-    with stopping.stepping():          # train: ends at a step
+    with preemption.stepping():          # train: ends at a step
       for step in ...:
-        if stopping.agreed(step):
+        if preemption.agreed(step):
           break
     ...                                # evaluate, report: ends at once, for all is saved
 
