@@ -12,7 +12,7 @@ from absl import logging
 from xjepa_jax.data.tfrecord import RecordSource
 from xjepa_jax.errors import CorruptRecordError, CutShortError, DataError, ExampleError
 
-# Messages logged by this process. A split is opened anew for every pass, so this outlives objects.
+# Messages logged so far. Global to the process, because a split is opened anew for every pass.
 _told: set[str] = set()
 
 

@@ -125,9 +125,8 @@ def factor_of(raster: Raster, finest: Raster) -> int:
   elif raster.georeferenced and finest.georeferenced:
     a, b, c, d, e, f = finest.transform
     expected = np.array([a * factor, b * factor, c, d * factor, e * factor, f])
-    edges = np.array(
-      [width, height, 1, width, height, 1]
-    )  # scale errors are largest at the far edge
+    # Weighted by the size, because an error in the pixel size has its full effect at the far edge.
+    edges = np.array([width, height, 1, width, height, 1])
     pixel = math.sqrt(abs(a * e - b * d))
     if np.abs((np.array(raster.transform) - expected) * edges).max() > 0.1 * pixel:
       problem = "does not cover the area"

@@ -1,7 +1,7 @@
 """Runs independent pieces of work on many machines in an Apache Beam pipeline; optional.
 
 Install with `pip install xjepa_jax[beam]` in an environment of its own, because Beam restricts
-protobuf and pyarrow to old versions.
+protobuf and pyarrow to older versions.
 """
 
 from __future__ import annotations

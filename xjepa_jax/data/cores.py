@@ -6,7 +6,7 @@ import os
 
 
 def usable_cores() -> int:
-  """Number of cores this process is bound to, where the system reports it, else of all cores."""
+  """Number of cores this process is bound to, where the system reports it, else all cores."""
   if hasattr(os, "sched_getaffinity"):
     return len(os.sched_getaffinity(0))
   return os.cpu_count() or 1

@@ -407,9 +407,8 @@ def _png_values(path: str, header: RasterHeader) -> Loaded:
   except ImportError as error:
     raise ImageError("PNG needs Pillow: pip install xjepa_jax[geo]") from error
   with warnings.catch_warnings():
-    warnings.simplefilter(
-      "ignore", Image.DecompressionBombWarning
-    )  # `_check_size` applied our limit
+    # `open_png` has already applied our own limit to the size.
+    warnings.simplefilter("ignore", Image.DecompressionBombWarning)
     with Image.open(path, formats=["PNG"]) as image:
       image.verify()  # checks the CRC of every chunk, which decoding does not
     with Image.open(path, formats=["PNG"]) as image:

@@ -2,7 +2,7 @@
 
 Two processings of one scene differ by the same factor or offset in all bands. The ground makes
 other differences: water is dark in the infrared but hardly in blue, a desert is bright. A factor is
-therefore judged over all bands, and what the values cannot settle is a remark and no refusal.
+therefore judged over all bands, and what the values cannot settle is a remark, not a refusal.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Levels:
 
   @classmethod
   def of(cls, sensor: Sensor, stored: np.ndarray, known: np.ndarray) -> Levels:
-    """Levels of stored values (H, W, C), of which only the `known` ones, same shape, count."""
+    """Levels of stored values (H, W, C); `known`, of the same shape, marks those that count."""
     bands = stored.shape[-1]
     step = max(stored[..., 0].size // _PIXELS, 1)
     values = sensor.calibrate(stored.reshape(-1, bands)[::step]).astype(np.float64)
@@ -159,9 +159,9 @@ def mixed_offsets(sensor: Sensor, images: Mapping[str, Levels]) -> list[str]:
 
 
 def carrying_offset(sensor: Sensor, images: Mapping[str, Levels]) -> list[str]:
-  """Ids of the images whose darkest band is as dark as water, shadow and forest are with +1000.
+  """Ids of images whose darkest band is as dark as water, shadow and forest are with +1000.
 
-  None where the sensor is not Sentinel-2, or has the offset that takes it away.
+  Empty if the sensor is not Sentinel-2, or has the offset that subtracts the 1000.
   """
   if not is_sentinel2(sensor) or sensor.scaling.offset != 0:
     return []
@@ -170,7 +170,7 @@ def carrying_offset(sensor: Sensor, images: Mapping[str, Levels]) -> list[str]:
 
 
 def _darkest(sensor: Sensor, images: Mapping[str, Levels]) -> dict[str, float]:
-  """The first percentile of the darkest band of each image, as stored."""
+  """The 1st percentile of each image's darkest band, in stored values."""
   with warnings.catch_warnings():
-    warnings.simplefilter("ignore", RuntimeWarning)  # an image in which nothing was seen
+    warnings.simplefilter("ignore", RuntimeWarning)  # an image without any data is NaN
     return {name: float(np.nanmin(each.low)) / sensor.scaling.gain for name, each in images.items()}

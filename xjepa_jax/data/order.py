@@ -83,7 +83,7 @@ class Order:
     """One period: the data set at each place, how often it came before, and each one's count.
 
     Each place is given to the data set that is furthest behind its share, so every stretch of the
-    order has the weights as closely as possible.
+    order follows the weights as closely as possible.
     """
     if len(self.lengths) == 1:
       return np.zeros(1, np.int64), np.zeros(1, np.int64), np.ones(1, np.int64)

@@ -3,8 +3,8 @@
 A Feistel network is a bijection on the numbers of 2h bits whatever its round function; the few
 results at or above n are sent through it again until they fall below n (cycle walking; Black and
 Rogaway, "Ciphers with Arbitrary Finite Domains", 2002). It uses only integer arithmetic, so the
-order of a data set is the same on every machine and with every version of every library, on which
-resuming a run a year later relies. Grain's index shuffle does the same one number at a time, in 6
+order of a data set is the same on every machine and with every version of every library; resuming a
+run a year later relies on this. Grain's index shuffle does the same one number at a time, in 6
 to 160 microseconds each.
 """
 
@@ -46,7 +46,10 @@ def _encipher(values: np.ndarray, half: np.uint64, round_keys: np.ndarray) -> np
 
 
 def _mix(values: np.ndarray) -> np.ndarray:
-  """SplitMix64's finaliser (Steele, Lea and Flood, 2014): every input bit affects every output."""
+  """SplitMix64's finaliser (Steele, Lea and Flood, 2014).
+
+  Every input bit affects every output bit.
+  """
   values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
   values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
   return values ^ (values >> np.uint64(31))

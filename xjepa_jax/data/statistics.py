@@ -73,9 +73,8 @@ class SensorStatistics:
       self.counted[band] += len(column)
       exact = column.astype(np.float64)
       self.total[band] += exact.sum()
-      self.squares[band] += np.square(
-        exact
-      ).sum()  # np.dot would start a thread per core, and rounds differently
+      # Not np.dot, which would start a thread per core and rounds differently.
+      self.squares[band] += np.square(exact).sum()
       self.lowest[band] = min(self.lowest[band], exact.min())
       self.highest[band] = max(self.highest[band], exact.max())
       counts = np.bincount(_bins(column))  # ends at the highest bin in use; most are empty

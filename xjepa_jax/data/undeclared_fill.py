@@ -145,7 +145,7 @@ def _marker(sensor: Sensor, values: np.ndarray) -> float | None:
 
 
 def _is_saturated(sensor: Sensor, marker: float) -> bool:
-  """Whether a value is where clouds and snow saturate: reflectance 1 or the end of the clip."""
+  """Whether a value is where clouds and snow saturate: 1, or the upper end of the clip range."""
   ends = [_factor(sensor), *(sensor.scaling.clip or ())[1:]]
   return ends[0] > 0 and _calibrated(sensor, marker) in ends
 

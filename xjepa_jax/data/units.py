@@ -112,7 +112,7 @@ class Judge:
     return found or self.of_offset(statistics)
 
   def of_offset(self, statistics: Mapping[str, Any]) -> list[str]:
-    """Contradictions to the sensor's offset alone; argument and result as in `of_statistics`."""
+    """Contradictions with the sensor's offset alone; argument and result as in `of_statistics`."""
     bands = statistics["bands"]
     if not (self.offset and bands and is_sentinel2(self.sensor)):
       return []
@@ -259,9 +259,8 @@ def _decibels(sensor: Sensor, lowest: float, highest: float, nodata_option: str)
     outside = lowest if lowest < _DECIBELS[0] else highest
     stored = round(outside / sensor.scaling.gain - sensor.scaling.offset, 6)
     fill = f" If that is fill: {nodata_option}{number(stored)}." if nodata_option else ""
-    fill = (
-      fill if stored in MARKERS or abs(stored) > 1e30 else ""
-    )  # other values mean another scale
+    # Any other value means another scale and not fill.
+    fill = fill if stored in MARKERS or abs(stored) > 1e30 else ""
     return [f"{found}, expected dB within {_DECIBELS[0]:g} to {_DECIBELS[1]:g}.{fill}"]
   return []
 

@@ -74,7 +74,7 @@ def of_archive(judge: Judge, images: Mapping[str, np.ndarray]) -> Verdict:
 def _mostly_offset(
   judge: Judge, images: Mapping[str, np.ndarray], levels: Mapping[str, Levels]
 ) -> list[str]:
-  """What speaks against the sensor's offset in most images, where a few of another kind hide it."""
+  """Contradictions with the sensor's offset in most images, which a few other images may hide."""
   carrying = carrying_offset(judge.sensor, levels)
   if not judge.offset or len(carrying) <= len(images) / 2:
     return []

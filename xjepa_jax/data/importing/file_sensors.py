@@ -118,7 +118,7 @@ def as_told(key: str, sensor: Sensor, raster: Raster) -> Raster:
 def _hidden_by(
   what: str, key: str, sensor: Sensor, path: str, values: np.ndarray, hidden: np.ndarray
 ) -> np.ndarray:
-  """Replace hidden values by the sensor's nodata; `what` names in messages what hides them."""
+  """Replace hidden values with the sensor's nodata; `what` names in messages what hides them."""
   try:
     return sensor.hide(values, hidden)
   except SensorError as error:

@@ -44,7 +44,7 @@ def check_odd(skipped: Sequence[Skip], let_pass: bool, unfinished: str = "") -> 
 
   Args:
     skipped: what is left out.
-    let_pass: whether the user accepts to lose such pairs.
+    let_pass: whether the user accepts losing such pairs.
     unfinished: directory of the shards written so far; empty before anything is written.
 
   Raises:
