@@ -1,8 +1,8 @@
 """Reads, decodes and stacks the rows of a batch: from records to arrays with a single copy.
 
-An element of this source is a whole step's batch, or one process's share of it. One batch is one
-call, so there is no overhead per pair, and the position of a batch is its step, so resuming a run
-needs no stored state.
+An element of this source is a whole step's batch, or one process's share of it. A batch is one
+call, so there is no overhead per pair. Its position is its step, so a resumed run needs no stored
+state.
 """
 
 from __future__ import annotations

@@ -262,7 +262,7 @@ def check_side_file(path: str, nodata: float | None) -> None:
   content = _side_file(path)
   for text in re.findall(r"<NoDataValue[^>]*>\s*([^<\s]+)\s*<", content):
     value = _side_number(path, "NoDataValue", text)
-    if not math.isnan(value) and value != nodata:  # values that are not finite are nodata anyway
+    if not math.isnan(value) and value != nodata:  # NaN counts as nodata in any case
       _refuse_side_file(path, f"nodata {value:g}")
   for tag, plain in (("Scale", 1.0), ("Offset", 0.0)):
     for text in re.findall(rf"<{tag}>\s*([^<\s]+)\s*<", content):

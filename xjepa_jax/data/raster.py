@@ -220,7 +220,7 @@ def _kind(path: str) -> str:
   if "://" in path or os.path.abspath(path).startswith("/vsi"):
     raise ImageError(f"{path}: is no file of this machine; copy it to disk and name it there.")
   try:
-    if not stat.S_ISREG(os.stat(path).st_mode):  # opening a pipe would wait for ever
+    if not stat.S_ISREG(os.stat(path).st_mode):  # opening a pipe would wait forever
       raise ImageError(f"{path}: is not a regular file.")
     with open(path, "rb") as file:
       head = file.read(8)
