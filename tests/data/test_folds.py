@@ -110,6 +110,20 @@ def test_the_importer_takes_a_fold_s_table_from_another_folder(
     assert {dataset[number].pair_id for number in range(len(dataset))} == expected
 
 
+def test_files_of_single_bands_and_of_all_are_found_from_another_folder(tmp_path: Path) -> None:
+  (tmp_path / "in").mkdir()
+  for name in ("a.tif", "b.tif", "whole.tif"):
+    (tmp_path / "in" / name).touch()
+  rows = "".join(f"p{i},a.tif;b.tif,whole.tif,a.tif;none.tif,g{i}\n" for i in range(6))
+  (tmp_path / "in" / "pairs.csv").write_text(f"pair_id,s2,s1,note,place\n{rows}")
+  folds.write_folds(str(tmp_path / "in" / "pairs.csv"), str(tmp_path / "out"), "place", 3)
+  with open(tmp_path / "out" / "fold_0.csv", encoding="utf-8") as file:
+    found = list(csv.DictReader(file))
+  assert {row["s2"] for row in found} == {"../in/a.tif;../in/b.tif"}
+  assert {row["s1"] for row in found} == {"../in/whole.tif"}
+  assert {row["note"] for row in found} == {"a.tif;none.tif"}
+
+
 def test_what_cannot_be_dealt_out_is_refused_in_one_line(
   tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

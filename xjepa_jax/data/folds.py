@@ -148,20 +148,24 @@ def _group(row: Mapping[str, str], column: str) -> str:
 
 
 def _move_paths(rows: Sequence[dict[str, str]], before: str, after: str) -> None:
-  """Rewrite cells that name a file relative to folder `before` so that they hold from `after`."""
+  """Rewrite cells that name files relative to folder `before` so that they hold from `after`.
+
+  A cell may name one file per band, separated by ";"; it is rewritten only if all are files.
+  """
   if os.path.realpath(before) == os.path.realpath(after):
     return
   for row in rows:
     for column, cell in row.items():
-      if cell and os.path.isfile(os.path.join(before, cell)):
-        row[column] = os.path.relpath(os.path.join(before, cell), after)
+      paths = [os.path.join(before, each.strip()) for each in cell.split(";")]
+      if cell and all(map(os.path.isfile, paths)):
+        row[column] = ";".join(os.path.relpath(path, after) for path in paths)
 
 
 def main(argv: list[str] | None = None) -> int:
   """Write the tables and print their sizes; returns the exit status."""
   parser = argparse.ArgumentParser(
     prog="python -m xjepa_jax.data.folds",
-    description="Cut a table of pairs into folds by group, one table a fold, for cross-validation.",
+    description="Cut a table of pairs into folds by group, one table per fold, for cross-validation.",
     epilog="example: python -m xjepa_jax.data.folds --src pairs.csv --out folds "
     "--group adjacency_group --folds 5",
     formatter_class=argparse.ArgumentDefaultsHelpFormatter,
@@ -169,11 +173,13 @@ def main(argv: list[str] | None = None) -> int:
   parser.add_argument(
     "--src", type=user_path, required=True, help="table of pairs, .csv or .parquet"
   )
-  parser.add_argument("--out", type=user_path, required=True, help="folder of the tables")
-  parser.add_argument("--group", required=True, help="column of what must not be torn apart")
-  parser.add_argument("--folds", type=int, default=5, help="how many")
-  parser.add_argument("--keep", action="append", default=[], help="a split that stays as it is")
-  parser.add_argument("--seed", type=int, default=0, help="of the order of groups of one size")
+  parser.add_argument("--out", type=user_path, required=True, help="folder for the tables")
+  parser.add_argument("--group", required=True, help="column whose equal values stay in one fold")
+  parser.add_argument("--folds", type=int, default=5, help="number of folds")
+  parser.add_argument("--keep", action="append", default=[], help="a split to leave as it is")
+  parser.add_argument(
+    "--seed", type=int, default=0, help="seed for the order of groups of equal size"
+  )
   args = parser.parse_args(argv)
   try:
     counts = write_folds(args.src, args.out, args.group, args.folds, args.keep, args.seed)
