@@ -116,7 +116,7 @@ def test_files_of_single_bands_and_of_all_are_found_from_another_folder(tmp_path
     (tmp_path / "in" / name).touch()
   rows = "".join(f"p{i},a.tif;b.tif,whole.tif,a.tif;none.tif,g{i}\n" for i in range(6))
   (tmp_path / "in" / "pairs.csv").write_text(f"pair_id,s2,s1,note,place\n{rows}")
-  folds.write_folds(str(tmp_path / "in" / "pairs.csv"), str(tmp_path / "out"), "place", 3)
+  write_folds(str(tmp_path / "in" / "pairs.csv"), str(tmp_path / "out"), "place", 3)
   with open(tmp_path / "out" / "fold_0.csv", encoding="utf-8") as file:
     found = list(csv.DictReader(file))
   assert {row["s2"] for row in found} == {"../in/a.tif;../in/b.tif"}

@@ -165,7 +165,7 @@ def main(argv: list[str] | None = None) -> int:
   """Write the tables and print their sizes; returns the exit status."""
   parser = argparse.ArgumentParser(
     prog="python -m xjepa_jax.data.folds",
-    description="Cut a table of pairs into folds by group, one table per fold, for cross-validation.",
+    description="Cut a table of pairs into folds by group, a table per fold, to cross-validate.",
     epilog="example: python -m xjepa_jax.data.folds --src pairs.csv --out folds "
     "--group adjacency_group --folds 5",
     formatter_class=argparse.ArgumentDefaultsHelpFormatter,
