@@ -1,4 +1,4 @@
-"""Vectors of scenes, wherever they come from, as an evaluation takes them."""
+"""Vectors of scenes from any source, in the form that an evaluation takes."""
 
 from __future__ import annotations
 
@@ -15,17 +15,18 @@ from xjepa_jax.retrieval.quantise import cut
 
 @dataclasses.dataclass(frozen=True)
 class SceneVectors:
-  """P scenes, each with a vector of some sensors.
+  """P scenes, with one vector per sensor.
 
   Attributes:
-    ids: of the scenes; views of one scene by several sensors have one id.
-    splits: of each, "" where it is not known.
-    labels: of each.
+    ids: scene ids; views of one scene by several sensors share an id.
+    splits: (P,) split of each scene, "" if unknown.
+    labels: label names of each scene.
     present: sensor -> (P,) bool.
-    vectors: sensor -> (P, K) float32 of length 1, 0 where the sensor is absent.
-    predicted: "a->b" -> (P, K), what sensor a's image says of b's, of length 1; may be empty.
-    asking: sensor -> (P, K) vectors that ask, where they are not those that are searched.
-    one_space: whether vectors of different sensors can be compared as they are.
+    vectors: sensor -> (P, K) float32 of unit length, 0 where the sensor is absent.
+    predicted: "a->b" -> (P, K) descriptors of b predicted from sensor a's image, of unit length;
+      may be empty.
+    asking: sensor -> (P, K) query vectors, if they differ from the archive's.
+    one_space: whether vectors of different sensors can be compared directly.
   """
 
   ids: tuple[str, ...]
@@ -39,25 +40,25 @@ class SceneVectors:
 
   @property
   def dimensions(self) -> int:
-    """K."""
+    """Number of dimensions of the vectors, K."""
     return next(iter(self.vectors.values())).shape[1]
 
   @property
   def split_known(self) -> bool:
-    """Whether the split of any scene is."""
+    """Whether the split of at least one scene is known."""
     return bool(np.any(self.splits != ""))
 
   def of(self, split: str) -> np.ndarray:
-    """(P,) bool, the scenes of a split; all of them where no scene's split is known."""
+    """(P,) bool, the scenes of a split; all of them if no scene's split is known."""
     if not self.split_known:
       return np.ones(len(self.ids), bool)
     return self.splits == split
 
   def cut(self, size: int) -> SceneVectors:
-    """The same by the first `size` numbers of their vectors, nothing predicted.
+    """The same scenes with the first `size` numbers of their vectors, without predicted ones.
 
     Raises:
-      EvaluationError: they are shorter.
+      EvaluationError: the vectors are shorter.
     """
     return dataclasses.replace(
       self,
@@ -69,14 +70,14 @@ class SceneVectors:
 
 @dataclasses.dataclass(frozen=True)
 class VectorRows:
-  """Vectors as a file lists them, one a row.
+  """Vectors as listed in a file, one per row.
 
   Attributes:
     ids, sensors, splits: (N,) text; "" for an unknown split.
-    labels: of each.
+    labels: label names of each row.
     vectors: (N, K) float.
-    taken: in words, which of a file's columns they are; "" where that is no question.
-    columns: their names, a number of the vectors each; () where the vectors are lists.
+    taken: description of the file columns that hold the vectors; "" where there is no choice.
+    columns: column names, one per number of the vectors; () if the vectors are lists.
   """
 
   ids: Sequence[str]
@@ -89,11 +90,11 @@ class VectorRows:
 
 
 def gather(name: str, parts: Sequence[VectorRows]) -> SceneVectors:
-  """Puts the rows of one scene together.
+  """Groups rows by scene.
 
   Args:
-    name: of what the rows are from, for a message.
-    parts: of one or several files, their vectors of one size.
+    name: name of the source, for messages.
+    parts: rows of one or several files, with vectors of one size.
 
   Raises:
     EvaluationError: sizes or columns differ, a scene has two rows of a sensor, or nothing is there.
@@ -137,7 +138,7 @@ def gather(name: str, parts: Sequence[VectorRows]) -> SceneVectors:
 
 
 def check_paired(scenes: SceneVectors) -> None:
-  """Raises an EvaluationError if no scene is seen by two sensors although there are several."""
+  """Raises an EvaluationError if there are several sensors but no scene is seen by two of them."""
   seen = np.sum(list(scenes.present.values()), axis=0)
   if len(scenes.present) < 2 or seen.max(initial=0) > 1:
     return
@@ -152,7 +153,7 @@ def check_paired(scenes: SceneVectors) -> None:
 
 
 def _aligned(name: str, parts: Sequence[VectorRows]) -> list[VectorRows]:
-  """The same with the numbers of their vectors in one order, that of the first with named ones."""
+  """Reorders vector columns to the order of the first part that has named columns."""
   first = next((part.columns for part in parts if part.columns), ())
   found = []
   for part in parts:
@@ -175,14 +176,14 @@ def _aligned(name: str, parts: Sequence[VectorRows]) -> list[VectorRows]:
 def described_by(
   scenes: SceneVectors, known: Mapping[str, tuple[str, tuple[str, ...]]], name: str
 ) -> SceneVectors:
-  """The same scenes with the splits and labels that a data set has for them.
+  """The same scenes, with splits and labels taken from a data set.
 
-  Scenes that it has not are left out, and a line on stderr says how many.
+  Scenes that the data set does not have are left out, and a line on stderr says how many.
 
   Args:
-    scenes: of a file.
-    known: id -> split and labels.
-    name: of what the vectors are from, for a message.
+    scenes: scenes of a file.
+    known: id -> (split, labels).
+    name: name of the source, for messages.
 
   Raises:
     EvaluationError: the data set has none of the scenes.
