@@ -1,8 +1,8 @@
-"""Stored values of an archive as the encoder's sensor stores them, or refused.
+"""Converts an archive's stored values to how the encoder's sensor stores them, or refuses them.
 
-What is brought over: float64 to float32, integers of one kind to another that holds them, the value
-that a file declares as nodata to the sensor's, and an offset such as Sentinel-2's +1000. What is
-not: integers to floats and back, for these are other units.
+Conversions are float64 to float32, one integer type to another that holds the values, a file's
+nodata value to the sensor's, and an offset such as Sentinel-2's +1000. Integers are never converted
+to floats or floats to integers, because those are different units.
 """
 
 from __future__ import annotations
@@ -20,12 +20,13 @@ from xjepa_jax.sensors import Sensor, possible_range
 
 @dataclasses.dataclass(frozen=True)
 class Fit:
-  """How values of one sensor's files become the encoder's.
+  """How the values of one sensor's files become the encoder's.
 
   Attributes:
-    key: of the sensor.
-    sensor: as the encoder has it.
-    offset: of the files' stored values, as `Scaling.offset` is; the sensor's own if they agree.
+    key: key of the sensor.
+    sensor: the sensor as the encoder has it.
+    offset: offset of the files' stored values, as in `Scaling.offset`; the sensor's own if they
+      agree.
   """
 
   key: str
@@ -34,20 +35,20 @@ class Fit:
 
   @property
   def shift(self) -> float:
-    """What is added to stored values to have the encoder's."""
+    """Number to add to the files' stored values to get the encoder's."""
     return self.offset - self.sensor.scaling.offset
 
   def checked_as(self) -> Sensor:
-    """The sensor that describes values before the shift, for the check of units."""
+    """The sensor that describes values before the shift, used to check their units."""
     scaling = dataclasses.replace(self.sensor.scaling, offset=self.offset)
     return dataclasses.replace(self.sensor, scaling=scaling)
 
 
 def of_dataset(key: str, ours: Sensor, theirs: Sensor) -> tuple[Fit, tuple[int, ...]]:
-  """How a data set's sensor becomes the encoder's, and which of its bands are taken.
+  """How a data set's sensor is converted to the encoder's, and the indices of the bands to take.
 
   Raises:
-    SensorError: it lacks a band, or its values are in other units.
+    SensorError: a band is missing, or the values are in other units.
   """
   missing = [name for name in ours.band_names if name not in theirs.band_names]
   if missing:
@@ -69,7 +70,7 @@ def of_dataset(key: str, ours: Sensor, theirs: Sensor) -> tuple[Fit, tuple[int, 
 
 
 def _family(theirs: Sensor, ours: Sensor) -> str:
-  """Our dtype where values of theirs may be brought over, see `_typed`; else theirs."""
+  """Our dtype if their values can be converted to it, see `_typed`; otherwise theirs."""
   kinds = [np.dtype(sensor.dtype).kind.replace("u", "i") for sensor in (theirs, ours)]
   return ours.dtype if kinds[0] == kinds[1] else theirs.dtype
 
@@ -81,17 +82,17 @@ def fit_values(
   where: str,
   hidden: np.ndarray | None = None,
 ) -> tuple[np.ndarray, float]:
-  """An image's values as the encoder takes them.
+  """Converts an image's values to what the encoder takes.
 
   Args:
-    fit: of its sensor.
+    fit: conversion of its sensor.
     values: (H, W, C) as the file stores them.
-    declared: what the file declares as nodata, or None; or so of each band.
-    where: the file, for the message of an error.
-    hidden: (H, W, 1) or (H, W, C) bool, what a mask of the file hides, or None.
+    declared: nodata value that the file declares, or None; or one such value per band.
+    where: the file, for error messages.
+    hidden: (H, W, 1) or (H, W, C) bool, pixels hidden by a mask of the file, or None.
 
   Returns:
-    (H, W, C) in the sensor's dtype, and the fraction of pixels that were seen.
+    (H, W, C) in the sensor's dtype, and the fraction of valid pixels.
 
   Raises:
     ImageError: the sensor's type cannot hold the values.
@@ -118,7 +119,7 @@ def fit_values(
 
 
 def _seen(stored: np.ndarray, sensor: Sensor, unseen: np.ndarray | None) -> float:
-  """The fraction of pixels that were seen; most images are whole, which is told at once."""
+  """The fraction of valid pixels; most images have no gap, which is quick to find out."""
   known = sensor.nodata is not None and math.isfinite(sensor.nodata)
   marked = known and (stored == stored.dtype.type(sensor.nodata)).any()
   if unseen is None and not marked and (stored.dtype.kind != "f" or np.isfinite(stored).all()):
@@ -135,7 +136,7 @@ def _typed(values: np.ndarray, unseen: np.ndarray | None, fit: Fit, where: str) 
   if found == wanted:
     return values
   if found.kind == "f" and wanted.kind == "f":
-    with np.errstate(over="ignore"):  # beyond float32 lie only markers; infinite, they stay unseen
+    with np.errstate(over="ignore"):  # only markers exceed float32; as infinity they stay invalid
       return values.astype(wanted)
   if found.kind in "iu" and wanted.kind in "iu":
     if found.itemsize == 1 < wanted.itemsize and possible_range(sensor) is not None:
