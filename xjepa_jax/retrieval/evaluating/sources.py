@@ -1,4 +1,4 @@
-"""What an evaluation compares: exported encoders, embedding directories, other models' files."""
+"""Sources of an evaluation: exported encoders, embedding directories, and other models' files."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ _OF_SENSOR = re.compile(r"(?P<sensor>\w[\w-]*):(?P<path>.+)", re.DOTALL)
 
 @dataclasses.dataclass(frozen=True)
 class Reading:
-  """How sources are read.
+  """Options for reading sources.
 
   Attributes:
-    pairs: directory of the data set that encoders describe, and whose splits and labels count;
+    pairs: directory of the data set that encoders describe, and that provides splits and labels;
       "" for none.
-    splits: that ask or are searched.
-    head: of encoders; None is their own.
-    columns: of files.
+    splits: splits of the queries and of the archive.
+    head: head of encoders; None for their default.
+    columns: column names in files.
   """
 
   pairs: str
@@ -38,21 +38,21 @@ class Reading:
 
   @functools.cached_property
   def known(self) -> dict[str, tuple[str, tuple[str, ...]]]:
-    """pair id -> split and labels."""
+    """Pair id -> (split, labels)."""
     return pair_names(self.pairs, self.splits)
 
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-  """One thing that is evaluated.
+  """One source of an evaluation.
 
   Attributes:
-    name: in the table.
-    paths: as they were given.
+    name: name in the table.
+    paths: paths as given.
     kind: "encoder", "embeddings" or "file".
     scenes: its vectors.
-    prefixes: sizes to which its vectors were trained to be cut, besides the whole.
-    taken: in words, which columns of files its vectors are.
+    prefixes: lengths that its vectors were trained to be cut to, in addition to the whole.
+    taken: description of the file columns that hold the vectors.
   """
 
   name: str
@@ -64,11 +64,11 @@ class Source:
 
 
 def read_source(given: str, reading: Reading) -> Source:
-  """Reads `[NAME=]PATH[,PATH...]`; a file that has no column of sensors is `SENSOR:PATH`.
+  """Reads `[NAME=]PATH[,PATH...]`; a file without a sensor column is given as `SENSOR:PATH`.
 
   Raises:
-    EvaluationError: the paths do not go together, or a data set is needed.
-    ExportError, EmbeddingError, TableError, DataError: what a path holds cannot be read.
+    EvaluationError: the paths cannot be combined, or a data set is needed.
+    ExportError, EmbeddingError, TableError, DataError: the contents of a path cannot be read.
   """
   match = _FORM.fullmatch(given)
   paths = tuple(user_path(path.strip()) for path in match["paths"].split(",")) if match else ()
@@ -134,5 +134,5 @@ def _of_directory(path: str) -> VectorRows:
 
 
 def splits_of(pairs: Sequence[tuple[str, str]]) -> tuple[str, ...]:
-  """The splits that ask or are searched, each once, of (queries, archive) of several protocols."""
+  """The distinct splits of queries and archive, from (queries, archive) of several protocols."""
   return tuple(dict.fromkeys(split for both in pairs for split in both))
