@@ -123,6 +123,7 @@ def measured(
     rows = np.flatnonzero(batch["valid"])[:left]
     values = {key: of(key, each[rows]) for key, each in batch["values"].items()}
     parts.append((values, {key: each[rows] for key, each in batch["present"].items()}))
+    # Batches carry neither ids nor labels, so the records are read again for them.
     pairs = [dataset[int(number)] if named else None for number in batch["record"][rows]]
     ids += ["" if pair is None else pair.pair_id for pair in pairs]
     labels += [() if pair is None else pair.labels for pair in pairs]
@@ -156,6 +157,7 @@ def _batches(
       contextlib.closing(pipeline.batches()) as batches,  # stops its reader threads as well
     ):
       for _, batch in batches if left else ():
+        # A sensor that this data set lacks becomes an absent image, so that all batches are alike.
         for key in set(experiment.inputs) - set(held):
           slot = experiment.slots[key]
           batch["values"][key] = np.zeros((_BATCH, *slot.shape), slot.sensor.dtype)
@@ -201,6 +203,7 @@ def _without_speckle(values: np.ndarray, seen: np.ndarray) -> tuple[np.ndarray, 
     return values, seen
   cut = slice(None), slice(height // 2 * 2), slice(width // 2 * 2)
   parts = (count, height // 2, 2, width // 2, 2)
+  # Only valid pixels are averaged, since one nodata value would spoil the mean of its 2 x 2.
   weights = seen[cut].reshape(parts)
   known = np.where(seen[..., None], values, 0)[cut].astype(np.float32).reshape(*parts, bands)
   number = weights.sum(axis=(2, 4))

@@ -71,6 +71,7 @@ def intervals(
   if not columns:
     return []
   wide = [column.reshape(len(column), -1) for column in columns]
+  # All columns share one set of draws, so that their intervals can be compared.
   means = resampled_means(np.concatenate(wide, axis=1), resamples, seed)
   ends = np.cumsum([column.shape[1] for column in wide])
   return [

@@ -105,6 +105,7 @@ def closed_form_vectors(
   evaluation = dataclasses.replace(config.evaluation, linear=most)
   plain = open_experiment(dataclasses.replace(config, evaluation=evaluation))
   fitted = _fitted(plain)
+  # `encoder_vectors` takes a loaded encoder, so the fit is exported and read back.
   with tempfile.TemporaryDirectory() as folder:
     path = os.path.join(folder, "encoder")
     export_encoder(path, plain.model, fitted.encoder, fitted.centre, LINEAR, {}, "")
@@ -127,6 +128,7 @@ class _Fitted:
 def _fitted(plain: Experiment) -> _Fitted:
   head = dataclasses.replace(HEADS[LINEAR], fitted=plain.config.evaluation.linear)
   fit = canonical.fit(plain, {LINEAR: head})[LINEAR]
+  # The random parameters are only a template, whose maps the fitted ones replace.
   drawn = plain.model.init(jax.random.key(0))["encoder"]
   encoder = canonical.with_maps(drawn, LINEAR, fit.maps)
   describe = functools.partial(plain.describe, encoder)
@@ -170,6 +172,7 @@ def finds_less(rows: Sequence[Row], plain: Sequence[Row]) -> str:
     if row.method == LINEAR and _located(row)
   }
   both = [(own[way], theirs[way]) for way in own.keys() & theirs.keys()]
+  # Without a common direction both are 0, and the network is not found to be worse.
   network, linear = np.mean(both, axis=0) if both else (0.0, 0.0)
   if network >= linear:
     return ""

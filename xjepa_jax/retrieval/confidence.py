@@ -59,6 +59,7 @@ class Confidence:
     ratio = np.where(there, np.exp(log_ratio), 0.0)
     worst = np.min(np.where(there, scores, np.inf), axis=-1, keepdims=True)
     missed = answers * np.interp(worst, self.scores, self.below)
+    # If all answers are shown, none scores below the worst one shown.
     all_shown = answers <= there.sum(axis=-1, keepdims=True)
     total = ratio.sum(axis=-1, keepdims=True) + np.where(all_shown, 0.0, missed)
     return ratio / np.where(total > 0, total, 1.0)
@@ -91,9 +92,12 @@ def fit_confidence(scores: np.ndarray, own: np.ndarray) -> Confidence | None:
   sizes = np.diff(blocks)
   means = np.add.reduceat(sorted_scores, blocks[:-1], dtype=np.float64) / sizes
   # Adding half a count to each class keeps a block that lacks one of them from being certain.
+  # Every query has one true answer, so the prior odds are 1 : archive - 1, and the last factor
+  # turns posterior odds into a likelihood ratio.
   ratio = (hits + 0.5) / (sizes - hits + 0.5) * (archive - 1)
   kept = _thinned(len(means))
   below = (np.cumsum(hits) - hits / 2) / queries
+  # The half counts can upset the order of the blocks, so the running maximum restores monotonicity.
   return Confidence(means[kept], np.log(np.maximum.accumulate(ratio))[kept], below[kept], queries)
 
 

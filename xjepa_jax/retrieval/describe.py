@@ -101,6 +101,7 @@ def describe_by_several(
     for name, describe in describers.items():
       found = dict(jax.device_get(describe(batch)))
       sums[name].append(found.pop("sums", {}))
+      # The last batch is padded, and no more than `left` pairs may be taken.
       chosen = np.flatnonzero(found["valid"])[:left]
       parts[name].append(jax.tree.map(lambda rows, chosen=chosen: rows[chosen], found))
     if named:
@@ -151,6 +152,7 @@ def predicting(experiment: Experiment, encoder: Any, predictor: Any) -> Describe
       "record": batch["record"],
     }
 
+  # Parameters stay sharded as in training, and only the small results are gathered.
   shardings = jax.tree.map(lambda leaf: leaf.sharding, experiment.abstract_state())
   run = jax.jit(
     on_mesh(described, experiment.mesh.abstract_mesh),

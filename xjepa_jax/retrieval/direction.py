@@ -42,6 +42,7 @@ class Direction:
   @property
   def own(self) -> np.ndarray:
     """(Q,) int, archive index of the query's own scene, or -1."""
+    # A number beyond the last scene is clipped to it, and the comparison then rejects it.
     where = np.searchsorted(self.found, self.asking).clip(max=len(self.found) - 1)
     return np.where(self.found[where] == self.asking, where, NOTHING)
 

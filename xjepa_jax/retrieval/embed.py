@@ -32,6 +32,7 @@ def main(argv: list[str] | None = None) -> int:
   try:
     if args.beam is not None:
       _embed_by_beam(args, argv)
+    # After Beam all parts are finished, and this only describes the directory.
     embed(args)
   except XJepaError as error:
     print(f"error: {error}", file=sys.stderr)
@@ -63,6 +64,7 @@ def embed(args: argparse.Namespace) -> None:
   plan = _plan(args, encoder, archive)
   _print_plan(plan, sensors)
   progress = Progress(args.out, plan.settings, process, plan.tiles.items)
+  # Every `processes`-th part belongs to this process; those finished and intact are skipped.
   todo = [
     number
     for number in range(process, len(plan.parts), processes)
@@ -73,6 +75,7 @@ def embed(args: argparse.Namespace) -> None:
     try:
       judges = _judged(args, plan, _judges(args, sensors, archive.kind))
     except XJepaError:
+      # Nothing has been written yet, so the directory is free for other settings.
       progress.release()
       raise
   started = time.monotonic()
@@ -330,6 +333,7 @@ def _plan(args: argparse.Namespace, encoder: Any, archive: Any) -> Any:
   head = args.head or encoder.head
   if head not in encoder.heads:
     raise OptionError(f"--head {head}: the encoder has {', '.join(encoder.heads)}.")
+  # Pairs are not tiled; a stride of 0 takes a single tile from the middle.
   stride = args.stride if archive.tiled else 0
   batch = args.batch or _BATCH.get(jax.default_backend(), _ACCELERATOR_BATCH)
   minimum = args.min_valid if args.min_valid is not None else 0.5 * archive.tiled

@@ -21,6 +21,7 @@ _NAMED = {"target": AVERAGED, "online": TRAINED}  # values of the config key eva
 
 def encoders(state: TrainState) -> dict[str, Any]:
   """Name -> encoder parameters; without a network the two are the same, and only one is given."""
+  # A model without a network has no predictor.
   if not state.params["predictor"]:
     return {AVERAGED: find_target(state.opt_state)}
   return {AVERAGED: find_target(state.opt_state), TRAINED: state.params["encoder"]}

@@ -97,6 +97,7 @@ def evaluate_at_end(experiment: Experiment, state: TrainState, chosen: str) -> E
     centre=centre[chosen][0],
     descriptors=normalised(searched.descriptors, centre[chosen][0]),
     rows={
+      # Key order is report order: heads, prefixes, the other encoder, then predict-then-search.
       **{name: rows[name] for name in (*config.heads, *beginnings(config.heads))},
       **beside,
       **rows,

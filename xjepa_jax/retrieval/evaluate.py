@@ -62,6 +62,7 @@ def evaluate(args: argparse.Namespace) -> None:
     ),
   )
   sources = [read_source(given, reading) for given in args.sources]
+  # Where splits are unknown, choosing one would have no effect and all scenes would be measured.
   for option in ("split", "queries", "archive"):
     if split := getattr(args, option):
       _check_split_known(sources, f"--{option} {split}")
@@ -80,6 +81,7 @@ def evaluate(args: argparse.Namespace) -> None:
   if args.quantisation:
     from xjepa_jax.retrieval.evaluating.sizes import sizes_table, write_plot
 
+    # Sizes are measured by the first protocol only.
     prefixes = _numbers(args.prefixes)
     found_sizes = [
       (source.name, comparison.sizes(source, chosen[0], args.quantisation, prefixes))

@@ -208,6 +208,7 @@ class Validation:
     There is none before the end of the warm-up, since nothing has been learnt by then.
     """
     experiment = self.experiment
+    # The state before the first step is measured too, but gives no warning.
     if not self.rows or self.rows[-1]["step"] < max(experiment.config.optimizer.warmup, 1):
       return []
     step = int(self.rows[-1]["step"])

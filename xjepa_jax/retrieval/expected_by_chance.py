@@ -48,6 +48,7 @@ def average_precision_at(
   """
   relevant, answers = np.asarray(relevant, np.int64), np.asarray(answers, np.int64)
   if denominator == "hits":
+    # Given the number of hits among the first k, all their arrangements are equally likely.
     hits = np.arange(1, k + 1)
     given = _summed_precision(hits, np.full(k, k), k) / hits
     return _chance_of_hits(hits, relevant[:, None], answers[:, None], k) @ given

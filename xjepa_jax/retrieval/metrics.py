@@ -73,6 +73,7 @@ def average_precision_at(
       f"denominator {denominator!r} of average precision; expected one of {DENOMINATORS}."
     )
   hits = _hits(gains, k)
+  # The precision at a hit is the number of hits so far divided by the rank.
   summed = np.sum(hits * np.cumsum(hits, axis=1) / np.arange(1, k + 1), axis=1)
   if denominator == "hits":
     count = hits.sum(axis=1)

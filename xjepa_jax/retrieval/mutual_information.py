@@ -71,6 +71,7 @@ def _levels(images: np.ndarray, seen: np.ndarray | None, bins: int) -> np.ndarra
   count, bands = len(images), images.shape[-1]
   values = images.reshape(count, -1, bands)
   pixels = np.ones(values.shape[:2], bool) if seen is None else seen.reshape(count, -1)
+  # uint16, because 256 bins and the marker for invalid pixels do not fit into uint8.
   levels = np.full((count, bands, values.shape[1]), bins, np.uint16)
   for image in range(count):
     known = values[image, pixels[image]]
@@ -97,6 +98,8 @@ def _one_hot(levels: np.ndarray, bins: int) -> np.ndarray:
 
 def _information(counts: np.ndarray) -> np.ndarray:
   """Mutual information of joint counts (Q, C, bins, A, D, bins): (Q, C, A, D) float64."""
+  # With joint counts n and N pixels, I = (sum n_ij log n_ij - sum n_i log n_i - sum n_j log n_j) /
+  # N + log N.
   total = counts.sum(axis=(2, 5), dtype=np.float64)
   entropies = (
     _x_log_x(counts).sum(axis=(2, 5), dtype=np.float64)

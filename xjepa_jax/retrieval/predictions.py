@@ -33,6 +33,7 @@ def predicted_outputs(experiment: Experiment, state: TrainState, split: str) -> 
   parts = [
     jax.device_get(experiment.predict(state.params, target, device_batch(batch)))
     for _, batches in experiment.passes(split)
+    # Rounded up, so that the data sets together give at least SHOWN pairs.
     for batch in itertools.islice(batches, -(-SHOWN // rows))
   ]
   outputs: Outputs = jax.tree.map(lambda *each: np.concatenate(each), *parts)

@@ -111,6 +111,7 @@ def duplicate_rate(protocol: Protocol, scenes: SceneVectors) -> dict[str, float]
     units = vectors[scenes.present[sensor] & searched]
     doubles = np.zeros(len(units), bool)
     for rows, block in score_blocks(units, units):
+      # A vector is not a duplicate of itself.
       block[np.arange(len(block)), np.arange(len(units))[rows]] = -1
       doubles[rows] = block.max(axis=1, initial=-1) >= _SAME
     found[sensor] = float(doubles.mean()) if len(units) else 0.0
@@ -122,6 +123,7 @@ def _asking(
 ) -> Iterator[tuple[str, np.ndarray]]:
   """Yields (method, (P, K) query vectors) for a direction."""
   plain, predicted = methods
+  # Plain vectors of different sensors are comparable only if they share one space.
   if scenes.one_space or not direction.across:
     yield plain, scenes.asking.get(direction.query, scenes.vectors[direction.query])
   route = f"{direction.query}->{direction.archive}"

@@ -43,6 +43,7 @@ def ranked(similarity: np.ndarray, exclude: np.ndarray | None = None) -> np.ndar
       f"exclude: expected one index from 0 to {archive - 1} for each of {queries} queries, found "
       f"{len(exclude)} from {np.min(exclude, initial=0)} to {np.max(exclude, initial=0)}."
     )
+  # Every row loses exactly one entry, so the result stays rectangular.
   return order[order != np.asarray(exclude)[:, None]].reshape(queries, archive - 1)
 
 

@@ -1,4 +1,4 @@
-"""How relevant the answers of a ranking are: by labels shared with the query, or by location."""
+"""Relevance of the answers in a ranking, by labels shared with the query or by location."""
 
 from __future__ import annotations
 
@@ -112,6 +112,7 @@ def _shared(
   sizes = query.sum(axis=1)[:, None] + archive.sum(axis=1)
   return (
     np.take_along_axis(shared, best, axis=1).astype(np.float64),
+    # A partition finds the k largest without sorting the whole archive.
     -np.sort(np.partition(-shared, max(k - 1, 0), axis=1)[:, :k], axis=1).astype(np.float64),
     np.sum(shared > 0, axis=1),
     shared.sum(axis=1, dtype=np.float64) / answers,

@@ -93,11 +93,13 @@ def measure(
     method, similarity: names that the row carries.
   """
   answers, own = direction.answers, direction.own
+  # Precision and F1 have cut-offs of their own, which are not shown for other metrics.
   cuts = [cut for cut in sorted({*measures.cuts, PRECISION_AT, *F1_AT}) if cut <= answers.min()]
   shown = [cut for cut in cuts if cut in measures.cuts]
   asked, found = _label_sets(direction, labels)
   ranking = _Ranking.of(direction, blocks, max(cuts, default=0), asked, found, measures.whole)
   there = own != NOTHING
+  # Means are over queries with a co-located scene or, with labels, over labelled queries.
   scores: list[Score] = []
   if direction.located and there.any():
     scores += located_scores(ranking.place[there], answers[there], shown)
@@ -157,6 +159,7 @@ class _Ranking:
       if depth:
         ranking.best[rows] = first(block, depth, exclude[rows])
       if direction.located:
+        # Queries without an own scene are ranked by entry 0, and their rank is then set to 0.
         ranking.place[rows] = places(block, own[rows].clip(min=0)) * (own[rows] != NOTHING)
       if whole:
         if asked is None or found is None:

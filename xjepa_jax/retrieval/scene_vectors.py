@@ -118,6 +118,7 @@ def gather(name: str, parts: Sequence[VectorRows]) -> SceneVectors:
     for sensor in dict.fromkeys(part.sensors):
       of = sensors == sensor
       there = present.setdefault(sensor, np.zeros(len(ids), bool))
+      # Rows of this part, plus those of earlier parts.
       counts = np.bincount(rows[of], minlength=len(ids)) + there
       if counts.max(initial=0) > 1:
         twice = list(ids)[int(counts.argmax())]
@@ -126,6 +127,7 @@ def gather(name: str, parts: Sequence[VectorRows]) -> SceneVectors:
       held = vectors.setdefault(sensor, np.zeros((len(ids), sizes[0]), np.float32))
       held[rows[of]] = part.vectors[of]
     for row, split, named in zip(rows, part.splits, part.labels, strict=True):
+      # Any row of a scene may state its split and labels.
       splits[row] = split or splits[row]
       labels[row] = named or labels[row]
   return SceneVectors(
@@ -157,6 +159,7 @@ def _aligned(name: str, parts: Sequence[VectorRows]) -> list[VectorRows]:
   first = next((part.columns for part in parts if part.columns), ())
   found = []
   for part in parts:
+    # The order of columns may differ between files, but not their names.
     if part.columns and set(part.columns) != set(first):
       mine, other = (
         ", ".join(sorted(set(these) - set(those))[:3])

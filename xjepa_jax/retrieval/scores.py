@@ -118,6 +118,7 @@ def whole_scores(precision: np.ndarray, relevant: np.ndarray, answers: np.ndarra
     answers: (Q,) int, number of answers.
   """
   by_lot = np.zeros(len(precision))
+  # The cut-off is the number of answers, so queries are grouped by it.
   for count in np.unique(answers):
     of = answers == count
     by_lot[of] = expected_by_chance.average_precision_at(

@@ -39,4 +39,5 @@ def as_vectors(tested: SceneVectors, training: SceneVectors) -> SceneVectors:
       continue
     raw = ridge.source.apply(tested.vectors[one]) @ ridge.weights
     predicted[f"{one}->{other}"] = unit_rows(raw, tested.present[one])
+  # Statistics of two sensors mean different things, so only predicted ones are compared.
   return dataclasses.replace(tested, vectors=vectors, predicted=predicted, one_space=False)

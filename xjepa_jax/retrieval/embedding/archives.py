@@ -62,6 +62,7 @@ def collect(path: StrPath, options: ArchiveOptions) -> Collected:
   path = os.fspath(path)
   wanted = {key: options.sensors[known_sensor(key, options.sensors)] for key in options.patterns}
   sensors = wanted or dict(options.sensors)
+  # Refuses options for a sensor that is not embedded.
   for key in (*options.bands, *options.offset, *options.nodata):
     known_sensor(key, sensors)
   if _is_pairs(path):
@@ -102,6 +103,7 @@ def _collect_files(path: str, sensors: Mapping[str, Sensor], options: ArchiveOpt
     return collected
   _refuse(path, options, "a folder of images", "splits")
   patterns = dict(options.patterns)
+  # With one sensor, all images can only be its own.
   if not patterns and len(sensors) == 1:
     patterns = dict.fromkeys(sensors, EVERYTHING)
   if not patterns:

@@ -36,6 +36,7 @@ def collection_json(
     stride: distance between tiles in pixels; None for a tile's own size.
     licence: an SPDX identifier, or "other".
   """
+  # Only one chip size can be stated; it is that of the first sensor.
   height, width = next(iter(tile.values()))
   content: dict[str, Any] = {
     "type": "Collection",

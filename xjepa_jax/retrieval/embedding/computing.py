@@ -97,6 +97,7 @@ def describe_parts(
   tasks = (
     (number, chunk) for number in numbers for chunk in _chunks(reading_order(tiles, *parts[number]))
   )
+  # Chunks for two batches, in addition to one per thread.
   ahead = threads + max(2 * rows // _CHUNK, 2)
   batches = _Batches(describer, head, rows, tiles)
   current: int | None = None
@@ -188,6 +189,7 @@ class _Batches:
     if self._buffer is None:
       self._buffer = self._new_buffer(read.values)
     self._buffer[len(self._filled)] = read.values
+    # The buffer holds the values now, so they are not kept twice.
     self._filled.append(dataclasses.replace(read, values=None))
     if len(self._filled) == self._rows:
       self._start()
@@ -211,6 +213,7 @@ class _Batches:
 
   def _start(self) -> None:
     assert self._buffer is not None
+    # Padding keeps the shape static, so that one program serves all batches.
     self._buffer[len(self._filled) :] = 0
     sensor = self._tiles.of(self._filled[0].tile)[0].sensor
     # The tiles have been judged one by one, and the padding of a last batch is not to be judged.

@@ -99,6 +99,7 @@ def fit_values(
   """
   sensor = fit.sensor
   of_bands = declared if isinstance(declared, Sequence) else (declared,) * values.shape[-1]
+  # The declared value refers to stored values before the shift.
   unseen = hidden_by_declared(fit.checked_as(), values, of_bands)
   if hidden is not None:
     unseen = hidden if unseen is None else unseen | hidden

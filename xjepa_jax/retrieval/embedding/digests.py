@@ -40,6 +40,7 @@ def files_digest(paths: Sequence[str]) -> str:
           digest.update(file.read())
           continue
         for number in range(_BLOCKS):
+          # Equally spaced from the start of the file to its end.
           file.seek((size - _BLOCK) * number // (_BLOCKS - 1))
           digest.update(file.read(_BLOCK))
     except OSError as error:

@@ -223,6 +223,7 @@ class EmbeddingFiles:
       with ThreadPoolExecutor(_THREADS) as pool:
         list(pool.map(compare, changed))
     except EmbeddingError:
+      # If the whole directory was replaced, that explains the difference, and not damage.
       self.check_unchanged()
       raise
 

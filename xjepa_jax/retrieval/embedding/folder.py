@@ -53,6 +53,7 @@ def name_folder(folder: str, patterns: Mapping[str, str]) -> tuple[list[Named], 
   found = []
   patterns = {key: composed(pattern) for key, pattern in patterns.items()}
   claimed = sorted(set().union(*matched.values()))
+  # Files that differ only by their suffix keep it in the id.
   plain = collections.Counter(os.path.splitext(path)[0] for path in paths)
   for path in claimed:
     keys = [key for key in patterns if path in matched[key]]
@@ -61,6 +62,7 @@ def name_folder(folder: str, patterns: Mapping[str, str]) -> tuple[list[Named], 
         f"{path} is claimed by the sensors {' and '.join(keys)}; give patterns that tell their "
         "files apart: --sensor KEY=PATTERN."
       )
+    # Ids are composed Unicode, whichever form the file system has.
     posix = composed(path.replace(os.sep, "/"))
     name = posix if plain[os.path.splitext(path)[0]] > 1 else os.path.splitext(posix)[0]
     found.append(Named(name[len(_fixed(patterns[keys[0]])) :], keys[0], (path,)))

@@ -54,6 +54,7 @@ def footprints(
     if not straight[row]:
       one = slice(row, row + 1)
       dense = _rings(names, number[one], transforms[one], windows[one], _POINTS)[0]
+      # Points along the edges may lie outside the projection; then the corners have to do.
       ring = dense if np.isfinite(dense).all() else ring
     parts = cut(ring)
     written[row] = wkb.polygon(parts)
@@ -74,10 +75,12 @@ def cut(ring: np.ndarray) -> list[np.ndarray]:
   steps = wrapped(np.diff(ring[:, 0], append=ring[0, 0]))
   if abs(steps.sum()) > 180:  # it winds around a pole
     return [_closed(_to_pole(ring))]
+  # Unwrapped, so that neighbouring points differ by less than 180 degrees.
   longitude = wrapped(ring[:1, 0]) + np.concatenate([[0.0], np.cumsum(steps[:-1])])
   outline = np.stack([longitude, ring[:, 1]], axis=1)
   parts = []
   first, last = np.floor((outline[:, 0].min() + 180) / 360), (outline[:, 0].max() + 180) / 360
+  # One part for each turn around the globe, shifted back to -180..180.
   for turn in np.arange(first, last):
     part = _clip(outline - [360 * turn, 0], -180.0, 180.0)
     if len(part) > 2 and abs(_area(part)) > 0:
@@ -123,6 +126,7 @@ def _closed(ring: np.ndarray) -> np.ndarray:
 
 
 def _area(ring: np.ndarray) -> float:
+  # Shoelace formula, positive for a counterclockwise ring.
   x, y = ring.T
   return float((x * np.roll(y, -1) - np.roll(x, -1) * y).sum() / 2)
 

@@ -24,8 +24,10 @@ def hilbert(longitude: np.ndarray, latitude: np.ndarray) -> np.ndarray:
   side = cells >> 1
   while side:
     right, upper = (x & side) > 0, (y & side) > 0
+    # The curve visits lower left, upper left, upper right and lower right in this order.
     along += side * side * ((3 * right) ^ upper)
     turned = ~upper
+    # The curve is transposed in the lower quadrants, and in the right one mirrored as well.
     mirrored = turned & right
     x, y = np.where(mirrored, cells - 1 - x, x), np.where(mirrored, cells - 1 - y, y)
     x, y = np.where(turned, y, x), np.where(turned, x, y)

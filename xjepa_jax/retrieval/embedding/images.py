@@ -119,6 +119,7 @@ def collect_images(
       f"first {items[0].source}."
     )
   if not options.geometry:
+    # An item without a reference system counts as not georeferenced.
     items = [dataclasses.replace(item, crs="") for item in items]
   fits = {
     key: Fit(key, sensor, options.offset.get(key, sensor.scaling.offset))

@@ -110,6 +110,7 @@ def list_tiles(
   single = np.repeat(np.asarray(counts, np.int64) == 1, counts)
   where = np.concatenate(windows) if windows else np.zeros((0, 4), np.int64)
   longitude, latitude = _centres(kept, number, where) if geometry else _nowhere(len(number))
+  # Only images that claim a position are lost without one; pairs may have none.
   lost = np.isnan(longitude) & geometry & _placed(kept, number)
   for place in np.unique(number[lost]):
     left_out.append(_left_out(kept[place], _NO_WAY))

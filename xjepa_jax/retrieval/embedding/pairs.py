@@ -141,6 +141,7 @@ def _items(
     for name in ("longitude", "latitude", "transform")
   }
   crs = view.text("crs") if geometry else ""
+  # A pair's transform is that of its first sensor.
   first = form.shapes[next(iter(form.sensors))]
   found = []
   for key in keys:

@@ -110,6 +110,7 @@ def settings_of(
 
 def differences(stored: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
   """Settings that differ between a directory and a command: dotted key -> (stored, now)."""
+  # The round trip through JSON makes tuples and lists compare equal.
   old, new = (dotted(json.loads(json.dumps(each))) for each in (stored, now))
   return {
     name: (old.get(name), new.get(name))

@@ -27,6 +27,7 @@ from xjepa_jax.retrieval.embedding.plan import differences, in_words, of_the_arc
 
 RECORDS = "records"
 _SETTINGS = f"{RECORDS}/settings.json"
+# Writes are repeated if another process, sweeping at the end, removed the temporary file.
 _TRIES = 3
 
 
@@ -111,6 +112,7 @@ class Progress:
   def finish_part(self, number: int, content: bytes, record: PartRecord) -> None:
     """Writes a part, and then its record."""
     self.write(part_name(number), content)
+    # The record is written after the part, so it never names one that is missing.
     described = {**dataclasses.asdict(record), "file": digest(content)}
     described["sha256"] = _checksum(described)
     self.write(record_name(number), (json.dumps(described, indent=1) + "\n").encode())
@@ -183,6 +185,7 @@ class Progress:
     stored = self._settings()
     if stored is None:
       held = sorted(os.listdir(self.directory)) if os.path.isdir(self.directory) else []
+      # Empty folders are what a process leaves that is killed before it writes the settings.
       if MANIFEST in held or set(held) - {PARTS, RECORDS}:
         raise EmbeddingError(
           f"{self.directory}: holds {held[0]} and no embeddings of this version that could be "

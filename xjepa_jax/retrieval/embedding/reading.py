@@ -36,6 +36,7 @@ def read_ahead(
     while waiting:
       yield waiting.popleft().result()
   finally:
+    # Also reached if a task fails or the consumer stops early.
     pool.shutdown(wait=True, cancel_futures=True)
 
 

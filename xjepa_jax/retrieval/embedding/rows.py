@@ -76,6 +76,7 @@ def part_table(
     "embedding": pa.FixedSizeListArray.from_arrays(
       pa.array(stored.reshape(-1)), type=schema.field("embedding").type
     ),
+    # TorchGeo's readers require one name or the other.
     "datetime": times,
     "timestamp": times,
     "centre_lat": _known(rows.latitude),

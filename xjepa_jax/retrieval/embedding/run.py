@@ -83,9 +83,11 @@ def write_parts(
           plan.options.min_valid, threads, judges, skip_odd,
         ):  # fmt: skip
           writing.append(writer.submit(write, part))
+          # Bounds the memory, and raises a write error soon after it occurs.
           while len(writing) > _WRITING:
             writing.popleft().result()
       finally:
+        # Parts that have been computed are written even if a later one fails.
         for future in writing:
           future.result()
   except OSError as error:
@@ -139,6 +141,7 @@ def finish(plan: Plan, progress: Progress, licence: str) -> EmbeddingDescription
       files[name] = described
     name, described = progress.settings_digest()
     files[name] = described
+    # Written last, because a manifest makes the directory complete.
     progress.write(MANIFEST, manifest_bytes(files))
   except OSError as error:
     raise writing_failed(progress.directory, error) from error

@@ -172,6 +172,7 @@ def _json_items(
   path: str, root: str, locate: Callable[[str], str], depth: int, seen: set[str]
 ) -> Iterator[tuple[Mapping[str, Any], str]]:
   real = os.path.realpath(path)
+  # Catalogs may link to each other in a circle.
   if real in seen:
     return
   seen.add(real)

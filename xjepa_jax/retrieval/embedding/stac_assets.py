@@ -144,6 +144,7 @@ def _bands(key: str, asset: Mapping[str, Any]) -> list[BandAsset]:
   for number in range(count):
     of_band = [each[number] for each in lists.values() if number < len(each)]
     told: dict[str, Any] = dict(asset)
+    # The first list that states a field wins over the others, and all of them over the asset.
     for fields in reversed(of_band):
       told |= {name: value for name, value in fields.items() if value is not None}
     called = [names[number]] if number < len(names) else []
@@ -215,6 +216,7 @@ def _resolutions(told: Mapping[str, Any]) -> dict[str, float]:
   transform = told.get("proj:transform")
   if isinstance(transform, list) and len(transform) >= 6 and all(map(_is_number, transform)):
     a, b, _, d, e, _ = transform[:6]
+    # Side of a square with the area of a pixel, whatever the rotation.
     found["proj:transform"] = math.sqrt(abs(a * e - b * d))
   told = {"raster:spatial_resolution": told.get("spatial_resolution"), **told}
   for field in ("raster:spatial_resolution", "gsd"):

@@ -100,6 +100,7 @@ class TileImages:
   def _item(self, row: Mapping[str, Any], key: str) -> Item:
     source = row["source"]
     if self._pairs:
+      # `PairReader` uses only sensor and source.
       return Item(row["id"], key, source, 0, 0)
     files = files_of(source, len(self._sensors[key].bands))
     if source not in self._widths:

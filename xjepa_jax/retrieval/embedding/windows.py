@@ -141,6 +141,7 @@ class WindowReader:
       hidden += [opened.hidden(numbers, window, factor)] * len(numbers)
       declared += [opened.nodata] * len(numbers)
     told = [value for value in declared if value is not None]
+    # Files may declare different values; one that all share is passed as a single number.
     own = declared if len(set(told)) > 1 else (told[0] if told else None)
     nodata = self._declared.get(item.sensor, own)
     values = np.stack(bands, axis=-1)
@@ -167,6 +168,7 @@ class WindowReader:
       large = full.lower().endswith(tuple(GDAL_DRIVERS))
       self._open[path] = _GeoTiff(full) if large else _Whole(full)
       if len(self._open) > _OPEN:
+        # The least recently used file is closed.
         self._open.popitem(last=False)[1].close()
     self._open.move_to_end(path)
     return self._open[path]

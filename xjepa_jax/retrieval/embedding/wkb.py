@@ -50,6 +50,7 @@ def polygons(rings: np.ndarray) -> pa.Array:
 def polygon(parts: Sequence[np.ndarray]) -> bytes:
   """A polygon for one ring (P, 2), or a multipolygon for several."""
   written = [
+    # Byte order 1 is little-endian, and type 3 a polygon, here with one ring.
     struct.pack("<BIII", 1, 3, 1, len(ring)) + np.ascontiguousarray(ring, "<f8").tobytes()
     for ring in parts
   ]
@@ -65,6 +66,7 @@ def is_multipolygon(value: bytes) -> bool:
 
 def _equally_long(rows: np.ndarray, valid: np.ndarray) -> pa.Array:
   """Structured rows as binary values, null where not valid."""
+  # The Arrow buffers are made directly, without a Python object per value.
   size = rows.dtype.itemsize
   kept = rows[valid]
   ends = np.concatenate([[0], np.cumsum(np.where(valid, size, 0))]).astype(np.int32)

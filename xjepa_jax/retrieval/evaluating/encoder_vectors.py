@@ -57,6 +57,7 @@ def encoder_vectors(
       for way in ways:
         one, _, other = way.partition("->")
         found[way].append(_described(encoder, batch, one, head, other))
+      # Images are dropped here, as those of a whole split may exceed the memory.
       batches.append(PairBatch(batch.ids, batch.labels, {}, batch.present))
       names += [split] * len(batch.ids)
   joined = {name: np.concatenate(parts) for name, parts in found.items()}

@@ -150,6 +150,7 @@ def write_plot(path: str, found: Sequence[tuple[str, Sequence[Size]]], protocol:
     EvaluationError: it cannot be written.
   """
   file = io.BytesIO()
+  # Without Matplotlib's version in the file, equal figures give equal bytes.
   sizes_figure(found, protocol).savefig(file, format="png", metadata={"Software": None})
   try:
     with open(path, "wb") as out:

@@ -15,6 +15,7 @@ from xjepa_jax.retrieval.evaluating.pair_batches import pair_names
 from xjepa_jax.retrieval.evaluating.vector_files import Columns, read_vectors
 from xjepa_jax.retrieval.scene_vectors import SceneVectors, VectorRows, described_by, gather
 
+# A name has no "/", so that a path with "=" is not taken apart.
 _FORM = re.compile(r"(?:(?P<name>[^=/,]+)=)?(?P<paths>.+)", re.DOTALL)
 _OF_SENSOR = re.compile(r"(?P<sensor>\w[\w-]*):(?P<path>.+)", re.DOTALL)
 
@@ -111,6 +112,7 @@ def _of_encoder(name: str, path: str, reading: Reading) -> Source:
 def _rows(path: str, columns: Columns) -> VectorRows:
   if _kind(path) == "embeddings":
     return _of_directory(path)
+  # The name of an existing file may contain a colon.
   match = None if os.path.exists(path) else _OF_SENSOR.fullmatch(path)
   if match:
     return read_vectors(user_path(match["path"]), columns, match["sensor"])

@@ -107,6 +107,7 @@ def _table(path: str, columns: Columns) -> Any:
     _refuse(path, f"unknown suffix {suffix!r}; expected vectors as .csv or .parquet.")
   if not os.path.isfile(path):
     _refuse(path, "there is no such file.")
+  # Ids that look like numbers stay text.
   texts = {name: pa.string() for name in (columns.id, columns.sensor, columns.split)}
   try:
     if suffix == ".parquet":

@@ -53,6 +53,8 @@ def make_index(backend: str, settings: Mapping[str, Any]) -> Index:
     field = fields[name]
     factory = field.default_factory
     default = field.default if factory is dataclasses.MISSING else factory()
+    # An integer may stand for a float. Otherwise types are compared exactly, because a bool is an
+    # int in Python.
     number = isinstance(default, float) and type(value) is int
     if not number and type(value) is not type(default):
       raise SearchIndexError(

@@ -92,6 +92,7 @@ def _build(
   files: EmbeddingFiles, directory: str, backend: str, settings: Mapping[str, Any]
 ) -> IndexDescription:
   building = directory + _BUILDING
+  # Leftovers of a killed build cannot be used.
   shutil.rmtree(building, ignore_errors=True)
   os.makedirs(building)
   index = make_index(backend, settings)
@@ -232,6 +233,7 @@ def _replace(building: str, directory: str) -> None:
   old = directory + _OLD
   shutil.rmtree(old, ignore_errors=True)
   if os.path.lexists(directory):
+    # A rename cannot replace a directory that is not empty.
     os.rename(directory, old)
   os.rename(building, directory)
   shutil.rmtree(old, ignore_errors=True)

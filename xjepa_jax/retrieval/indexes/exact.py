@@ -65,6 +65,7 @@ class ExactIndex:
     self.sensors: tuple[str, ...] = ()
     self._vectors = np.zeros((0, 0), np.float32)
     self.columns = FilterColumns()
+    # Drops the cached copy on the devices.
     self.__dict__.pop("_archive", None)
 
   def __len__(self) -> int:
@@ -137,6 +138,7 @@ class ExactIndex:
   def save(self, directory: str) -> None:
     """Writes the vectors and the filter columns."""
     path = os.path.join(directory, _VECTORS)
+    # `build` may have written this very file.
     written = isinstance(self._vectors, np.memmap) and self._vectors.filename
     if not (written and os.path.exists(path) and os.path.samefile(written, path)):
       np.save(path, self._vectors)

@@ -218,12 +218,14 @@ class FaissIndex:
   ) -> tuple[np.ndarray, np.ndarray]:
     """(Q, k) scores and rows, -1 where the lists held fewer; `mask` (N,) has the allowed rows."""
     faiss, kind = self._faiss, self._settings.kind
+    # faiss's bitmap selector numbers the bits of a byte from the lowest.
     bits = None if mask is None else np.packbits(mask, bitorder="little")
     chosen = {} if bits is None else {"sel": faiss.IDSelectorBitmap(bits)}
     if kind == "flat":
       params = faiss.SearchParameters(**chosen)
     else:
       params = faiss.SearchParametersIVF(nprobe=effort.nprobe, **chosen)
+    # Search parameters are nested like the index: re-ranking, rotation, lists.
     if kind in ("rabitq7", "rabitq"):
       params = faiss.SearchParametersPreTransform(index_params=params)
     if kind == "rabitq":

@@ -33,6 +33,7 @@ class FilterColumns:
 
   def __init__(self, table: pa.Table | None = None):
     self._table = _SCHEMA.empty_table() if table is None else table
+    # A cache per instance, since one on the class would keep every instance alive.
     self._mask = functools.lru_cache(_MASKS_KEPT)(self._compute)
 
   @classmethod

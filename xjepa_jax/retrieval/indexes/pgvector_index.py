@@ -31,6 +31,7 @@ from xjepa_jax.retrieval.indexes.pgvector_sql import (
 _ABOUT = "about.json"
 _BATCH = 8192  # rows per transaction; an interruption keeps a batch completely or not at all
 _MOST_DIMENSIONS = 4000  # limit of pgvector's graph with 16 bits per number
+# Upper limit of pgvector's hnsw.ef_search.
 _MOST_EF = 1000
 
 
@@ -162,6 +163,7 @@ class PgvectorIndex:
         # Continues the graph search until enough rows pass the filter.
         connection.execute("SET hnsw.iterative_scan = strict_order")
       for i, vector in enumerate(vectors):
+        # Twice as many candidates as hits come from the graph, and are re-ranked in 32 bits.
         asked = {**values, "query": vector, "k": among, "candidates": 2 * among}
         found: list[Any] = []
         if not self._settings.exact:

@@ -77,6 +77,7 @@ def exact_query(table: str, condition: str) -> str:
 
 def graph_query(table: str, condition: str, dimensions: int) -> str:
   """Numbers and scores of the k best rows among the graph's candidates."""
+  # MATERIALIZED keeps the planner from merging the two queries, so the graph is used.
   half = f"halfvec({dimensions})"
   return (
     f'WITH near AS MATERIALIZED (SELECT number, embedding FROM "{table}" WHERE {condition} '

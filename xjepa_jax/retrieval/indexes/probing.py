@@ -137,6 +137,7 @@ def neighbours(
       here += start
       itself = np.searchsorted(here, own)
       among = np.flatnonzero(here[np.minimum(itself, len(here) - 1)] == own)
+      # A query is not a neighbour of itself.
       some[among, itself[among]] = -np.inf
       keep = min(_K, len(here))
       at = np.argpartition(-some, keep - 1, axis=1)[:, :keep]
@@ -196,6 +197,7 @@ def _recall(
 
   def recall(effort: Effort) -> float:
     thinner = dataclasses.replace(effort, nprobe=lists_looked_at(effort.nprobe, lists, share))
+    # One more than needed, because the query's own row is found and dropped.
     _, rows = probe(queries, _K + 1, thinner, mask)
     found = [
       len(np.intersect1d(true[true >= 0], row[row != itself][:_K]))

@@ -59,6 +59,7 @@ class QdrantIndex:
     """Replaces the contents by the rows of `files`; see `Index.build`."""
     self.close()
     if directory is None and not self._on_server():
+      # Without a server the engine needs a directory to build in.
       self._scratch = tempfile.TemporaryDirectory(prefix="qdrant-")
       directory = self._scratch.name
     engine = self._open(directory or "")
@@ -101,6 +102,7 @@ class QdrantIndex:
       for i, answer in zip(short, again, strict=True):
         answers[i] = answer
     for i, answer in enumerate(answers):
+      # Among equal scores the lower row comes first, as in every index.
       answer = sorted(answer, key=lambda hit: (-hit[1], hit[0]))
       for place, (row, score) in enumerate(answer):
         hits.rows[i, place], hits.scores[i, place] = row, score

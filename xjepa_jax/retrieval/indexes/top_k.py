@@ -129,6 +129,7 @@ def searcher(
   ) -> tuple[jax.Array, jax.Array]:
     scores, at = sharded(archive, allowed, queries)
     nothing = jnp.full((len(queries), k), _NONE), jnp.zeros((len(queries), k), jnp.int32)
+    # Selects the k best over all shards; merging with empty hits pads to k.
     return _merge((scores, at), nothing, k)
 
   return jax.jit(search, out_shardings=NamedSharding(mesh, whole))
@@ -153,6 +154,7 @@ def _largest(scores: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
     return lax.top_k(scores, k)
   grouped = scores.reshape(queries, groups, _GROUP)
   _, chosen = lax.top_k(grouped.max(axis=-1), k)
+  # In row order again, so that `top_k` prefers the lower row among equals.
   chosen = jnp.sort(chosen, axis=-1)
   candidates = jnp.take_along_axis(grouped, chosen[:, :, None], axis=1).reshape(queries, -1)
   best, at = lax.top_k(candidates, k)
