@@ -1,4 +1,8 @@
-"""One direction of an evaluation: the query sensor and scenes, the archive sensor and scenes."""
+"""One direction of an evaluation: the query sensor and scenes, the archive sensor and scenes.
+
+Scenes are numbers in increasing order on both sides, so that a query's own scene is found by binary
+search. Whether that scene is the answer or is left out depends on the sensors and the protocol.
+"""
 
 from __future__ import annotations
 

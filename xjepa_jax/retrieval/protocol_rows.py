@@ -1,4 +1,8 @@
-"""Carries out an evaluation protocol on the vectors of scenes."""
+"""Carries out an evaluation protocol on the vectors of scenes.
+
+The same code serves encoders, baselines and other models, so that their rows can be compared. A
+protocol that can measure nothing is an error with the reason.
+"""
 
 from __future__ import annotations
 

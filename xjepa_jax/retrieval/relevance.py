@@ -1,4 +1,8 @@
-"""Relevance of the answers in a ranking, by labels shared with the query or by location."""
+"""Relevance of the answers in a ranking, by labels shared with the query or by location.
+
+Counts over the whole archive are kept beside the k best answers, because some metrics and the
+chance values need them.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,9 @@
-"""One row of an evaluation table: ranks a direction, and states what each number measures."""
+"""One row of an evaluation table: ranks a direction, and states what each number measures.
+
+Scores are ranked block by block and dropped, so the memory for them does not grow with the number
+of queries. A row carries its denominators, chance values and intervals, since a number alone cannot
+be judged.
+"""
 
 from __future__ import annotations
 

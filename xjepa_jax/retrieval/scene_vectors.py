@@ -1,4 +1,8 @@
-"""Vectors of scenes from any source, in the form that an evaluation takes."""
+"""Vectors of scenes from any source, in the form that an evaluation takes.
+
+Scenes are matched across sensors by id, character by character. Vectors have unit length, so that
+inner products are cosines.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The metrics of one direction under their report names, each with its value by chance."""
+"""The metrics of one direction under their report names, each with its value by chance.
+
+The value per query is kept with every mean, because bootstrap intervals are computed from it.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Image statistics as vectors that a protocol can rank, a baseline without a network."""
+"""Image statistics as vectors that a protocol can rank, a baseline without a network.
+
+Within a sensor statistics are compared directly, across sensors only after a ridge regression has
+predicted one sensor's from the other's.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""The validation score, by which the best checkpoint is chosen."""
+"""The validation score, by which the best checkpoint is chosen.
+
+It depends on what the data allow: recall across sensors, or nDCG by labels for a single sensor. One
+sensor without labels has no score.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Paths of an archive: the folder that they are relative to, and which of them may be opened."""
+"""Paths of an archive: the folder that they are relative to, and which of them may be opened.
+
+Paths in tables and catalogs are input from outside. They may not leave the archive's folder unless
+the user allows it, and never name anything but a local file.
+"""
 
 from __future__ import annotations
 

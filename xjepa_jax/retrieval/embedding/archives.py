@@ -1,4 +1,8 @@
-"""Detects the kind of an archive from its path, and lists its images."""
+"""Detects the kind of an archive from its path, and lists its images.
+
+All kinds become a `Collected`, so that tiling, reading and writing do not depend on the kind. An
+option that has no meaning for a kind is refused rather than ignored.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""The description of a directory of embeddings, stored as `description.json`."""
+"""The description of a directory of embeddings, stored as `description.json`.
+
+It holds everything that the rows depend on. Keys are sorted, so that equal descriptions give equal
+bytes whichever process writes them.
+"""
 
 from __future__ import annotations
 

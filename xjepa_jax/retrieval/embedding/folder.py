@@ -1,4 +1,8 @@
-"""Images in a folder: all of its files, or per sensor those that match a pattern."""
+"""Images in a folder: all of its files, or per sensor those that match a pattern.
+
+Ids are paths without suffix, relative to the pattern's fixed folders, so that images of the same
+name in two sensors' folders become a pair. An image that two sensors claim is refused.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Positions along a Hilbert curve, by which rows that are near each other are stored together."""
+"""Positions along a Hilbert curve, by which rows that are near each other are stored together.
+
+A reader that wants a small area then needs only a few row groups of the Parquet files.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Acquisition times of images, from their paths or from tags in their files."""
+"""Acquisition times of images, from their paths or from tags in their files.
+
+Neither is used unless the user names it, because a time in a file may be that of its creation.
+"""
 
 from __future__ import annotations
 

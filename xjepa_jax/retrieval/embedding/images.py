@@ -1,4 +1,9 @@
-"""Archives of image files: found in a folder, listed in a table, or referenced by STAC items."""
+"""Archives of image files: found in a folder, listed in a table, or referenced by STAC items.
+
+All headers are read before anything is computed, so that a missing band, grid or scale stops the
+command early. An image that cannot be used is left out with the reason; a sensor without any usable
+image is an error.
+"""
 
 from __future__ import annotations
 

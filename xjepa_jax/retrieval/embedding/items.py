@@ -1,4 +1,7 @@
-"""What an archive provides to embedding: its images, and a reader for windows of them."""
+"""What an archive provides to embedding: its images, and a reader for windows of them.
+
+These types are the interface between the kinds of archives and everything after them.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""A data set of TFRecord pairs as an archive: all sensors of all pairs that the encoder knows."""
+"""A data set of TFRecord pairs as an archive: all sensors of all pairs that the encoder knows.
+
+Images are identified by split and record number, and by the record's checksum, so that a replaced
+data set is noticed. Images of one pair share their id, which makes them a pair in the index too.
+"""
 
 from __future__ import annotations
 

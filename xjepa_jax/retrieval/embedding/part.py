@@ -1,4 +1,8 @@
-"""A part: a table of descriptors as a Parquet file whose page checksums are verified on reading."""
+"""A part: a table of descriptors as a Parquet file whose page checksums are verified on reading.
+
+Encodings are chosen per column: no dictionary where values hardly repeat, and statistics only where
+they let a reader skip row groups.
+"""
 
 from __future__ import annotations
 

@@ -185,7 +185,7 @@ class Progress:
     stored = self._settings()
     if stored is None:
       held = sorted(os.listdir(self.directory)) if os.path.isdir(self.directory) else []
-      # Empty folders are what a process leaves that is killed before it writes the settings.
+      # A process killed before it wrote the settings leaves empty folders, which may be taken over.
       if MANIFEST in held or set(held) - {PARTS, RECORDS}:
         raise EmbeddingError(
           f"{self.directory}: holds {held[0]} and no embeddings of this version that could be "

@@ -1,4 +1,8 @@
-"""Storage formats of descriptors: float32, float16, or int8 with one scale per row."""
+"""Storage formats of descriptors: float32, float16, or int8 with one scale per row.
+
+Only directions matter, since descriptors are compared by cosine: `restore` always returns unit
+vectors.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Reads ahead of the devices with many threads, a bounded number of tasks, and ordered results."""
+"""Reads ahead of the devices with many threads, a bounded number of tasks, and ordered results.
+
+Order matters because the bytes of a part must not depend on how fast its tiles are read. The bound
+limits the memory that waiting results take.
+"""
 
 from __future__ import annotations
 

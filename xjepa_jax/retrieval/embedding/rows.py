@@ -1,4 +1,8 @@
-"""The rows of a part as arrays, and their conversion to an Arrow table."""
+"""The rows of a part as arrays, and their conversion to an Arrow table.
+
+A part has geometry columns only if the directory is georeferenced; a row without a position then
+has nulls.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Checks on a sample of tiles whether an archive's values are in the encoder's units."""
+"""Checks on a sample of tiles whether an archive's values are in the encoder's units.
+
+A descriptor of linear power in place of dB looks like any other, so this is checked before anything
+is computed. The judges that the sample calibrates then check every other tile.
+"""
 
 from __future__ import annotations
 

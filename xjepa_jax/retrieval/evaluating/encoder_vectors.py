@@ -1,4 +1,8 @@
-"""Describes a data set's pairs with an exported encoder, plain and predicted."""
+"""Describes a data set's pairs with an exported encoder, plain and predicted.
+
+The data set has to store values as the encoder was trained on them; a sensor with another dtype,
+unit, offset or gain is refused.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The table that `evaluate` prints: one row per source and direction, one column per metric."""
+"""The table that `evaluate` prints: one row per source and direction, one column per metric.
+
+Chance stands below, once per direction, and what could not be measured is named with the reason.
+"""
 
 from __future__ import annotations
 

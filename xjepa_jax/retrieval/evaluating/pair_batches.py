@@ -1,4 +1,7 @@
-"""Reads a data set's pairs for an evaluation: their names, and batches of their images."""
+"""Reads a data set's pairs for an evaluation: their names, and batches of their images.
+
+Order is that of the split, without shuffling, so that several sources can be compared row by row.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The cost of smaller descriptors: retrieval against bytes per scene, as a table and a plot."""
+"""The cost of smaller descriptors: retrieval against bytes per scene, as a table and a plot.
+
+Queries stay float32 except for Hamming distances, because only the archive has to be small.
+"""
 
 from __future__ import annotations
 

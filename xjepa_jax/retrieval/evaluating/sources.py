@@ -1,4 +1,8 @@
-"""Sources of an evaluation: exported encoders, embedding directories, and other models' files."""
+"""Sources of an evaluation: exported encoders, embedding directories, and other models' files.
+
+All become `SceneVectors`, so that one protocol measures them alike. Given a data set of pairs, its
+splits and labels replace those of the source.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Image statistics of a data set's pairs, as a baseline for `evaluate --pairs`."""
+"""Image statistics of a data set's pairs, as a baseline for `evaluate --pairs`.
+
+They need the pixels, so there is no such baseline for sources that are only vectors.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""The description of an index, stored as `index.json` in its directory with its own checksum."""
+"""The description of an index, stored as `index.json` in its directory with its own checksum.
+
+It names the embeddings that the index was built from, by path and by the SHA-256 of their manifest,
+and the size and SHA-256 of each of the index's files.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""The columns that filters use, for back ends that have none of their own."""
+"""The columns that filters use, for back ends that have none of their own.
+
+They are stored beside the vectors as Parquet with page checksums. A filter becomes a mask over
+rows, and the masks of the latest filters are cached.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""SQL of the pgvector back end. Table names come from checked settings; all else is bound."""
+"""SQL of the pgvector back end. Table names come from checked settings; all else is bound.
+
+Statements that create anything can be repeated, so that an interrupted build continues.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Qdrant's engine in this process: the index lies in a directory, and there is no server."""
+"""Qdrant's engine in this process: the index lies in a directory, and there is no server.
+
+`ServerEngine` has the same methods, so that `QdrantIndex` need not know which of them it uses.
+"""
 
 from __future__ import annotations
 

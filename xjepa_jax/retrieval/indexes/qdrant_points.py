@@ -1,4 +1,7 @@
-"""Rows as Qdrant points and filters as Qdrant conditions, for the server and the engine alike."""
+"""Rows as Qdrant points and filters as Qdrant conditions, for the server and the engine alike.
+
+Batches are the same every time, which lets an interrupted upload continue.
+"""
 
 from __future__ import annotations
 
