@@ -1,7 +1,7 @@
 """Positions of tiles within an image.
 
 Tiles never extend beyond the image, so that no pixel is padding. A narrow remainder at the edges is
-ignored rather than given tiles of its own, which would overlap their neighbours by three quarters.
+ignored rather than given tiles of its own, which would overlap a neighbour by three quarters or more.
 """
 
 from __future__ import annotations

@@ -119,7 +119,7 @@ class Index(Protocol):
     """All settings as JSON types, including those that the index chose itself."""
 
   def build(self, files: EmbeddingFiles, directory: str | None = None) -> None:
-    """Replaces the contents of the index by the rows of `files`.
+    """Replaces the contents of the index with the rows of `files`.
 
     Args:
       files: the embeddings.

@@ -1,6 +1,6 @@
 """The exact index: all inner products, on all devices.
 
-It is the default, and the reference that other back ends are tested against. The vectors are
+It is the default up to a million vectors, and the reference for the other back ends. Vectors are
 sharded over the mesh at the first search.
 """
 
@@ -76,7 +76,7 @@ class ExactIndex:
     return dataclasses.asdict(self._settings)
 
   def build(self, files: EmbeddingFiles, directory: str | None = None) -> None:
-    """Replaces the contents by the rows of `files`; see `Index.build`."""
+    """Replaces the contents with the rows of `files`; see `Index.build`."""
     self._clear()
     if directory is None or not len(files):
       self.add(files)

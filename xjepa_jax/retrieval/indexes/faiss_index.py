@@ -121,7 +121,7 @@ class FaissIndex:
     return dataclasses.asdict(self._settings)
 
   def build(self, files: EmbeddingFiles, directory: str | None = None) -> None:
-    """Replaces the contents by the rows of `files`; see `Index.build`."""
+    """Replaces the contents with the rows of `files`; see `Index.build`."""
     self._clear()
     self.add(files)
 

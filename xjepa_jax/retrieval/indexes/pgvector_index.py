@@ -101,7 +101,7 @@ class PgvectorIndex:
     return {**dataclasses.asdict(self._settings), "table": self._table}
 
   def build(self, files: EmbeddingFiles, directory: str | None = None) -> None:
-    """Replaces the contents by the rows of `files`; see `Index.build`."""
+    """Replaces the contents with the rows of `files`; see `Index.build`."""
     self.close()
     self.dimensions = files.description.dimensions
     if not self._settings.exact and self.dimensions > _MOST_DIMENSIONS:

@@ -56,7 +56,7 @@ class QdrantIndex:
     return dataclasses.asdict(self._engine.settings() if self._engine else self._settings)
 
   def build(self, files: EmbeddingFiles, directory: str | None = None) -> None:
-    """Replaces the contents by the rows of `files`; see `Index.build`."""
+    """Replaces the contents with the rows of `files`; see `Index.build`."""
     self.close()
     if directory is None and not self._on_server():
       # Without a server the engine needs a directory to build in.
