@@ -1,7 +1,8 @@
 """Positions of tiles within an image.
 
 Tiles never extend beyond the image, so that no pixel is padding. A narrow remainder at the edges is
-ignored rather than given tiles of its own, which would overlap a neighbour by three quarters or more.
+ignored rather than given tiles of its own, which would overlap a neighbour by at least three
+quarters.
 """
 
 from __future__ import annotations
