@@ -1,6 +1,6 @@
 """Cross-sensor joint-embedding predictive architectures for Earth observation, in JAX.
 
-Importing the package is cheap: nothing heavy is loaded until a module that needs it is.
+Importing the package is cheap: heavy dependencies are imported only by the modules that use them.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The command line of the main program; whatever is wrong with it is told in one paragraph.
+"""The main program's command line; every error in it becomes one paragraph.
 
-absl and ml_collections show usages and stacks, and raise KeyError or AttributeError for a key that
-is not there.
+Left alone, absl and ml_collections print usages and stack traces, and raise KeyError or
+AttributeError for an unknown key.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from xjepa_jax.config import HeadConfig, default_config, describe_keys, to_dict
 from xjepa_jax.errors import ConfigError, did_you_mean
 from xjepa_jax.paths import user_path
 
-_OWN = ("heads.", "objective.")
+_OWN = ("heads.", "objective.")  # groups whose entries a config file names itself
 _STACK = "Traceback (most recent call last)"
 
 
 def parse(argv: Sequence[str], name: str = "config") -> list[str]:
-  """Parses all flags; returns what is left, the program's name first.
+  """Parse all flags; return the remaining arguments, the program's name first.
 
   Args:
     argv: the program's name and the arguments.
-    name: of the flag that names the config's file, as `config_flags.DEFINE_config_file` made it.
+    name: name of the flag with the config file, defined by `config_flags.DEFINE_config_file`.
 
   Raises:
-    ConfigError: a flag or a key is unknown, a value has the wrong type, or the config's file is not
-      there or cannot be run.
+    ConfigError: a flag or a key is unknown, a value has the wrong type, or the config file does not
+      exist or cannot be run.
   """
   argv = [_expanded(argument, name) for argument in argv]
   _complete_when_read(name)
@@ -42,7 +42,7 @@ def parse(argv: Sequence[str], name: str = "config") -> list[str]:
   try:
     rest: list[str] = flags.FLAGS(argv)
     config = flags.FLAGS[name].value
-  except Exception as error:  # whatever the file itself raises, too
+  except Exception as error:  # includes anything that the config file itself raises
     raise ConfigError(_told(error, argv, path, name)) from error
   if path and not isinstance(config, ConfigDict):
     raise ConfigError(
@@ -53,13 +53,14 @@ def parse(argv: Sequence[str], name: str = "config") -> list[str]:
 
 
 def complete(config: ConfigDict) -> None:
-  """Gives the entries of heads and of the objective every option that they could have.
+  """Add every possible option to the config's entries of heads and objective.
 
-  ml_collections lets the command line change only keys that are there, and a config lists of a
-  head or a term what it changes. Heads get their defaults. Terms get None, which `resolve` drops,
-  for the options of all of them: which term an entry names may be changed on the command line too.
+  ml_collections lets the command line change only keys that exist, but a config lists only the
+  options of a head or a term that it changes. Heads are filled with their defaults. Terms are
+  filled with None, which `resolve` drops, for the options of all terms, because the command line
+  may also change which term an entry names.
   """
-  from xjepa_jax.objective.table import TERMS  # imports JAX, which a --help does not wait for
+  from xjepa_jax.objective.table import TERMS  # imports JAX, for which --help should not wait
 
   options = {
     name: typing.get_origin(hint) or hint
@@ -82,14 +83,14 @@ def _entries(config: ConfigDict, group: str) -> list[ConfigDict]:
 
 
 def _complete_when_read(name: str) -> None:
-  """Lets the flag's parser complete what a config's file returns, before single keys are set."""
+  """Make the flag's parser complete the config file's result before single keys are set."""
   parser = flags.FLAGS[name].parser
   if not isinstance(parser, _CompletingParser):
     flags.FLAGS[name].parser = _CompletingParser(parser)
 
 
 class _CompletingParser(flags.ArgumentParser):
-  """The parser of ml_collections 1.1, and `complete` after it."""
+  """The parser of ml_collections 1.1, followed by `complete`."""
 
   def __init__(self, parser: Any):
     self.parser = parser
@@ -105,12 +106,12 @@ class _CompletingParser(flags.ArgumentParser):
 
 
 def config_file(argv: Sequence[str], name: str = "config") -> str:
-  """The path of the config's file, without its preset; "" if none is named."""
+  """The path of the config file, without its preset; "" if the flag is absent."""
   return value_of(argv, name).partition(":")[0]
 
 
 def value_of(argv: Sequence[str], name: str) -> str:
-  """What a flag is given, by arguments that are not parsed yet or cannot be; "" if nothing."""
+  """The value of a flag in arguments that are not parsed, or cannot be; "" if it has none."""
   found = ""
   for number, argument in enumerate(argv):
     flag, equals, value = argument.partition("=")
@@ -120,7 +121,7 @@ def value_of(argv: Sequence[str], name: str) -> str:
 
 
 def _expanded(argument: str, name: str) -> str:
-  """An argument that names the config's file, whose `~` the flag itself would not replace."""
+  """Expand `~` in the argument with the config file, which absl's flag would not do."""
   flag, equals, path = argument.partition("=")
   if flag not in (f"-{name}", f"--{name}") or not equals:
     return argument
@@ -130,6 +131,7 @@ def _expanded(argument: str, name: str) -> str:
 def _told(error: Exception, argv: Sequence[str], path: str, name: str) -> str:
   if not path and any(re.match(rf"--?(no)?{name}\.", argument) for argument in argv):
     return f"keys are given and no --{name}; for example --{name}=configs/optical_sar.py."
+  # ml_collections raises these for an unknown key, without naming the nearest one.
   if isinstance(error, KeyError | AttributeError) and (unknown := _unknown_key(argv, name)):
     return unknown
   text = str(error)
@@ -140,12 +142,12 @@ def _told(error: Exception, argv: Sequence[str], path: str, name: str) -> str:
 
 
 def _unknown_key(argv: Sequence[str], name: str) -> str:
-  """Says which key of the command line is not there, and the nearest one; "" if all are."""
+  """Name the unknown key on the command line, and the nearest known one; "" if all are known."""
   defaults = default_config()
   complete(defaults)
   known = list(_keys(defaults))
   given = [match[1] for each in argv if (match := re.match(rf"--?{name}\.([^=]+)", each))]
-  # Names of heads and terms are the file's own: they are suspected last.
+  # Names of heads and terms are defined by the config file, so they are reported last.
   unknown = sorted((key for key in given if key not in known), key=lambda key: key.startswith(_OWN))
   if not unknown:
     return ""
@@ -169,10 +171,10 @@ def _keys(group: Mapping[str, Any], where: str = "") -> Iterator[str]:
 
 
 def _in_file(error: Exception, path: str) -> str:
-  """An error of the config's file: what was raised, and where in the file."""
+  """Describe an error in the config file: what was raised, and at which line."""
   kind, text = type(error).__name__, str(error)
   lines = [int(line) for line in re.findall(rf'File "[^"]*{re.escape(path)}", line (\d+)', text)]
-  if _STACK in text:  # ml_collections puts the stack into the message
+  if _STACK in text:  # ml_collections includes the stack trace in the message
     raised = re.split(r"\n(?=\w)", text.rpartition(_STACK)[2], maxsplit=1)[-1]
     kind, _, text = raised.partition(": ")
   trace = error.__traceback__

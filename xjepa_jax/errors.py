@@ -1,7 +1,8 @@
-"""Errors for people: what was read, what was found, what was expected, what to do.
+"""The errors that bad input can cause, with messages written for the user.
 
-Every error that bad input can cause is one of these. Each carries one finished paragraph that
-names the file, key or record, so that a caller can print it as it is.
+Every such error is a subclass of `XJepaError`, and carries one complete paragraph: the file, key or
+record that was read, what was found, what was expected, and what to do. A caller can therefore
+print it as it is.
 """
 
 from __future__ import annotations
@@ -11,23 +12,23 @@ from collections.abc import Iterable
 
 
 class XJepaError(Exception):
-  """Something outside the program is not as it has to be."""
+  """Input, a file or the environment is not as the program needs it."""
 
 
 class RightsError(XJepaError, PermissionError):
-  """A file or folder is there and may be intact, but this user has no right to read it."""
+  """A file or folder exists and may be intact, but this user may not read it."""
 
 
 class SensorError(XJepaError, ValueError):
-  """A sensor's description is wrong, or does not fit what it is asked for."""
+  """A sensor's description is wrong, or does not fit its use."""
 
 
 class ConfigError(XJepaError, ValueError):
-  """A config names an unknown key, or a value that cannot work."""
+  """A config has an unknown key, or a value that cannot work."""
 
 
 class DataError(XJepaError, ValueError):
-  """A data set, a file or a record is not what it should be."""
+  """A data set, a file or a record does not have the expected content."""
 
 
 class DatasetError(DataError):
@@ -43,35 +44,35 @@ class CorruptRecordError(DataError):
 
 
 class CutShortError(CorruptRecordError):
-  """Fewer of a record's bytes came than were asked for; later they may come."""
+  """Fewer of a record's bytes arrived than were requested; a retry may return all of them."""
 
 
 class ExampleError(DataError):
-  """A record is intact and yet is no `tf.train.Example` of the expected features."""
+  """A record is intact but is not a `tf.train.Example` with the expected features."""
 
 
 class PairError(DataError):
-  """A pair does not fit the data set that it is meant for."""
+  """A pair does not fit the data set that it is written to."""
 
 
 class ImageError(DataError):
-  """An image file cannot be read, or is not what its name or sensor says."""
+  """An image file cannot be read, or does not match its name or sensor."""
 
 
 class ArchiveError(DataError):
-  """An archive to be imported is not laid out as its format says, or names what it may not."""
+  """An archive does not have the layout of its format, or refers to a path that is not allowed."""
 
 
 class TableError(DataError):
-  """A table that lists an archive's pairs is damaged, or has rows that cannot be used."""
+  """A table that lists an archive's pairs is damaged, or has unusable rows."""
 
 
 class OptionError(DataError):
-  """An option of a command is malformed, or does not fit the others."""
+  """An option of a command is malformed, or conflicts with another."""
 
 
 class WriteError(XJepaError, OSError):
-  """Writing failed; what was written before is intact."""
+  """Writing failed; everything written before is intact."""
 
 
 class EvaluationError(XJepaError, ValueError):
@@ -79,7 +80,7 @@ class EvaluationError(XJepaError, ValueError):
 
 
 class TrainingError(XJepaError, RuntimeError):
-  """Training cannot go on as it is set up."""
+  """Training cannot continue with the present settings or state."""
 
 
 class CheckpointError(XJepaError, RuntimeError):
@@ -87,15 +88,15 @@ class CheckpointError(XJepaError, RuntimeError):
 
 
 class InUseError(XJepaError, RuntimeError):
-  """Another process writes into the same directory, or may do so."""
+  """Another process writes to the same directory, or might."""
 
 
 class LostError(XJepaError, RuntimeError):
-  """Other processes of the same run did not come, or are gone; starting all of them again helps."""
+  """Other processes of the run did not connect, or are lost; restarting all of them helps."""
 
 
 class ExportError(XJepaError, ValueError):
-  """An exported encoder cannot be written or read, or does not fit what it is asked for."""
+  """An exported encoder cannot be written or read, or does not fit the request."""
 
 
 class EmbeddingError(XJepaError, ValueError):
@@ -103,22 +104,22 @@ class EmbeddingError(XJepaError, ValueError):
 
 
 class ChangedError(XJepaError, RuntimeError):
-  """Files were replaced while they were in use; opening them again helps."""
+  """Files were replaced while in use; reopening them helps."""
 
 
 class SearchError(XJepaError, ValueError):
-  """A query cannot be asked: no such scene, an image that does not fit, examples that cancel."""
+  """A query is invalid: an unknown scene, an image that does not fit, or examples that cancel."""
 
 
 class SearchIndexError(XJepaError, ValueError):
-  """An index is damaged or out of date, or its back end is missing or was set up wrongly."""
+  """An index is damaged or out of date, or its back end is missing or misconfigured."""
 
 
 class TooLargeError(XJepaError, ValueError):
-  """Something that was sent here has more bytes than it may have."""
+  """A request or upload has more bytes than allowed."""
 
 
 def did_you_mean(name: object, known: Iterable[str]) -> str:
-  """A question with the nearest known name, quoted, and a space before it; "" if none is near."""
+  """A question that suggests the nearest known name, with a leading space; "" if none is near."""
   near = difflib.get_close_matches(str(name), list(known), 1)
   return f" Did you mean {near[0]!r}?" if near else ""

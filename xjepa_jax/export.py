@@ -1,14 +1,14 @@
-"""A trained encoder as a directory of its own, and reading it back.
+"""Export of a trained encoder to a directory of its own, and loading it again.
 
   arrays/               Orbax: parameters, and the centre of each head and sensor
-  predictor/            Orbax: the predictor's, and the centre of each head and route, to predict
-                        another sensor's descriptors; read only when it is asked for
-  encoder.safetensors   the same, for other tools
+  predictor/            Orbax: the predictor's parameters, and the centre of each head and route, to
+                        predict another sensor's descriptors; read only on request
+  encoder.safetensors   the content of arrays/, for other tools
   encoder.json          architecture, sensors with their scaling, versions, how it was trained
   README.md             a model card
   manifest.json         SHA-256 of all of these: neither Orbax nor safetensors notices a flipped bit
 
-Nothing in it is ever unpickled.
+Nothing is ever unpickled.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ from xjepa_jax.training.manifest import MANIFEST, damage, write_manifest
 from xjepa_jax.training.structure import structure_differences
 from xjepa_jax.versions import versions
 
-# 2: a grid head puts the first number of every cell first. 3: heads that read images; cells that
-# tokens overlap in part; the predictor knows its context sensor.
+# Format 2: a grid head stores the first number of every cell first. Format 3: heads that read
+# images; cells that tokens overlap in part; the predictor knows its context sensor.
 FORMAT = "xjepa_jax encoder 3"
-BEFORE = "xjepa_jax encoder 2"  # read without its predictor, where its cells divide the tokens
-# Of a config of the format before this one, what an encoder is made of: other keys came and went.
+BEFORE = "xjepa_jax encoder 2"  # read without its predictor, if its cells divide the tokens
+# The keys of a format 2 config that define an encoder; the others have changed since.
 _BUILT_OF = ("routes", "model", "predictor", "heads", "evaluation")
 _OLD = ".old"
 DESCRIPTION, ARRAYS, TENSORS, CARD = "encoder.json", "arrays", "encoder.safetensors", "README.md"
@@ -64,19 +64,19 @@ def export_encoder(
   predictor: Mapping[str, Any] | None = None,
   confidence: Mapping[str, Any] | None = None,
 ) -> None:
-  """Writes an encoder; the directory appears whole, or not at all.
+  """Write an encoder; the directory appears complete, or not at all.
 
   Args:
-    directory: local; an export that is there is replaced when the new one is whole.
-    model: its architecture.
-    encoder: its parameters, trained or averaged.
+    directory: local path; an existing export is replaced once the new one is complete.
+    model: the encoder's architecture.
+    encoder: the encoder's parameters, trained or averaged.
     centre: head -> sensor -> (K,), subtracted from descriptors.
-    head: the one used where none is named.
-    summary: of the training: config, steps, what it reached; JSON's types.
+    head: the default head.
+    summary: how it was trained, in JSON types: config, steps, results.
     card: the model card, Markdown.
-    predictor: {"predictor": its parameters, "centre": head -> "a->b" -> (K,), subtracted from
-      what it predicts}; None leaves it out.
-    confidence: head -> "a->b" -> what scores are worth, as `retrieval.confidence.to_json` has it.
+    predictor: {"predictor": its parameters, "centre": head -> "a->b" -> (K,), subtracted from its
+      predictions}; None leaves it out.
+    confidence: head -> "a->b" -> calibration of scores, as from `retrieval.confidence.to_json`.
 
   Raises:
     ExportError: it cannot be written.
@@ -106,11 +106,12 @@ def export_encoder(
       )
     with open(f"{partial}/{CARD}", "w", encoding="utf-8") as file:
       file.write(card)
-    # safetensors 0.8 writes for its owner alone; the umask says who may read, as of all the rest.
+    # safetensors 0.8 gives read permission to the owner only; copy the mode that the umask gave
+    # the other files.
     shutil.copymode(f"{partial}/{CARD}", f"{partial}/{TENSORS}")
     write_manifest(epath.Path(partial))
     _put_in_place(partial, directory)
-  except (OSError, ValueError) as error:  # ValueError: what TensorStore makes of a full disk
+  except (OSError, ValueError) as error:  # TensorStore raises ValueError for a full disk
     raise ExportError(
       f"{directory}: the encoder cannot be written ({str(error).splitlines()[0]}). What was there "
       "before is there still."
@@ -118,25 +119,24 @@ def export_encoder(
 
 
 def load_encoder(directory: StrPath, predictor: bool = False) -> LoadedEncoder:
-  """Reads an exported encoder; its bytes are checked against the manifest first.
+  """Load an exported encoder, after checking its files against the manifest.
 
   Args:
-    directory: local. Its README may have been edited; what is for other tools alone need not be
+    directory: local path. Its README may have been edited, and the file for other tools need not be
       readable.
-    predictor: read the predictor too, if the directory has it; that of the format before this one
-      is left out, for predictors have changed since.
+    predictor: also load the predictor, if there is one. It is not loaded from the previous format,
+      because predictors have changed since.
 
   Raises:
-    ExportError: there is none, a file is damaged, or it is of a format that this version cannot
-      read.
+    ExportError: there is none, a file is damaged, or this version cannot read its format.
     RightsError: this user may not read it.
     ConfigError: JAX has no devices.
   """
   check_devices()
   directory = _local(directory)
   check_reachable(os.path.join(directory, MANIFEST))
-  path = epath.Path(os.path.abspath(directory))  # Orbax takes no relative one
-  if not path.exists():  # replacing it was interrupted between two renames
+  path = epath.Path(os.path.abspath(directory))  # Orbax requires an absolute path
+  if not path.exists():  # a replacement was interrupted between its two renames
     path = epath.Path(os.path.abspath(directory) + _OLD)
   if not path.exists():
     raise ExportError(f"{directory}: there is no such directory. Name one that a run exported.")
@@ -169,7 +169,7 @@ def load_encoder(directory: StrPath, predictor: bool = False) -> LoadedEncoder:
       routes = {
         name: {way: jax.ShapeDtypeStruct((each.size,), np.float32) for way in _ways(model)}
         for name, each in model.config.heads.items()
-        if not reads_images(each)  # of what they read, nothing is predicted
+        if not reads_images(each)  # predictions are tokens, which these heads do not pool
       }
       crossing = _restore(path, PREDICTOR, {"predictor": shapes["predictor"], "centre": routes})
     head = described["head"]
@@ -183,10 +183,11 @@ def load_encoder(directory: StrPath, predictor: bool = False) -> LoadedEncoder:
 
 
 def _check_before(model: xjepa.XJepa, described: Mapping[str, Any], where: str) -> None:
-  """Cells of the format before this one were whole tokens.
+  """Check an export of the previous format, in which cells consisted of whole tokens.
 
   Raises:
-    ExportError: a head's cells do not divide the tokens, and would be made of others now.
+    ExportError: a head's cells do not divide the tokens, so this version would pool them
+      differently.
   """
   for name, head in model.config.heads.items():
     if head.pooling == "grid" and any(side % head.cells for side in model.grid):
@@ -208,15 +209,15 @@ def _way_out(described: Mapping[str, Any]) -> str:
 
 
 def _ways(model: xjepa.XJepa) -> list[str]:
-  """Routes across sensors, as the predictor's centre has them."""
+  """The routes across sensors, which are the keys of the predictor's centres."""
   return [f"{a}->{b}" for a, b in model.routes if a != b]
 
 
 def _restore(path: epath.Path, name: str, shapes: Any) -> Any:
-  """The arrays of one of an export's directories, which must be those described.
+  """Restore the arrays of one directory of an export, checked against the described shapes.
 
   Raises:
-    ExportError: they are not.
+    ExportError: the stored arrays do not match.
   """
   device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
   target = jax.tree.map(
@@ -233,7 +234,10 @@ def _restore(path: epath.Path, name: str, shapes: Any) -> Any:
 
 
 def _checkpointer() -> ocp.StandardCheckpointer:
-  """Of this process alone: the first writes an encoder, while the others wait for nothing."""
+  """A checkpointer for this process alone: only the first exports, and no other waits for it.
+
+  The barrier prefix differs per process so that Orbax does not wait at a common barrier.
+  """
   me = jax.process_index()
   return ocp.StandardCheckpointer(
     multiprocessing_options=ocp.options.MultiprocessingOptions(
@@ -246,7 +250,7 @@ def _local(directory: StrPath) -> str:
   """The path as text.
 
   Raises:
-    ExportError: it is an address.
+    ExportError: it is the URL of object storage.
   """
   directory = os.fspath(directory)
   if is_remote(directory):
@@ -258,7 +262,7 @@ def _local(directory: StrPath) -> str:
 
 
 def _put_in_place(partial: str, directory: str) -> None:
-  """Renames a whole export; the one before stays readable until the new one is there."""
+  """Move a complete export into place; the previous one stays readable until then."""
   old = directory + _OLD
   if os.path.exists(directory):
     shutil.rmtree(old, ignore_errors=True)
@@ -288,7 +292,7 @@ def _description(model: xjepa.XJepa, head: str, summary: Mapping[str, Any]) -> d
 
 
 def _model(described: Mapping[str, Any], where: str) -> xjepa.XJepa:
-  """The architecture that an `encoder.json` describes."""
+  """Build the architecture that an `encoder.json` describes."""
   written = described["config"]
   if described["format"] == BEFORE:
     written = {key: written[key] for key in _BUILT_OF}
@@ -302,7 +306,8 @@ def _model(described: Mapping[str, Any], where: str) -> xjepa.XJepa:
     )
     for key, entry in described["sensors"].items()
   }
-  # Weights are read where they are used: what no attention kernel or remat policy changes.
+  # The attention kernel and the remat policy do not change results, so the plain ones are used
+  # wherever the weights are loaded.
   plain = dataclasses.replace(config.model, attention="xla", remat="none")
   config = dataclasses.replace(config, model=plain)
   dtype = jnp.dtype(described["dtype"] if jax.default_backend() != "cpu" else "float32")

@@ -1,6 +1,6 @@
-"""Images that a caller gives an encoder, checked before anything is computed of them.
+"""Checks of the images that a caller passes to an encoder, before anything is computed.
 
-What is judged is what the encoder looks at, their middle: how much of it was seen, and its units.
+Only the centre crop that the encoder sees is checked: the share of observed pixels, and the units.
 """
 
 from __future__ import annotations
@@ -26,22 +26,22 @@ def judged(
   min_valid: float,
   unseen: str,
 ) -> tuple[str, np.ndarray, np.ndarray]:
-  """The only sensor of a call, what is looked at of its images, and which of them get NaN.
+  """The only sensor of a call, its cropped images, and which of them will get NaN.
 
   Args:
-    values, trust_units, min_valid, unseen: as `LoadedEncoder.describe` has them.
-    inputs: sensor -> the images that the encoder takes of it.
+    values, trust_units, min_valid, unseen: as in `LoadedEncoder.describe`.
+    inputs: sensor -> its input.
 
   Returns:
-    The sensor's key; (B, H, W, C) of the encoder's size; (n,) numbers of images that show too
-    little, none where they are taken as they are.
+    The sensor's key; (B, H, W, C) images of the encoder's size; (n,) indices of images with too few
+    observed pixels, empty if these are accepted as they are.
 
   Raises:
-    ExportError: as of `LoadedEncoder.describe`.
+    ExportError: as in `LoadedEncoder.describe`.
   """
   if unseen not in ("refuse", "nan", "take"):
     raise ExportError(f"unseen is {unseen!r}; expected 'refuse', 'nan' or 'take'.")
-  if not 0 <= min_valid <= 1:  # not a number is neither
+  if not 0 <= min_valid <= 1:  # also true for NaN
     raise ExportError(f"min_valid is {min_valid!r}; expected a share from 0 to 1.")
   sensor, stored = _one(values, inputs)
   described = inputs[sensor].sensor
@@ -61,7 +61,7 @@ def judged(
 
 
 def _one(values: Mapping[str, Any], inputs: Mapping[str, SensorInput]) -> tuple[str, np.ndarray]:
-  """The only sensor of a call, and what is looked at of its images, their middle, checked."""
+  """The only sensor of a call and its checked images, cropped at the centre."""
   if not isinstance(values, Mapping):
     raise ExportError(
       f"images are a {type(values).__name__}; expected them by their sensor, one of "
@@ -87,6 +87,7 @@ def _one(values: Mapping[str, Any], inputs: Mapping[str, SensorInput]) -> tuple[
       f"images of {sensor!r} have shape {stored.shape}; expected (B, H, W, {given.bands}) with "
       f"H >= {given.height}, W >= {given.width} and the bands {bands}."
     )
+  # A file's byte order is not an error, but JAX takes only the native one.
   stored = stored.astype(stored.dtype.newbyteorder("="), copy=False)
   if stored.dtype != np.dtype(given.sensor.dtype):
     raise ExportError(
@@ -98,12 +99,12 @@ def _one(values: Mapping[str, Any], inputs: Mapping[str, SensorInput]) -> tuple[
       stored = given.sensor.hide(stored, hidden)
     except SensorError as error:
       raise ExportError(f"images of {sensor!r} have a mask. {error}") from error
-  crop: Any = images.crop  # of arrays of either kind
+  crop: Any = images.crop  # typed for JAX arrays, but works on NumPy's as well
   return sensor, crop({sensor: stored}, inputs, None)[sensor]
 
 
 def _mask(values: Any) -> np.ndarray | None:
-  """What hides values, of their shape: of a masked array, or of a list with some in it."""
+  """The mask of a masked array, or of a list that contains some, in the shape of the values."""
   if np.ma.isMaskedArray(values):
     return np.ma.getmaskarray(values)
   if not isinstance(values, list | tuple):
@@ -120,10 +121,10 @@ def _mask(values: Any) -> np.ndarray | None:
 
 
 def _check_units(key: str, sensor: Sensor, stored: np.ndarray) -> None:
-  """Refuses images whose values contradict their sensor, each by itself.
+  """Reject each image whose values contradict its sensor.
 
-  What all of them together make likely, another offset or levels of 8 bits, is a warning: a few
-  images may be of bright ground, or of water.
+  What is only likely given all images together, another offset or 8-bit values, is a warning: a
+  few images may simply show bright ground, or water.
   """
   judge = units.Judge(sensor, offset_way="Give them shifted by {shift:g}")
   counted = SensorStatistics.of(sensor)
@@ -137,4 +138,5 @@ def _check_units(key: str, sensor: Sensor, stored: np.ndarray) -> None:
     counted.add(sensor, image)
   statistics = counted.to_json(sensor)
   for remark in judge.of_offset(statistics) + judge.of_dark(statistics):
+    # Level 4 is the caller of `LoadedEncoder.describe`, to whom the warning applies.
     warnings.warn(f"images of {key!r} ({sensor.product}): {remark}", stacklevel=4)

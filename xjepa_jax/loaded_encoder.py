@@ -1,4 +1,8 @@
-"""An exported encoder in use: images of any of its sensors to descriptors and tokens."""
+"""An exported encoder in use: from images of any of its sensors to descriptors and tokens.
+
+Inputs are checked, padded to a multiple of the local devices and described in one jitted call, in
+which every device holds all parameters and a share of the batch.
+"""
 
 from __future__ import annotations
 
@@ -28,8 +32,8 @@ class LoadedEncoder:
     found = encoder.describe({"sensor": images})     # (B, H, W, C) as stored
 
   Attributes:
-    head: the one that `describe` uses if none is named.
-    description: what `encoder.json` says.
+    head: the default head of `describe`.
+    description: the content of `encoder.json`.
   """
 
   def __init__(
@@ -44,11 +48,12 @@ class LoadedEncoder:
     self.head = head
     self.description = description
     self._model = model
-    # Every device has the parameters, and its share of a batch.
+    # Every device holds all parameters and its share of the batch.
     mesh = jax.sharding.Mesh(np.asarray(jax.local_devices()), ("batch",))
     self._batch = NamedSharding(mesh, PartitionSpec("batch"))
     whole = NamedSharding(mesh, PartitionSpec())
     self._encoder, self._centre = jax.device_put((encoder, centre), whole)
+    # Parameters are passed as arguments: captured by the functions, they would be compiled in.
     self._run = jax.jit(self._encode, static_argnames=("sensor", "head"))
     self._run_patches = jax.jit(self._patches, static_argnames=("sensor", "head"))
     self._crossing = None if predictor is None else jax.device_put(predictor, whole)
@@ -56,7 +61,7 @@ class LoadedEncoder:
 
   @property
   def inputs(self) -> Mapping[str, SensorInput]:
-    """sensor -> the images that the encoder takes of it."""
+    """sensor -> the images that the encoder takes from it."""
     return self._model.inputs
 
   @property
@@ -66,17 +71,17 @@ class LoadedEncoder:
 
   @property
   def has_tokens(self) -> bool:
-    """Whether it has a network; heads of one that has none read images alone."""
+    """Whether the encoder has a network; without one, heads read images directly."""
     return has_network(self._model.config.model)
 
   def predicts(self, head: str | None = None) -> tuple[tuple[str, str], ...]:
-    """(a, b): sensors of which a's images can be described as b's, by a head.
+    """Pairs of sensors (a, b) such that a head can describe a's images as b's.
 
     Args:
-      head: by name; None is `self.head`.
+      head: name of a head; None means `self.head`.
 
     Returns:
-      None at all without a predictor, and by a head that reads images: tokens are what is
+      An empty tuple without a predictor, and for a head that reads images, because only tokens are
       predicted.
     """
     config = self._model.config
@@ -86,7 +91,7 @@ class LoadedEncoder:
     return tuple((a, b) for a, b in self._model.routes if a != b)
 
   def prefixes(self, head: str | None = None) -> tuple[int, ...]:
-    """Sizes to which a head's descriptors were trained to be cut, besides the whole."""
+    """Sizes to which a head's descriptors were trained to be cut, in addition to the whole."""
     return self._model.config.heads[self._known_head(head)].prefixes
 
   def describe(
@@ -102,22 +107,23 @@ class LoadedEncoder:
 
     Args:
       values: one sensor -> (B, H, W, C) values as its product stores them, bands in the order of
-        `inputs[sensor].sensor`. Images larger than the encoder's are cut in the middle. What a
-        masked array hides was not seen.
-      head: by name; None is `self.head`.
-      to: another sensor: predict its tokens from the images' first, and describe those; to be
-        compared with plain descriptors of that sensor. Only what `predicts` gives.
-      trust_units: take values that contradict the sensor's units. What only seems so, such as
-        another offset of a batch, is a UserWarning without it.
-      min_valid: share of the pixels looked at that has to have been seen.
-      unseen: "refuse" images of which less was seen, give them "nan", or "take" them as they are.
+        `inputs[sensor].sensor`. Larger images are cropped at the centre. Masked values of a masked
+        array count as unobserved.
+      head: name of a head; None means `self.head`.
+      to: another sensor: predict its tokens from the images first and describe those, for
+        comparison with plain descriptors of that sensor. Must be one of `predicts`.
+      trust_units: accept values that contradict the sensor's units. Without it, a suspicion that
+        is not certain, such as another offset of a batch, is a UserWarning.
+      min_valid: least share of the cropped pixels that must be observed.
+      unseen: what to do with images below that share: "refuse" them, return "nan" for them, or
+        "take" them as they are.
 
     Returns:
       (B, K) float32 of length 1; scalar products of two sensors' descriptors rank scenes.
 
     Raises:
       ExportError: the encoder does not know the sensor or the head, cannot predict, or the images
-        do not fit, are in other units, or show too little.
+        do not fit, have other units, or show too little.
     """
     head = self._known_head(head)
     sensor, stored, few = judged(values, self.inputs, trust_units, min_valid, unseen)
@@ -131,20 +137,20 @@ class LoadedEncoder:
     min_valid: float = 0.1,
     unseen: str = "refuse",
   ) -> jax.Array:
-    """As `describe`, but returns while the devices still compute.
+    """Start what `describe` does, and return while the devices still compute.
 
     Args:
-      values: as `describe` takes them; B is a multiple of the number of local devices. The array
-        must not be changed before the result is there: on a CPU it is not copied.
-      head: by name; None is `self.head`.
-      trust_units, min_valid, unseen: as of `describe`.
+      values: as in `describe`; B is a multiple of the number of local devices. The array must not
+        be changed before the result is ready: on a CPU it is not copied.
+      head: name of a head; None means `self.head`.
+      trust_units, min_valid, unseen: as in `describe`.
 
     Returns:
-      (B, K) float32; `numpy.asarray` waits for it. Each device computes B / devices rows, so a
-      row's value depends on that number alone, not on how many devices there are.
+      (B, K) float32; `numpy.asarray` waits for it. Each device computes B / devices rows, so the
+      value of a row depends on that number alone, not on how many devices there are.
 
     Raises:
-      ExportError: as `describe`, or B does not go evenly onto the devices.
+      ExportError: as in `describe`, or B does not divide evenly among the devices.
     """
     head = self._known_head(head)
     sensor, stored, few = judged(values, self.inputs, trust_units, min_valid, unseen)
@@ -163,10 +169,10 @@ class LoadedEncoder:
     min_valid: float = 0.1,
     unseen: str = "refuse",
   ) -> np.ndarray:
-    """(B, N, D) float32 patch tokens of images, N in row-major order; else as `describe`.
+    """(B, N, D) float32 patch tokens of images, N in row-major order; otherwise as `describe`.
 
     Raises:
-      ExportError: as `describe`, or the encoder has no network.
+      ExportError: as in `describe`, or the encoder has no network.
     """
     if not self.has_tokens:
       raise ExportError(
@@ -184,24 +190,24 @@ class LoadedEncoder:
     min_valid: float = 0.1,
     unseen: str = "refuse",
   ) -> np.ndarray:
-    """What each patch of an image says for itself, centred: to see which patches of two match.
+    """Each patch's own contribution, centred, to see which patches of two images match.
 
     Patches are those of `patch_grid`.
 
     Args:
-      values: as `describe` takes them.
-      head: by name; None is `self.head`.
-      trust_units, min_valid, unseen: as of `describe`.
+      values: as in `describe`.
+      head: name of a head; None means `self.head`.
+      trust_units, min_valid, unseen: as in `describe`.
 
     Returns:
-      (B, N, d) float32, N in row-major order; d is the descriptor's size, or its share of a cell.
+      (B, N, d) float32, N in row-major order; d is the descriptor's size, or the size per cell.
 
     Raises:
-      ExportError: as `describe`.
+      ExportError: as in `describe`.
     """
     head = self._known_head(head)
     sensor, stored, few = judged(values, self.inputs, trust_units, min_valid, unseen)
-    # Of no image at all there is nothing that the grid could be found out from.
+    # An empty batch is replaced by one blank image, because its shape alone does not give N.
     images_ = stored if len(stored) else np.zeros((1, *stored.shape[1:]), stored.dtype)
     found = self._run_patches(
       self._encoder, self._centre, jnp.asarray(images_), sensor=sensor, head=head
@@ -209,7 +215,7 @@ class LoadedEncoder:
     return _without(np.asarray(found)[: len(stored)], few)
 
   def patch_grid(self, head: str | None = None) -> tuple[int, int]:
-    """Rows and columns of a head's `patches`: its own cells where it reads images, else tokens."""
+    """Rows and columns of a head's `patches`: its cells if it reads images, else the tokens."""
     settings = self._model.config.heads[self._known_head(head)]
     if reads_images(settings):
       return (Reading.of(settings).cells,) * 2
@@ -233,6 +239,7 @@ class LoadedEncoder:
       )
     count = len(stored)
     devices = len(jax.local_devices())
+    # The batch is padded, because every device takes the same number of rows, at least one.
     rows = max(math.ceil(count / devices), 1) * devices
     padded = np.zeros((rows, *stored.shape[1:]), stored.dtype)
     padded[:count] = stored
@@ -266,7 +273,7 @@ class LoadedEncoder:
   def _tokens(
     self, encoder: Any, stored: jax.Array, sensor: str
   ) -> tuple[Any, dict[str, jax.Array], dict[str, jax.Array], dict[str, jax.Array]]:
-    """The encoder as a module, and of the sensor scaled images, their tokens, and their parts."""
+    """The encoder as a module, and the sensor's scaled images, their tokens, and their parts."""
     values, seen = images.scale(self.inputs[sensor].sensor, stored)
     cut = {sensor: values}
     module = xjepa.merge(self._model.encoder, encoder)
@@ -285,7 +292,7 @@ class LoadedEncoder:
 
 
 def _without(found: np.ndarray, few: np.ndarray) -> np.ndarray:
-  """What was found, NaN in the rows of images that show too little."""
+  """The result with NaN in the rows of images that show too little."""
   if len(few):
     found = found.copy()
     found[few] = np.nan
@@ -294,4 +301,5 @@ def _without(found: np.ndarray, few: np.ndarray) -> np.ndarray:
 
 def _unit(found: jax.Array) -> jax.Array:
   length = jnp.linalg.norm(found, axis=-1, keepdims=True)
+  # A descriptor of zeros stays 0 instead of becoming NaN.
   return found / jnp.maximum(length, jnp.finfo(jnp.float32).tiny)

@@ -61,20 +61,20 @@ _TOPOLOGY = flags.DEFINE_string("topology", "", "Machines to plan for, such as v
 _COORDINATOR = flags.DEFINE_string("coordinator", "", "HOST:PORT of process 0")
 _PROCESSES = flags.DEFINE_integer("processes", None, "Number of processes", lower_bound=1)
 _PROCESS = flags.DEFINE_integer("process", None, "Number of this process, from 0", lower_bound=0)
-_END_SECONDS = 4 * 3600.0  # that processes wait for the first to report
-_ORBAX = f"{os.sep}orbax{os.sep}"
-_BEGAN = time.monotonic()
+_END_SECONDS = 4 * 3600.0  # how long processes wait for the first one to finish the report
+_ORBAX = f"{os.sep}orbax{os.sep}"  # in the path of the source of all Orbax log records
+_BEGAN = time.monotonic()  # goodput counts from here
 
 
 def _default_workdir() -> str:
-  """runs/NAME of the config's file and preset."""
+  """runs/NAME, from the names of the config file and preset."""
   path, _, preset = config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")
   name = os.path.splitext(os.path.basename(path))[0]
   return f"runs/{name}_{preset}" if preset else f"runs/{name}"
 
 
 def main(argv: list[str]) -> int:
-  """Runs what the flags say; returns the exit status."""
+  """Run what the flags ask for, and return the exit status."""
   profile_signal.heed()
   try:
     status = _main(argv)
@@ -105,6 +105,7 @@ def _main(argv: list[str]) -> int:
       lost_processes.notice_losses("" if _PLAN.value else _workdir(), waits.lost_seconds)
     with preemption.heeding():
       _run(config)
+      # The first process writes report and export alone; the others stay connected until then.
       barriers.wait_for_all("the end", _END_SECONDS)
     cluster.leave()
   except XJepaError as error:
@@ -117,6 +118,7 @@ def _main(argv: list[str]) -> int:
   except KeyboardInterrupt:
     return shutdown.fail(130, "interrupted: the same command continues from the last checkpoint")
   except Exception as error:
+    # A process that is alone prints the usual traceback; otherwise the others have to be told.
     if not barriers.connected():
       raise
     return shutdown.fail_for_others(error, waits.lost_seconds)
@@ -141,13 +143,13 @@ def _run(config: Config) -> None:
   if _PLAN.value:
     _print_plan(config)
     return
-  from xjepa_jax.run import run  # JAX takes a second to import: not for a --help
+  from xjepa_jax.run import run  # imports JAX, which takes a second; --help should not wait for it
 
   run(config, _workdir(), _BEGAN, _EXTEND.value)
 
 
 def _refuse(error: XJepaError, coordinator: str, processes: int | None, process: int | None) -> int:
-  """Says what is wrong with the command line; of many processes that all say the same, one does."""
+  """Report a command line error; of several processes with the same error, only one prints it."""
   waits = ProcessesConfig()
   with contextlib.suppress(XJepaError):
     others = cluster.asked(coordinator, processes, process)
@@ -157,11 +159,12 @@ def _refuse(error: XJepaError, coordinator: str, processes: int | None, process:
 
 
 def _log_in_words() -> None:
-  """Warnings as they read, without time and place.
+  """Log warnings as plain sentences, without time and source location.
 
-  Of Orbax nothing, nor of asyncio, which only it uses: what matters of a save is told by
-  `Checkpoints`, and the rest is every file, every wait, and the stacks of its threads. Where a save
-  has failed, what TensorStore still had to say of its other files finds Orbax's event loop closed.
+  Messages of Orbax and asyncio, which only Orbax uses, are dropped: `Checkpoints` reports what
+  matters about a save, and the rest lists every file, every wait and the stacks of its threads.
+  After a failed save, TensorStore's callbacks for its other files find Orbax's event loop closed,
+  so that error is dropped as well.
   """
   logging.set_verbosity(logging.WARNING)
   handler = logging.get_absl_handler()
@@ -182,7 +185,7 @@ def _print_plan(config: Config) -> None:
     if barriers.is_first():
       print("\n".join(describe(plan(config, _TOPOLOGY.value))))
     return
-  import xjepa_jax.run  # noqa: F401, for the plan measures what a run will have loaded
+  import xjepa_jax.run  # noqa: F401, because the plan measures the memory of what a run imports
   from xjepa_jax.training.experiment import open_experiment
   from xjepa_jax.training.plan import describe_plan
   from xjepa_jax.training.setup import simulate_if_asked
@@ -202,12 +205,12 @@ def _parse(argv: list[str]) -> list[str]:
     given = {name: command_line.value_of(argv, name) for name in ("processes", "process")}
     numbers = {name: int(text) if text.isdecimal() else None for name, text in given.items()}
     sys.exit(_refuse(error, command_line.value_of(argv, "coordinator"), **numbers))
-  except SystemExit as ended:  # absl ends with 1 after a help that was asked for
+  except SystemExit as ended:  # absl exits with 1 even after a help that was requested
     sys.exit(0 if any(re.fullmatch("--?(help.*|[?])", each) for each in argv) else ended.code)
 
 
 def _check_printed() -> None:
-  """Ends with 1 where a help or a plan, which was all that was asked for, was lost."""
+  """Exit with 1 if a requested help or plan could not be printed."""
   try:
     output.check_printed()
   except WriteError as error:
@@ -215,7 +218,7 @@ def _check_printed() -> None:
 
 
 def cli() -> None:
-  """The command. A failure waits for no thread: after a failed save Orbax's wait for minutes."""
+  """Entry point. After a failure it exits at once: Orbax's threads wait for minutes otherwise."""
   output.guard(optional=not output.asks_for_report(sys.argv[1:], ["--plan"]))
   try:
     app.run(main, flags_parser=_parse)

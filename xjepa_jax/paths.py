@@ -1,4 +1,7 @@
-"""Paths as people give them, and the rights that a user lacks for one."""
+"""Paths given by users: `~` expansion, and errors that name a missing permission.
+
+A path that this user may not read is reported as such, and never taken for missing or damaged.
+"""
 
 from __future__ import annotations
 
@@ -14,15 +17,15 @@ StrPath = str | os.PathLike[str]
 
 
 def user_path(text: str) -> str:
-  """The path that an argument of a command means: `~` and `~name` are home folders.
+  """Expand `~` and `~name` in a path given on the command line.
 
-  Shells replace these only where a word begins with them: not in `--out=~/x`, nor in quotes.
+  Shells expand these only at the start of a word: not in `--out=~/x`, nor within quotes.
   """
   return os.path.expanduser(text)
 
 
 def check_reachable(path: StrPath) -> None:
-  """Tells a path that may not be looked at from one that is not there, which is no error here.
+  """Raise if a path cannot be accessed; a path that does not exist is not an error here.
 
   Raises:
     RightsError: a folder on the way may not be entered.
@@ -36,7 +39,7 @@ def check_reachable(path: StrPath) -> None:
 
 
 def missing_right(path: StrPath) -> RightsError:
-  """What to raise where a path may not be read: names whose it is, and the first that is closed."""
+  """The error for an unreadable path: names the first closed folder on the way, and its owner."""
   last = Path(os.path.abspath(path))
   folders = reversed(last.parents)
   closed = next((each for each in folders if not _may_enter(each)), last)

@@ -1,4 +1,9 @@
-"""One run, from its config to its report."""
+"""A complete run: from a config to a trained, evaluated, exported encoder and its report.
+
+`run` is what the command and Python callers share. Everything that is likely to fail (directory,
+devices, data, services) is opened before anything is compiled, and a run continues from whatever an
+earlier start with the same config left in its directory.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +45,7 @@ from xjepa_jax.training.state import TrainState
 from xjepa_jax.training.writers import Writers, open_files, open_services
 from xjepa_jax.versions import versions
 
-Row = dict[str, float]  # of metrics.jsonl
+Row = dict[str, float]  # one row of metrics.jsonl
 _LOCK = "run.lock"
 
 
@@ -51,21 +56,21 @@ def run(
   extend: bool = False,
   terms: Mapping[str, type[Term]] | None = None,
 ) -> str:
-  """Trains or continues, evaluates, exports and reports.
+  """Train or continue a run, then evaluate, export and report.
 
   Args:
-    config: resolved.
-    workdir: of the run; it may hold what an earlier start of the same config left.
-    began: when the program began, by `time.monotonic`; None is now.
-    extend: the run that is there gets the config's steps, which are more than it began with.
-    terms: of the objective, by name, that the config names and the package does not have.
+    config: resolved config.
+    workdir: directory of the run; may contain the results of an earlier start with this config.
+    began: start time of the program, by `time.monotonic`; None means now.
+    extend: continue an existing run to the config's larger number of steps.
+    terms: additional terms of the objective, by the names that the config uses.
 
   Returns:
-    The path of the report's page; "" where all processes were asked to stop before the last step,
-    and on all processes but the first.
+    The path of the report's page; "" if all processes were stopped before the last step, and on
+    all processes but the first.
 
   Raises:
-    XJepaError: in one paragraph, what is not as it has to be.
+    XJepaError: bad input or a missing resource, explained in one paragraph.
   """
   workdir = os.fspath(workdir)
   began = time.monotonic() if began is None else began
@@ -77,6 +82,7 @@ def run(
   experiment = open_experiment(config, terms=terms)
   check_protocol(experiment)
   with (
+    # Everything that may be refused, such as a locked directory or a port, comes before compiling.
     _alone(workdir),
     _checkpoints(config, workdir, extend) as checkpoints,
     _goodput(workdir, began) as goodput,
@@ -86,6 +92,7 @@ def run(
       say(f"Note: {warning}")
     state = _first_state(experiment, checkpoints, workdir, goodput)
     if barriers.is_first():
+      # Rows from the next step on belong to steps that will be repeated, and are dropped.
       writers.add(open_files(workdir, int(state.step) + 1, config.telemetry.tensorboard))
     trained = _train(experiment, state, checkpoints, writers, goodput, workdir)
     if trained is None:
@@ -96,7 +103,7 @@ def run(
 
 @contextlib.contextmanager
 def _alone(workdir: str) -> Iterator[None]:
-  """One run at a time in a directory: the first process has its lock for all, until they end."""
+  """Allow one run at a time per directory; the first process holds the lock for all of them."""
   with contextlib.ExitStack() as held:
 
     def hold() -> None:
@@ -110,7 +117,7 @@ def _alone(workdir: str) -> Iterator[None]:
 
 
 def _open_log(workdir: str) -> None:
-  """Of this process; closed when it ends, or when it begins another run."""
+  """Open this process's log; it is closed when the process ends or starts another run."""
   log.open_log(f"{workdir}/logs", barriers.process())
   versioned = ", ".join(f"{name} {version}" for name, version in versions().items())
   log.note(
@@ -120,7 +127,7 @@ def _open_log(workdir: str) -> None:
 
 
 def _goodput(workdir: str, began: float) -> Goodput:
-  """Every process counts, the first one writes."""
+  """Goodput is counted in every process, and written by the first."""
   return Goodput(f"{workdir}/goodput.jsonl" if barriers.is_first() else "", began)
 
 
@@ -138,7 +145,7 @@ def _checkpoints(config: Config, workdir: str, extend: bool) -> Checkpoints:
 def _first_state(
   experiment: Experiment, checkpoints: Checkpoints, workdir: str, goodput: Goodput
 ) -> TrainState:
-  """A new state, its layouts fitted in closed form, or that of the last sound checkpoint."""
+  """A new state with fitted closed-form layouts, or the state of the last intact checkpoint."""
   config = experiment.config
   if not first_decides(lambda: None if checkpoints.latest is None else "continue"):
     with goodput.spending("compile"):
@@ -146,7 +153,7 @@ def _first_state(
       for name, found in canonical.fit(experiment, canonical.fitted_heads(config.heads)).items():
         state = canonical.put(state, name, found.maps)
         say(f"heads.{name}: {found}")
-      give_back()  # of what compiling it took
+      give_back()  # the memory that compilation took
     return state
   with goodput.spending("restore"):
     state = checkpoints.restore(experiment.abstract_state())
@@ -155,7 +162,7 @@ def _first_state(
 
 
 def _step_back(workdir: str, step: int) -> str:
-  """Says that more was saved than is left to continue from."""
+  """Explain that the run continues from before its last saved step; "" if it does not."""
   reached = read_reached(workdir) or 0
   if reached <= step:
     return ""
@@ -166,7 +173,7 @@ def _step_back(workdir: str, step: int) -> str:
 
 
 def _services(config: Config, workdir: str) -> Writers:
-  """Writers of the first process, beside its files, before anything is compiled."""
+  """Open the first process's network services before anything is compiled, so they fail early."""
   settings = config.telemetry
   opened = Writers()
 
@@ -193,7 +200,7 @@ def _train(
   goodput: Goodput,
   workdir: str,
 ) -> Trained | None:
-  """To the last step, or to a collapse: what is left is the best state. None after a stop."""
+  """Train to the last step or a collapse; return the best state, or None after SIGTERM."""
   first = int(state.step)
   history = _history(workdir, first)
   validation = Validation(experiment, history)
@@ -222,7 +229,7 @@ def _train(
       unmeasured=_is_unmeasured(experiment, history, first),
     )
     rate = progress.rate or 0.0
-  if barriers.is_first():  # the others know of their own start alone
+  if barriers.is_first():  # the other processes know only their own start
     say(goodput.line())
   if outcome.preempted and not outcome.stopped:
     say(
@@ -259,7 +266,7 @@ def _progress(experiment: Experiment, first: int) -> Progress:
 
 
 def _timing(goodput: Goodput) -> dict[str, float]:
-  """Of this start: its steps with the waiting for pairs, and compiling; of all starts: the rest."""
+  """Seconds of this start's steps (with data waits) and compilation; goodput of all starts."""
   seconds, scalars = goodput.seconds(), goodput.scalars()
   return {
     "training_seconds": seconds["steps"] + seconds["repeated"] + seconds["data"],
@@ -271,8 +278,8 @@ def _timing(goodput: Goodput) -> dict[str, float]:
 def _best_state(
   experiment: Experiment, outcome: Outcome, checkpoints: Checkpoints
 ) -> tuple[TrainState, str]:
-  """The best by its score on the validation split, and the better of its encoders; the last where
-  none has a score."""
+  """The state with the best validation score and its better encoder; the last state if no step has
+  a score."""
   asked = experiment.config.evaluation.encoder
   last, best = int(outcome.state.step), checkpoints.best
   if best is None:
@@ -294,8 +301,8 @@ def _best_state(
 
 
 def _is_unmeasured(experiment: Experiment, history: Sequence[Row], step: int) -> bool:
-  """Whether this step is due to be evaluated and was not: the run begins, or an earlier start was
-  asked to stop there and had no time."""
+  """Whether this step is due for evaluation and lacks it: the run is new, or an earlier start was
+  asked to stop at this step and had no time."""
 
   def decide() -> str:
     measured = any(
@@ -307,7 +314,7 @@ def _is_unmeasured(experiment: Experiment, history: Sequence[Row], step: int) ->
 
 
 def _history(workdir: str, last: int) -> list[Row]:
-  """What was measured up to a step, by an earlier start."""
+  """The metrics that an earlier start recorded, up to a step."""
   path = f"{workdir}/metrics.jsonl"
   rows = read_history(path) if os.path.exists(path) else []
   return [row for row in rows if row["step"] <= last]

@@ -1,8 +1,8 @@
-"""Products that many archives hold, ready to be named by an import.
+"""Presets of sensors: products that many archives hold, to be named in an import.
 
-Statistics are BigEarthNet's training split's (Sentinel-1 GRD in dB, Sentinel-2 L2A before
-processing baseline 04.00). Where none are published for a product, the preset has none, and an
-import fills them in from its training split; an import replaces those given here too.
+Statistics are those of BigEarthNet's training split (Sentinel-1 GRD in dB, Sentinel-2 L2A before
+processing baseline 04.00). A product without published statistics has none in its preset. An import
+always computes them from its training split, and replaces those given here.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ import dataclasses
 from xjepa_jax.errors import SensorError, did_you_mean
 from xjepa_jax.sensors import Band, Channel, Scaling, Sensor
 
-# Sentinel-2A's central wavelengths in nm, and metres (ESA, Sentinel-2 MSI user guide).
+# Central wavelength of Sentinel-2A in nm, ground sampling distance in metres (ESA, Sentinel-2 MSI
+# user guide).
 _S2_BANDS = {
   "B01": (443, 60),
   "B02": (492, 10),
@@ -118,7 +119,7 @@ def preset(name: str, **changes: object) -> Sensor:
   """The named preset, with fields replaced: `preset("grey", product="VV", nodata=255)`.
 
   Raises:
-    SensorError: there is no preset of that name, or a change makes no valid sensor.
+    SensorError: there is no preset of that name, or a change makes the sensor invalid.
   """
   if name not in PRESETS:
     raise SensorError(

@@ -1,7 +1,7 @@
-"""What a sensor is: its bands in order, its units, its nodata value, and how its values scale.
+"""Descriptions of sensors: bands in order, units, nodata value, and scaling of values.
 
-A sensor is data, not code: presets are in `xjepa_jax.sensor_presets`, a data set carries its own
-descriptions in `sensors.json`, and a config may change these (`redescribe`). Nothing else in the
+A sensor is data, not code: presets are in `xjepa_jax.sensor_presets`, a data set stores its own
+descriptions in `sensors.json`, and a config may change them (`redescribe`). No other module of the
 package knows a sensor by name.
 """
 
@@ -27,7 +27,7 @@ class Band:
   """One band of a sensor.
 
   Attributes:
-    name: unique within the sensor, as the product spells it: "B8A", "VV".
+    name: unique within the sensor, spelled as in the product: "B8A", "VV".
     gsd: ground sampling distance of the product, in metres.
     wavelength: central wavelength in nanometres, for an optical band.
     polarisation: transmitted and received polarisation, for a radar band.
@@ -41,20 +41,20 @@ class Band:
 
 @dataclasses.dataclass(frozen=True)
 class Scaling:
-  """From stored values to the units of a sensor, and from there to a network's input.
+  """The conversion of stored values to a sensor's units, and from these to a network's input.
 
   `calibrated = (stored + offset) * gain` is in the sensor's units. The network's input is then
   `(clip(calibrated) - mean) / std` ("standard"), `clip(calibrated)` mapped from [low, high] to
   [-1, 1] ("percentile"), or `clip(calibrated)` itself ("none").
 
   Attributes:
-    offset: added to stored values; -1000 for Sentinel-2 from processing baseline 04.00 on.
-    gain: multiplies after the offset.
-    clip: lowest and highest calibrated value kept, or None.
+    offset: added to stored values; -1000 for Sentinel-2 since processing baseline 04.00.
+    gain: factor applied after the offset.
+    clip: lowest and highest calibrated value, to which others are clipped, or None.
     normalise: one of "standard", "percentile", "none".
-    mean, std: one a band, in the sensor's units; for "standard".
-    low, high: one a band, in the sensor's units, such as the 2nd and 98th percentiles of the
-      training split; for "percentile".
+    mean, std: one value per band, in the sensor's units; for "standard".
+    low, high: one value per band, in the sensor's units, such as the 2nd and 98th percentiles of
+      the training split; for "percentile".
   """
 
   offset: float = 0.0
@@ -83,9 +83,9 @@ class Scaling:
 
 @dataclasses.dataclass(frozen=True)
 class Channel:
-  """One channel of a picture for people: `band`, or `band - minus`, shown from `low` to `high`.
+  """One channel of a picture: `band`, or `band - minus`, displayed from `low` to `high`.
 
-  `low` and `high` are in the sensor's units. In dB, a difference is a ratio.
+  `low` and `high` are in the sensor's units. In dB, a difference of bands is a ratio.
   """
 
   band: str
@@ -96,15 +96,15 @@ class Channel:
 
 @dataclasses.dataclass(frozen=True)
 class Sensor:
-  """An instrument's product.
+  """A product of an instrument.
 
   Attributes:
-    product: what it is, for people: "Sentinel-1 GRD, sigma0".
+    product: name for users: "Sentinel-1 GRD, sigma0".
     bands: in the order in which values are stored.
     dtype: NumPy name of the stored type.
-    units: of calibrated values: "dB", "reflectance x 1e4".
-    nodata: the stored value that means nothing was seen, NaN included, or None. Non-finite
-      values never count as seen. See `known` for which values one in a single band hides.
+    units: units of calibrated values: "dB", "reflectance x 1e4".
+    nodata: the stored value that marks missing observations, possibly NaN, or None. Non-finite
+      values always count as missing. See `known` for which values a marker in one band hides.
     scaling: how stored values become a network's input.
     display: one channel (grey) or three (red, green, blue) for pictures.
   """
@@ -125,10 +125,10 @@ class Sensor:
     return tuple(band.name for band in self.bands)
 
   def index(self, names: Sequence[str]) -> tuple[int, ...]:
-    """Where the named bands are among this sensor's, in the order of `names`.
+    """The positions of the named bands among this sensor's, in the order of `names`.
 
     Raises:
-      SensorError: a band is not one of this sensor's, or is named twice.
+      SensorError: the sensor lacks a band, or one is named twice.
     """
     if len(set(names)) != len(names):
       raise SensorError(f"{self.product}: bands {list(names)} name one twice; name each once.")
@@ -142,10 +142,10 @@ class Sensor:
   def select(self, names: Sequence[str]) -> Sensor:
     """This sensor with only the named bands, in the order of `names`.
 
-    Channels of the display that lost a band are dropped; the first band is shown then.
+    Display channels that lost a band are dropped; the display is then its first remaining channel.
 
     Raises:
-      SensorError: no band is named, or one that this sensor lacks.
+      SensorError: no band is named, or the sensor lacks one.
     """
     indices = self.index(names)
     display = tuple(
@@ -162,11 +162,12 @@ class Sensor:
 
   @property
   def nodata_is_possible(self) -> bool:
-    """Whether `nodata` might be a measured value, too; see `known`."""
+    """Whether `nodata` could also be a measured value; see `known`."""
     return self.nodata is not None and possible_value(self, self.nodata)
 
   def unmarked(self, stored: Any) -> Any:
     """(..., C) bool: which values (..., C) are finite and not `nodata`; a NumPy or JAX array."""
+    # The array API standard lets one implementation serve NumPy and JAX arrays.
     xp = stored.__array_namespace__()
     if xp.isdtype(stored.dtype, "integral"):
       found = xp.ones(stored.shape, dtype=bool)
@@ -177,11 +178,11 @@ class Sensor:
     return found & (stored != xp.asarray(self.nodata, dtype=stored.dtype))
 
   def known(self, stored: Any) -> Any:
-    """Which values were seen.
+    """Which values were observed.
 
-    A marker that no measurement can give (-9999 dB, NaN) hides the value of its band and no other.
-    One that a measurement can give, such as a reflectance of 0, hides a pixel where all bands have
-    it: one band of a dark pixel may be 0 and yet be real.
+    A nodata value that no measurement can give (-9999 dB, NaN) hides only the value in its own
+    band. One that a measurement can give, such as a reflectance of 0, hides a pixel where all bands
+    have it, because a single band of a dark pixel may really be 0.
 
     Args:
       stored: (..., C) values as stored, a NumPy or a JAX array.
@@ -197,25 +198,26 @@ class Sensor:
     return seen if xp.isdtype(stored.dtype, "integral") else seen & xp.isfinite(stored)
 
   def valid(self, stored: Any) -> Any:
-    """Which pixels were seen in any band: (...) bool of (..., C) values, see `known`."""
+    """Which pixels were observed in any band: (...) bool of (..., C) values, see `known`."""
     xp = stored.__array_namespace__()
+    # A pixel has a `known` band exactly if it has an `unmarked` one, which is cheaper to compute.
     return xp.any(self.unmarked(stored), axis=-1)
 
   @property
   def marker(self) -> float | None:
-    """The stored value that can say "not seen": `nodata`, NaN of a float without one, or None."""
+    """The stored value for "not observed": `nodata`, NaN for a float type without one, or None."""
     is_float = self.dtype.startswith("float")
     return math.nan if self.nodata is None and is_float else self.nodata
 
   def hide(self, stored: np.ndarray, hidden: np.ndarray) -> np.ndarray:
-    """Stored values with the marker where something hides them.
+    """Replace hidden values by the nodata marker.
 
-    A marker that can be measured says nothing of one band alone, see `known`; a pixel of which a
-    band is hidden is then hidden in all.
+    A marker that could be a measurement means nothing in a single band, see `known`, so a pixel
+    with one hidden band is then hidden in all.
 
     Args:
-      stored: (..., C).
-      hidden: (..., 1) or (..., C) bool.
+      stored: (..., C) values as stored.
+      hidden: (..., 1) or (..., C) bool, what to hide.
 
     Raises:
       SensorError: the sensor has no marker.
@@ -227,20 +229,20 @@ class Sensor:
     return np.where(hidden, stored.dtype.type(self.marker), stored)
 
   def calibrate(self, stored: Any) -> Any:
-    """Stored values (..., C) as float32 in the sensor's units; unseen pixels are not treated."""
+    """Stored values (..., C) as float32 in the sensor's units; nodata gets no special treatment."""
     xp = stored.__array_namespace__()
     values = stored.astype(xp.float32)
     return (values + np.float32(self.scaling.offset)) * np.float32(self.scaling.gain)
 
   def scale(self, stored: Any) -> Any:
-    """A network's input from stored values; see `Scaling`. Runs on the device inside a step.
+    """Convert stored values to a network's input; see `Scaling`. Runs on the device inside a step.
 
     Args:
       stored: (..., C) values as stored, a NumPy or a JAX array.
 
     Returns:
-      (..., C) float32 of the same kind of array; values that were not seen are 0, which is the
-      mean of a "standard" scaling and the middle of a "percentile" one.
+      (..., C) float32 of the same kind of array. Missing values are 0, which is the mean of a
+      "standard" scaling and the middle of a "percentile" one.
 
     Raises:
       SensorError: the number of bands is not this sensor's, or its scaling lacks statistics.
@@ -263,15 +265,15 @@ class Sensor:
     return xp.where(self.known(stored), values, np.float32(0))
 
 
-# Calibrated backscatter of land and sea lies within about -50 to +30 dB; the margin is for noise.
+# Calibrated backscatter of land and sea is within about -50 to +30 dB; the margin allows for noise.
 _DECIBELS = (-70.0, 50.0)
-# Reflectance of sunlit ground and cloud is 0 to 1.5; atmospheric correction may go .2 below 0, and
-# a glint above 2.
+# Reflectance of sunlit ground and cloud is 0 to 1.5; atmospheric correction may go 0.2 below 0, and
+# sun glint above 2.
 _REFLECTANCE = (-0.3, 3.2)
 
 
 def possible_range(sensor: Sensor) -> tuple[float, float] | None:
-  """Lowest and highest calibrated value that a measurement can have, or None if not known."""
+  """The lowest and highest calibrated value that can be measured, or None for unknown units."""
   if sensor.units == "dB":
     return _DECIBELS
   factor = reflectance_factor(sensor)
@@ -279,13 +281,13 @@ def possible_range(sensor: Sensor) -> tuple[float, float] | None:
 
 
 def reflectance_factor(sensor: Sensor) -> float | None:
-  """What reflectances are multiplied by in a sensor's units, or None if it has none."""
+  """The factor of reflectances in the sensor's units, or None if it does not store reflectance."""
   match = re.fullmatch(r"reflectance(?: x ?([0-9.e+]+))?", sensor.units)
   return (float(match[1]) if match[1] else 1.0) if match else None
 
 
 def known_units(text: str) -> str:
-  """Units as checks know them, however they are spelled: "db", "Reflectance * 10000"."""
+  """Normalise the spelling of units: "db", "Reflectance * 10000"; unknown units stay as given."""
   plain = " ".join(text.split())
   if plain.lower() in ("db", "decibel", "decibels"):
     return "dB"
@@ -306,10 +308,10 @@ def known_units(text: str) -> str:
 
 
 def possible_value(sensor: Sensor, stored: float) -> bool:
-  """Whether a stored value can be measured.
+  """Whether a stored value can be a measurement.
 
-  Of units of which the range is not known, the values cannot that archives use as markers: below
-  -900, and the lowest and the highest of a type of more than 8 bits.
+  If the range of the units is unknown, the values that archives use as markers cannot be: those
+  below -900, and the lowest and highest value of a type with more than 8 bits.
   """
   if not math.isfinite(stored):
     return False
@@ -325,10 +327,10 @@ def possible_value(sensor: Sensor, stored: float) -> bool:
 
 
 def check_key(key: str) -> str:
-  """Returns `key` if it can name a sensor in a data set and a config: "s1", "landsat_8".
+  """Return `key` if it is a valid sensor name in data sets and configs: "s1", "landsat_8".
 
   Raises:
-    SensorError: it is anything but lower-case letters, digits and underscores.
+    SensorError: it has anything but lower-case letters, digits and underscores.
   """
   if not _KEY.fullmatch(key):
     raise SensorError(
@@ -338,16 +340,16 @@ def check_key(key: str) -> str:
 
 
 def sensor_to_json(sensor: Sensor) -> dict[str, Any]:
-  """A description in JSON's types; NaN is the string "nan"."""
+  """The description of a sensor in JSON types; NaN becomes the string "nan"."""
   return _jsonable(dataclasses.asdict(sensor))
 
 
 def sensor_from_json(content: Any, where: str) -> Sensor:
-  """The sensor that `sensor_to_json` described.
+  """Read a sensor from the output of `sensor_to_json`.
 
   Args:
-    content: what JSON held.
-    where: file and key, for the message of an error.
+    content: the parsed JSON.
+    where: file and key, for error messages.
 
   Raises:
     SensorError: a key is unknown or missing, or a value has the wrong type.
@@ -378,16 +380,16 @@ def sensor_from_json(content: Any, where: str) -> Sensor:
 
 
 def redescribe(sensor: Sensor, changes: Mapping[str, Any], where: str) -> Sensor:
-  """A sensor of which a config describes some things differently.
+  """Apply a config's changes to a sensor's description.
 
   Args:
-    sensor: as the data set describes it.
-    changes: as in `sensor_to_json`; keys that are left out stay, also within "scaling".
-    where: config key, for the message of an error.
+    sensor: as described by the data set.
+    changes: as in `sensor_to_json`; omitted keys stay as they are, also within "scaling".
+    where: config key, for error messages.
 
   Raises:
-    SensorError: a key is unknown, a value has the wrong type, or stored values could not be read:
-      the type and the number of bands are those of the files.
+    SensorError: a key is unknown, a value has the wrong type, or the dtype or the number of bands
+      would change, which the stored files determine.
   """
   content = sensor_to_json(sensor)
   scaling = changes.get("scaling", {})

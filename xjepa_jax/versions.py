@@ -1,4 +1,4 @@
-"""Versions of what results depend on, for everything that is written down."""
+"""Versions of the packages that results depend on, recorded with everything that is written."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ PACKAGES = ("xjepa-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "
 
 
 def versions() -> dict[str, str]:
-  """Package -> version; "python" too. A package that is not installed is left out."""
+  """Package -> version, including "python". Packages that are not installed are left out."""
   found = {"python": platform.python_version()}
   for package in PACKAGES:
     try:

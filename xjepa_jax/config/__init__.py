@@ -1,9 +1,9 @@
-"""The schema of a config: every key, its meaning, unit, default and check.
+"""The schema of a config: every key with its meaning, unit, default and check.
 
-A file of `configs/` starts from `default_config()` and changes what its experiment is about; the
-command line changes single keys; `resolve` then makes a frozen `Config` of it, or refuses it with
-the key, the value and what is allowed. Checks that need a data set or a mesh are made where those
-are opened.
+A file of `configs/` starts from `default_config()` and changes what its experiment needs; the
+command line changes single keys. `resolve` then turns it into a frozen `Config`, or raises an error
+that names the key, the value and what is allowed. Checks that need a data set or a mesh happen
+where those are opened.
 """
 
 from xjepa_jax.config.describing import default_config, describe_keys, dotted, to_dict

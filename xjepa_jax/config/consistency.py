@@ -1,4 +1,8 @@
-"""Values of a config that are right alone and wrong together."""
+"""Checks of a config's values against each other.
+
+Each value alone has already been checked against its own field (`fields`); here are the
+combinations that cannot work together.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,11 @@ from xjepa_jax.errors import ConfigError
 
 
 def check_together(config: Config) -> None:
-  """Values that are right alone and wrong together."""
+  """Check values that are each valid but may not fit together.
+
+  Raises:
+    ConfigError: two of them contradict each other; the message names the key to change.
+  """
   if config.training.batch % config.training.accumulate:
     raise ConfigError(
       f"config key 'training.accumulate' is {config.training.accumulate}; it must divide "
@@ -38,6 +46,7 @@ def check_together(config: Config) -> None:
         f"{head.cells**2} cells (heads.{name}.cells = {head.cells})."
       )
     _check_prefixes(name, head)
+    # The metrics "validation/averaged/score" and "validation/trained/score" are those of encoders.
     if name in ("averaged", "trained"):
       raise ConfigError(
         f"config key 'heads.{name}' names a head as the metrics name an encoder; choose another."
@@ -63,7 +72,7 @@ def check_together(config: Config) -> None:
 
 
 def _check_layout(name: str, head: HeadConfig) -> None:
-  """A layout of the image's own cells has as many numbers as they give."""
+  """Check that a layout's size is the one that its own cells give."""
   whole = head.cells**2 * DIRECTIONS
   if head.pooling == "gradients" and head.size != whole:
     raise ConfigError(
@@ -88,7 +97,7 @@ def _check_layout(name: str, head: HeadConfig) -> None:
 
 
 def _check_target(target: TargetConfig) -> None:
-  """A momentum belongs to its schedules, and a lag to the other."""
+  """Check that momentum is set only with the schedules that use it, and lag only with "power"."""
   if target.schedule != "power":
     if target.lag != TargetConfig.lag:
       raise ConfigError(
@@ -106,9 +115,10 @@ def _check_target(target: TargetConfig) -> None:
 
 
 def _check_prefixes(name: str, head: HeadConfig) -> None:
-  """Beginnings of a descriptor rise, are shorter than it, and of a grid keep all of its cells.
+  """Check that prefixes ascend, are shorter than the descriptor, and keep all cells of a grid.
 
-  Gradients stand a cell after the other: their beginning is a corner of the scene.
+  A descriptor of the pooling "gradients" is stored cell by cell, so its prefix would be a corner of
+  the scene.
   """
   if head.prefixes and head.pooling == "gradients":
     raise ConfigError(

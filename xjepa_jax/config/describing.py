@@ -1,4 +1,8 @@
-"""A config as nested dicts, and its keys in words."""
+"""Conversions of a config: to nested dicts, to dotted keys, and to descriptions of its keys.
+
+Keys, defaults and meanings are all read from `schema`, so `--plan`, error messages and config files
+cannot disagree about them.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +17,12 @@ from xjepa_jax.config.schema import Config
 
 
 def default_config() -> ConfigDict:
-  """Every key with its default, for a config file to change; `resolve` refuses unknown keys."""
+  """Every key with its default, for a config file to change; `resolve` rejects unknown keys."""
   return ConfigDict(to_dict(Config()))
 
 
 def to_dict(config: Any) -> Any:
-  """A `Config` as nested dicts, as `resolve` takes it and as JSON holds it."""
+  """Convert a `Config` to nested dicts, the form that `resolve` takes and JSON stores."""
   if dataclasses.is_dataclass(config) and not isinstance(config, type):
     return {f.name: to_dict(getattr(config, f.name)) for f in dataclasses.fields(config)}
   if isinstance(config, Mapping):
@@ -27,7 +31,7 @@ def to_dict(config: Any) -> Any:
 
 
 def dotted(tree: Mapping[str, Any]) -> dict[str, Any]:
-  """{"model.width": 192} of {"model": {"width": 192}}; an empty group stays, as {}."""
+  """Flatten {"model": {"width": 192}} to {"model.width": 192}; an empty group stays, as {}."""
   flat: dict[str, Any] = {}
   for key, value in tree.items():
     if isinstance(value, Mapping) and value:
@@ -38,7 +42,7 @@ def dotted(tree: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def describe_keys() -> list[tuple[str, Any, str]]:
-  """(dotted key, default, meaning with what is allowed) of every key."""
+  """(dotted key, default, meaning and allowed values) of every key."""
   return list(_describe(Config(), ""))
 
 

@@ -1,4 +1,7 @@
-"""Entries of a config that are small texts: routes "a->b", and bands "sensor=B04,B03"."""
+"""Parsers of config entries in a text form: routes "a->b", and bands "sensor=B04,B03".
+
+Routes are parsed where the data set's sensors are known, so that an unknown one is refused.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +11,10 @@ Route = tuple[str, str]
 
 
 def parse_routes(routes: tuple[str, ...], sensors: tuple[str, ...]) -> tuple[Route, ...]:
-  """Routes as (context sensor, target sensor); every ordered pair, within and across, for ().
+  """Parse routes into (context sensor, target sensor); () gives every ordered pair, and a->a.
 
   Raises:
-    ConfigError: a route is not "a->b" of known sensors, or is named twice.
+    ConfigError: a route is not "a->b" with known sensors, or is listed twice.
   """
   if not routes:
     return tuple((a, b) for a in sensors for b in sensors)
@@ -29,10 +32,10 @@ def parse_routes(routes: tuple[str, ...], sensors: tuple[str, ...]) -> tuple[Rou
 
 
 def parse_bands(bands: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
-  """Sensor -> names of the bands used, from "sensor=B04,B03" entries.
+  """Parse "sensor=B04,B03" entries into sensor -> names of the bands to use.
 
   Raises:
-    ConfigError: an entry has another form, or names a sensor again.
+    ConfigError: an entry has another form, or repeats a sensor.
   """
   chosen: dict[str, tuple[str, ...]] = {}
   for text in bands:

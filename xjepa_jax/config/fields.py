@@ -1,7 +1,7 @@
-"""Settings as frozen dataclasses: what a field allows, and a mapping checked against it.
+"""Settings as frozen dataclasses: fields with their allowed values, read from a checked mapping.
 
-The config's groups and the terms of the objective are described in this way, so that a wrong value
-is refused in the same words wherever it stands.
+The config's groups and the objective's terms are both described in this way, so that a wrong value
+is rejected with the same wording wherever it occurs.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ def setting(
   most: float | None = None,
   one_of: tuple[Any, ...] = (),
 ) -> Any:
-  """A field of a settings dataclass.
+  """Declare a field of a settings dataclass.
 
   Args:
-    default: its value where none is given.
-    meaning: one line for `--plan` and the docs.
+    default: its default value.
+    meaning: one line of description, for `--plan` and the docs.
     least, above, most: bounds of a number, or of each number of a tuple; `above` is exclusive.
     one_of: the only values allowed.
   """
@@ -41,7 +41,7 @@ def setting(
 
 
 def allowed(metadata: Mapping[str, Any]) -> str:
-  """The values that a field's metadata allows, in words; "" if only its type is given."""
+  """Describe in words the values that a field's metadata allows; "" if only the type matters."""
   if metadata["one_of"]:
     return ", ".join(map(str, metadata["one_of"]))
   return ", ".join(
@@ -52,13 +52,13 @@ def allowed(metadata: Mapping[str, Any]) -> str:
 
 
 def read(content: Any, kind: type, where: str, elsewhere: Mapping[str, str] | None = None) -> Any:
-  """A settings dataclass from a mapping.
+  """Read a settings dataclass from a mapping.
 
   Args:
-    content: values by field; fields that are left out have their defaults.
+    content: values by field name; omitted fields take their defaults.
     kind: the dataclass, whose fields are made by `setting` or are such dataclasses themselves.
-    where: put before a field's name in messages, such as "training.".
-    elsewhere: last part of a key -> whole key, of keys that an unknown one may have been meant for.
+    where: prefix of field names in error messages, such as "training.".
+    elsewhere: last part of a key -> whole key, for suggestions when a key is unknown here.
 
   Raises:
     ConfigError: a key is unknown, or a value has the wrong type or is not allowed.
@@ -87,7 +87,7 @@ def read(content: Any, kind: type, where: str, elsewhere: Mapping[str, str] | No
 
 
 def check(settings: Any) -> None:
-  """Checks a settings dataclass that was made from Python, without groups of its own.
+  """Check a settings dataclass that was constructed in Python and has no nested groups.
 
   Raises:
     ConfigError: a value has the wrong type or is not allowed.
@@ -98,7 +98,7 @@ def check(settings: Any) -> None:
 
 
 def _suggestion(name: str, *tables: Mapping[str, str]) -> str:
-  """A question about the nearest key of the first table that has one; "" if none is near."""
+  """Suggest the nearest key of the first table that has one; "" if none is near."""
   for known in tables:
     for nearest in difflib.get_close_matches(name, known, 1):
       return f" Did you mean {known[nearest]!r}?"
@@ -116,7 +116,7 @@ def _read_mapping(content: Any, kind: Any, where: str, elsewhere: Mapping[str, s
   for name, value in content.items():
     if not isinstance(value, Mapping):
       raise ConfigError(f"config key '{where}.{name}' is {value!r}; expected a group of keys.")
-  # A tuple comes back from JSON as a list.
+  # JSON returns a tuple as a list.
   return {
     name: types.MappingProxyType(
       {option: tuple(each) if isinstance(each, list) else each for option, each in value.items()}
@@ -133,6 +133,7 @@ def _value(value: Any, hint: Any, limits: Mapping[str, Any], where: str) -> Any:
     return tuple(_value(item, kind, limits, where) for item in value)
   if hint is float and isinstance(value, int) and not isinstance(value, bool):
     value = float(value)
+  # Compared by identity, because isinstance would accept True for an int.
   if type(value) is not hint:
     raise ConfigError(f"config key {where!r} is {value!r}; expected {hint.__name__}.")
   too_far = isinstance(value, int | float) and (

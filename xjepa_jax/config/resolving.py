@@ -1,4 +1,8 @@
-"""From what a file and a command line say to a frozen `Config`, or an error that names the key."""
+"""From a config file and the command line to a frozen `Config`, or an error that names the key.
+
+The command, Python callers and the loading of an exported encoder all call `resolve`, so keys,
+types, ranges and combinations are checked in one place.
+"""
 
 from __future__ import annotations
 
@@ -16,10 +20,10 @@ from xjepa_jax.paths import user_path
 
 
 def resolve(config: Mapping[str, Any]) -> Config:
-  """The checked, frozen config.
+  """Check a config and freeze it.
 
   Args:
-    config: nested mappings, such as a `ConfigDict` or what JSON held.
+    config: nested mappings, such as a `ConfigDict` or the content of a JSON file.
 
   Raises:
     ConfigError: a key is unknown, or a value has the wrong type or is out of range.
@@ -31,7 +35,7 @@ def resolve(config: Mapping[str, Any]) -> Config:
   by_last_part = {key.rpartition(".")[2]: key for key, _, _ in describe_keys()}
   resolved: Config = read(config, Config, "", by_last_part)
   check_together(resolved)
-  # No shell replaces a `~` within --config.data.directories="('~/pairs',)".
+  # The shell does not expand a `~` inside --config.data.directories="('~/pairs',)".
   directories = tuple(user_path(each) for each in resolved.data.directories)
   return dataclasses.replace(
     resolved, data=dataclasses.replace(resolved.data, directories=directories)
@@ -39,7 +43,7 @@ def resolve(config: Mapping[str, Any]) -> Config:
 
 
 def _given(objective: Mapping[str, Any]) -> dict[str, Any]:
-  """Entries without the options that are None: the command line could have set them."""
+  """Drop options that are None, the placeholders that the command line could have filled."""
   return {
     label: {name: value for name, value in entry.items() if value is not None}
     if isinstance(entry, Mapping)

@@ -1,7 +1,7 @@
 """Every key of a config: its type, default, meaning, and the values allowed for it alone.
 
-This is the only place that holds a default. A new key's default must be what the package did
-before there was the key, for a run that is continued has it then.
+This is the only place that holds a default. The default of a new key must reproduce the behaviour
+of the package before the key existed, because an older run that is continued gets that value.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class DataConfig:
 
 @dataclasses.dataclass(frozen=True)
 class AugmentConfig:
-  """Augmentation on the device; all sensors of a pair are moved in the same way."""
+  """Augmentation on the device; all sensors of a pair get the same geometric changes."""
 
   flips: bool = setting(True, "mirror left and right")
   quarter_turns: bool = setting(True, "rotate by 0, 90, 180 or 270 degrees; square images only")
@@ -96,7 +96,7 @@ class MaskConfig:
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
-  """The encoder; `xjepa_jax.model.presets` has the widths."""
+  """The encoder; sizes of the presets are in `xjepa_jax.model.presets`."""
 
   preset: str = setting(
     "tiny",
@@ -158,8 +158,8 @@ class PredictorConfig:
   queries: int = setting(16, 'number of shared queries, for the kind "queries"', least=1)
 
 
-# Orientations of gradients per cell. They cover half a turn, as an edge from dark to bright in one
-# sensor may run from bright to dark in another.
+# Number of gradient orientations per cell. They cover half a turn, because an edge from dark to
+# bright in one sensor may run from bright to dark in another.
 DIRECTIONS = 9
 
 

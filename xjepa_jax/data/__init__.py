@@ -1,1 +1,1 @@
-"""Files to batches: archives, pairs on disk, and the way into the mesh."""
+"""From files to batches: archives, pairs on disk, and batches placed on the mesh."""

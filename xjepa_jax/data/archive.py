@@ -1,4 +1,4 @@
-"""What an importer hands to the writer: which pairs an archive holds, and how to read one."""
+"""The interface between importers and the writer: the pairs of an archive, and how to read one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Entry:
 
   Attributes:
     pair_id: unique within the archive.
-    source: whatever the archive's `read` needs; small, and picklable.
+    source: whatever the archive's `read` needs; small and picklable.
   """
 
   pair_id: str
@@ -25,13 +25,13 @@ class Entry:
 
 @dataclasses.dataclass(frozen=True)
 class Skip:
-  """What was left out, and why: a row of `skipped.csv`.
+  """Something that was left out, and why: a row of `skipped.csv`.
 
   Attributes:
-    pair_id: of a pair, or the name of a file that holds several.
+    pair_id: id of a pair, or the name of a file that holds several.
     reason: a sentence for people.
-    pairs: how many pairs are lost with it.
-    odd: whether it can be read, and its values contradict its sensor.
+    pairs: number of pairs lost with it.
+    odd: whether it is readable, but its values contradict its sensor.
   """
 
   pair_id: str
@@ -45,16 +45,16 @@ class Archive:
   """Co-located scenes in a layout of their own.
 
   Attributes:
-    name: of the data set to be written: lower-case letters, digits, underscores.
-    sensors: sensor key -> description, the first one's grid being the pair's.
+    name: name of the data set to be written: lower-case letters, digits, underscores.
+    sensors: sensor key -> description; the pair's grid is that of the first sensor.
     splits: "train", "validation", "test", ... -> entries, in the order in which they are written.
-    read: entry -> pair. A function or partial that can be pickled, for it runs in worker
-      processes. Raises a DataError, whose message becomes the skipped pair's reason.
-    skipped: what listing the archive left out.
+    read: entry -> pair. A function or partial that can be pickled, because it runs in worker
+      processes. Raises a DataError, whose message becomes the reason for skipping the pair.
+    skipped: what was left out when the archive was listed.
     notes: lines for the import's summary, such as how bands were resampled.
-    sizes: entry -> height and width of each sensor's image as `read` gives it, told without reading
-      a pixel; raises a DataError where `read` would, as far as that can be told. None where it
-      takes as long as reading.
+    sizes: entry -> height and width of each sensor's image as returned by `read`, without reading a
+      pixel; raises a DataError where `read` would, as far as headers show. None if that takes as
+      long as reading.
   """
 
   name: str

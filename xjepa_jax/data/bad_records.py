@@ -1,8 +1,8 @@
-"""Damaged records that a run does without: named once, counted, and too many of them refused.
+"""Replacement of damaged records in a run: each is reported once, and too many stop the run.
 
-A record that is damaged when it is read twice is replaced by the one after it in its split, the
-last one by the first. What takes its place depends on what is on disk and on nothing else, so
-batches stay the same after a restart, and for any number of processes.
+A record that is damaged on two reads is replaced by the next record of its split, the last one by
+the first. The replacement depends only on what is on disk, so batches stay the same after a restart
+and for any number of processes.
 """
 
 from __future__ import annotations
@@ -12,15 +12,16 @@ from absl import logging
 from xjepa_jax.data.tfrecord import RecordSource
 from xjepa_jax.errors import CorruptRecordError, CutShortError, DataError, ExampleError
 
-_told: set[str] = set()  # by this process: passes over a split open it again and again
+# Messages logged so far. Global to the process, because a split is opened anew for every pass.
+_told: set[str] = set()
 
 
 class BadRecords:
-  """Those of one split.
+  """The damaged records of one split and their replacements.
 
   Args:
-    records: of the split.
-    limit: how many different ones are replaced; 0 replaces none.
+    records: records of the split.
+    limit: number of different records that may be replaced; 0 replaces none.
   """
 
   def __init__(self, records: RecordSource, limit: int):
@@ -29,24 +30,24 @@ class BadRecords:
     self._instead: dict[int, int] = {}
 
   def forgives(self, error: DataError) -> bool:
-    """Whether an error is of a damaged record, and these may be replaced.
+    """Whether an error means a damaged record, and damaged records may be replaced.
 
-    Bytes that did not come say nothing of the record: asked for later, they may.
+    A read that was cut short does not count: the record may be intact on the next attempt.
     """
     damaged = isinstance(error, CorruptRecordError | ExampleError)
     return self.limit > 0 and damaged and not isinstance(error, CutShortError)
 
   def read_instead(self, number: int) -> int:
-    """The record that is read where `number` is wanted: itself, unless it is known as damaged."""
+    """The record to read in place of `number`: itself, unless it is known to be damaged."""
     while number in self._instead:
       number = self._instead[number]
     return number
 
   def replace(self, number: int, error: DataError) -> int:
-    """Notes that a record is damaged, and says so once; the number of the one after it.
+    """Mark a record as damaged, log that once, and return the number of the next record.
 
     Raises:
-      CorruptRecordError: there are more than may be, or none is left.
+      CorruptRecordError: more records are damaged than `limit` allows, or no intact one is left.
     """
     count = len({*self._instead, number})
     if count > self.limit or count == len(self._records):

@@ -1,9 +1,9 @@
-"""Which bands of a file are those of a sensor, in the sensor's order.
+"""Matches the bands of a file with those of a sensor, in the sensor's order.
 
-Names decide where there are any: the file's own descriptions if every band of the sensor is among
-them, or else those that a user gives. So a file may have its bands in any order, and others beside
-them: an incidence angle, a quality mask, another sensor stacked on top. Files of one band each are
-taken as one file of them all.
+Names decide where there are any: the file's own band descriptions if they include every band of the
+sensor, or else the names that a user gives. A file may therefore have its bands in any order, and
+other bands besides: an incidence angle, a quality mask, another sensor stacked on top. Single-band
+files are treated as one file with all of the bands.
 """
 
 from __future__ import annotations
@@ -15,26 +15,26 @@ from xjepa_jax.data.raster import Raster, RasterHeader
 from xjepa_jax.errors import ImageError
 from xjepa_jax.sensors import Sensor
 
-OTHER = "-"  # among the names of a file's bands: one that is not the sensor's
+OTHER = "-"  # name given to a band of the file that does not belong to the sensor
 
 
 def bands_of(
   key: str, sensor: Sensor, image: RasterHeader | Raster, told: Sequence[str]
 ) -> list[int]:
-  """Numbers, from 1, of the file's bands that the sensor has, in the sensor's order.
+  """Numbers, from 1, of the file's bands that belong to the sensor, in the sensor's order.
 
-  A file that names nothing has to have as many bands as the sensor, besides one of transparency,
-  and is taken to have them in its order.
+  A file without band descriptions must have as many bands as the sensor, apart from an alpha band,
+  and is assumed to have them in the sensor's order.
 
   Args:
-    key: of the sensor, for messages.
-    sensor: whose bands are wanted.
-    image: of the file.
-    told: names of the file's bands, in its order; empty if nothing was told.
+    key: key of the sensor, for messages.
+    sensor: sensor whose bands are wanted.
+    image: the file.
+    told: names of the file's bands, in its order, from the user; empty if not given.
 
   Raises:
-    ImageError: the file does not have these bands, or calls them otherwise than their place or
-      what was told.
+    ImageError: the file lacks some of these bands, or its descriptions contradict their order or
+      the names given.
   """
   wanted = [plain_name(name) for name in sensor.band_names]
   described = named_bands(image.descriptions, wanted)
@@ -43,8 +43,10 @@ def bands_of(
   if told:
     return _told(key, image, wanted, described, told)
   count = image.count
+  # A trailing alpha band is not one of the sensor's and does not count.
   if count != len(wanted) and not (image.alpha == count == len(wanted) + 1):
     raise ImageError(f"{_called(image)}: {_wrong_number(key, sensor, image)}")
+  # A band without a description is accepted in its place; a description must agree with it.
   for number, (found, expected) in enumerate(zip(described, wanted, strict=False), 1):
     if found not in ("", expected):
       raise ImageError(
@@ -95,6 +97,7 @@ def _wrong_number(key: str, sensor: Sensor, image: RasterHeader | Raster) -> str
       f"or one for each of {expected}. Add the files that are missing, or leave bands out of the "
       f"sensor with --bands."
     )
+  # An example that the user can copy: as many names as the file has bands.
   others = [OTHER] * max(image.count - len(sensor.bands), 0)
   example = ",".join([*sensor.band_names, *others][: image.count])
   return (
@@ -104,7 +107,7 @@ def _wrong_number(key: str, sensor: Sensor, image: RasterHeader | Raster) -> str
 
 
 def _called(image: RasterHeader | Raster, number: int = 0) -> str:
-  """The file of a band, or of all."""
+  """The file of one band, or the first and last file if `number` is 0."""
   if not image.files:
     return image.path
   return image.files[number - 1] if number else f"{image.files[0]} to {image.files[-1]}"

@@ -1,4 +1,4 @@
-"""The bands of one scene, a file each and perhaps of several resolutions, as one image."""
+"""Combines bands of one scene, one file each and perhaps of several resolutions, into one image."""
 
 from __future__ import annotations
 
@@ -14,33 +14,35 @@ from xjepa_jax.errors import ImageError
 
 
 def files_of(path: str) -> list[str]:
-  """The files of an image: "a.tif", or one a band, "a.tif;b.tif"."""
+  """The files of an image: "a.tif", or one per band, "a.tif;b.tif"."""
   return [part.strip() for part in path.split(";")]
 
 
 def read_image(paths: Sequence[str], resample: str) -> Raster:
-  """The image of one file, or of one file a band, see `read_bands`."""
+  """The image from one file, or from one file per band, see `read_bands`."""
   return read_raster(paths[0]) if len(paths) == 1 else read_bands(paths, resample)
 
 
 def read_bands(paths: Sequence[str], resample: str, max_pixels: int = MAX_PIXELS) -> Raster:
-  """Stacks single-band files of one scene on the grid of the finest.
+  """Stack single-band files of one scene on the grid of the finest.
 
   Args:
-    paths: one file a band, in the order of the bands.
-    resample: how coarser bands are brought up by their exact integer factor: "nearest" repeats
+    paths: one file per band, in the order of the bands.
+    resample: how coarser bands are enlarged by their exact integer factor: "nearest" repeats
       pixels; "bilinear" interpolates between pixel centres, rounding to the stored type, and
-      repeats where a neighbour is not finite or the nodata value that its file declares.
+      repeats pixels where a neighbour is not finite or equals the nodata value that its file
+      declares.
     max_pixels: limit of the stacked image's pixels x bands.
 
   Returns:
-    (H, W, len(paths)) values with the finest file's grid; `path` is the first's.
+    (H, W, len(paths)) values on the finest file's grid; `path` is that of the first file.
 
   Raises:
-    ImageError: a file cannot be read, has several bands, or does not cover what the finest covers.
+    ImageError: a file cannot be read, has several bands, or does not cover the finest file's area.
   """
   if not paths:
     raise ImageError("no band was named; name at least one file.")
+  # Every band is enlarged to the finest one's size, so each gets an equal share of the limit.
   rasters = [read_raster(path, max_pixels // len(paths)) for path in paths]
   finest = max(rasters, key=lambda raster: raster.values.shape[0] * raster.values.shape[1])
   bands, hidden = [], []
@@ -58,12 +60,12 @@ def read_bands(paths: Sequence[str], resample: str, max_pixels: int = MAX_PIXELS
 
 
 def stacked_header(headers: Sequence[RasterHeader]) -> RasterHeader:
-  """The header that `read_bands` would give an image of such files.
+  """The header of the image that `read_bands` would return for such files.
 
   Raises:
-    ImageError: they are not bands of one scene.
+    ImageError: the files are not bands of one scene.
   """
-  # Instead of pixels they have zeros that take no memory.
+  # Broadcast zeros stand in for the pixels and take no memory.
   rasters = [
     raster_of(each, np.broadcast_to(np.zeros((), each.dtype), (*each.shape, each.count)))
     for each in headers
@@ -80,7 +82,7 @@ def stacked_header(headers: Sequence[RasterHeader]) -> RasterHeader:
 
 
 def _of_bands(rasters: Sequence[Raster]) -> dict[str, Any]:
-  """What the files say of their bands, as fields of a header or image of them all."""
+  """The files' metadata of their bands, as fields of a header or image of them all."""
   declared = [raster.nodata for raster in rasters if raster.nodata is not None]
   unequal = len({str(float(value)) for value in declared}) > 1
   called = tuple("".join(raster.descriptions[:1]) for raster in rasters)
@@ -97,16 +99,16 @@ def _of_bands(rasters: Sequence[Raster]) -> dict[str, Any]:
 
 
 def _each(rasters: Sequence[Raster], tag: str, plain: float) -> tuple[float, ...]:
-  """What the files declare of their bands; empty if none declares anything."""
+  """One tag of all files; empty if no file has it."""
   found = [getattr(raster, tag) for raster in rasters]
   return tuple(each[0] if each else plain for each in found) if any(found) else ()
 
 
 def factor_of(raster: Raster, finest: Raster) -> int:
-  """How many pixels of `finest` lie along one of `raster`.
+  """Number of pixels of `finest` along one pixel of `raster`.
 
   Raises:
-    ImageError: no whole number does, or the two are not bands of one scene.
+    ImageError: it is not a whole number, or the two are not bands of one scene.
   """
   height, width, bands = raster.values.shape
   rows, columns = finest.values.shape[:2]
@@ -123,7 +125,8 @@ def factor_of(raster: Raster, finest: Raster) -> int:
   elif raster.georeferenced and finest.georeferenced:
     a, b, c, d, e, f = finest.transform
     expected = np.array([a * factor, b * factor, c, d * factor, e * factor, f])
-    edges = np.array([width, height, 1, width, height, 1])  # a slope errs most at the far edge
+    # Weighted by the size, because an error in the pixel size has its full effect at the far edge.
+    edges = np.array([width, height, 1, width, height, 1])
     pixel = math.sqrt(abs(a * e - b * d))
     if np.abs((np.array(raster.transform) - expected) * edges).max() > 0.1 * pixel:
       problem = "does not cover the area"
@@ -137,9 +140,11 @@ def _enlarge(band: np.ndarray, factor: int, resample: str, nodata: float | None)
   if factor == 1 or resample == "nearest":
     return nearest
   seen = np.isfinite(band) if nodata is None else np.isfinite(band) & (band != nodata)
+  # NaN spreads to every pixel with an invalid neighbour, and such pixels take the nearest value.
   smooth = np.where(seen, band, np.nan).astype(np.float64)
   for axis in (0, 1):
     size = smooth.shape[axis]
+    # Centres of the fine pixels in coordinates of the coarse pixels' centres.
     at = np.clip((np.arange(size * factor) + 0.5) / factor - 0.5, 0, size - 1)
     low = np.minimum(at.astype(int), max(size - 2, 0))
     weight = (at - low).reshape((-1, 1) if axis == 0 else (1, -1))

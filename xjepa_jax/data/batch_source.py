@@ -1,7 +1,8 @@
-"""Reads, decodes and stacks the rows of a batch: from records to arrays, copied once.
+"""Reads, decodes and stacks the rows of a batch: from records to arrays with a single copy.
 
-An element of this source is a whole step's batch, or a process's share of it. One batch is one
-call, so nothing is paid a pair, and the position of a batch is its step.
+An element of this source is a whole step's batch, or one process's share of it. A batch is one
+call, so there is no overhead per pair. Its position is its step, so a resumed run needs no stored
+state.
 """
 
 from __future__ import annotations
@@ -21,18 +22,18 @@ from xjepa_jax.errors import DataError, DatasetError
 from xjepa_jax.sensors import Sensor
 
 Batch = dict[str, Any]
-_ENDLESS = 1 << 40
-_STRETCH = 8192  # positions worked out at once: a few cost as much as thousands
+_ENDLESS = 1 << 40  # length that an endless source reports
+_STRETCH = 8192  # positions computed at once, since a few cost as much as thousands
 
 
 @dataclasses.dataclass(frozen=True)
 class SensorSlot:
-  """Where a sensor's values go in a batch.
+  """The place of a sensor's values in a batch.
 
   Attributes:
-    sensor: with the bands that the batch has.
+    sensor: sensor with only the bands that the batch has.
     shape: (H, W, C) of a row.
-    bands: indices of those bands among the stored ones, or None where they are all, in order.
+    bands: indices of those bands among the stored ones, or None if they are all, in order.
   """
 
   sensor: Sensor
@@ -41,23 +42,24 @@ class SensorSlot:
 
 
 class BatchSource:
-  """Batches by step: `source[n]` is this process's rows of step n's global batch.
+  """Batches by step: `source[n]` holds this process's rows of step n's global batch.
 
-  A batch is a dict, every array with R rows:
+  A batch is a dict, in which every array has R rows:
     "values": sensor key -> (R, H, W, C) as stored; zeros where the pair lacks the sensor
     "present": sensor key -> (R,) bool, whether the pair has the sensor
-    "valid": (R,) bool, False for rows that only fill up the last batch of a finite order
-    "dataset", "record": (R,) int32, where the pair is stored; of a damaged record that was
-      replaced, where the other one is
+    "valid": (R,) bool, False for rows that only pad the last batch of a finite order
+    "dataset", "record": (R,) int32, where the pair is stored; if a damaged record was replaced,
+      where its replacement is stored
 
   Args:
-    datasets: what to read.
-    order: of the pairs.
-    batch: pairs of a global batch.
-    rows: the rows of the global batch that this process reads.
-    bands: sensor key -> names of the bands wanted, in order; all bands of the others.
-    sensors: keys wanted, or None for all.
-    pairs: end after so many positions, the last batch filled up; None never ends.
+    datasets: data sets to read.
+    order: order of the pairs.
+    batch: number of pairs in a global batch.
+    rows: rows of the global batch that this process reads.
+    bands: sensor key -> names of the bands wanted, in order; other sensors keep all bands.
+    sensors: sensor keys wanted, or None for all.
+    pairs: number of positions after which the order ends, with the last batch padded; None never
+      ends.
 
   Raises:
     DatasetError: the data sets disagree about a sensor, or a wanted sensor is in none.
@@ -91,11 +93,11 @@ class BatchSource:
     return _ENDLESS if self.pairs is None else -(-self.pairs // self.batch)
 
   def __getitem__(self, step: int) -> Batch:
-    """Step `step`'s rows.
+    """This process's rows of one step.
 
     Raises:
-      CorruptRecordError, ExampleError: a record is damaged, and no more may be replaced; names
-        shard, record and pair.
+      CorruptRecordError, ExampleError: a record is damaged and no more may be replaced; the message
+        names shard, record and pair.
     """
     positions = step * self.batch + np.asarray(self.rows, np.int64)
     batch = self._empty(len(positions))
@@ -104,7 +106,7 @@ class BatchSource:
     for number, dataset in enumerate(self.datasets):
       rows = np.flatnonzero(batch["valid"] & (batch["dataset"] == number))
       self._fill(dataset, self._layouts[number], batch, rows)
-    for key in self.slots:
+    for key in self.slots:  # the memory is reused, and may still hold another batch
       batch["values"][key][~batch["present"][key]] = 0
     return batch
 
@@ -112,22 +114,22 @@ class BatchSource:
     return f"BatchSource({len(self.rows)} of {self.batch} rows a step, {list(self.datasets)})"
 
   def nbytes(self) -> int:
-    """Bytes of the values of one batch."""
+    """Size in bytes of the values of one batch."""
     return len(self.rows) * sum(
       int(np.prod(slot.shape)) * np.dtype(slot.sensor.dtype).itemsize
       for slot in self.slots.values()
     )
 
   def close(self) -> None:
-    """Closes the data sets' files."""
+    """Close the data sets' files."""
     for dataset in self.datasets:
       dataset.close()
 
   def _places(self, step: int) -> tuple[np.ndarray, np.ndarray]:
-    """Data set and record of each row; worked out for many steps at once, and the last two kept."""
+    """Data set and record of each row, computed for many steps at once and cached."""
     steps = max(_STRETCH // self.batch, 1)
     stretch, inside = divmod(step, steps)
-    known = self._stretches  # replaced as a whole below: threads may look at once
+    known = self._stretches  # replaced as a whole below, because several threads may read it
     places = known.get(stretch)
     if places is None:
       first = stretch * steps * self.batch
@@ -150,7 +152,7 @@ class BatchSource:
     }
 
   def _fill(self, dataset: PairDataset, layout: Layout, batch: Batch, rows: np.ndarray) -> None:
-    """Reads the pairs of one data set into their rows, others in place of damaged ones."""
+    """Read the pairs of one data set into their rows, with replacements for damaged ones."""
     bad = dataset.bad_records
     batch["record"][rows] = [bad.read_instead(number) for number in batch["record"][rows].tolist()]
     try:
@@ -164,7 +166,7 @@ class BatchSource:
   def _read_a_sound_pair(
     self, dataset: PairDataset, layout: Layout, batch: Batch, row: np.intp
   ) -> None:
-    """Reads the pair of one row, or the next one that is not damaged."""
+    """Read the pair of one row, or the next one that is not damaged."""
     while True:
       try:
         self._read_pairs(dataset, layout, batch, np.array([row]))
@@ -177,10 +179,10 @@ class BatchSource:
   def _read_pairs(
     self, dataset: PairDataset, layout: Layout, batch: Batch, rows: np.ndarray
   ) -> None:
-    """Reads the records of some rows."""
     keys = layout.keys
     for key in keys:
-      batch["present"][key][rows] = False  # of a record that turned out to be damaged
+      batch["present"][key][rows] = False  # may be set from a record that proved to be damaged
+    # Scattering reads put stored bytes into the batch, so they need all bands, uncompressed.
     whole = all(self.slots[key].bands is None for key in keys)
     numbers = batch["record"][rows].tolist()
     if whole and dataset.format.encoding == "bytes" and dataset.records.scatters:
@@ -198,11 +200,13 @@ class BatchSource:
   def _scatter(
     self, dataset: PairDataset, layout: Layout, batch: Batch, places: list[tuple[int, int]]
   ) -> None:
-    """Reads the values of the pairs (row, number) straight into their rows."""
+    """Read the values of the pairs (row, number) directly into their rows."""
     raw = {
       key: batch["values"][key].view(np.uint8).reshape(len(self.rows), -1) for key in layout.keys
     }
     for row, number in places:
+      # Records of a data set mostly share one layout. Guess it, which saves a read of the record,
+      # and parse the record only if the guess is not confirmed.
       stretches = layout.guess
       if stretches is None or not self._read(dataset, number, row, raw, stretches, layout):
         record = dataset.records[number]
@@ -221,7 +225,7 @@ class BatchSource:
     stretches: Sequence[Stretch],
     layout: Layout,
   ) -> bool:
-    """Reads a record by where its values are thought to lie; False if they do not lie there."""
+    """Read a record by the expected places of its values; False if they are not there."""
     parts = [(start, stop, raw[key][row]) for key, start, stop in stretches]
     gaps = dataset.records.read_into(number, parts)
     return gaps is not None and layout.confirmed(stretches, gaps)
@@ -263,7 +267,7 @@ def _slots(
 
 
 def _check_alike(key: str, one: tuple[SensorSlot, str], other: tuple[SensorSlot, str]) -> None:
-  """Two data sets that share a sensor's key must mean the same by it, but for its statistics."""
+  """Data sets that share a sensor key must agree on its meaning, but not on its statistics."""
 
   def meaning(slot: SensorSlot) -> dict[str, Any]:
     sensor = slot.sensor

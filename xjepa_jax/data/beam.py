@@ -1,6 +1,7 @@
-"""Independent pieces of work on many machines: an Apache Beam pipeline, for those who ask for it.
+"""Runs independent pieces of work on many machines in an Apache Beam pipeline; optional.
 
-`pip install xjepa_jax[beam]`, in an environment of its own: Beam holds protobuf and pyarrow back.
+Install with `pip install xjepa_jax[beam]` in an environment of its own, because Beam restricts
+protobuf and pyarrow to older versions.
 """
 
 from __future__ import annotations
@@ -13,16 +14,16 @@ from xjepa_jax.errors import OptionError, WriteError
 
 
 def run_pieces(work: Callable[[Any], None], pieces: Sequence[Any], options: str) -> None:
-  """Does the work of every piece, in any order and at least once.
+  """Process every piece, in any order and at least once.
 
   Args:
-    work: of one piece, which may be done again, and by two machines at once; can be pickled. What
-      it writes goes to a directory that all machines see.
-    pieces: can be pickled.
-    options: Beam's, such as "--runner=DirectRunner --direct_num_workers=2".
+    work: function of one piece; can be pickled. It may run twice on a piece, even on two machines
+      at once, and writes to a directory that all machines see.
+    pieces: pieces of work; can be pickled.
+    options: Beam's options, such as "--runner=DirectRunner --direct_num_workers=2".
 
   Raises:
-    OptionError: Beam is not there, or does not know an option.
+    OptionError: Beam is not installed, or does not know an option.
     WriteError: a piece failed.
   """
   try:
@@ -40,7 +41,7 @@ def run_pieces(work: Callable[[Any], None], pieces: Sequence[Any], options: str)
   pipeline | beam.Create(list(pieces)) | beam.Reshuffle() | beam.Map(work)
   try:
     pipeline.run().wait_until_finish()
-  except Exception as error:  # of the work, wrapped by whatever ran it
+  except Exception as error:  # an error of `work`, in a wrapper that depends on the runner
     raise WriteError(
       f"--beam: a piece of work failed ({type(error).__name__}: {str(error)[-600:]}). What was "
       "finished is kept; the same command continues (an import's with --resume)."

@@ -1,6 +1,6 @@
-"""Kinds of country that simulated scenes lie in: what covers the ground, and how it is cut up.
+"""The kinds of country in which simulated scenes lie: land cover, and the pattern of parcels.
 
-A scene is of one biome, so most of it is of a few classes and two scenes of different biomes share
+A scene has one biome, so most of it consists of a few classes, and scenes of different biomes share
 hardly any. All numbers are choices that make scenes differ; they describe no real region.
 """
 
@@ -15,23 +15,24 @@ Cover = Mapping[str, float]
 
 ZONES = ("farmland", "forest", "town", "open")
 
+# Covers shared by several biomes.
 MIXED_FOREST: Cover = {"broadleaf forest": 0.9, "conifer forest": 0.9}
 TOWN: Cover = {"residential": 1.6, "dense urban": 0.7, "grass": 0.3}
 
 
 @dataclasses.dataclass(frozen=True)
 class Biome:
-  """What the scenes of one kind of country are drawn from.
+  """Distributions from which the scenes of one kind of country are drawn.
 
   Attributes:
-    climate: whose calendar its plants follow, a key of `seasons.CALENDARS`.
-    zones: how readily each zone that occurs wins a pixel against the others.
-    cover: by zone, the Dirichlet weights of its classes. One draw a scene: the smaller the weights,
-      the more a scene is of one class.
-    river, lake, sea: chance that a scene shows one.
-    hedges: chance that its parcels have hedges.
-    parcel_m: least and greatest mean width of a parcel, in metres.
-    relief_m: least and greatest standard deviation of the height, in metres.
+    climate: climate whose calendar its plants follow, a key of `seasons.CALENDARS`.
+    zones: zone -> bias with which it competes for pixels; absent zones do not occur.
+    cover: zone -> Dirichlet weights of its classes. They are drawn once per scene: the smaller the
+      weights, the more one class dominates the scene.
+    river, lake, sea: probability that a scene shows one.
+    hedges: probability that its parcels have hedges.
+    parcel_m: smallest and largest mean width of a parcel, in metres.
+    relief_m: smallest and largest standard deviation of the height, in metres.
   """
 
   climate: str

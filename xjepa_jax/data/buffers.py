@@ -1,8 +1,8 @@
-"""Memory for batches, used again once nobody holds the batch.
+"""Memory for batches, reused once nobody holds the batch.
 
-Asking the system for the memory of each batch anew costs as much as a third of reading it, for
-every page is cleared first. A buffer comes back when the last array on it is gone, whoever held
-it, so a batch that is kept stays as it is.
+Asking the system for the memory of each batch anew costs as much as a third of reading it, because
+the system clears every page first. A buffer comes back when the last array on it is gone, whoever
+held it, so a batch that is kept stays as it is.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 
 _ALIGNMENT = 64  # bytes; what JAX needs to use an array on the CPU without a copy
-_KEPT = 16  # free buffers of one size that are held on to
+_KEPT = 16  # largest number of free buffers of one size that are kept
 
 
 class Buffers:
-  """Arrays on memory that is used again."""
+  """Arrays on reused memory."""
 
   def __init__(self) -> None:
     self._free: dict[int, list[np.ndarray]] = {}

@@ -1,4 +1,4 @@
-"""A data set's pairs: random access to those of a split, each checked and decoded."""
+"""Random access to the pairs of a data set's split; every pair is checked and decoded."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from xjepa_jax.sensors import redescribe
 
 
 class PairDataset:
-  """The pairs of one split, or of all: a random-access source as Grain wants one.
+  """The pairs of one split, or of all: a random-access source with Grain's interface.
 
   Args:
-    directory: of the data set, local or an address.
+    directory: directory of the data set, as a local path or an address in object storage.
     split: "train", "validation", "test", or None for all splits one after another.
-    verify: check every byte of a record at each reading.
-    bad_records: how many damaged ones batches do without, see `BadRecords`.
-    sensors: what to read differently in the descriptions of sensors, by their name; see
-      `sensors.redescribe`. Those that the data set lacks are ignored.
+    verify: check every byte of a record against its checksum on each read.
+    bad_records: number of damaged records that may be replaced, see `BadRecords`.
+    sensors: changes to the sensors' descriptions, by sensor key; see `sensors.redescribe`. Sensors
+      that the data set lacks are ignored.
 
   Raises:
-    SensorError: a sensor cannot be described so.
-    DatasetError: there is no complete data set, or no such split, or it is empty.
+    SensorError: a change does not fit its sensor.
+    DatasetError: the data set is missing or incomplete, has no such split, or the split is empty.
     ShardIndexError, CorruptRecordError: a shard or its index is damaged, stale or missing.
   """
 
@@ -63,33 +63,33 @@ class PairDataset:
     return len(self.records)
 
   def __getitem__(self, number: int) -> Pair:
-    """Pair `number`, its values copied.
+    """Pair `number`, with its values copied.
 
     Raises:
-      CorruptRecordError, ExampleError: the record is damaged, or not one of this data set's.
+      CorruptRecordError, ExampleError: the record is damaged, or does not fit this data set.
       IndexError: there is no such pair.
     """
     return self.decode(self.records[number], number)
 
   def decode(self, record: Any, number: int) -> Pair:
-    """The pair in a record; `number` is for the message of an error."""
+    """Decode a record into a pair; `number` is only used in error messages."""
     with self.naming(record, number):
       return self.format.decode(record)
 
   @contextlib.contextmanager
   def naming(self, record: Any, number: int) -> Iterator[None]:
-    """Puts shard, record and pair in front of an ExampleError's message."""
+    """Prefix the message of an ExampleError with the shard, the record and the pair."""
     try:
       yield
     except ExampleError as error:
       try:
         pair = f", pair {ExampleView(record).text('pair_id')!r}"
-      except ExampleError:
+      except ExampleError:  # the damage may include the id
         pair = ""
       raise ExampleError(f"{self.records.where(number)}{pair}: {error}") from error
 
   def close(self) -> None:
-    """Closes all files; reading again opens them again."""
+    """Close all files; the next read opens them again."""
     self.records.close()
 
   def __enter__(self) -> PairDataset:
@@ -103,6 +103,8 @@ class PairDataset:
     return f"PairDataset({self.directory!r}, {self.split!r}: {len(self)} pairs of {sensors})"
 
   def _check_lengths(self, expected: Sequence[int]) -> None:
+    # A shard copied from another version of the data set passes its own checksums, together with
+    # its index. Only its number of records may give it away.
     for shard, found, length in zip(
       self.records.shards, self.records.lengths(), expected, strict=True
     ):

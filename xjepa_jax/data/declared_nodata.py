@@ -1,4 +1,4 @@
-"""What the nodata values hide that files declare, where these are not their sensor's own."""
+"""Values hidden by the nodata that a file declares, where it differs from its sensor's nodata."""
 
 from __future__ import annotations
 
@@ -13,18 +13,19 @@ from xjepa_jax.sensors import Sensor, possible_value
 def hidden_by_declared(
   sensor: Sensor, values: np.ndarray, declared: Sequence[float | None]
 ) -> np.ndarray | None:
-  """Which values a file's own nodata hides, by the rule of `Sensor.known`.
+  """Mask of the values that a file's own nodata hides, by the rule of `Sensor.known`.
 
-  A value that no measurement can give hides its band's value. One that a measurement can give hides
-  a pixel where all bands have what is declared of them.
+  A nodata value that no measurement can give hides its band's value. One that a measurement can
+  give hides a pixel only where every band has the value declared for it.
 
   Args:
-    sensor: that the values are of, with the scaling that the file has.
+    sensor: sensor of the values, with the scaling that the file has.
     values: (H, W, C) as the file stores them.
-    declared: of each band, or None where nothing is declared.
+    declared: nodata value of each band, or None where nothing is declared.
 
   Returns:
-    (H, W, 1) or (H, W, C) bool; None if nothing is hidden that `Sensor.known` does not know of.
+    (H, W, 1) or (H, W, C) bool, True where hidden; None if this hides nothing that `Sensor.known`
+    does not already hide.
   """
   if all(_says_nothing(each, sensor, values.dtype) for each in declared):
     return None
@@ -37,7 +38,7 @@ def hidden_by_declared(
 
 
 def representable(value: float, dtype: str) -> bool:
-  """Whether a value of the type can be this one; of floats, at the precision that they have."""
+  """Whether the type can hold this value; floats can hold any, rounded to their precision."""
   if dtype.startswith("float"):
     return True
   limits = np.iinfo(dtype)
@@ -55,5 +56,6 @@ def _equal(values: np.ndarray, declared: float | None) -> np.ndarray:
     return np.zeros(values.shape, bool)
   if math.isnan(declared):
     return np.isnan(values)
+  # Compare in the stored type: a float32 file holds its nodata rounded to float32.
   with np.errstate(over="ignore"):
     return np.asarray(values == np.float64(declared).astype(values.dtype))

@@ -1,11 +1,12 @@
-"""What a data set's directory says of itself: splits, sensors, scaling, statistics.
+"""The description of a data set in its directory: splits, sensors, scaling, statistics.
 
 A directory holds, for each split, shards `NAME-SPLIT.tfrecord-00000-of-00010` with their indexes,
 and `dataset_info.json` and `features.json`, which make it a TFDS data set
-(`tfds.builder_from_directory`). `sensors.json` is ours: the sensors, their image sizes, the
-encoding, the training split's statistics, and checksums of all three files, for a digit changed in
-a scaling would train without an error. A checksum is the CRC32C of a file's content, however its
-JSON is laid out. Data sets written before there were checksums are read without them.
+(`tfds.builder_from_directory`). `sensors.json` is specific to this package: the sensors, their
+image sizes, the encoding, the training split's statistics, and a checksum of each of the three
+files, because training would run without an error on a scaling with one wrong digit. A checksum is
+the CRC32C of a file's parsed content, so the layout of its JSON does not matter. Data sets written
+before checksums were introduced are read without them.
 """
 
 from __future__ import annotations
@@ -29,16 +30,16 @@ SENSORS_FILE = "sensors.json"
 INFO_FILE = "dataset_info.json"
 FEATURES_FILE = "features.json"
 _FORMAT = "xjepa_jax pairs 1"
-_CHECKSUM = "crc32c"  # of the rest of sensors.json
+_CHECKSUM = "crc32c"  # key of the checksum of all other keys of sensors.json
 _KEYS = ("format", "encoding", "sensors", "statistics", "files", _CHECKSUM)
 
 
 @dataclasses.dataclass(frozen=True)
 class Description:
-  """What `sensors.json` and `dataset_info.json` say of a data set.
+  """The content of a data set's `sensors.json` and `dataset_info.json`.
 
   Attributes:
-    name: of the data set.
+    name: name of the data set.
     format: sensors, image sizes, encoding.
     statistics: sensor key -> statistics of the training split, see `SensorStatistics.to_json`.
     splits: split -> number of pairs in each of its shards.
@@ -50,7 +51,7 @@ class Description:
   splits: Mapping[str, tuple[int, ...]]
 
   def digest(self) -> str:
-    """SHA-256 of sensors, scaling, image sizes, encoding and statistics; not of the splits."""
+    """SHA-256 of sensors, scaling, image sizes, encoding and statistics, but not of the splits."""
     return hashlib.sha256(json.dumps(_of_sensors(self), sort_keys=True).encode()).hexdigest()
 
   def shards(self, directory: str, split: str) -> list[str]:
@@ -62,21 +63,21 @@ class Description:
 
 
 def shard_name(name: str, split: str, number: int, count: int) -> str:
-  """The file name of a shard, as TFDS has it."""
+  """The file name of a shard by the TFDS convention."""
   return f"{name}-{split}.tfrecord-{number:05d}-of-{count:05d}"
 
 
 def describe(directory: StrPath) -> Description:
-  """Reads the description of a data set.
+  """Read the description of a data set.
 
   Raises:
-    DatasetError: there is none, or it is not whole, or one of its three files is not what was
-      written.
+    DatasetError: it is missing or incomplete, or one of its three files is not as it was written.
     SensorError: a sensor's description is wrong.
   """
   directory = os.fspath(directory)
   info = _read_json(directory, INFO_FILE)
   content = _read_sensors(directory)
+  # Data sets written before checksums were introduced have no "files": nothing is compared then.
   _check_files(directory, content.get("files", {}), info)
   where = f"{directory}/{SENSORS_FILE}"
   try:
@@ -109,7 +110,7 @@ def describe(directory: StrPath) -> Description:
 def write_description(
   directory: str, description: Description, num_bytes: Mapping[str, int]
 ) -> None:
-  """Writes the three JSON files; `dataset_info.json` last, for it makes the data set complete."""
+  """Write the three JSON files, `dataset_info.json` last, because its presence marks completion."""
   content = _of_sensors(description)
   info: dict[str, Any] = {
     "name": description.name,
@@ -135,7 +136,7 @@ def write_description(
 
 
 def _of_sensors(description: Description) -> dict[str, Any]:
-  """The content of `sensors.json`, but for the checksums."""
+  """The content of `sensors.json`, without the checksums."""
   form = description.format
   return {
     "format": _FORMAT,
@@ -153,7 +154,7 @@ def _of_sensors(description: Description) -> dict[str, Any]:
 
 
 def _read_sensors(directory: str) -> dict[str, Any]:
-  """The content of `sensors.json`, checked as a whole."""
+  """The content of `sensors.json`, after its keys and its checksum have been checked."""
   content = _read_json(directory, SENSORS_FILE)
   where = f"{directory}/{SENSORS_FILE}"
   if content.get("format") != _FORMAT:
@@ -164,7 +165,7 @@ def _read_sensors(directory: str) -> dict[str, Any]:
       f"{where}: unknown key {unknown[0]!r}; expected {', '.join(_KEYS)}. Copy it again from its "
       "source."
     )
-  # Without its checksum the file says that it was changed on purpose.
+  # A missing checksum is accepted: deleting it is how a user marks a deliberate change.
   if content.get(_CHECKSUM, _checksum(content)) != _checksum(content):
     raise DatasetError(
       f"{where}: its content does not match its checksum. Copy it again from its source. If it was "
@@ -174,7 +175,7 @@ def _read_sensors(directory: str) -> dict[str, Any]:
 
 
 def _check_files(directory: str, checksums: Any, info: dict[str, Any]) -> None:
-  """Raises a DatasetError if a file beside `sensors.json` is not what was written."""
+  """Raise a DatasetError if a file beside `sensors.json` is not as it was written."""
   where = f"{directory}/{SENSORS_FILE}: files"
   if not isinstance(checksums, dict) or not set(checksums) <= {FEATURES_FILE, INFO_FILE}:
     raise DatasetError(f"{where}: {checksums!r}, expected {FEATURES_FILE} and {INFO_FILE}.")

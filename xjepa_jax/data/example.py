@@ -1,8 +1,8 @@
-"""A view of a serialised `tf.train.Example` that copies nothing.
+"""A view of a serialised `tf.train.Example` without any copy.
 
 Parsing an Example of half a megabyte with protobuf copies its bytes twice, under Python's global
-lock; a training run needs only where the values lie. Wire format: protobuf.dev/programming-guides/
-encoding; messages: tensorflow/core/example/{example,feature}.proto.
+lock, whereas a training run only needs the position of the values. Wire format:
+protobuf.dev/programming-guides/encoding; messages: tensorflow/core/example/{example,feature}.proto.
 
   Example { Features features = 1 }            Features { map<string, Feature> feature = 1 }
   Feature { BytesList = 1 | FloatList = 2 | Int64List = 3 }, each { repeated value = 1 }
@@ -18,17 +18,17 @@ import numpy as np
 from xjepa_jax.errors import ExampleError
 
 _VARINT, _I64, _LEN, _I32 = 0, 1, 2, 5
-_ENTRY, _KEY, _VALUE = 0x0A, 0x0A, 0x12  # tags: field 1, field 1 and field 2, all of bytes
+_ENTRY, _KEY, _VALUE = 0x0A, 0x0A, 0x12  # tags of fields 1, 1 and 2, length-delimited
 
 
 class ExampleView:
-  """Where the features of one Example lie in a buffer, which it keeps alive.
+  """The positions of an Example's features in a buffer, which it keeps alive.
 
   Args:
     record: bytes, or a contiguous (n,) uint8 array.
 
   Raises:
-    ExampleError: the buffer is no Example.
+    ExampleError: the buffer does not hold an Example.
   """
 
   def __init__(self, record: Any):
@@ -39,11 +39,11 @@ class ExampleView:
         self._add_features(start, end)
 
   def names(self) -> list[str]:
-    """Names of the features, in the order in which they lie in the record."""
+    """Names of the features, in the order of the record."""
     return [name.decode("utf-8", "replace") for name in self._spans]
 
   def span(self, name: str) -> tuple[int, int]:
-    """Where in the record the value of a feature lies that holds one byte string.
+    """Start and stop, in the record, of the value of a feature with a single byte string.
 
     Raises:
       ExampleError: the feature is missing, or holds something else.
@@ -54,21 +54,22 @@ class ExampleView:
     return spans[0]
 
   def bytes(self, name: str) -> memoryview:
-    """The value of such a feature, not copied. Raises as `span` does."""
+    """The value of a feature with a single byte string, not copied. Raises like `span`."""
     start, stop = self.span(name)
     return self._buffer[start:stop]
 
   def text(self, name: str) -> str:
-    """The value of a feature that holds one UTF-8 string."""
+    """The value of a feature with a single UTF-8 string."""
     return _decode_text(self.bytes(name), name)
 
   def texts(self, name: str) -> tuple[str, ...]:
-    """The values of a feature that holds any number of UTF-8 strings."""
+    """The values of a feature with any number of UTF-8 strings."""
     spans = self._spans_of(name, 1)
     return tuple(_decode_text(self._buffer[start:stop], name) for start, stop in spans)
 
   def number(self, name: str) -> float:
-    """The value of a feature that holds one float32."""
+    """The value of a feature with a single float32."""
+    # A FloatList may be packed into one length-delimited field, or have one 32-bit field per value.
     spans = [(a, b) for a, b in self._spans_of(name, 2, (_LEN, _I32)) if a < b]
     sizes = [b - a for a, b in spans]
     if sizes != [4]:
@@ -78,11 +79,12 @@ class ExampleView:
   def _spans_of(
     self, name: str, kind: int, wires: tuple[int, ...] = (_LEN,)
   ) -> list[tuple[int, int]]:
-    """Where field 1 of the list of the given kind lies, each time, in the named feature."""
+    """Span of every value in the named feature's list, which must be of the given kind."""
     place = self._spans.get(name.encode())
     if place is None:
       raise ExampleError(f"feature {name!r} is missing; the record has {self.names()}.")
     spans: list[tuple[int, int]] = []
+    # Kinds are the field numbers of a Feature: 1 BytesList, 2 FloatList, 3 Int64List.
     for number, start, end in _fields(self._buffer, *place, 3):
       if number == kind:
         spans += [(a, b) for n, a, b in _fields(self._buffer, start, end, 1, wires) if n == 1]
@@ -94,8 +96,8 @@ class ExampleView:
     buffer = self._buffer
     at = start
     while at < end:
-      # One entry of the map as every protobuf library writes it, read in one go: this loop is
-      # what a training run spends on parsing. Anything else takes the general way below.
+      # Fast path for a map entry as every protobuf library writes it, because a training run spends
+      # its parsing time in this loop. Anything else is left to `_add_any`.
       tag, length, stop = buffer[at], 0, at + 1
       if tag == _ENTRY:
         length, stop = _varint(buffer, at + 1, end)
@@ -111,7 +113,7 @@ class ExampleView:
       at = self._add_any(at, end)
 
   def _add_any(self, at: int, end: int) -> int:
-    """Adds the field at `at` if it is an entry of the map, and returns where it ends."""
+    """Add the field at `at` if it is an entry of the map, and return where it ends."""
     number, entry, entry_end = next(_fields(self._buffer, at, end))
     if number == 1:
       name, value = b"", (entry, entry)
@@ -129,7 +131,8 @@ def _fields(
 ) -> Iterator[tuple[int, int, int]]:
   """Field number and span of the content of each field of the message at [start, end).
 
-  Fields up to number `known` must be of one of the wire types; others are unknown, of any type.
+  Fields up to number `known` must have one of the wire types `wires`; others are unknown fields, of
+  any type.
   """
   at = start
   while at < end:

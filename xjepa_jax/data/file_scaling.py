@@ -1,9 +1,9 @@
-"""What a file says of its values by tags, against what its sensor's description says.
+"""Compares the scaling that a file's tags declare with the scaling in its sensor's description.
 
-A GeoTIFF may declare value = stored * scale + offset, as STAC's `raster:bands` do. A sensor's
-description says the same as (stored + offset) * gain, in its own units, which are reflectance x 1e4
+A GeoTIFF may declare value = stored * scale + offset, like STAC's `raster:bands`. A sensor's
+description has (stored + offset) * gain instead, in the sensor's units, which are reflectance x 1e4
 for Sentinel-2: scale 1e-4 with offset -.1 is gain 1 with offset -1000. So is scale 1 with offset
--1000, where a file's tags are in the sensor's own units.
+-1000, if a file's tags are in the sensor's own units.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ def check_scaling(
   offset_option: str = "",
   describable: bool = True,
 ) -> None:
-  """Refuses a file that declares another scale or offset than its sensor has.
+  """Refuse a file that declares another scale or offset than its sensor has.
 
   Args:
-    path: of the file.
-    key: of the sensor.
-    sensor: as the values are taken.
-    scales, offsets: of each of the file's bands, as it declares them; empty if it declares none.
-    bands: numbers, from 1, of those that are read.
-    offset_option: how the offset alone can be said: "--offset s2="; "" where it is the product's.
-    describable: whether a user may describe the product otherwise; an encoder's is as it is.
+    path: path of the file.
+    key: key of the sensor.
+    sensor: sensor by which the values are read.
+    scales, offsets: one per band of the file, as it declares them; empty if it declares none.
+    bands: numbers, from 1, of the bands that are read.
+    offset_option: option that changes the offset alone: "--offset s2="; "" if the product fixes it.
+    describable: whether a user may describe the product otherwise; an encoder's product is fixed.
 
   Raises:
     ImageError: they differ from the sensor's, or among the bands.
@@ -46,8 +46,10 @@ def check_scaling(
     return
   for number in bands:
     scale, shift = scales[number - 1], offsets[number - 1]
+    # Tags whose scale is the sensor's gain are in the sensor's units; others give reflectance.
     own_units = math.isclose(scale, sensor.scaling.gain, rel_tol=_CLOSE)
     factor = 1.0 if own_units else reflectance_factor(sensor) or 1.0
+    # stored * scale + shift = (stored + shift / scale) * scale
     gain, offset = scale * factor, shift / scale if scale else math.nan
     same_gain = math.isclose(gain, sensor.scaling.gain, rel_tol=_CLOSE)
     if same_gain and _close(offset, sensor.scaling.offset):

@@ -1,13 +1,13 @@
-"""Folds for cross-validation: a table's pairs cut by group, so that neighbours stay together.
+"""Folds for cross-validation: a table's pairs split by group, so that neighbours stay together.
 
   python -m xjepa_jax.data.folds --src pairs.csv --out folds --group adjacency_group --folds 5
 
-Where a set is small, its validation split is too: of 70 pairs a hit rate of 73 % has a standard
-error of 5 points, and what is chosen by it is chosen by noise. Over all folds every pair is tested
-once by a model that saw none of its group. Groups are what must not be torn apart: scenes that
-border each other, dates of one place. The table `fold_I.csv` has fold I as its split "test", the
-next one as "validation", the others as "train"; the manifest importer takes it. With --keep test
-the rows whose split is that keep it in all tables, for the end, and fold I is "validation".
+A small data set has a small validation split: on 70 pairs a hit rate of 73 % has a standard error
+of 5 points, so a choice based on it follows noise. Over all folds every pair is tested once, by a
+model that saw none of its group. A group is what must stay in one fold: scenes that border each
+other, or dates of one place. In the table `fold_I.csv` fold I is the split "test", the next fold is
+"validation" and the others are "train"; the manifest importer reads it. With --keep test, rows of
+that split keep it in all tables, for a final test, and fold I is "validation".
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ SPLIT = "split"
 
 
 def folds_of(groups: Mapping[str, int], folds: int, seed: int = 0) -> dict[str, int]:
-  """Group -> fold, from 0: the largest group first, each to the smallest fold so far.
+  """Group -> fold number, from 0: the largest group first, each to the smallest fold so far.
 
-  The sizes of two folds differ by no more than the largest group's (Graham 1969, longest
-  processing time first); with many small groups, by one of these. The same for a seed, whatever
-  the order of the groups.
+  The sizes of two folds differ by at most the size of the largest group (Graham 1969, longest
+  processing time first); with many small groups, by at most the size of one of these. The result
+  depends on the seed and not on the order of the groups.
 
   Args:
-    groups: name -> how many pairs are of it.
-    folds: how many; at least 2, and at most one a group.
-    seed: of the order of groups of one size.
+    groups: name -> number of pairs in the group.
+    folds: number of folds; at least 2, and at most the number of groups.
+    seed: seed of the order among groups of equal size.
 
   Raises:
-    OptionError: there are fewer groups than folds, or fewer folds than 2.
+    OptionError: there are fewer groups than folds, or fewer than 2 folds.
   """
   if not 2 <= folds <= len(groups):
     raise OptionError(
@@ -57,27 +57,28 @@ def folds_of(groups: Mapping[str, int], folds: int, seed: int = 0) -> dict[str, 
 
 
 def _lot(group: str, seed: int) -> str:
+  # Python's own hash of a string differs from process to process.
   return hashlib.sha256(f"{seed}:{group}".encode()).hexdigest()
 
 
 def write_folds(
   src: StrPath, out: StrPath, group: str, folds: int, keep: Sequence[str] = (), seed: int = 0
 ) -> list[Counter[str]]:
-  """Writes a table a fold; paths of files in it hold from the new folder too.
+  """Write one table per fold; relative file paths in it are rewritten for the new folder.
 
   Args:
-    src: a table of pairs as the manifest importer takes it, .csv or .parquet.
-    out: folder of the tables; made if it is not there.
-    group: the column of groups. A pair without one is a group of its own.
-    folds: how many.
-    keep: splits whose rows keep them in all tables.
+    src: a table of pairs for the manifest importer, .csv or .parquet.
+    out: folder of the tables; created if it does not exist.
+    group: column that names each pair's group. A pair without one is a group of its own.
+    folds: number of folds.
+    keep: splits whose rows stay in that split in all tables.
     seed: see `folds_of`.
 
   Returns:
-    How many pairs each table has of each split.
+    For each table, the number of pairs in each split.
 
   Raises:
-    TableError: the table cannot be read, lacks a column, or has no row to be dealt out.
+    TableError: the table cannot be read, lacks a column, or has no row outside `keep`.
     OptionError: see `folds_of`.
     OSError: a table cannot be written.
   """
@@ -96,6 +97,7 @@ def write_folds(
     for row in rows:
       if _split(row) not in kept:
         away = (fold_of[_group(row, group)] - number) % folds
+        # A column of its own, because the next fold needs the original split again.
         row["fold split"] = _named(away, bool(kept))
     counts.append(Counter(row.get("fold split", _split(row)) for row in rows))
     with open(f"{out}/fold_{number}.csv", "w", encoding="utf-8", newline="") as file:
@@ -105,14 +107,14 @@ def write_folds(
 
 
 def _named(away: int, kept: bool) -> str:
-  """The split of a fold so many after the table's own."""
+  """Split of a fold that is `away` folds after the one the table is named after."""
   if kept:
     return "train" if away else "validation"
   return {0: "test", 1: "validation"}.get(away, "train")
 
 
 def _read(src: str, group: str) -> tuple[list[str], list[dict[str, str]]]:
-  """Columns, a split among them, and rows as text."""
+  """The columns, "split" among them, and the rows as text."""
   columns = read_columns(src)
   for column in ("pair_id", group):
     if column not in columns:
@@ -127,7 +129,7 @@ def _read(src: str, group: str) -> tuple[list[str], list[dict[str, str]]]:
 
 
 def _cell(row: Mapping[str, object], column: str) -> str:
-  """A cell as text, a list of names as the manifest importer reads it."""
+  """A cell as text; lists are joined with ";", as the manifest importer expects them."""
   if isinstance(row[column], list):
     return ";".join(cell_names(row, column, ";"))
   return cell_text(row, column)
@@ -146,7 +148,7 @@ def _group(row: Mapping[str, str], column: str) -> str:
 
 
 def _move_paths(rows: Sequence[dict[str, str]], before: str, after: str) -> None:
-  """Cells that name a file of the table's folder, named from another folder."""
+  """Rewrite cells that name a file relative to folder `before` so that they hold from `after`."""
   if os.path.realpath(before) == os.path.realpath(after):
     return
   for row in rows:
@@ -156,7 +158,7 @@ def _move_paths(rows: Sequence[dict[str, str]], before: str, after: str) -> None
 
 
 def main(argv: list[str] | None = None) -> int:
-  """Writes the tables and says what is in them; returns the exit status."""
+  """Write the tables and print their sizes; returns the exit status."""
   parser = argparse.ArgumentParser(
     prog="python -m xjepa_jax.data.folds",
     description="Cut a table of pairs into folds by group, one table a fold, for cross-validation.",

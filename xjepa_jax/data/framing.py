@@ -1,7 +1,8 @@
-"""TFRecord's framing of records, and its checksum.
+"""The framing and the checksums of TFRecord files.
 
 A record is uint64 length | masked CRC32C(length) | data | masked CRC32C(data), little-endian
-(tensorflow/core/lib/io/record_writer.h).
+(tensorflow/core/lib/io/record_writer.h). It is implemented here so that neither reading nor
+writing a data set needs TensorFlow; every byte of a record is covered by one of the checksums.
 """
 
 from __future__ import annotations
@@ -20,38 +21,38 @@ HEADER = struct.Struct("<QI")
 FOOTER = struct.Struct("<I")
 OVERHEAD = HEADER.size + FOOTER.size
 REPAIR = "Copy the shard again from its source, or import it again."
-_MASK_DELTA = 0xA282EAD8
+_MASK_DELTA = 0xA282EAD8  # TFRecord's masked CRC is the CRC rotated right by 15 bits, plus this
 
 
 def masked_crc(*pieces: Any) -> int:
-  """TFRecord's checksum of bytes or uint8 arrays, one after another."""
+  """The masked CRC32C of bytes or uint8 arrays, taken one after another as one stream."""
   crc = 0
   for piece in pieces:
     crc = google_crc32c.extend(crc, piece)
   return (((crc >> 15) | (crc << 17)) + _MASK_DELTA) & 0xFFFFFFFF
 
 
-@functools.lru_cache(4096)
+@functools.lru_cache(4096)  # records of a data set have few different lengths
 def header_of(length: int) -> bytes:
-  """The twelve bytes before a record's data."""
+  """The twelve bytes that precede the data of a record of this length."""
   content = struct.pack("<Q", length)
   return content + FOOTER.pack(masked_crc(content))
 
 
 def frame(data: bytes) -> bytes:
-  """A record as it stands in a file."""
+  """A whole record, framing included, as it is stored in a file."""
   return header_of(len(data)) + data + FOOTER.pack(masked_crc(data))
 
 
 def scan(file: BinaryIO, path: str) -> Iterator[tuple[int, int, int]]:
-  """Walks a shard from its start and checks every byte.
+  """Walk a shard from its start and check every byte.
 
   Args:
     file: the shard, opened for reading; seekable.
     path: its name, for messages.
 
   Yields:
-    Of each record: where its data starts, its length, its masked CRC.
+    (offset of the data, length of the data, masked CRC of the data) for each record.
 
   Raises:
     CorruptRecordError: a checksum is wrong, or the file ends within a record.
@@ -66,7 +67,8 @@ def scan(file: BinaryIO, path: str) -> Iterator[tuple[int, int, int]]:
     length, length_crc = HEADER.unpack(header)
     if masked_crc(header[:8]) != length_crc:
       raise CorruptRecordError(f"{where}: no TFRecord, or its length is damaged. {REPAIR}")
-    fits = length <= size - at - OVERHEAD  # else reading so much could take all memory
+    # A forged or damaged length could otherwise make `read` allocate all memory.
+    fits = length <= size - at - OVERHEAD
     data = file.read(length) if fits else b""
     footer = file.read(FOOTER.size)
     if len(data) < length or len(footer) < FOOTER.size:
@@ -83,9 +85,10 @@ def intact(pieces: Sequence[Any], length: int, crc: int) -> bool:
   """Whether every byte of one record is as it was written.
 
   Args:
-    pieces: the record as it stands in a file, in one or several uint8 arrays one after another;
+    pieces: the record as it is stored in a file, split over one or more consecutive uint8 arrays;
       the first holds at least the header, the last at least the footer.
-    length, crc: what the index says of it.
+    length: length of the data in bytes, from the index.
+    crc: masked CRC of the data, from the index.
   """
   first, last = pieces[0], pieces[-1]
   if first[: HEADER.size].tobytes() != header_of(length):
@@ -98,5 +101,5 @@ def intact(pieces: Sequence[Any], length: int, crc: int) -> bool:
 
 
 def damaged(where: str) -> CorruptRecordError:
-  """What to raise of a record that is not intact; `where` is its file and number."""
+  """The error to raise for a record that is not intact; `where` names its file and number."""
   return CorruptRecordError(f"{where}: its bytes do not match their checksums. {REPAIR}")

@@ -1,4 +1,4 @@
-"""From an image's grid to degrees in EPSG:4326, and how far places are from each other."""
+"""Conversion from an image's grid to degrees in EPSG:4326, and distances between places."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ import numpy as np
 from xjepa_jax.data.raster import GDAL_OPTIONS, import_rasterio
 
 _EARTH = 6371.0088  # km, mean radius
-_DEGREES = "EPSG:4326"  # what is in it already needs no rasterio
+_DEGREES = "EPSG:4326"  # coordinates already in it need no rasterio
 
 
 def to_degrees(crs: str, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  """Longitude and latitude of points, NaN where there is no way to them.
+  """Longitude and latitude of points, NaN where the conversion fails.
 
   Args:
-    crs: as a `Raster` has it.
+    crs: coordinate reference system as in `Raster`.
     x, y: (n,) float64, map coordinates.
 
   Returns:
-    Two (n,) float64. Longitudes are as the transformation gives them: for a geographic system that
-    counts from 0 to 360, so do they.
+    Two (n,) float64 arrays. Longitudes are as the transformation gives them, so they run from 0 to
+    360 for a geographic system that counts so.
   """
   found = (
     (np.array(x, np.float64), np.array(y, np.float64)) if crs == _DEGREES else _warped(crs, x, y)
@@ -39,7 +39,7 @@ def _warped(crs: str, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndar
   try:
     with rasterio.Env(**GDAL_OPTIONS):
       longitude, latitude = transform(crs, _DEGREES, x, y)
-  except Exception:  # an engineering or damaged system: the image is sound, its place unknown
+  except Exception:  # an engineering or damaged system; the image is valid, its place is unknown
     return np.full(len(x), np.nan), np.full(len(x), np.nan)
   return np.array(longitude, np.float64), np.array(latitude, np.float64)
 
@@ -47,10 +47,10 @@ def _warped(crs: str, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndar
 def map_points(
   transforms: np.ndarray, columns: np.ndarray, rows: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Map coordinates of places in pixels.
+  """Map coordinates of positions given in pixels.
 
   Args:
-    transforms: (n, 6), (a, b, c, d, e, f) as rasterio.Affine has it.
+    transforms: (n, 6), (a, b, c, d, e, f) as in rasterio.Affine.
     columns, rows: (n,) or (n, P).
   """
   a, b, c, d, e, f = (transforms[:, i].reshape(-1, *[1] * (columns.ndim - 1)) for i in range(6))
@@ -58,7 +58,10 @@ def map_points(
 
 
 def numbered(systems: Iterable[str]) -> tuple[list[str], np.ndarray]:
-  """Each system once, and for each of n which of them it is, (n,) int: WKT is long, tiles many."""
+  """The distinct systems, and the index of each item's system, (n,) int32.
+
+  WKT strings are long and tiles are many, so the strings are not repeated per tile.
+  """
   names: dict[str, int] = {}
   number = [names.setdefault(each, len(names)) for each in systems]
   return list(names), np.array(number, np.int32)
@@ -67,11 +70,11 @@ def numbered(systems: Iterable[str]) -> tuple[list[str], np.ndarray]:
 def degrees_of(
   systems: Sequence[str], number: np.ndarray, x: np.ndarray, y: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-  """As `to_degrees`, each of n rows in a system of its own: one transformation a system.
+  """Like `to_degrees` for n rows in several systems, with one transformation per system.
 
   Args:
-    systems: each once, see `numbered`; "" for none.
-    number: (n,) which of them a row is in.
+    systems: the distinct systems, see `numbered`; "" for none.
+    number: (n,) index of each row's system.
     x, y: (n,) or (n, P).
   """
   longitude, latitude = np.full(x.shape, np.nan), np.full(x.shape, np.nan)
@@ -84,7 +87,7 @@ def degrees_of(
 
 
 def wrapped(longitude: np.ndarray) -> np.ndarray:
-  """Longitudes from -180 up to but not including 180."""
+  """Longitudes wrapped to [-180, 180)."""
   return np.where((longitude >= -180) & (longitude < 180), longitude, (longitude + 180) % 360 - 180)
 
 
@@ -94,7 +97,7 @@ def distances(
   longitudes: np.ndarray,
   latitudes: np.ndarray,
 ) -> np.ndarray:
-  """Great-circle distances in km by the haversine formula, degrees given; (n,) as the latter."""
+  """Great-circle distances in km by the haversine formula, from degrees; (n,) like `longitudes`."""
   across = np.sin(np.radians(longitudes - longitude) / 2) ** 2
   along = np.sin(np.radians(latitudes - latitude) / 2) ** 2
   inner = along + np.cos(np.radians(latitude)) * np.cos(np.radians(latitudes)) * across

@@ -1,4 +1,4 @@
-"""The pairs of an archive as GeoTIFF files, a folder a sensor."""
+"""Writes the pairs of an archive as GeoTIFF files, one folder per sensor."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from xjepa_jax.sensors import Sensor
 
 
 def write_geotiffs(archive: Archive, directory: StrPath) -> int:
-  """Writes every pair's images as DIRECTORY/SENSOR/PAIR.tif, with band names, nodata and time.
+  """Write every pair's images as DIRECTORY/SENSOR/PAIR.tif, with band names, nodata and time.
 
   Returns:
     The number of files.
 
   Raises:
-    WriteError: the directory has something in it, or cannot be written.
+    WriteError: the directory is not empty, or cannot be written to.
     ImageError: rasterio is not installed.
   """
   directory = os.fspath(directory)

@@ -1,4 +1,4 @@
-"""One grid for all sensors of a pair: the first one's. Others lie on it, or are warped onto it."""
+"""One grid for all sensors of a pair, the first one's; other images are on it or warped onto it."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from xjepa_jax.data.raster import GDAL_OPTIONS, Raster, giving_system, import_ra
 from xjepa_jax.errors import ImageError
 from xjepa_jax.sensors import Sensor
 
-# Half a pixel apart, two sensors still show the same ground in every pixel.
+# Up to half a pixel apart, two sensors still show the same ground in every pixel.
 MAX_SHIFT = 0.5
-_ROUNDING = 1e-6  # of transforms in degrees, which are rounded when written
+_ROUNDING = 1e-6  # tolerance for transforms in degrees, which are rounded when written
 
 
 def align(
@@ -23,24 +23,24 @@ def align(
   misaligned: str,
   resample: str,
 ) -> dict[str, Raster]:
-  """Brings the images of one pair onto the grid of the first.
+  """Bring the images of one pair onto the grid of the first.
 
-  An image lies on that grid if it has its coordinate reference system and its height and width,
-  and no corner is more than half a pixel off along either axis. Such an image is returned as it
-  is. Where one of two images has no georeference, only height and width are compared.
+  An image is on that grid if it has the same coordinate reference system, height and width, and no
+  corner is more than half a pixel off along either axis. Such an image is returned unchanged. If
+  one of two images is not georeferenced, only height and width are compared.
 
   Args:
     rasters: sensor key -> image, the reference first.
-    sensors: sensor key -> description, for the value that marks what was not seen.
-    misaligned: "refuse" or "warp" the images that do not lie on the grid.
-    resample: "nearest" or "bilinear", for warping. Interpolation leaves out what was not seen.
+    sensors: sensor key -> description, for its nodata value.
+    misaligned: "refuse" or "warp" images that are not on the grid.
+    resample: "nearest" or "bilinear", for warping. Interpolation ignores nodata.
 
   Returns:
     Sensor key -> image, in the given order, all of one height and width.
 
   Raises:
-    ImageError: an image is misaligned and to be refused, or cannot be warped: it has no
-      georeference, does not overlap the grid, or its sensor has no nodata value although the image
+    ImageError: an image is misaligned and to be refused, or cannot be warped: it is not
+      georeferenced, does not overlap the grid, or its sensor has no nodata value although the image
       does not cover the whole grid.
   """
   aligned: dict[str, Raster] = {}
@@ -52,10 +52,10 @@ def align(
 
 
 def is_off_grid(raster: Raster, reference: Raster, misaligned: str) -> bool:
-  """Whether an image has to be warped onto the grid of another; its values are not looked at.
+  """Whether an image has to be warped onto the grid of another; its values are not used.
 
   Raises:
-    ImageError: it does not lie on the grid, and is to be refused or has no way to be warped.
+    ImageError: it is not on the grid, and is to be refused or cannot be warped.
   """
   problem = _misalignment(raster, reference)
   if problem is None:
@@ -84,13 +84,13 @@ def is_off_grid(raster: Raster, reference: Raster, misaligned: str) -> bool:
 
 
 def corner_shift(raster: Raster, reference: Raster) -> tuple[float, float]:
-  """How far the image's worst corner lies off the same corner of the reference.
+  """Offset of the image's worst corner from the same corner of the reference.
 
   Args:
-    raster, reference: of one size, both georeferenced in one coordinate reference system.
+    raster, reference: images of equal size, georeferenced in the same coordinate reference system.
 
   Returns:
-    (columns, rows) in pixels of the reference, from the corner with the largest of either.
+    (columns, rows) in pixels of the reference, for the corner where either is largest.
   """
   height, width = raster.values.shape[:2]
   corners = np.array([[0, width, 0, width], [0, 0, height, height], [1, 1, 1, 1]])
@@ -101,7 +101,7 @@ def corner_shift(raster: Raster, reference: Raster) -> tuple[float, float]:
 
 
 def _misalignment(raster: Raster, reference: Raster) -> str | None:
-  """What keeps the image off the reference's grid, as the beginning of a sentence."""
+  """Why the image is not on the reference's grid, as the start of a sentence; None if it is."""
   located = raster.georeferenced and reference.georeferenced
   if located and not _same_crs(raster.crs, reference.crs):
     return f"is in {_short(raster.crs)}, not in the {_short(reference.crs)}"
@@ -121,6 +121,7 @@ def _misalignment(raster: Raster, reference: Raster) -> str | None:
 def _same_crs(a: str, b: str) -> bool:
   if a == b or not (a and b):
     return a == b
+  # One system may be spelled as a code in one file and as WKT in another.
   rasterio = import_rasterio()
   try:
     with rasterio.Env(**GDAL_OPTIONS):
@@ -134,10 +135,10 @@ def _short(crs: str) -> str:
 
 
 def _warp(raster: Raster, reference: Raster, sensor: Sensor, resample: str) -> Raster:
-  """The image on the reference's grid, its sensor's nodata value where nothing was seen.
+  """The image on the reference's grid, with its sensor's nodata value where there is no data.
 
-  Values pass through float64, which holds every stored type exactly, with NaN for what was not
-  seen: given an integer nodata value, GDAL would change real values that equal it.
+  Values pass through float64, which holds every stored type exactly, with NaN for nodata: given an
+  integer nodata value, GDAL would change measured values that equal it.
   """
   rasterio = import_rasterio()
   from rasterio.warp import Resampling, reproject
@@ -160,11 +161,11 @@ def _warp(raster: Raster, reference: Raster, sensor: Sensor, resample: str) -> R
         dst_crs=reference.crs,
         dst_nodata=np.nan,
         resampling=Resampling[resample],
-        tolerance=0,  # heeded from rasterio 1.5; before, places are right to 1/8 pixel
+        tolerance=0,  # rasterio uses it from 1.5 on; before, positions are accurate to 1/8 pixel
         UNIFIED_SRC_NODATA="NO",
         **_kernel(raster, reference),
       )
-  except Exception as error:  # PROJ and GDAL have many ways to find no way between two systems
+  except Exception as error:  # PROJ and GDAL raise many kinds of errors if they cannot convert
     raise ImageError(f"{raster.path}: cannot be warped onto {reference.path} ({error}).") from error
   warped = np.moveaxis(warped, 0, -1)
   return dataclasses.replace(
@@ -176,10 +177,10 @@ def _warp(raster: Raster, reference: Raster, sensor: Sensor, resample: str) -> R
 
 
 def _kernel(raster: Raster, reference: Raster) -> dict[str, float]:
-  """GDAL's XSCALE and YSCALE: reference pixels in one pixel of the image, at most 1.
+  """GDAL's XSCALE and YSCALE: size of a pixel of the image in reference pixels, at most 1.
 
-  Where they are below 1, "bilinear" averages. GDAL's own guess takes a rotation for a change of
-  scale, and so blurs every image that comes from a neighbouring zone.
+  Below 1, "bilinear" averages. GDAL's own estimate mistakes a rotation for a change of scale, and
+  so blurs every image that comes from a neighbouring UTM zone.
   """
   from rasterio.warp import transform
 
@@ -191,7 +192,7 @@ def _kernel(raster: Raster, reference: Raster) -> dict[str, float]:
   scales = {}
   for name, at in (("XSCALE", columns), ("YSCALE", rows)):
     pixels = math.hypot(at[1] - at[0], at[2] - at[0])
-    scales[name] = 1 / pixels if pixels > 1.05 else 1.0  # GDAL too lets 5 % pass
+    scales[name] = 1 / pixels if pixels > 1.05 else 1.0  # GDAL tolerates 5 % as well
   return scales
 
 

@@ -1,4 +1,4 @@
-"""The images in and below a folder, without those that products hold for people to look at."""
+"""The images in and below a folder, without the quick looks and masks that products contain."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from collections.abc import Iterator, Sequence
 from xjepa_jax.data.raster import SUFFIXES
 from xjepa_jax.errors import ArchiveError
 
-# Where products of Sentinel-1 and Sentinel-2 (SAFE format) have their measurements. Beside them
-# lie quick looks, thumbnails, icons of a page and masks; beside the bands, a picture of them.
+# Folders of a Sentinel-1 or Sentinel-2 product (SAFE format) that lead to its measurements. Other
+# folders hold quick looks, thumbnails, web icons and masks; a true-colour image lies among the
+# bands.
 _MEASUREMENTS = ("measurement", "GRANULE", "IMG_DATA")
 _PICTURES = ("_tci", "_tci_10m", "_tci_20m", "_tci_60m")
 
 
 def walk_images(top: str) -> Iterator[str]:
-  """Paths of the images in and below a folder, in order. What is hidden is left alone.
+  """Yield the paths of the images in and below a folder, in order. Hidden files are skipped.
 
   Raises:
     ArchiveError: a folder cannot be listed.

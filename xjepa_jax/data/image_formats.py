@@ -1,8 +1,9 @@
-"""GeoTIFF, JPEG 2000, PNG and npy, each opened to its header, with a way to load the pixels.
+"""GeoTIFF, JPEG 2000, PNG and npy files: each is opened as a header and a function to load pixels.
 
-Only GDAL's drivers of GeoTIFF and JPEG 2000 are let near a file: no VRT, no /vsi path and no pickle
-can make this module read pixels of anything but the file that was named, and a mask beside it. What
-other files beside it say is looked at to refuse what would be wrong without them.
+Untrusted files are safe to open: only GDAL's GeoTIFF and JPEG 2000 drivers are enabled, so no VRT,
+/vsi path or pickle can make this module read pixels of anything but the named file and a mask
+beside it. Other files beside an image are only read to refuse an image whose values would be wrong
+without them.
 """
 
 from __future__ import annotations
@@ -33,30 +34,31 @@ GDAL_OPTIONS = {
 }
 # Suffixes of the files that GDAL reads; Sentinel-2's products are in JPEG 2000.
 GDAL_DRIVERS = {".tif": "GTiff", ".tiff": "GTiff", ".jp2": "JP2OpenJPEG"}
-# PNG colour type -> bands (PNG specification, 11.2.1); 3 is a palette, whose values are no values.
+# PNG colour type -> bands (PNG specification, 11.2.1). Type 3 is a palette, whose indices are not
+# measurements.
 _PNG_BANDS = {0: 1, 2: 3, 4: 2, 6: 4}
-_PNG_ALPHA = (4, 6)  # their last band is alpha
+_PNG_ALPHA = (4, 6)  # colour types whose last band is alpha
 
 
 @dataclasses.dataclass(frozen=True)
 class RasterHeader:
-  """What an image file says of itself before any pixel is read.
+  """The metadata of an image file, known before any pixel is read.
 
   Attributes:
-    path: of the file.
+    path: path of the file.
     shape: (H, W).
-    count: of bands.
+    count: number of bands.
     dtype: NumPy name of the stored type, one of `sensors.DTYPES`.
-    crs, transform, nodata, descriptions: as a `Raster` has them.
-    tags: what else a GeoTIFF says of itself, name -> text, such as TIFFTAG_DATETIME.
-    scales, offsets: of each band, where the file says that its values are stored * scale + offset;
-      empty where it does not.
-    alpha: number, from 1, of the band that says where the image is transparent; 0 if there is none.
+    crs, transform, nodata, descriptions: as in `Raster`.
+    tags: other metadata of a GeoTIFF, name -> text, such as TIFFTAG_DATETIME.
+    scales, offsets: one per band, if the file declares that its values are stored * scale + offset;
+      empty otherwise.
+    alpha: number, from 1, of the alpha band; 0 if there is none.
     masked: whether a mask, inside or beside the file, or an alpha band may hide pixels.
-    located_by: what places the image on the ground other than a transform, for messages: control
-      points, or a file beside it. It is not read.
-    files: paths, where the image is made of files of one band each, in the order of its bands.
-    nodata_of_bands: of each band, where such files declare unequal values; `nodata` is None then.
+    located_by: what georeferences the image other than a transform, for messages: control points,
+      or a file beside it. It is not read.
+    files: paths in the order of the bands, if the image consists of single-band files.
+    nodata_of_bands: one per band, if such files declare different values; `nodata` is None then.
   """
 
   path: str
@@ -77,20 +79,20 @@ class RasterHeader:
   nodata_of_bands: tuple[float | None, ...] = ()
 
 
-# What a file holds: values (H, W, C), or (H, W) of one band, and (H, W) bool, what a mask hides.
+# Values (H, W, C), or (H, W) for one band; and (H, W) bool, True where a mask hides pixels.
 Loaded = tuple[np.ndarray, np.ndarray | None]
-# A file's header, and what loads the rest.
+# A file's header, and a function that loads its pixels.
 Opened = tuple[RasterHeader, Callable[[], Loaded]]
 
 
 def import_rasterio() -> Any:
-  """The rasterio module.
+  """The rasterio module, imported on first use.
 
   Raises:
     ImageError: it is not installed.
   """
   try:
-    import rasterio  # GDAL takes half a second: not for a --help
+    import rasterio  # importing GDAL takes half a second, which a --help should not pay
   except ImportError as error:
     raise ImageError(
       "GeoTIFF and map coordinates need rasterio: pip install xjepa_jax[geo]"
@@ -99,17 +101,17 @@ def import_rasterio() -> Any:
 
 
 def driver_of(path: str) -> str:
-  """GDAL's driver for a file that it reads, by its suffix."""
+  """Name of the GDAL driver for a file, chosen by its suffix."""
   return GDAL_DRIVERS[os.path.splitext(path)[1].lower()]
 
 
 @contextlib.contextmanager
 def open_geotiff(path: str, max_pixels: int) -> Iterator[Opened]:
-  """Opens a GeoTIFF of one image, or a JPEG 2000."""
+  """Open a GeoTIFF with one image, or a JPEG 2000."""
   rasterio = import_rasterio()
   with warnings.catch_warnings(), rasterio.Env(**GDAL_OPTIONS):
     warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
-    # An absolute path, because "GTIFF_DIR:..." and the like are not paths to GDAL.
+    # An absolute path, because GDAL gives names such as "GTIFF_DIR:..." a special meaning.
     with rasterio.open(os.path.abspath(path), driver=driver_of(path)) as file:
       _check_size(path, file.height, file.width, file.count, max_pixels)
       for height, width in file.block_shapes[:1]:  # a block is decoded whole, however large
@@ -122,10 +124,10 @@ def open_geotiff(path: str, max_pixels: int) -> Iterator[Opened]:
 
 
 def geotiff_header(path: str, file: Any) -> RasterHeader:
-  """What an open GeoTIFF says of itself.
+  """The header of an open GeoTIFF.
 
   Raises:
-    ImageError: a file beside it says more than it does of values, which is not read.
+    ImageError: a file beside it, which is not read, declares more about the values than it does.
   """
   transform = _transform(path, file)
   located_by = "" if transform is not NO_TRANSFORM else _located_by(path, file)
@@ -154,13 +156,20 @@ def geotiff_header(path: str, file: Any) -> RasterHeader:
 def hidden_by_mask(
   header: RasterHeader, file: Any, window: Any, transparent: bool = False
 ) -> np.ndarray | None:
-  """(H, W) bool: pixels of a window, of None all, that an open GeoTIFF's mask hides.
+  """Mask of the pixels that an open GeoTIFF's masks hide.
 
-  A mask beside the file is opened as the GeoTIFF that it is. None if nothing is hidden. Whether a
-  band of transparency hides pixels too is said by `transparent`: it may be one of the sensor's.
+  Args:
+    header: header of the file. A mask beside the file is opened as a GeoTIFF.
+    file: the open GeoTIFF.
+    window: part of the image to read; None reads all of it.
+    transparent: whether the alpha band hides pixels too; it may be a band of the sensor instead,
+      in which case it does not.
+
+  Returns:
+    (H, W) bool, True where hidden; None if nothing is hidden.
 
   Raises:
-    ImageError: the mask beside the file is of another size.
+    ImageError: the mask beside the file has another size.
   """
   if not header.masked:
     return None
@@ -183,10 +192,11 @@ def hidden_by_mask(
 
 
 def _has_mask(file: Any) -> bool:
-  """Whether a mask of the whole image hides pixels; alpha is looked at by itself."""
+  """Whether a mask of the whole image hides pixels; an alpha band does not count."""
   from rasterio.enums import MaskFlags
 
-  # A plain nodata value sets `nodata` alone; a list of one a band is a mask of the whole.
+  # GDAL sets only the `nodata` flag for a plain nodata value, and `per_dataset` for a list with one
+  # value per band.
   return any(
     MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags
     for flags in file.mask_flag_enums
@@ -199,7 +209,7 @@ def _alpha(file: Any) -> int:
   kinds = list(file.colorinterp)
   if ColorInterp.alpha not in kinds:
     return 0
-  # Writers mark the fourth band of every image of 8 bits as alpha, one called NIR included.
+  # Writers mark the fourth band of every 8-bit image as alpha, even one that is named NIR.
   number = kinds.index(ColorInterp.alpha) + 1
   return 0 if names_spectrum(file.descriptions[number - 1] or "") else number
 
@@ -214,12 +224,12 @@ _WORLD = {
   ".jp2": (".j2w", ".jp2w"),
 }
 _TABLES = {".wld": "world file", ".tab": "MapInfo table"}
-_LARGEST_SIDE_FILE = 2**24  # bytes; statistics and histograms are a few thousand
+_LARGEST_SIDE_FILE = 2**24  # bytes; real ones with statistics and histograms have a few thousand
 _PLACES = {"GeoTransform": "transform", "SRS": "reference system", "GCPList": "control points"}
 
 
 def _located_by(path: str, file: Any) -> str:
-  """What places a GeoTIFF without a transform on the ground; "" if nothing does."""
+  """What georeferences a GeoTIFF without a transform; "" if nothing does."""
   points, _ = file.gcps
   if points:
     return f"{len(points)} ground control points"
@@ -229,7 +239,7 @@ def _located_by(path: str, file: Any) -> str:
 
 
 def located_beside(path: str) -> str:
-  """The file beside an image that says where it lies, as "the world file x.tfw"; or ""."""
+  """The file beside an image that georeferences it, as in "the world file x.tfw", or "" if none."""
   stem, suffix = os.path.splitext(path)
   kinds = {**dict.fromkeys(_WORLD.get(suffix.lower(), ()), "world file"), **_TABLES}
   for ending, kind in kinds.items():
@@ -244,7 +254,7 @@ def located_beside(path: str) -> str:
 
 
 def check_side_file(path: str, nodata: float | None) -> None:
-  """Refuses an image whose .aux.xml says of values what the image itself does not.
+  """Refuse an image whose .aux.xml declares something about the values that the image does not.
 
   Raises:
     ImageError: it declares nodata, a scale or an offset.
@@ -252,7 +262,7 @@ def check_side_file(path: str, nodata: float | None) -> None:
   content = _side_file(path)
   for text in re.findall(r"<NoDataValue[^>]*>\s*([^<\s]+)\s*<", content):
     value = _side_number(path, "NoDataValue", text)
-    if not math.isnan(value) and value != nodata:  # what is not finite was never seen
+    if not math.isnan(value) and value != nodata:  # NaN counts as nodata in any case
       _refuse_side_file(path, f"nodata {value:g}")
   for tag, plain in (("Scale", 1.0), ("Offset", 0.0)):
     for text in re.findall(rf"<{tag}>\s*([^<\s]+)\s*<", content):
@@ -261,7 +271,7 @@ def check_side_file(path: str, nodata: float | None) -> None:
 
 
 def _side_number(path: str, tag: str, text: str) -> float:
-  """A number as GDAL's side files have it; C libraries of Windows write NaN as -1.#IND."""
+  """Parse a number of a GDAL side file; C libraries on Windows write NaN as -1.#IND."""
   text = re.sub(r"1\.#(IND|QNAN|SNAN|NAN)\w*", "nan", text)
   try:
     return float(re.sub(r"1\.#INF\w*", "inf", text))
@@ -273,9 +283,9 @@ def _side_number(path: str, tag: str, text: str) -> float:
 
 
 def rewriting(path: str, tool: str, what: str) -> str:
-  """The command that writes a mended copy of an image into a folder beside its own.
+  """A command that writes a repaired copy of an image into a sibling of its folder.
 
-  Beside the original, a folder's importer would find both.
+  In the same folder, the importer for folders would find both copies.
   """
   folder, name = os.path.split(path)
   new = f"{folder}_{what}" if folder else what
@@ -303,7 +313,7 @@ def _side_file(path: str) -> str:
 
 @contextlib.contextmanager
 def open_png(path: str, max_pixels: int) -> Iterator[Opened]:
-  """Opens a PNG that Pillow reads as it is stored: 8 bits, or 16 in one band."""
+  """Open a PNG that Pillow can read as it is stored: 8 bits, or 16 bits in one band."""
   with open(path, "rb") as file:
     head = file.read(29)
   width, height, depth, colour = struct.unpack(">IIBB", head[16:26])
@@ -327,14 +337,14 @@ def open_png(path: str, max_pixels: int) -> Iterator[Opened]:
 
 @contextlib.contextmanager
 def open_npy(path: str, max_pixels: int) -> Iterator[Opened]:
-  """Opens an array of shape (H, W) or (H, W, C)."""
+  """Open an array of shape (H, W) or (H, W, C)."""
   with open(path, "rb") as file:
     version = np.lib.format.read_magic(file)
     read_header = np.lib.format.read_array_header_1_0
     if version != (1, 0):
       read_header = np.lib.format.read_array_header_2_0
     shape, _, dtype = read_header(file)
-    _check_dtype(path, dtype.name)  # objects would be a pickle
+    _check_dtype(path, dtype.name)  # an array of objects would be a pickle
     if len(shape) not in (2, 3):
       raise ImageError(f"{path}: has the shape {shape}; expected (H, W) or (H, W, C).")
     count = shape[2] if len(shape) == 3 else 1
@@ -371,7 +381,7 @@ def _crs(file: Any) -> str:
 
 
 def _transform(path: str, file: Any) -> tuple[float, ...]:
-  if file.transform.is_identity:  # what rasterio says where the file says nothing
+  if file.transform.is_identity:  # rasterio's default for a file without a transform
     return NO_TRANSFORM
   transform = tuple(file.transform)[:6]
   if not (all(map(math.isfinite, transform)) and file.transform.determinant != 0):
@@ -380,7 +390,7 @@ def _transform(path: str, file: Any) -> tuple[float, ...]:
 
 
 def _png_has_transparency(path: str) -> bool:
-  """Whether the file names a transparent colour, in a chunk tRNS before the pixels."""
+  """Whether the file declares a transparent colour, in a tRNS chunk before the pixels."""
   with open(path, "rb") as file:
     file.seek(8)
     while len(head := file.read(8)) == 8:
@@ -397,9 +407,10 @@ def _png_values(path: str, header: RasterHeader) -> Loaded:
   except ImportError as error:
     raise ImageError("PNG needs Pillow: pip install xjepa_jax[geo]") from error
   with warnings.catch_warnings():
-    warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit is ours, above
+    # `open_png` has already applied our own limit to the size.
+    warnings.simplefilter("ignore", Image.DecompressionBombWarning)
     with Image.open(path, formats=["PNG"]) as image:
-      image.verify()  # every chunk's CRC, which decoding skips
+      image.verify()  # checks the CRC of every chunk, which decoding does not
     with Image.open(path, formats=["PNG"]) as image:
       values = np.asarray(image)
       transparent = image.info.get("transparency")

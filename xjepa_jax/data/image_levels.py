@@ -1,8 +1,8 @@
-"""How bright each image of an archive is, beside the others: scales and offsets that are mixed.
+"""Brightness of each image relative to the others of its archive: finds mixed scales and offsets.
 
-Two processings of one scene differ by a factor or by an offset in all bands alike. What is on the
-ground makes other differences: water is dark in the infrared and hardly so in blue, a desert is
-bright. So a factor is judged over all bands, and what values cannot tell is remarked, not refused.
+Two processings of one scene differ by the same factor or offset in all bands. The ground makes
+other differences: water is dark in the infrared but hardly in blue, a desert is bright. A factor is
+therefore judged over all bands, and what the values cannot settle is a remark, not a refusal.
 """
 
 from __future__ import annotations
@@ -16,28 +16,34 @@ import numpy as np
 
 from xjepa_jax.sensors import Sensor, possible_range, reflectance_factor
 
-OFFSET = 1000  # what Sentinel-2's processing baseline 04.00 adds to reflectance x 1e4
-# Lowest values that water, shadow and dense vegetation have with it. Brighter ground may be so
-# without it, and what lies below does not have it.
+OFFSET = 1000  # added to reflectance x 1e4 by Sentinel-2's processing baseline 04.00
+# Range of the darkest values (water, shadow, dense vegetation) in images that carry the offset.
+# Values above may be bright ground without it; values below cannot carry it.
 DARK_WITH_OFFSET = (950, 1250)
 _WITHOUT_OFFSET = 700
-_NEGATIVE, _NEGATIVE_SHARE = -0.05, 0.2  # reflectance, and pixels; correction and shadow give less
-_PIXELS = 4096  # of an image, whose percentiles are taken
-_FACTOR = 8.0  # levels of 8 bits are 10 to 40 times too low; ordinary scenes 3 to 5, in some bands
-_NARROW = 5.0  # a cloud or a shore widens the range of some images that are on a lower scale, too
-_EVEN = 8.0  # how much that factor may differ between bands: a lake beside snow differs by more
-_USUAL = 0.75  # quantile of images: of two scales that are mixed, the larger one is the right one
-_NAMED = 3
+# Reflectance, and share of pixels below it that shows a missing offset. Atmospheric correction and
+# shadow make fewer pixels that negative.
+_NEGATIVE, _NEGATIVE_SHARE = -0.05, 0.2
+_PIXELS = 4096  # sample of an image's pixels for its percentiles
+# An image this many times darker than most, in every band, is on another scale: 8-bit levels are 10
+# to 40 times too low, ordinary dark scenes 3 to 5 times, and only in some bands.
+_FACTOR = 8.0
+# The range of values must be narrower by this factor as well. It is less than _FACTOR because a
+# cloud or a shore widens the range even on a lower scale.
+_NARROW = 5.0
+_EVEN = 8.0  # largest ratio of that factor between bands; a lake beside snow exceeds it
+_USUAL = 0.75  # quantile over images: if two scales are mixed, the larger one is the right one
+_NAMED = 3  # images named in a remark
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Levels:
-  """What an image's values are like, one number a band in the sensor's units; NaN where unseen.
+  """Brightness of an image, one number per band in the sensor's units; NaN for bands without data.
 
   Attributes:
     low: (C,) 1st percentile.
     size: (C,) magnitude of the median.
-    spread: (C,) from the 1st to the 99th percentile.
+    spread: (C,) difference between the 99th and the 1st percentile.
   """
 
   low: np.ndarray
@@ -46,7 +52,7 @@ class Levels:
 
   @classmethod
   def of(cls, sensor: Sensor, stored: np.ndarray, known: np.ndarray) -> Levels:
-    """Of (H, W, C) values as stored, of which `known`, alike in shape, were seen."""
+    """Levels of stored values (H, W, C); `known`, of the same shape, marks those that count."""
     bands = stored.shape[-1]
     step = max(stored[..., 0].size // _PIXELS, 1)
     values = sensor.calibrate(stored.reshape(-1, bands)[::step]).astype(np.float64)
@@ -60,9 +66,9 @@ class Levels:
 
 
 def usual_levels(images: Sequence[Levels]) -> Levels:
-  """What most images of an archive are like."""
+  """Levels of most images of an archive."""
   with warnings.catch_warnings():
-    warnings.simplefilter("ignore", RuntimeWarning)  # a band that no image shows is NaN
+    warnings.simplefilter("ignore", RuntimeWarning)  # a band without data in any image is NaN
     return Levels(
       *(
         np.nanquantile(np.stack([getattr(each, name) for each in images]), _USUAL, axis=0)
@@ -72,15 +78,15 @@ def usual_levels(images: Sequence[Levels]) -> Levels:
 
 
 def off_scale(sensor: Sensor, levels: Levels, usual: Levels) -> list[str]:
-  """Whether an image is an order of magnitude below the others of its archive, in every band.
+  """Detect an image an order of magnitude below the others of its archive, in every band.
 
   Args:
-    sensor: the description; of units whose scale is not known nothing is judged.
-    levels: of the image.
-    usual: of the archive's images.
+    sensor: the description; a sensor in units without a known scale is not judged.
+    levels: levels of the image.
+    usual: levels of most of the archive's images.
 
   Returns:
-    A sentence, or none.
+    One sentence, or none.
   """
   if possible_range(sensor) is None:
     return []
@@ -100,7 +106,7 @@ def off_scale(sensor: Sensor, levels: Levels, usual: Levels) -> list[str]:
 
 
 def all_off_scale(sensor: Sensor, images: Mapping[str, Levels]) -> dict[str, list[str]]:
-  """Those of an archive's images, by id, that are off the scale of most, see `off_scale`."""
+  """Findings on the images that are off the scale of most, by image id; see `off_scale`."""
   usual = usual_levels(list(images.values())) if images else None
   return {
     name: found
@@ -116,7 +122,7 @@ def is_sentinel2(sensor: Sensor) -> bool:
 
 
 def lacks_offset(sensor: Sensor, stored: np.ndarray, known: np.ndarray) -> list[str]:
-  """Whether an image lacks the +1000 that its sensor's offset takes away: it is negative then."""
+  """Detect an image without the +1000 that its sensor's offset subtracts, by negative values."""
   if not is_sentinel2(sensor) or sensor.scaling.offset != -OFFSET:
     return []
   bound = _NEGATIVE * (reflectance_factor(sensor) or 1)
@@ -131,26 +137,17 @@ def lacks_offset(sensor: Sensor, stored: np.ndarray, known: np.ndarray) -> list[
 
 
 def mixed_offsets(sensor: Sensor, images: Mapping[str, Levels]) -> list[str]:
-  """What speaks for images with and without +1000 in one archive; values cannot decide it.
+  """Detect signs of images with and without +1000 in one archive; the values cannot prove it.
 
   Args:
     sensor: the description.
-    images: by id.
+    images: image id -> levels.
 
   Returns:
-    A remark that counts and names those that seem to have it, or none.
+    A remark that counts and names the images that seem to have it, or none.
   """
-  if not is_sentinel2(sensor) or sensor.scaling.offset != 0:
-    return []
-  with warnings.catch_warnings():
-    warnings.simplefilter("ignore", RuntimeWarning)
-    darkest = {
-      name: float(np.nanmin(each.low)) / sensor.scaling.gain for name, each in images.items()
-    }
-  having = [
-    name for name, low in darkest.items() if DARK_WITH_OFFSET[0] <= low <= DARK_WITH_OFFSET[1]
-  ]
-  if not having or not any(low < _WITHOUT_OFFSET for low in darkest.values()):
+  having = carrying_offset(sensor, images)
+  if not having or not any(low < _WITHOUT_OFFSET for low in _darkest(sensor, images).values()):
     return []
   named = ", ".join(having[:_NAMED])
   return [
@@ -159,3 +156,21 @@ def mixed_offsets(sensor: Sensor, images: Mapping[str, Levels]) -> list[str]:
     f"baseline 04.00, or show bright ground; values do not tell which. Do not mix the two: see "
     "what the product's metadata says."
   ]
+
+
+def carrying_offset(sensor: Sensor, images: Mapping[str, Levels]) -> list[str]:
+  """Ids of images whose darkest band is as dark as water, shadow and forest are with +1000.
+
+  Empty if the sensor is not Sentinel-2, or has the offset that subtracts the 1000.
+  """
+  if not is_sentinel2(sensor) or sensor.scaling.offset != 0:
+    return []
+  low, high = DARK_WITH_OFFSET
+  return [name for name, dark in _darkest(sensor, images).items() if low <= dark <= high]
+
+
+def _darkest(sensor: Sensor, images: Mapping[str, Levels]) -> dict[str, float]:
+  """The 1st percentile of each image's darkest band, in stored values."""
+  with warnings.catch_warnings():
+    warnings.simplefilter("ignore", RuntimeWarning)  # an image without any data is NaN
+    return {name: float(np.nanmin(each.low)) / sensor.scaling.gain for name, each in images.items()}

@@ -1,7 +1,7 @@
 """What an import will write, decided before anything is written.
 
 Which pairs go to which shard depends only on the archive and the options, never on the number of
-workers or on which pairs later turn out to be unreadable: so the same input gives the same bytes.
+workers or on which pairs later turn out to be unreadable, so the same input gives the same bytes.
 """
 
 from __future__ import annotations
@@ -25,26 +25,27 @@ from xjepa_jax.sensors import sensor_to_json
 
 _Sizes = Mapping[str, tuple[int, int]]  # sensor key -> height and width of a pair's image
 
-_FORMAT = 3  # of what an unfinished import keeps; one of another cannot be continued
-_JUDGED = 2000  # pairs whose images are judged beforehand; all are when they are written
-_SAMPLE = 32  # pairs read beforehand for units, and for image sizes where headers do not tell
-_PARALLEL_SHARDS = 8  # a small archive is still cut, so that several workers have something to do
-_PAIRS_A_SHARD = 32  # but never finer than this
+# Version of the files that an unfinished import leaves; --resume refuses those of another version.
+_FORMAT = 3
+_JUDGED = 2000  # pairs whose values are checked during planning; all are checked on writing
+_SAMPLE = 32  # pairs read during planning, for units, and for image sizes if headers lack them
+_PARALLEL_SHARDS = 8  # a small archive is still split into shards, so that workers share it
+_PAIRS_A_SHARD = 32  # but no shard gets fewer pairs than this for that reason
 
 
 @dataclasses.dataclass(frozen=True)
 class ImportPlan:
-  """What will be written.
+  """What an import will write.
 
   Attributes:
-    archive: what it is read from.
+    archive: the archive that is imported.
     format: sensors, image sizes, encoding.
     shards: split -> entries of each of its shards.
-    sample: statistics of the pairs that were read beforehand, by sensor.
-    warnings: what in those pairs speaks against the sensors' descriptions.
-    unreadable: pairs that will be skipped, as far as headers and the sample tell.
-    remarks: what the values cannot decide.
-    judges: key -> by which each pair is judged when it is written; empty if values are trusted.
+    sample: sensor key -> statistics of the pairs read during planning.
+    warnings: ways in which those pairs contradict the sensors' descriptions.
+    unreadable: pairs that will be skipped, as far as headers and the sample show.
+    remarks: questions about the scaling that the values cannot settle.
+    judges: sensor key -> judge that checks each pair on writing; empty if values are trusted.
   """
 
   archive: Archive
@@ -62,11 +63,11 @@ class ImportPlan:
 
   @property
   def lost(self) -> Sequence[Skip]:
-    """All that is known beforehand to be left out."""
+    """All pairs that are already known to be left out."""
     return [*self.archive.skipped, *self.unreadable]
 
   def fingerprint(self) -> str:
-    """A digest of all that decides which bytes are written."""
+    """A digest of everything that decides which bytes are written."""
     content = {
       "format": _FORMAT,
       "name": self.archive.name,
@@ -89,14 +90,14 @@ def plan_import(
   judged: bool = False,
   trust_offset: bool = False,
 ) -> ImportPlan:
-  """Decides image sizes, looks at units, and deals the pairs out to shards.
+  """Decide image sizes, check units, and distribute the pairs over shards.
 
   Args:
-    archive: what to import.
+    archive: the archive to import.
     shard_bytes: target size of a shard, before compression.
     encoding: "bytes" or "zlib".
     judged: leave out pairs whose values contradict their sensors.
-    trust_offset: take the sensors' offsets for right, whatever the values are.
+    trust_offset: accept the sensors' offsets whatever the values are.
 
   Raises:
     ArchiveError: there is nothing to import, no pair can be read, or an id occurs twice.
@@ -122,7 +123,7 @@ def plan_import(
   remarks: list[str] = []
   if judged:
     unreadable += _odd_in(verdicts)
-    if not warnings:  # where all are in other units, the odd ones are the right ones
+    if not warnings:  # if the whole archive is in other units, the odd pairs are the correct ones
       unreadable += _odd(archive, {skip.pair_id for skip in unreadable}, verdicts)
     remarks = _of_sensors(archive, {key: verdict.remarks() for key, verdict in verdicts.items()})
   statistics = {key: verdict.statistics for key, verdict in verdicts.items()}
@@ -137,7 +138,7 @@ def plan_import(
 
 
 def _verdicts(archive: Archive, pairs: Sequence[Pair], trust_offset: bool) -> dict[str, Verdict]:
-  """Sensor -> what its images in some pairs say of its description."""
+  """Sensor key -> verdict of some pairs' images on the sensor's description."""
   found = {}
   for key, sensor in archive.sensors.items():
     judge = units.Judge(
@@ -159,7 +160,7 @@ def _of_sensors(archive: Archive, sentences: Mapping[str, Sequence[str]]) -> lis
 
 
 def _odd_in(verdicts: Mapping[str, Verdict]) -> list[Skip]:
-  """Pairs of which an image is odd, with all that was found."""
+  """The pairs with an odd image, each with all findings."""
   texts: dict[str, list[str]] = {}
   for key, verdict in verdicts.items():
     for pair_id, sentences in verdict.odd.items():
@@ -168,15 +169,17 @@ def _odd_in(verdicts: Mapping[str, Verdict]) -> list[Skip]:
 
 
 def _odd(archive: Archive, known: Collection[str], verdicts: Mapping[str, Verdict]) -> list[Skip]:
-  """Pairs whose values contradict their sensors, of some chosen by their ids.
+  """Pairs whose values contradict their sensors, among up to `_JUDGED` pairs.
 
-  The levels of what is read are added to the verdicts', for their remarks.
+  The pairs are chosen by a hash of their id. The levels of the images read are added to the
+  verdicts, which use them in their remarks.
   """
   from tqdm import tqdm
 
   judges = {key: verdict.judge for key, verdict in verdicts.items()}
   entries = [entry for entry in _entries(archive) if entry.pair_id not in known]
-  # In no order of the archive's: every second image may be of another processing.
+  # Hashing ids avoids any pattern in the archive's order, such as every second image being from
+  # another processing baseline.
   entries.sort(key=lambda entry: hashlib.sha256(entry.pair_id.encode()).digest())
   found = []
   for entry in tqdm(entries[:_JUDGED], unit="pairs", desc="values", delay=5):
@@ -196,7 +199,7 @@ def _odd(archive: Archive, known: Collection[str], verdicts: Mapping[str, Verdic
 
 
 def _name(read: Callable[[Entry], Pair]) -> str:
-  """A function and what is bound to it, without the addresses that `repr` would show."""
+  """A function's name with its bound arguments, without the addresses that `repr` would show."""
   if isinstance(read, functools.partial):
     return f"{_name(read.func)} {read.args!r} {sorted(read.keywords.items())!r}"
   return f"{read.__module__}.{read.__qualname__}"
@@ -221,7 +224,7 @@ def _check_ids(archive: Archive) -> None:
 
 
 def _told_sizes(archive: Archive) -> tuple[dict[str, _Sizes], list[Skip]]:
-  """Pair id -> sizes, and the pairs that cannot be read, of an archive that tells them."""
+  """Pair id -> sizes, and the unreadable pairs, if the archive can read sizes from headers."""
   sizes: dict[str, _Sizes] = {}
   unreadable: list[Skip] = []
   if archive.sizes is None:
@@ -235,11 +238,11 @@ def _told_sizes(archive: Archive) -> tuple[dict[str, _Sizes], list[Skip]]:
 
 
 def _read_sample(archive: Archive, known: Mapping[str, Skip]) -> tuple[list[Pair], list[Skip]]:
-  """Pairs spread evenly over the archive; on until one can be read if all of those cannot.
+  """Pairs spread evenly over the archive, and more until every sensor has been seen.
 
   Args:
-    archive: of which they are.
-    known: pair id -> why it cannot be read, of those that are not tried.
+    archive: archive of the pairs.
+    known: pair id -> reason, for pairs known to be unreadable, which are not tried.
   """
   entries = [entry for entry in _entries(archive) if entry.pair_id not in known]
   step = max(len(entries) // _SAMPLE, 1)
@@ -248,6 +251,7 @@ def _read_sample(archive: Archive, known: Mapping[str, Skip]) -> tuple[list[Pair
   pairs: list[Pair] = []
   unreadable: list[Skip] = []
   lacking = set(archive.sensors)
+  # The sample first, then all others until every sensor has been seen.
   for entry in first + [entry for entry in entries if entry.pair_id not in chosen]:
     if entry.pair_id not in chosen and not lacking:
       break
@@ -279,9 +283,10 @@ def _sizes_of(archive: Archive, pair: Pair) -> _Sizes:
 
 
 def _usual_sizes(sizes: Sequence[_Sizes]) -> dict[str, tuple[int, int]]:
-  """The most frequent image size of each sensor, among pairs that have those of the sensors before.
+  """The most frequent image size per sensor.
 
-  Of sizes that are equally frequent the first one counts.
+  Each sensor is counted among the pairs that have the usual size of the sensors before it, so that
+  the sizes chosen occur together. Among equally frequent sizes the first one wins.
   """
   usual: dict[str, tuple[int, int]] = {}
   for key in dict.fromkeys(key for each in sizes for key in each):
@@ -292,7 +297,7 @@ def _usual_sizes(sizes: Sequence[_Sizes]) -> dict[str, tuple[int, int]]:
 
 
 def _differing(sizes: _Sizes, usual: _Sizes) -> list[str]:
-  """Sensors whose image has another size than is usual."""
+  """Sensors whose image does not have the usual size."""
   return [key for key, size in sizes.items() if key in usual and usual[key] != size]
 
 
@@ -322,9 +327,9 @@ def _problem(form: PairFormat, pair: Pair) -> str | None:
 
 
 def _deal(entries: Sequence[Entry], pair_bytes: int, shard_bytes: int) -> list[Sequence[Entry]]:
-  """Entries in order, cut into shards of equal number."""
+  """Entries in order, divided into shards of (nearly) equal numbers of pairs."""
   by_size = math.ceil(len(entries) * pair_bytes / shard_bytes)
   for_workers = min(_PARALLEL_SHARDS, len(entries) // _PAIRS_A_SHARD)
   count = min(max(by_size, for_workers, 1), len(entries))
-  bounds = [len(entries) * i // count for i in range(count + 1)]
+  bounds = [len(entries) * i // count for i in range(count + 1)]  # sizes differ by at most 1
   return [entries[a:b] for a, b in zip(bounds[:-1], bounds[1:], strict=True)]

@@ -1,7 +1,7 @@
-"""What a data set holds: python -m xjepa_jax.data.inspect DIRECTORY
+"""Show what a data set holds: python -m xjepa_jax.data.inspect DIRECTORY
 
-Counts, splits, labels, sensors, and the training split's statistics computed anew beside those
-stored; with --verify the CRC of every record; with --sheet a picture of some pairs.
+Prints counts, splits, labels, sensors, and the training split's statistics, recomputed and stored
+side by side; --verify also checks the CRC of every record, and --sheet draws some of the pairs.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from xjepa_jax.paths import StrPath, user_path
 from xjepa_jax.processes.output import run_command
 from xjepa_jax.sensors import Sensor
 
-_TOLERANCE = 1e-6  # of stored statistics: they are written with all digits
+_TOLERANCE = 1e-6  # for stored statistics, which are written with all digits
 _LABELS_SHOWN = 20
 _SAMPLE = 512  # pairs whose labels and statistics are read, unless --verify reads all
 
 
 def main(argv: list[str] | None = None) -> int:
-  """Prints what a data set holds; returns 1 if anything in it is wrong, else 0."""
+  """Print what a data set holds; returns 1 if anything in it is wrong, else 0."""
   parser = argparse.ArgumentParser(
     prog="python -m xjepa_jax.data.inspect",
     description="Show what a data set of pairs holds, and check it.",
@@ -60,17 +60,17 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def inspect(directory: StrPath, verify: bool = False) -> list[str]:
-  """Prints what a data set holds.
+  """Print what a data set holds.
 
   Args:
-    directory: of the data set.
+    directory: directory of the data set.
     verify: read every record instead of a sample.
 
   Returns:
-    What is wrong, one sentence each: damaged records, statistics that are not those stored.
+    One sentence per problem: damaged records, statistics that differ from those stored.
 
   Raises:
-    DatasetError, ShardIndexError, SensorError: it cannot be opened at all.
+    DatasetError, ShardIndexError, SensorError: the data set cannot be opened at all.
   """
   directory = os.fspath(directory)
   description = describe(directory)
@@ -92,8 +92,10 @@ def inspect(directory: StrPath, verify: bool = False) -> list[str]:
       )
     for key, found in counts.levels.items():
       levels[key].update(found)
+    # The stored statistics are those of the training split, or of the first if there is none.
     if split == "train" or not counted:
       counted = counts.statistics
+  # Statistics without the damaged pairs would differ from the stored ones for that reason alone.
   wrong += _compare(description, counted, levels, verify and not wrong)
   if verify and not wrong:
     print("Every record is intact, and the stored statistics are those of the pairs.")
@@ -101,7 +103,7 @@ def inspect(directory: StrPath, verify: bool = False) -> list[str]:
 
 
 class _Counts:
-  """What the pairs of a split have."""
+  """Counts over the pairs of a split."""
 
   def __init__(self, sensors: dict[str, Sensor]):
     self.read_pairs = 0
@@ -169,9 +171,9 @@ def _compare(
   levels: dict[str, dict[str, Levels]],
   whole: bool,
 ) -> list[str]:
-  """Prints stored statistics beside those just counted, and returns what contradicts.
+  """Print stored statistics beside those just counted, and return the contradictions.
 
-  `whole` says that every pair was counted.
+  `whole` is True if every pair was counted.
   """
   wrong = []
   print(

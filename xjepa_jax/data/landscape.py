@@ -1,7 +1,7 @@
-"""The ground that both sensors look at: land cover, its texture, parcels and relief.
+"""The ground seen by both simulated sensors: land cover, its texture, parcels and relief.
 
-Everything here is geometry. What a class looks like is decided by `optical` and `sar`, each from
-its own random streams, so that the layout is all the two sensors share.
+This module has only geometry. The appearance of a class is decided by `optical` and `sar`, each
+from its own random streams, so the layout is all that the two sensors share.
 """
 
 from __future__ import annotations
@@ -51,9 +51,9 @@ class Landscape:
 
   Attributes:
     classes: (H, W) uint8, index into CLASS_NAMES.
-    regions: (H, W) int, the parcel, block or patch a pixel belongs to, 0 .. n_regions - 1.
-    texture: (H, W) what varies within a class in its own pattern (crowns, rows, pools, ridges),
-      about 0 with a deviation of about 1; 0 where a class has none.
+    regions: (H, W) int, number of the parcel, block or patch of each pixel, 0 .. n_regions - 1.
+    texture: (H, W) variation within a class in the pattern of that class (crowns, rows, pools,
+      ridges), with mean about 0 and standard deviation about 1; 0 for classes without a pattern.
     slope_east: (H, W) rise per metre towards the east; 0 on water.
     slope_north: (H, W) rise per metre towards the north; 0 on water.
     street_angle: direction of the streets, radians anticlockwise from east.
@@ -73,7 +73,7 @@ class Landscape:
 
 @functools.lru_cache(maxsize=64)
 def _bumps(size: int, scale_m: float) -> sparse.csr_array:
-  """(size, n) weights of n Gaussian bumps, one sigma apart, at every pixel of a line."""
+  """(size, n) weights at every pixel of a line of n Gaussian bumps one sigma apart."""
   sigma = scale_m / PIXEL_M
   centres = np.arange(-4.0, size / sigma + 4.0)
   away = np.arange(size)[:, None] / sigma - centres
@@ -82,14 +82,14 @@ def _bumps(size: int, scale_m: float) -> sparse.csr_array:
 
 
 def smooth_noise(rng: np.random.Generator, size: int, scale_m: float) -> Floats:
-  """(size, size) Gaussian field of mean 0 and variance 1 from bumps with a sigma of scale_m metres.
+  """(size, size) Gaussian field of mean 0 and variance 1, of bumps with a sigma of scale_m metres.
 
   A sum of randomly weighted bumps is as smooth as blurred white noise and costs far less, and
   unlike an FFT it does not join opposite edges.
   """
   bumps = _bumps(size, scale_m)
   n = bumps.shape[1]
-  # Sparse on purpose: products this small make BLAS threads spin for longer than they work, and
+  # Sparse on purpose: in products this small, BLAS threads spin for longer than they work, and
   # writers run one process on each core.
   rows = np.ascontiguousarray((bumps @ rng.standard_normal((n, n))).T)
   return np.ascontiguousarray((bumps @ rows).T)
@@ -115,11 +115,12 @@ def _parcels(
   row = np.floor(along)
   ends = np.minimum(along - row, row + 1 - along) * lengths[strip]
   edge = np.minimum(np.minimum(u - cuts[strip], cuts[strip + 1] - u), ends)
+  # A strip has far fewer rows than 100,000, so the sum is unique.
   return _renumber(strip * 100_000 + row.astype(np.int64)), edge
 
 
 def _patches(rng: np.random.Generator, x: Floats, y: Floats, spacing: float) -> Ints:
-  """Natural patches: each pixel joins the nearest point of a jittered grid of that spacing."""
+  """Natural patches: each pixel joins the nearest point of a jittered grid with this spacing."""
   n = int(2.2 * float(np.abs(x).max()) / spacing) + 4
   jitter = rng.uniform(-0.5, 0.5, (2, n, n))
   east, north = x / spacing + n / 2, y / spacing + n / 2
@@ -142,7 +143,7 @@ def _renumber(ids: Ints) -> Ints:
 def _line(
   rng: np.random.Generator, x: Floats, y: Floats, bend_m: float, wavelength_m: float
 ) -> Floats:
-  """Metres from a meandering line that crosses the scene near its middle."""
+  """Distance in metres from a meandering line that crosses the scene near its middle."""
   u, v = _rotate(x, y, rng.uniform(0, np.pi))
   half = float(np.abs(x).max())
   k = 2 * np.pi / (wavelength_m * rng.uniform(0.7, 1.4))
@@ -153,12 +154,12 @@ def _line(
 
 
 def _zones(rng: np.random.Generator, size: int, parcels: Ints, biome: Biome) -> Ints:
-  """(H, W) index into ZONES: of those that the biome has, the highest field wins the pixel."""
+  """(H, W) index into ZONES: the zone with the highest random field wins the pixel."""
   names = [name for name in ZONES if name in biome.zones]
   bias = np.array([biome.zones[name] for name in names]) + rng.normal(0, 0.5, len(names))
   fields = np.stack([smooth_noise(rng, size, 90.0) + b for b in bias])
   if rng.uniform() < 0.6:
-    # Where land is farmed, woods and villages mostly end at the edge of a parcel.
+    # In farmed country, woods and villages mostly end at the edge of a parcel.
     area = np.bincount(parcels.ravel())
     fields = np.stack([(np.bincount(parcels.ravel(), f.ravel()) / area)[parcels] for f in fields])
   return np.array([ZONES.index(name) for name in names])[np.argmax(fields, axis=0)]
@@ -193,8 +194,8 @@ def _put(classes: Classes, regions: Ints, where: Mask, name: str) -> None:
 def _waters(
   rng: np.random.Generator, size: int, x: Floats, y: Floats, biome: Biome
 ) -> tuple[Mask, Mask, Mask, Floats]:
-  """(water, its marshy fringe, the sea's beach, metres from the valley's axis)."""
-  # All is drawn in every scene, wanted or not, so that no switch shifts what is drawn after it.
+  """(water, its marshy fringe, the sea's beach, distance in metres from the valley's axis)."""
+  # Everything is drawn in every scene, used or not, so that no switch shifts the later draws.
   odds = (biome.river, biome.lake, biome.sea, 0.5, 0.5)
   river, lake, sea, banks, shore = rng.uniform(size=5) < odds
   axis = _line(rng, x, y, 90.0, 700.0)
@@ -212,10 +213,10 @@ def _waters(
 def _slopes(
   rng: np.random.Generator, size: int, valley: Floats, relief_m: tuple[float, float]
 ) -> tuple[Floats, Floats]:
-  """Rise per metre towards the east and the north."""
+  """Rise per metre towards the east and towards the north."""
   low, high = np.log(relief_m)
   amplitude = np.exp(rng.uniform(low, high))
-  # A sample of margin on each side, so that the edges have slopes as true as the middle's.
+  # A margin of one sample on each side, so that slopes at the edges are as accurate as elsewhere.
   height = smooth_noise(rng, size + 2, 220.0) + 0.25 * smooth_noise(rng, size + 2, 70.0)
   height[1:-1, 1:-1] -= 0.6 * np.exp(-((valley / 120.0) ** 2))
   down, right = np.gradient(amplitude * height, PIXEL_M)
@@ -234,7 +235,7 @@ def _texture(
   crowns, clumps, waves = (smooth_noise(rng, size, metres) for metres in (13.0, 24.0, 50.0))
   (across, along), (east, north) = _rotate(x, y, field), _rotate(x, y, street)
   blown, _ = _rotate(x, y, rng.uniform(0, np.pi))
-  # Sines cost the most, so a pattern is computed where its class is.
+  # Sines cost the most, so a pattern is computed only where its class is.
   patterns: dict[str, Callable[[Mask], Floats]] = {
     "bare soil": lambda at: waves[at],
     "cereal": lambda at: waves[at],
@@ -265,7 +266,7 @@ def landscape(streams: dict[str, np.random.Generator], size: int, biome: Biome) 
     streams: generators named "zones", "parcels", "cover", "water", "roads", "relief" and
       "texture".
     size: pixels along a side.
-    biome: what the ground is made of.
+    biome: distributions from which the ground is drawn.
   """
   metres = (np.arange(size) - (size - 1) / 2) * PIXEL_M
   x, y = np.meshgrid(metres, -metres)

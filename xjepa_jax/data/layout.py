@@ -1,9 +1,9 @@
-"""Where in a record the values lie, guessed from the record before and confirmed by its bytes.
+"""Where the values lie in a record: guessed from the previous record, confirmed by its bytes.
 
-Records of one data set differ in the lengths of a few strings before the values, hardly ever in
-what follows, so places counted from a record's end are nearly always the same. A guess costs
-nothing to try: whether the bytes in front of each stretch are the ones that announce it is seen
-after the record was read, and only then is a record walked through.
+Records of one data set differ in the lengths of a few strings before the values, but hardly ever in
+what follows, so offsets counted from the record's end are nearly always the same. A guess costs
+nothing: after the read, the bytes before each stretch show whether it was right, and only if it was
+not is the record parsed.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ class Layout:
   """The stretches of a record that hold the values of some sensors.
 
   Args:
-    form: of the data set; its encoding is "bytes".
-    keys: of the sensors wanted.
+    form: format of the data set; its encoding is "bytes".
+    keys: keys of the sensors wanted.
   """
 
   def __init__(self, form: PairFormat, keys: Sequence[str]):
@@ -35,17 +35,17 @@ class Layout:
     self.guess: tuple[Stretch, ...] | None = None
 
   def find(self, record: np.ndarray) -> tuple[Stretch, ...]:
-    """Walks through a record, and guesses the same of the next.
+    """Parse a record, and use its layout as the guess for the next.
 
     Args:
       record: (n,) uint8.
 
     Returns:
-      (key, start, stop) of each sensor that the pair has, in rising order; negative, as they are
-      counted from the record's end.
+      (key, start, stop) for each sensor that the pair has, in ascending order; the offsets are
+      negative, counted from the record's end.
 
     Raises:
-      ExampleError: it is no Example, or not one of this data set's format.
+      ExampleError: the record is not an Example, or not in this data set's format.
     """
     view = ExampleView(record)
     spans = {key: self._format.span(view, key) for key in self.keys}
@@ -53,17 +53,18 @@ class Layout:
       ((key, span[0] - len(record), span[1] - len(record)) for key, span in spans.items() if span),
       key=lambda stretch: stretch[1],
     )
+    # A pair that lacks a sensor is an exception and would make a bad guess.
     if len(stretches) == len(self.keys):
       self.guess = tuple(stretches)
     return tuple(stretches)
 
   def confirmed(self, guess: Sequence[Stretch], gaps: Sequence[np.ndarray]) -> bool:
-    """Whether each stretch of a guess is announced by the bytes in front of it.
+    """Whether the bytes before each stretch of a guess are its expected prefix.
 
     Args:
-      guess: what was read.
-      gaps: (n,) uint8, the bytes between one stretch and the next, as `RecordSource.read_into`
-        gives them.
+      guess: stretches that were read.
+      gaps: (n,) uint8 each, the bytes between consecutive stretches, as returned by
+        `RecordSource.read_into`.
     """
     for (key, _, _), gap in zip(guess, gaps, strict=False):
       expected = self._announcements[key]
@@ -73,7 +74,9 @@ class Layout:
 
 
 def announcement(name: str, size: int) -> bytes:
-  """The bytes in front of a feature's one byte string, as protobuf writes its entry of the map."""
+  """The bytes that precede a feature's single byte string in its protobuf map entry."""
+  # Tag 0x0a is field 1 and tag 0x12 field 2, both length-delimited. The lengths are nested: that of
+  # the entry includes all that follows it, up to the string itself.
   string = b"\x0a" + _varint(size)
   feature = b"\x0a" + _varint(len(string) + size)
   encoded = name.encode()
@@ -84,6 +87,7 @@ def announcement(name: str, size: int) -> bytes:
 
 
 def _varint(value: int) -> bytes:
+  # Seven bits per byte, least significant first; the high bit is set on all bytes but the last.
   groups = bytearray()
   while value > 127:
     groups.append(value & 127 | 128)

@@ -1,4 +1,7 @@
-"""A scene as Sentinel-2 sees it: spectra by class and season under sun, relief, haze and cloud."""
+"""Simulated Sentinel-2 view of a scene: spectra by class and season.
+
+Sun, relief, haze and cloud vary from scene to scene.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +16,10 @@ Cube = npt.NDArray[np.float32]
 
 BANDS = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B11", "B12")
 
-# Native ground sampling of each band in metres.
+# Native ground sampling distance of each band in metres.
 GROUND_M = (60, 10, 10, 10, 20, 20, 20, 10, 20, 60, 20, 20)
 
-# Surface reflectance x 1e4 of every state in the order of BANDS: rounded, typical L2A values.
+# Surface reflectance x 1e4 of every state in the order of BANDS: typical L2A values, rounded.
 SPECTRA: dict[str, tuple[int, ...]] = {
   "water": (330, 380, 430, 300, 260, 220, 210, 180, 165, 150, 85, 65),
   "ice": (4700, 4800, 4700, 4500, 4300, 4000, 3800, 3500, 3200, 2500, 350, 260),
@@ -47,7 +50,7 @@ SPECTRA: dict[str, tuple[int, ...]] = {
   "dunes": (1150, 1450, 2050, 2600, 2850, 3000, 3120, 3270, 3400, 3420, 4000, 3600),
 }
 SNOW = np.array([8200, 8300, 8300, 8200, 8000, 7700, 7400, 7100, 6700, 5600, 1100, 900], np.float32)
-# Share of the snow on the ground that is seen from above; crowns, roofs and traffic hide the rest.
+# Share of the snow on the ground visible from above; crowns, roofs and traffic hide the rest.
 SNOW_SEEN = {
   "water": 0.0,
   "broadleaf forest": 0.45,
@@ -59,25 +62,25 @@ SNOW_SEEN = {
   "road": 0.2,
 }
 
-# Change of log reflectance for one unit of vigour: pigments and water darken the visible and the
+# Change of log reflectance per unit of vigour: pigments and water darken the visible and the
 # short-wave infrared, leaf structure brightens the near infrared.
 VIGOUR_AXIS = np.array([-0.5, -0.6, -0.4, -0.9, -0.4, 0.2, 0.35, 0.4, 0.4, 0.4, -0.4, -0.6])
-# Sediment and algae in water: the green to red edge brightens most.
+# Sediment and algae in water: green to red edge brightens most.
 TURBIDITY_AXIS = np.array([0.5, 0.7, 1.0, 1.2, 1.1, 0.9, 0.8, 0.7, 0.6, 0.4, 0.1, 0.1])
 # Colour of bare ground and roofs, from grey to red.
 HUE_AXIS = np.array([-0.3, -0.3, -0.15, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1])
-# Path reflectance of one unit of haze left over after atmospheric correction.
+# Path reflectance per unit of the haze that remains after atmospheric correction.
 HAZE = np.array([900, 760, 580, 430, 370, 330, 300, 260, 240, 150, 80, 50], np.float32)
 CLOUD = np.array(
   [6200, 6000, 5900, 5900, 5900, 5900, 5900, 5900, 5800, 3200, 4200, 3300], np.float32
 )
 
-# Share of scenes with clouds in or near them; in one of six of these the gap is overhead.
+# Share of scenes with clouds in or near them; in one of six of these no cloud is overhead.
 CLOUDY = 0.22
-# Clouds lie low enough for their shadow to fall within this many pixels.
+# Clouds are low enough for their shadow to fall within this many pixels.
 SHADOW_REACH = 48
 
-# Fine texture as (brightness, vigour) standard deviations; the classes not listed have TEXTURE.
+# Fine texture as standard deviations of (brightness, vigour); TEXTURE for classes not listed.
 TEXTURE = (0.03, 0.04)
 ROUGH_TEXTURE = {
   "water": (0.02, 0.03),
@@ -89,7 +92,7 @@ ROUGH_TEXTURE = {
   "dense urban": (0.28, 0.25),
 }
 
-# Change of log reflectance for one unit of `Landscape.texture`: crowns and pools shade the ground
+# Change of log reflectance per unit of `Landscape.texture`: crowns and pools shade the ground
 # between them, ridges are lit.
 PATTERN = {
   "bare soil": -0.12,
@@ -125,8 +128,8 @@ def _surface(rng: np.random.Generator, ground: Landscape, season: Season) -> Cub
   classes, regions = ground.classes, ground.regions
   size, n = len(classes), len(CLASS_NAMES)
   year = rng.normal(0, 0.35)
-  # Per scene and class (variety, soil; an early or late year moves all classes), then per region,
-  # then within the region.
+  # (brightness, vigour) per scene and class (crop variety, soil; an early or late year shifts all
+  # classes), then per region, then within the region.
   by_class = rng.normal((0.0, year), (0.15, 0.3), (n, 2))
   by_region = rng.normal(0, (0.16, 0.35), (ground.n_regions, 2))
   within = 0.05 * smooth_noise(rng, size, 60.0), 0.15 * smooth_noise(rng, size, 50.0)
@@ -147,7 +150,7 @@ def _surface(rng: np.random.Generator, ground: Landscape, season: Season) -> Cub
 def _shading(ground: Landscape, zenith: float, azimuth: float) -> Floats:
   """(H, W) direct and diffuse light on the slope, relative to level ground.
 
-  azimuth is where the sun stands, radians clockwise from north.
+  `azimuth` is the sun's, in radians clockwise from north.
   """
   towards = ground.slope_east * np.sin(azimuth) + ground.slope_north * np.cos(azimuth)
   normal = np.sqrt(1 + ground.slope_east**2 + ground.slope_north**2)
@@ -180,18 +183,18 @@ def _atmosphere(rng: np.random.Generator, reflectance: Cube, zenith: float, azim
   lit = reflectance * (1 - 0.6 * shadow).astype(np.float32)[..., None]
   veil = rng.gamma(1.0, 0.3) * np.exp(0.35 * smooth_noise(rng, size, 150.0))
   haze = veil.astype(np.float32)[..., None] * HAZE
-  # What the haze scatters into the view it takes from the ground.
+  # Light that the haze scatters into the view is lost to the ground.
   hazy = lit * (1 - np.minimum(haze / 6000, 0.4)) + haze
   opacity = (0.95 * cloud).astype(np.float32)[..., None]
   return hazy + opacity * (CLOUD * np.float32(rng.uniform(0.8, 1.3)) - hazy)
 
 
 def _sensor(rng: np.random.Generator, radiance: Cube) -> Cube:
-  """Blur each band to its ground sampling, then add noise."""
+  """Blur each band to its ground sampling distance, then add noise."""
   seen = np.empty_like(radiance)
   for ground in (10, 20, 60):
     bands = [b for b, metres in enumerate(GROUND_M) if metres == ground]
-    # Half a sample: about the width of the instrument's point spread function.
+    # Sigma of half a sample: about the width of the instrument's point spread function.
     sigma = 0.5 * ground / PIXEL_M
     seen[..., bands] = ndimage.gaussian_filter(
       radiance[..., bands], (sigma, sigma, 0), mode="nearest", truncate=3.0
@@ -201,8 +204,8 @@ def _sensor(rng: np.random.Generator, radiance: Cube) -> Cube:
 
 
 def _sun(rng: np.random.Generator, day: int) -> tuple[float, float]:
-  """(zenith, azimuth) at half past ten, radians, the azimuth clockwise from north."""
-  # 38 degrees on average over the year and latitudes of 35 to 50: high in June, low in December.
+  """(zenith, azimuth) at half past ten in radians, the azimuth clockwise from north."""
+  # 44 degrees on average over the year, for latitudes of 35 to 50: high in June, low in December.
   noon = 44.0 + 15.0 * np.cos(2 * np.pi * (day + 10) / YEAR_DAYS)
   return np.radians(noon + rng.uniform(-8, 8)), np.radians(rng.uniform(140, 175))
 
@@ -214,8 +217,8 @@ def optical(
 
   Args:
     streams: generators named "spectra", "sun", "sky" and "msi noise".
-    ground: what lies below.
-    season: when it is seen.
+    ground: the landscape.
+    season: season of the acquisition.
 
   Returns:
     (H, W, 12) uint16 reflectance x 1e4 in the order of BANDS, without the +1000 offset of

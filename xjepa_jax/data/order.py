@@ -1,8 +1,8 @@
-"""Which pair stands at which position: a pure function, so that a resume is arithmetic.
+"""The order of the pairs: which pair is at which position, as a pure function.
 
-Row r of step n's global batch is position n * B + r. Each data set is permuted anew in every
-epoch, and data sets are mixed by a fixed periodic pattern. No state is kept: the batches from any
-step on are the same after a restart, and for any number of processes.
+Row r of step n's global batch is position n * B + r. Each data set is permuted anew in every epoch,
+and data sets are mixed by a fixed periodic pattern. No state is kept, so resuming is arithmetic:
+the batches from any step on are the same after a restart, and for any number of processes.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 from xjepa_jax.data.permutation import permute
 from xjepa_jax.errors import DatasetError
 
-_PERIOD = 1000  # positions after which a mixture repeats; weights are exact to 1/1000
+_PERIOD = 1000  # positions after which a mixture repeats; weights are accurate to 1/1000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,9 +25,9 @@ class Order:
   """The pairs of some data sets in an endless order.
 
   Args:
-    lengths: number of pairs of each data set.
-    weights: share of the positions that each data set gets; None shares by length.
-    seed: of the shuffle.
+    lengths: number of pairs in each data set.
+    weights: share of the positions for each data set; None shares by length.
+    seed: seed of the shuffle.
     shuffle: False keeps each data set's own order.
 
   Raises:
@@ -57,10 +57,10 @@ class Order:
       )
 
   def places(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Where the pairs at some positions are.
+    """The data sets and pairs at some positions.
 
     Args:
-      positions: (n,) integers from 0 on.
+      positions: (n,) integers, at least 0.
 
     Returns:
       (n,) int64 number of the data set, and (n,) int64 number of the pair in it.
@@ -68,6 +68,7 @@ class Order:
     pattern, before, counts = self._mixture
     period, inside = np.divmod(np.asarray(positions, np.int64), len(pattern))
     chosen = pattern[inside]
+    # How often the data set was chosen before this position, which counts through its epochs.
     rank = period * counts[chosen] + before[inside]
     epoch, number = np.divmod(rank, np.asarray(self.lengths)[chosen])
     if self.shuffle:
@@ -81,8 +82,8 @@ class Order:
   def _mixture(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """One period: the data set at each place, how often it came before, and each one's count.
 
-    At each place comes the data set that is furthest behind its share, so every stretch of the
-    order has the weights as nearly as it can.
+    Each place is given to the data set that is furthest behind its share, so every stretch of the
+    order follows the weights as closely as possible.
     """
     if len(self.lengths) == 1:
       return np.zeros(1, np.int64), np.zeros(1, np.int64), np.ones(1, np.int64)

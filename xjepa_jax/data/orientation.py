@@ -1,7 +1,7 @@
-"""Images with north above and east to the right, as far as mirrors and quarter turns go.
+"""Turns images north up and east right, as far as mirroring and quarter turns can.
 
-An encoder learns the usual orientation. A file that is stored from south to north, or on its side,
-would show it mirrored ground.
+An encoder learns the usual orientation. A file stored from south to north, or on its side, would
+show it mirrored or rotated ground.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from xjepa_jax.data.raster import Raster
 
 @dataclasses.dataclass(frozen=True)
 class Turn:
-  """How an image is turned.
+  """A turn of an image.
 
   Attributes:
-    swapped: rows and columns change places, before the mirrors.
+    swapped: whether rows and columns are swapped, before mirroring.
     rows, columns: whether these are reversed.
-    transform: (a, b, c, d, e, f) of the image once it is turned.
+    transform: (a, b, c, d, e, f) of the image after the turn.
   """
 
   swapped: bool
@@ -31,7 +31,7 @@ class Turn:
   transform: tuple[float, ...]
 
   def __call__(self, values: np.ndarray) -> np.ndarray:
-    """(H, W, C) values of the image, turned."""
+    """Values (H, W, C) of the image, turned."""
     if not (self.swapped or self.rows or self.columns):
       return values
     values = values.swapaxes(0, 1) if self.swapped else values
@@ -40,11 +40,11 @@ class Turn:
 
 
 def north_up(transform: Sequence[float], height: int, width: int) -> Turn:
-  """What turns an image north up: nothing where it has no place.
+  """The turn that brings an image north up; no turn if it is not georeferenced.
 
   Args:
-    transform: from (column, row) to map coordinates, all NaN if it has none.
-    height, width: of the image.
+    transform: from (column, row) to map coordinates, all NaN if the image has none.
+    height, width: size of the image.
   """
   a, b, c, d, e, f = transform
   if math.isnan(a):
@@ -61,9 +61,9 @@ def north_up(transform: Sequence[float], height: int, width: int) -> Turn:
 
 
 def upright(rasters: Mapping[str, Raster]) -> dict[str, Raster]:
-  """Images of one pair, each north up, so that they can be compared.
+  """The images of one pair, each turned north up, so that they can be compared.
 
-  Where one has no place, they lie on one another as they are stored.
+  If one of them is not georeferenced, all are returned as they are stored, assumed to coincide.
   """
   if not all(raster.georeferenced for raster in rasters.values()):
     return dict(rasters)

@@ -4,13 +4,13 @@ On disk a pair is a `tf.train.Example` whose features are a TFDS `FeaturesDict`:
 
   pair_id, labels (names), longitude, latitude (EPSG:4326), crs, transform (of the first sensor's
   grid, six numbers as in rasterio), and for each sensor
-  sensors/<key>/values          (n, H, W, C), n = 1, or 0 where the pair lacks that sensor
-  sensors/<key>/acquired        ISO 8601, empty where unknown
-  sensors/<key>/valid_fraction  of the pixels
+  sensors/<key>/values          (n, H, W, C), n = 1, or 0 if the pair lacks that sensor
+  sensors/<key>/acquired        ISO 8601, empty if unknown
+  sensors/<key>/valid_fraction  share of valid pixels
 
-Values are stored as they came, as bytes (`encoding` "bytes" or "zlib"). A TFDS feature marked
-optional cannot be decoded when it is encoded as bytes, hence the leading n. Coordinates are
-encoded as bytes too, because a float64 kept as a TFDS scalar comes back as a float32.
+Values are stored unscaled, as bytes (`encoding` "bytes" or "zlib"). TFDS cannot decode an optional
+feature that is encoded as bytes, hence the leading n. Coordinates are encoded as bytes too, because
+TFDS reads a float64 scalar back as a float32.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ NO_TRANSFORM = (math.nan,) * 6
 
 @dataclasses.dataclass(frozen=True)
 class Observation:
-  """What one sensor saw.
+  """The image of one sensor.
 
   Attributes:
     values: (H, W, C) as stored, in the sensor's dtype and band order.
-    acquired: time of acquisition, ISO 8601, or "" where unknown.
+    acquired: time of acquisition, ISO 8601, or "" if unknown.
   """
 
   values: np.ndarray
@@ -51,11 +51,11 @@ class Pair:
 
   Attributes:
     pair_id: unique within its data set.
-    observations: sensor key -> what it saw; a sensor that the pair lacks is absent.
+    observations: sensor key -> observation; a sensor that the pair lacks is absent.
     labels: names of classes, or empty.
-    longitude, latitude: of the centre, degrees in EPSG:4326, or NaN.
+    longitude, latitude: the centre, degrees in EPSG:4326, or NaN.
     crs: coordinate reference system of the first sensor's grid ("EPSG:32634", or WKT), or "".
-    transform: that grid's affine transform (a, b, c, d, e, f) as rasterio has it, or NaN.
+    transform: that grid's affine transform (a, b, c, d, e, f) as in rasterio, or NaN.
   """
 
   pair_id: str
@@ -69,7 +69,7 @@ class Pair:
 
 @dataclasses.dataclass(frozen=True)
 class PairFormat:
-  """How the pairs of one data set are laid out.
+  """The layout of the pairs of one data set.
 
   Attributes:
     sensors: sensor key -> description, in the data set's order.
@@ -94,16 +94,16 @@ class PairFormat:
     return (*self.shapes[key], len(self.sensors[key].bands))
 
   def value_bytes(self, key: str) -> int:
-    """Bytes of the named sensor's values, before compression."""
+    """Size in bytes of the named sensor's values, before compression."""
     return math.prod(self.shape(key)) * np.dtype(self.sensors[key].dtype).itemsize
 
   def nbytes(self) -> int:
-    """Bytes of the values of a pair that has every sensor, before compression."""
+    """Size in bytes of the values of a pair that has every sensor, before compression."""
     return sum(self.value_bytes(key) for key in self.sensors)
 
   def features(self) -> Any:
     """The TFDS `FeaturesDict` of a pair."""
-    import tensorflow_datasets as tfds  # takes a second to import: not for a --help
+    import tensorflow_datasets as tfds  # takes a second to import; a --help should not
 
     def number(shape: tuple[int, ...] = ()) -> Any:
       return tfds.features.Tensor(shape=shape, dtype=np.float64, encoding="bytes")
@@ -147,13 +147,14 @@ class PairFormat:
     }
     features, serializer = self._codec
     message = serializer.get_tf_example(features.encode_example(example))
+    # Protobuf otherwise writes the entries of a map in any order.
     return message.SerializeToString(deterministic=True)
 
   def decode(self, record: Any) -> Pair:
-    """The pair in a serialised Example (bytes or a (n,) uint8 array), its values copied.
+    """The pair in a serialised Example (bytes or a (n,) uint8 array), with its values copied.
 
     Raises:
-      ExampleError: it is no Example, or not one of this format.
+      ExampleError: the record is not an Example, or not in this format.
     """
     view = ExampleView(record)
     observations = {}
@@ -172,10 +173,10 @@ class PairFormat:
     )
 
   def values(self, view: ExampleView, key: str) -> np.ndarray | None:
-    """One sensor's (H, W, C) values in an Example, not copied, or None where the pair lacks it.
+    """One sensor's (H, W, C) values in an Example, not copied, or None if the pair lacks it.
 
     Raises:
-      ExampleError: the values are missing, or their size is not that of this format.
+      ExampleError: the values are missing, or do not have the size that this format expects.
     """
     content = view.bytes(values_name(key))
     if self.encoding == "zlib":
@@ -185,7 +186,7 @@ class PairFormat:
     return np.frombuffer(content, self.sensors[key].dtype).reshape(self.shape(key))
 
   def span(self, view: ExampleView, key: str) -> tuple[int, int] | None:
-    """Where in the record those values lie, for the encoding "bytes". Raises as `values` does."""
+    """Start and stop of those values in the record, for encoding "bytes". Raises like `values`."""
     start, stop = view.span(values_name(key))
     return None if self._lacking(key, stop - start) else (start, stop)
 
@@ -199,7 +200,7 @@ class PairFormat:
     return size == 0
 
   def check(self, pair: Pair) -> None:
-    """Raises a PairError unless this format can hold the pair."""
+    """Raise a PairError unless this format can hold the pair."""
     if not pair.pair_id:
       raise PairError("a pair has an empty pair_id; every pair needs one of its own.")
     where = f"pair {pair.pair_id!r}"
@@ -226,6 +227,7 @@ class PairFormat:
   def _encode_sensor(self, key: str, pair: Pair) -> dict[str, Any]:
     observation = pair.observations.get(key)
     if observation is None:
+      # n = 0 marks a missing sensor, see the module's docstring.
       nothing = np.zeros((0, *self.shape(key)), self.sensors[key].dtype)
       return {"values": nothing, "acquired": "", "valid_fraction": 0.0}
     return {
@@ -255,9 +257,10 @@ def values_name(key: str) -> str:
 
 
 def _inflate(content: Any, expected: int, key: str) -> bytes:
-  """Decompresses at most `expected` bytes, so that a hostile record cannot fill the memory."""
+  """Decompress at most `expected` bytes, so that a malicious record cannot fill the memory."""
   inflater = zlib.decompressobj()
   try:
+    # One more byte than expected, so that data that is too long is noticed.
     values = inflater.decompress(bytes(content), expected + 1)
   except zlib.error as error:
     raise ExampleError(f"{values_name(key)!r} is not zlib data ({error}).") from error

@@ -1,11 +1,11 @@
-"""A permutation of 0..n-1 that needs no memory: any of its values is computed by itself.
+"""A permutation of 0..n-1 that needs no memory: each of its values is computed independently.
 
 A Feistel network is a bijection on the numbers of 2h bits whatever its round function; the few
-results at or above n are sent through again until they fall below it (Black and Rogaway, "Ciphers
-with Arbitrary Finite Domains", 2002, cycle walking). Integer arithmetic only, so the order of a
-data set is the same on every machine and with every version of every library, which a resume a
-year later relies on. Grain's index shuffle does the same one number at a time, 6 to 160
-microseconds each.
+results at or above n are sent through it again until they fall below n (cycle walking; Black and
+Rogaway, "Ciphers with Arbitrary Finite Domains", 2002). It uses only integer arithmetic, so the
+order of a data set is the same on every machine and with every version of every library; resuming a
+run a year later relies on this. Grain's index shuffle does the same one number at a time, in 6
+to 160 microseconds each.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ _ROUNDS = 6
 
 
 def permute(numbers: np.ndarray, length: int, key: int) -> np.ndarray:
-  """Where the permutation chosen by `key` sends each number.
+  """The image of each number under the permutation chosen by `key`.
 
   Args:
     numbers: (n,) integers from 0 to length - 1.
-    length: how many numbers are permuted, at least 1.
+    length: size of the permuted range, at least 1.
     key: any integer from 0 to 2**64 - 1.
 
   Returns:
@@ -34,7 +34,7 @@ def permute(numbers: np.ndarray, length: int, key: int) -> np.ndarray:
   return values.astype(np.int64)
 
 
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # SplitMix64's increment, 2**64 over the golden ratio
 
 
 def _encipher(values: np.ndarray, half: np.uint64, round_keys: np.ndarray) -> np.ndarray:
@@ -46,7 +46,10 @@ def _encipher(values: np.ndarray, half: np.uint64, round_keys: np.ndarray) -> np
 
 
 def _mix(values: np.ndarray) -> np.ndarray:
-  """SplitMix64's finaliser (Steele, Lea and Flood, 2014): each bit in moves each bit out."""
+  """SplitMix64's finaliser (Steele, Lea and Flood, 2014).
+
+  Every input bit affects every output bit.
+  """
   values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
   values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
   return values ^ (values >> np.uint64(31))

@@ -1,4 +1,4 @@
-"""Pictures of stored values for people: as a sensor's description says it is shown."""
+"""Pictures of stored values for people, rendered as the sensor's description specifies."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from xjepa_jax.sensors import Channel, Sensor
 
 _MARGIN = 4
 _CAPTION = 14
-_UNSEEN = (64, 0, 64)  # dark violet: no sensor shows land in it
+_UNSEEN = (64, 0, 64)  # dark violet, a colour that land has in no sensor's rendering
 
 
 def picture(sensor: Sensor, stored: np.ndarray) -> np.ndarray:
-  """An image as its sensor is shown.
+  """An image rendered for display.
 
   Args:
     sensor: its `display` names the channels and their ranges; without one, the first band is
-      shown from its 2nd to its 98th percentile in this image.
+      stretched from its 2nd to its 98th percentile in this image.
     stored: (H, W, C) as stored.
 
   Returns:
-    (H, W, 3) uint8; pixels that were not seen are dark violet.
+    (H, W, 3) uint8; pixels without data are dark violet.
   """
   known = sensor.known(stored)
   values = np.where(known, sensor.calibrate(stored), 0)
@@ -43,10 +43,11 @@ def contact_sheet(
   """Pairs as a grid, each with its sensors side by side and its id below.
 
   Args:
-    pairs: what to show, row by row.
-    sensors: sensor key -> description; one place each in every pair, empty where it lacks one.
-    columns: pairs a row.
-    height: of each image, in pixels; enlarged without smoothing.
+    pairs: pairs to show, row by row.
+    sensors: sensor key -> description; each has one place in every pair, empty where a pair lacks
+      it.
+    columns: pairs per row.
+    height: height of each image in pixels; images are enlarged without smoothing.
   """
   width = (height + _MARGIN) * len(sensors) + _MARGIN
   rows = -(-len(pairs) // columns)
@@ -74,6 +75,7 @@ def _channel(sensor: Sensor, channel: Channel, values: np.ndarray) -> np.ndarray
 
 def _stretch(sensor: Sensor, pixels: np.ndarray) -> Channel:
   low, high = np.percentile(pixels[:, 0], (2, 98)) if len(pixels) else (0.0, 1.0)
+  # A constant image has no range, by which `_channel` divides.
   return Channel(sensor.band_names[0], float(low), float(max(high, low + 1e-6)))
 
 

@@ -1,7 +1,7 @@
-"""Images from files that nobody vouches for: GeoTIFF, JPEG 2000, PNG and npy, as they were stored.
+"""Reads images from untrusted files: GeoTIFF, JPEG 2000, PNG and npy, with values as stored.
 
-The content has to be what the suffix says, and the size declared in the header is checked before
-any pixel is read.
+The content must match the suffix, and the size declared in the header is checked before any pixel
+is read.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ SUFFIXES = tuple(_KINDS)
 _OPEN = {"GeoTIFF": open_geotiff, "JPEG 2000": open_geotiff, "PNG": open_png, "npy": open_npy}
 _MAGIC = {
   "GeoTIFF": (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"),  # the last two: BigTIFF
-  "JPEG 2000": (b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51"),  # in a box, or bare
+  "JPEG 2000": (b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51"),  # JP2 container, or bare codestream
   "PNG": (b"\x89PNG\r\n\x1a\n",),
   "npy": (b"\x93NUMPY",),
 }
@@ -49,18 +49,18 @@ _MAGIC = {
 
 @dataclasses.dataclass(frozen=True)
 class Raster:
-  """An image and where it lies.
+  """An image with its georeference.
 
   Attributes:
     values: (H, W, C) as stored.
-    path: of the file that it came from, for messages.
-    crs: "EPSG:32634" where it has a code, else WKT, "" if the file has none.
-    transform: (a, b, c, d, e, f) from (column, row) to map coordinates, as rasterio.Affine has it;
-      all NaN if the file has none.
-    nodata: the value that the file declares as nothing seen, or None.
-    descriptions: what the file calls each band, "" where it says nothing; or empty.
-    hidden: (H, W, 1) or (H, W, C) bool, what a mask of the file hides, or None.
-    scales, offsets, alpha, located_by, files, nodata_of_bands: as a `RasterHeader` has them.
+    path: path of the file, for messages.
+    crs: "EPSG:32634" if it has a code, else WKT; "" if the file has none.
+    transform: (a, b, c, d, e, f) from (column, row) to map coordinates, as in rasterio.Affine; all
+      NaN if the file has none.
+    nodata: nodata value that the file declares, or None.
+    descriptions: the file's description of each band, "" where there is none; or empty.
+    hidden: (H, W, 1) or (H, W, C) bool, True where a mask of the file hides values; or None.
+    scales, offsets, alpha, located_by, files, nodata_of_bands: as in `RasterHeader`.
   """
 
   values: np.ndarray
@@ -79,12 +79,12 @@ class Raster:
 
   @property
   def count(self) -> int:
-    """Its number of bands."""
+    """Number of bands."""
     return int(self.values.shape[2])
 
   @property
   def declared(self) -> tuple[float | None, ...]:
-    """What each band's file declares as nothing seen."""
+    """Declared nodata value of each band."""
     return self.nodata_of_bands or (self.nodata,) * self.count
 
   @property
@@ -93,34 +93,34 @@ class Raster:
 
   @property
   def matrix(self) -> np.ndarray:
-    """(3, 3) float64 that takes (column, row, 1) to (x, y, 1)."""
+    """(3, 3) float64 that maps (column, row, 1) to (x, y, 1)."""
     return np.array([*self.transform, 0, 0, 1]).reshape(3, 3)
 
 
 def read_raster(path: StrPath, max_pixels: int = MAX_PIXELS) -> Raster:
-  """Reads a .tif, .tiff, .jp2, .png or .npy file.
+  """Read a .tif, .tiff, .jp2, .png or .npy file.
 
   Args:
-    path: of a regular file; its suffix says what it holds.
+    path: path of a regular file; its suffix names the format.
     max_pixels: refuse a file that declares more pixels x bands than this, before reading them.
 
   Returns:
     The image as stored: nothing is scaled, and (H, W) becomes (H, W, 1).
 
   Raises:
-    ImageError: there is no such file, it is not what its suffix says, it is damaged or too large,
-      or its type of values is not one a sensor can have.
+    ImageError: there is no such file, it is not in the format of its suffix, it is damaged or too
+      large, or a sensor cannot have values of its type.
   """
   path = os.fspath(path)
   with _open(path, max_pixels) as (header, load):
     loaded, hidden = load()
-    values = np.ascontiguousarray(loaded, np.dtype(header.dtype))  # in this machine's byte order
+    values = np.ascontiguousarray(loaded, np.dtype(header.dtype))  # native byte order
     values = values.reshape(*header.shape, header.count)
   return raster_of(header, values, None if hidden is None else hidden[..., None])
 
 
 def raster_of(header: RasterHeader, values: np.ndarray, hidden: np.ndarray | None = None) -> Raster:
-  """The image with what its header says of it."""
+  """An image combined with the metadata in its header."""
   return Raster(
     values,
     header.path,
@@ -139,10 +139,10 @@ def raster_of(header: RasterHeader, values: np.ndarray, hidden: np.ndarray | Non
 
 
 def read_header(path: StrPath, max_pixels: int = MAX_PIXELS) -> RasterHeader:
-  """Reads what a file that `read_raster` reads says of itself, and none of its pixels.
+  """Read the metadata of a file that `read_raster` can read, and none of its pixels.
 
   Raises:
-    ImageError: as `read_raster`, as far as the header shows it.
+    ImageError: as in `read_raster`, as far as the header shows it.
   """
   path = os.fspath(path)
   with _open(path, max_pixels) as (header, _):
@@ -150,10 +150,10 @@ def read_header(path: StrPath, max_pixels: int = MAX_PIXELS) -> RasterHeader:
 
 
 def check_placed(image: RasterHeader | Raster) -> None:
-  """Refuses an image that lies where something other than its own transform says.
+  """Refuse an image that is georeferenced by something other than its own transform.
 
   Raises:
-    ImageError: it is placed by control points or by a file beside it.
+    ImageError: it is georeferenced by control points or by a file beside it.
   """
   if image.located_by:
     tool = "gdal_translate" if image.located_by.startswith("the ") else "gdalwarp"
@@ -169,7 +169,7 @@ def check_placed(image: RasterHeader | Raster) -> None:
 
 
 def giving_system(path: str, system: str = "") -> str:
-  """The command that gives an image with a transform the coordinate reference system it lacks."""
+  """A command that adds the missing coordinate reference system to an image with a transform."""
   code = system if system.startswith("EPSG:") else "EPSG:CODE"
   return rewriting(path, f"gdal_translate -a_srs {code}", "placed")
 
@@ -178,7 +178,7 @@ def centre(raster: Raster) -> tuple[float, float]:
   """Longitude and latitude of the image's centre, degrees in EPSG:4326.
 
   Returns:
-    (NaN, NaN) if the image has no coordinate reference system, or one without a way to EPSG:4326.
+    (NaN, NaN) if the image has no coordinate reference system, or none that converts to EPSG:4326.
   """
   if not raster.crs or not raster.georeferenced:
     return math.nan, math.nan
@@ -190,7 +190,7 @@ def centre(raster: Raster) -> tuple[float, float]:
   try:
     with rasterio.Env(**GDAL_OPTIONS):
       (longitude,), (latitude,) = transform(raster.crs, "EPSG:4326", [x], [y])
-  except Exception:  # an engineering or damaged system: the image is sound, its place unknown
+  except Exception:  # an engineering or damaged system; the image is valid, its place is unknown
     return math.nan, math.nan
   if not (math.isfinite(longitude) and abs(latitude) <= 90):
     return math.nan, math.nan
@@ -207,20 +207,20 @@ def _open(path: str, max_pixels: int) -> Iterator[Opened]:
       yield opened
   except ImageError:
     raise
-  except Exception as error:  # whatever three libraries make of damaged bytes
-    reason = error.__cause__ or str(error) or type(error).__name__  # rasterio keeps it in the cause
+  except Exception as error:  # three libraries raise many kinds of errors on damaged bytes
+    reason = error.__cause__ or str(error) or type(error).__name__  # rasterio sets the cause
     raise ImageError(f"{path}: cannot be read as {kind}, it is damaged ({reason}).") from error
 
 
 def _kind(path: str) -> str:
-  """What the suffix promises and the first bytes hold; the file is known to be a regular one."""
+  """The format named by the suffix and confirmed by the first bytes of a regular file."""
   suffix = os.path.splitext(path)[1].lower()
   if suffix not in _KINDS:
     raise ImageError(f"{path}: unknown suffix {suffix!r}; expected one of {', '.join(SUFFIXES)}.")
   if "://" in path or os.path.abspath(path).startswith("/vsi"):
     raise ImageError(f"{path}: is no file of this machine; copy it to disk and name it there.")
   try:
-    if not stat.S_ISREG(os.stat(path).st_mode):  # opening a pipe would wait for ever
+    if not stat.S_ISREG(os.stat(path).st_mode):  # opening a pipe would wait forever
       raise ImageError(f"{path}: is not a regular file.")
     with open(path, "rb") as file:
       head = file.read(8)

@@ -1,4 +1,4 @@
-"""The size of a file's pixels on the ground, against what a sensor's description says."""
+"""Compares the size of a file's pixels on the ground with the sensor's ground sampling distance."""
 
 from __future__ import annotations
 
@@ -12,24 +12,26 @@ from xjepa_jax.data.raster import RasterHeader
 from xjepa_jax.errors import ImageError
 from xjepa_jax.sensors import Sensor
 
-# A little coarser or finer is the same texture to an encoder, twice is another.
+# Largest accepted ratio of pixel sizes. Slightly coarser or finer pixels show an encoder the same
+# texture; pixels of twice the size do not.
 _CLOSE = 1.5
-_DEGREE = 111_195.0  # metres along a meridian, of a sphere of the Earth's mean radius
+_DEGREE = 111_195.0  # metres per degree along a meridian, on a sphere of the Earth's mean radius
 
 
 def pixel_metres(header: RasterHeader) -> tuple[float, float] | None:
-  """Metres of a pixel along its image's columns and rows, in the middle of the image.
+  """Size in metres of a pixel along columns and rows, in the middle of the image.
 
   Returns:
-    None of an image without a place, or one in a system of no known unit.
+    None if the image is not georeferenced, or its coordinates cannot be converted.
   """
   if not header.crs or math.isnan(header.transform[0]):
     return None
   a, b, c, d, e, f = header.transform
-  # The middle pixel's corner, and those after it along columns and along rows.
+  # A corner of the middle pixel, and the next corners along columns and along rows.
   column = header.shape[1] / 2 + np.array([0.0, 1, 0])
   row = header.shape[0] / 2 + np.array([0.0, 0, 1])
-  # A system's unit may differ from place to place: Web Mercator's is half a metre at 60 degrees.
+  # Convert via degrees, since a map unit's length may vary: Web Mercator's is half a metre at 60
+  # degrees.
   longitude, latitude = to_degrees(header.crs, a * column + b * row + c, d * column + e * row + f)
   east = (longitude - longitude[0]) * math.cos(math.radians(latitude[0])) * _DEGREE
   north = (latitude - latitude[0]) * _DEGREE
@@ -38,15 +40,15 @@ def pixel_metres(header: RasterHeader) -> tuple[float, float] | None:
 
 
 def check_resolution(header: RasterHeader, sensor: Sensor, way_on: str) -> None:
-  """Refuses an image whose pixels are of another size than its sensor's.
+  """Refuse an image whose pixel size differs too much from its sensor's.
 
   Args:
-    header: of the image; one without a place tells no size.
-    sensor: as the encoder or the import has it.
-    way_on: what lets such images pass, as a sentence for the message of the error.
+    header: header of the image; one that is not georeferenced passes.
+    sensor: sensor as the encoder or the import has it.
+    way_on: sentence for the error message that says how to accept such images.
 
   Raises:
-    ImageError: they are, along one axis or both.
+    ImageError: the pixel size differs along one or both axes.
   """
   found = pixel_metres(header)
   expected = min(band.gsd for band in sensor.bands)

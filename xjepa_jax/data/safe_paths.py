@@ -1,4 +1,4 @@
-"""Which files an archive may name: files of this machine, inside its own folder."""
+"""Restricts the files that an archive may name to local files inside its own folder."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from xjepa_jax.errors import ArchiveError
 def locate(
   root: str, path: str, allow_outside: bool, real: Callable[[str], str] = os.path.realpath
 ) -> str:
-  """The path of a file that an archive names, if the archive may name it.
+  """The path of a file that an archive names, if it is allowed.
+
+  An accented name may be spelled differently from the one on disk (see `unicode_names`).
 
   Args:
     root: the archive's folder, itself free of links (`os.path.realpath`).
-    path: as the archive has it, relative to `root`.
-    allow_outside: let the path, or the links that it goes through, leave `root`.
-    real: `os.path.realpath`, or for many paths `remembering_realpath()`.
+    path: path in the archive, relative to `root`.
+    allow_outside: allow the path, or the links on its way, to leave `root`.
+    real: `os.path.realpath`, or `remembering_realpath()` for many paths.
 
   Raises:
-    ArchiveError: it is an address, or leads out of the folder.
-
-  An accented name may be spelled otherwise than on disk (see `unicode_names`).
+    ArchiveError: the path is an address, or leads out of the folder.
   """
   if "://" in path or re.match(r"[\\/]+vsi", path) or "\0" in path:
     raise ArchiveError(f"{path!r} is no file of this machine; copy it to disk and name it there")
@@ -42,7 +42,7 @@ def locate(
 
 
 def remembering_realpath() -> Callable[[str], str]:
-  """`os.path.realpath` that resolves each folder once: an archive has thousands of files in one."""
+  """A caching `os.path.realpath`, because an archive has thousands of files in one folder."""
   folder = functools.lru_cache(maxsize=1024)(os.path.realpath)
 
   def real(path: str) -> str:

@@ -1,5 +1,6 @@
-"""A scene as Sentinel-1 sees it: C-band backscatter by class and season, under moisture, incidence
-and speckle.
+"""Simulated Sentinel-1 view of a scene: C-band backscatter by class and season.
+
+Soil moisture, incidence angle and speckle vary from scene to scene.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ from xjepa_jax.data.seasons import STATES, Season, season_weights
 
 POLARISATIONS = ("VV", "VH")
 
-REFERENCE_DEG = 38.0
-# Mean sigma0 in dB (VV, VH) of every state at REFERENCE_DEG of incidence: typical C-band values,
+REFERENCE_DEG = 38.0  # incidence angle
+# Mean sigma0 in dB (VV, VH) of every state at an incidence of REFERENCE_DEG: typical C-band values,
 # rounded.
 BACKSCATTER_DB: dict[str, tuple[float, float]] = {
   "water": (-19.5, -27.0),
@@ -46,8 +47,8 @@ BACKSCATTER_DB: dict[str, tuple[float, float]] = {
   "dunes": (-17.0, -25.0),
 }
 
-# Standard deviation in dB between regions of a class (moisture, roughness, stand density);
-# crops and soil vary most, wind moves the whole of a scene's water instead.
+# Standard deviation in dB between regions of a class (moisture, roughness, stand density). Crops
+# and soil vary most. Water varies by scene instead, because wind roughens all of it alike.
 SPREAD_DB = {
   "water": 0.3,
   "broadleaf forest": 0.7,
@@ -60,19 +61,19 @@ SPREAD_DB = {
 FIELD_SPREAD_DB = 1.9
 WIND_DB = 3.0
 
-# Point scatterers: texture within a class in dB, on top of speckle.
+# Texture within a class in dB, on top of speckle: point scatterers.
 TEXTURE_DB = {"residential": 2.2, "dense urban": 3.0, "wetland": 1.0, "water": 0.0, "road": 0.5}
 PLAIN_TEXTURE_DB = 0.4
 
 # Equivalent number of looks of an IW ground-range detected product.
 LOOKS = 4.4
-# Thermal noise that adds to the signal, sigma0 in dB.
+# Thermal noise added to the signal, sigma0 in dB.
 NOISE_FLOOR_DB = -28.0
-# Azimuth in which the right-looking antenna looks on ascending and on descending passes, degrees.
+# Azimuth of the right-looking antenna's view on ascending and descending passes, degrees.
 LOOK_AZIMUTH = (78.0, 282.0)
 
-# Change of sigma0 in dB for one unit of `Landscape.texture`: crowns, bunds and houses scatter,
-# pools and the lee of a dune do not.
+# Change of sigma0 in dB per unit of `Landscape.texture`: crowns, bunds and houses scatter; pools
+# and the lee side of a dune do not.
 PATTERN_DB = {
   "bare soil": 1.6,
   "cereal": 1.4,
@@ -93,8 +94,8 @@ _MEAN = np.array([BACKSCATTER_DB[state] for state in STATES])
 _PATTERN = np.array([PATTERN_DB.get(name, 0.0) for name in CLASS_NAMES])
 _SPREAD = np.array([SPREAD_DB.get(name, FIELD_SPREAD_DB) for name in CLASS_NAMES])
 _TEXTURE = np.array([TEXTURE_DB.get(name, PLAIN_TEXTURE_DB) for name in CLASS_NAMES])
-# Share of a change of soil moisture that C band sees: walls and water hide all of it, a forest
-# canopy most of it, and a paddy is wet whatever the weather.
+# Share of a change in soil moisture that C band sees: walls and water hide all of it, a forest
+# canopy most of it, and a paddy is wet in any weather.
 SOIL_SEEN = {"water": 0.0, "rice": 0.25, "residential": 0.0, "dense urban": 0.0, "road": 0.0}
 SOIL_SEEN |= {"broadleaf forest": 0.25, "conifer forest": 0.25}
 _SOIL_SEEN = np.array([SOIL_SEEN.get(name, 1.0) for name in CLASS_NAMES])
@@ -106,7 +107,7 @@ MOISTURE = {
   "cold": (0.0, 1.0, 0.0, 0.4),
   "dry": (1.0, 0.0, -1.2, -0.6),
 }
-# Frozen soil and wet snow, in dB on open ground.
+# Change of sigma0 by frozen soil and by wet snow, in dB on open ground.
 FROZEN_DB = -1.5
 THAW_DB = -4.0
 
@@ -115,7 +116,7 @@ def _ground_db(rng: np.random.Generator, ground: Landscape, season: Season) -> F
   """(H, W, 2) mean sigma0 in dB on level ground, before speckle."""
   classes, regions = ground.classes, ground.regions
   n, size = len(CLASS_NAMES), len(classes)
-  # One part moves both polarisations, a smaller one VH alone (the share of volume scattering).
+  # One part shifts both polarisations, a smaller one VH alone (the share of volume scattering).
   by_class = rng.normal(0, 0.8, (n, 1)) + rng.normal(0, (0.0, 0.5), (n, 2))
   by_class[CLASS["water"]] = rng.normal(0, WIND_DB) * np.array([1.0, 0.6])
   by_region = rng.normal(0, 1.0, (ground.n_regions, 1))
@@ -135,15 +136,15 @@ def _ground_db(rng: np.random.Generator, ground: Landscape, season: Season) -> F
 def _incidence_db(ground: Landscape, incidence: float, azimuth: float) -> Floats:
   """(H, W) change of sigma0 in dB with the local incidence angle; angles in radians."""
   away = ground.slope_east * np.sin(azimuth) + ground.slope_north * np.cos(azimuth)
-  # Ground that rises away from the radar faces it.
+  # A slope that rises away from the radar faces it, which reduces the local incidence angle.
   local = np.clip(incidence - np.arctan(away), np.radians(8), np.radians(80))
-  # Typical slopes in dB per degree: the first of natural cover, the second of tilted ground, where
-  # the area lit per pixel shrinks as well.
+  # Typical gradients in dB per degree: the first for natural cover, the second for tilted ground,
+  # where the illuminated area per pixel shrinks as well.
   return -0.13 * (np.degrees(incidence) - REFERENCE_DEG) - 0.25 * np.degrees(local - incidence)
 
 
 def _double_bounce_db(ground: Landscape, azimuth: float) -> Floats:
-  """(H, W) gain in dB of walls that stand square to the radar's look direction."""
+  """(H, W) gain in dB of walls perpendicular to the radar's look direction."""
   streets = np.pi / 2 - ground.street_angle
   askew = np.degrees((streets - azimuth + np.pi / 4) % (np.pi / 2) - np.pi / 4)
   gain = 5.0 * np.exp(-((askew / 12.0) ** 2)) - 1.0
@@ -153,7 +154,7 @@ def _double_bounce_db(ground: Landscape, azimuth: float) -> Floats:
 
 
 def speckle(rng: np.random.Generator, shape: tuple[int, ...]) -> Floats:
-  """Multi-look speckle: gamma intensities of mean 1 and variance 1 / LOOKS."""
+  """Multi-look speckle: gamma-distributed intensities of mean 1 and variance 1 / LOOKS."""
   return rng.gamma(LOOKS, 1 / LOOKS, shape)
 
 
@@ -164,8 +165,8 @@ def sar(
 
   Args:
     streams: generators named "backscatter", "orbit" and "speckle".
-    ground: what lies below.
-    season: when it is seen.
+    ground: the landscape.
+    season: season of the acquisition.
 
   Returns:
     (H, W, 2) float32 sigma0 in dB in the order of POLARISATIONS.
@@ -175,7 +176,7 @@ def sar(
   level = _ground_db(streams["backscatter"], ground, season)
   geometry = _incidence_db(ground, incidence, azimuth) + _double_bounce_db(ground, azimuth)
   level += geometry[..., None]
-  # The 20 m resolution of the product mixes intensities, not decibels.
+  # The product's 20 m resolution averages intensities, not decibels.
   power = ndimage.gaussian_filter(10 ** (level / 10), (0.6, 0.6, 0), mode="nearest")
   power = (power + 10 ** (NOISE_FLOOR_DB / 10)) * speckle(streams["speckle"], power.shape)
   return (10 * np.log10(np.maximum(power, 1e-6))).astype(np.float32)

@@ -19,8 +19,8 @@ __all__ = ["CLASS_NAMES", "MIN_LABEL_FRACTION", "MIN_SIZE", "Scene", "scene"]
 MIN_LABEL_FRACTION = 0.15
 MIN_SIZE = 16
 
-# One random stream for each part of a scene, numbered by its place here: append, never reorder,
-# or every scene ever made changes.
+# One random stream per part of a scene, numbered by its place here. Only append to this list: any
+# other change would alter every scene of every seed.
 STREAMS = (
   "zones",
   "parcels",
@@ -50,10 +50,10 @@ class Scene:
       B07 B08 B8A B09 B11 B12, no +1000 offset; 0 is nodata, so every pixel is at least 1.
     sar: (H, W, 2) float32, sigma0 of VV and VH in dB.
     classes: (H, W) uint8, index into CLASS_NAMES.
-    labels: names of the classes that cover at least MIN_LABEL_FRACTION of the scene, and of that
-      which covers most; in the order of CLASS_NAMES.
-    biome: the kind of country, a key of `biomes.BIOMES`.
-    season: of the day it was seen, one of `seasons.SEASONS`.
+    labels: names of the classes that cover at least MIN_LABEL_FRACTION of the scene, and of the
+      class that covers most; in the order of CLASS_NAMES.
+    biome: a key of `biomes.BIOMES`.
+    season: season of the acquisition, one of `seasons.SEASONS`.
   """
 
   optical: np.ndarray
@@ -78,7 +78,7 @@ def _labels(classes: np.ndarray) -> tuple[str, ...]:
 
 
 def streams(seed: int, index: int) -> dict[str, np.random.Generator]:
-  """The independent random generators of one scene, by the name of the part they draw."""
+  """The independent random generators of one scene, by the name of the part that they draw."""
   children = np.random.SeedSequence([seed, index]).spawn(len(STREAMS))
   return {name: np.random.default_rng(s) for name, s in zip(STREAMS, children, strict=True)}
 
@@ -86,10 +86,10 @@ def streams(seed: int, index: int) -> dict[str, np.random.Generator]:
 def scene(seed: int, index: int, size: int = 64) -> Scene:
   """Simulate scene number `index` of the series `seed`.
 
-  The scene is a function of the three arguments alone: the same in any process and order. Both
-  images show one layout (land cover, parcels, relief); haze, cloud and crop colour are seen by
-  the optical sensor alone, moisture, incidence and speckle by the radar alone. Class spectra and
-  backscatter are rounded typical values, not measurements of any one place.
+  The scene depends only on the three arguments: it is the same in any process and order. Both
+  images show one layout (land cover, parcels, relief); only the optical sensor sees haze, cloud and
+  crop colour, only the radar sees moisture, incidence and speckle. Class spectra and backscatter
+  are rounded typical values, not measurements of any one place.
 
   Args:
     seed: number of the series, at least 0.
@@ -97,7 +97,7 @@ def scene(seed: int, index: int, size: int = 64) -> Scene:
     size: pixels along a side, at least 16; objects keep their size in metres.
 
   Raises:
-    ValueError: an argument is not a whole number, or below its least value.
+    ValueError: an argument is not a whole number, or below its minimum.
   """
   seed, index = _check("seed", seed, 0), _check("index", index, 0)
   size = _check("size", size, MIN_SIZE)

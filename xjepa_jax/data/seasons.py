@@ -1,8 +1,8 @@
-"""The time of the year in simulated scenes: how each class looks on a day, and what snow lies.
+"""The time of year in simulated scenes: the state of each class on a day, and the snow cover.
 
-A class has one state a season, and between the middles of two seasons a mixture of both. What a
-state looks like is in each sensor's own table (`optical.SPECTRA`, `sar.BACKSCATTER_DB`), so the
-calendar is all that the two share. Seasons are those of the northern hemisphere.
+A class has one state per season, and between the middles of two seasons a mixture of both. The
+appearance of a state is in each sensor's own table (`optical.SPECTRA`, `sar.BACKSCATTER_DB`), so
+the calendar is all that the two share. Seasons are those of the northern hemisphere.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ STATES: tuple[str, ...] = (
 
 Calendar = dict[str, tuple[str, str, str, str]]
 
-# The state of each class in winter, spring, summer and autumn. A class that is not named
-# has the state of its own name all the year.
+# The state of each class in winter, spring, summer and autumn. A class that is not listed has the
+# state of its own name all year.
 TEMPERATE: Calendar = {
   "cereal": ("seedlings", "green cereal", "straw", "bare soil"),
   "row crop": ("bare soil", "bare soil", "leafy crop", "straw"),
@@ -83,14 +83,15 @@ CALENDARS: dict[str, Calendar] = {
   },
 }
 
-# Chance of snow on the ground in the middle of winter; it falls to none half a year away.
+# Chance of snow on the ground in the middle of winter; it decreases to 0 by the middles of autumn
+# and spring.
 SNOW_CHANCE = {"temperate": 0.15, "cold": 0.9, "dry": 0.0}
 THAW_CHANCE = 0.3
 
 
 @dataclasses.dataclass(frozen=True)
 class Season:
-  """The time of the year in one scene.
+  """The time of year in one scene.
 
   Attributes:
     climate: a key of CALENDARS.
@@ -106,23 +107,23 @@ class Season:
 
   @property
   def name(self) -> str:
-    """That of SEASONS whose middle is nearest."""
+    """The season whose middle is nearest."""
     return SEASONS[int(np.argmax(season_weights(self.day)))]
 
   def states(self) -> Floats:
-    """(classes, states): the shares of STATES in each of CLASS_NAMES; rows add up to 1."""
+    """(classes, states): share of each of STATES in each of CLASS_NAMES; rows sum to 1."""
     return season_weights(self.day) @ _TABLES[self.climate]
 
 
 def season_weights(day: int) -> Floats:
-  """(4,) how much of each of SEASONS a day has: 1 in its middle, linear to the next one's."""
+  """(4,) share of each season on a day: 1 in its middle, linear to the next one's middle."""
   middles = np.array([MIDDLES[-1] - YEAR_DAYS, *MIDDLES, MIDDLES[0] + YEAR_DAYS], dtype=np.float64)
   hats = np.array([np.interp(day % YEAR_DAYS, middles, row) for row in np.eye(len(middles))])
   return hats[1:-1] + np.array([hats[-1], 0.0, 0.0, hats[0]])
 
 
 def draw_season(rng: np.random.Generator, climate: str, day: int) -> Season:
-  """The season of a scene on a day, its snow drawn from `rng`."""
+  """The season of a scene on a day, with its snow drawn from `rng`."""
   chance, depth, warmth = rng.uniform(size=3)
   lies = chance < SNOW_CHANCE[climate] * season_weights(day)[0]
   return Season(
@@ -139,5 +140,5 @@ def _table(calendar: Calendar) -> Floats:
   return table
 
 
-# As (classes, 4, states), so that weights (4,) reduce it.
+# Transposed to (classes, 4, states), so that weights (4,) contract the season axis.
 _TABLES = {climate: _table(each).transpose(1, 0, 2) for climate, each in CALENDARS.items()}

@@ -1,11 +1,11 @@
-"""The sidecar that gives a TFRecord shard random access: `<shard>.index`.
+"""The sidecar file `<shard>.index`, which gives a TFRecord shard random access.
 
 bytes 0-7    magic "XJEPAIDX"
 bytes 8-11   uint32 version, 1
 bytes 12-19  uint64 number of records, n
 bytes 20-27  uint64 size of the shard in bytes
 bytes 28-31  uint32 CRC32C of bytes 0-27
-then         n uint64: where each record's data starts
+then         n uint64: offset of each record's data
              n uint32: its length
              n uint32: its masked CRC32C, as in the shard
 last 4       uint32 CRC32C of everything between the header and here
@@ -26,19 +26,19 @@ from xjepa_jax.errors import CorruptRecordError, ShardIndexError
 SUFFIX = ".index"
 _MAGIC = b"XJEPAIDX"
 _VERSION = 1
-_FIELDS = struct.Struct("<8sIQQ")
+_FIELDS = struct.Struct("<8sIQQ")  # the header without its CRC
 _HEADER_SIZE = _FIELDS.size + 4
-_ENTRY_SIZE = 16
+_ENTRY_SIZE = 16  # uint64 offset, uint32 length, uint32 CRC
 
 
 @dataclasses.dataclass(frozen=True)
 class ShardIndex:
-  """Where the n records of a shard are.
+  """The places of the n records of a shard.
 
   Attributes:
-    shard_size: bytes of the shard.
-    offsets: (n,) uint64, where each record's data starts.
-    lengths: (n,) uint32, bytes of data.
+    shard_size: size of the shard in bytes.
+    offsets: (n,) uint64, offset of each record's data.
+    lengths: (n,) uint32, length of the data in bytes.
     crcs: (n,) uint32, masked CRC32C of the data.
   """
 
@@ -57,7 +57,7 @@ class ShardIndex:
 
 
 def from_entries(entries: Iterable[tuple[int, int, int]], shard_size: int) -> ShardIndex:
-  """The index of a shard whose records' (offset, length, masked CRC) are given."""
+  """The index of a shard with the given (offset, length, masked CRC) of its records."""
   table = np.array(list(entries), np.uint64).reshape(-1, 3)
   return ShardIndex(
     shard_size,
@@ -68,7 +68,7 @@ def from_entries(entries: Iterable[tuple[int, int, int]], shard_size: int) -> Sh
 
 
 def build(shard: str) -> ShardIndex:
-  """Reads a whole shard, checks it, and returns its index.
+  """Read and check a whole shard, and return its index.
 
   Raises:
     CorruptRecordError: the shard is damaged; the message names the record.
@@ -81,7 +81,7 @@ def read_header(shard: str) -> tuple[int, int]:
   """Number of records and size of the shard, from the first bytes of its index.
 
   Raises:
-    ShardIndexError: the index is damaged, or the shard's size is not the one it was made for.
+    ShardIndexError: the index is damaged, or was made for a shard of another size.
     FileNotFoundError: there is no index.
   """
   content = storage.read_range(shard + SUFFIX, 0, _HEADER_SIZE)
@@ -89,11 +89,13 @@ def read_header(shard: str) -> tuple[int, int]:
 
 
 def summary(shard: str) -> bytes:
-  """What tells the records of a shard from any others without reading them: their number and the
-  shard's size, and the checksum of all places and checksums.
+  """Bytes that identify the records of a shard without reading them.
+
+  They are the header, with the number of records and the shard's size, and the checksum over all
+  offsets, lengths and checksums.
 
   Raises:
-    ShardIndexError: the index is damaged, or the shard's size is not the one it was made for.
+    ShardIndexError: the index is damaged, or was made for a shard of another size.
     FileNotFoundError: there is no index.
   """
   header = storage.read_range(shard + SUFFIX, 0, _HEADER_SIZE)
@@ -103,10 +105,10 @@ def summary(shard: str) -> bytes:
 
 
 def read(shard: str) -> ShardIndex:
-  """The whole index of a shard, every byte of it checked.
+  """The whole index of a shard, with every byte checked.
 
   Raises:
-    ShardIndexError: the index is damaged, or the shard's size is not the one it was made for.
+    ShardIndexError: the index is damaged, or was made for a shard of another size.
     FileNotFoundError: there is no index.
   """
   content = storage.read_file(shard + SUFFIX)
@@ -125,12 +127,12 @@ def read(shard: str) -> ShardIndex:
 
 
 def ensure(shard: str) -> tuple[int, int]:
-  """As `read_header`, after building and keeping the index if there is none yet.
+  """Like `read_header`, but builds and writes the index first if there is none yet.
 
   Raises:
-    ShardIndexError: the index is damaged or stale, or none is there and none can be written.
+    ShardIndexError: the index is damaged or stale, or is missing and cannot be written.
     CorruptRecordError: there was no index and the shard is damaged.
-    DatasetError: a file is there and cannot be read at all.
+    DatasetError: a file exists and cannot be read at all.
   """
   try:
     return read_header(shard)
@@ -157,6 +159,7 @@ def _check_header(shard: str, content: bytes) -> tuple[int, int]:
     raise _damaged(shard, f"it starts with {magic!r}, expected {_MAGIC!r}")
   if _crc(content[: _FIELDS.size]) != content[_FIELDS.size :]:
     raise _damaged(shard, "its header does not match its checksum")
+  # Checked after the CRC, so that a damaged header is not mistaken for another version.
   if version != _VERSION:
     raise ShardIndexError(
       f"{shard + SUFFIX}: version {version}, this program reads {_VERSION}. Delete the file to "

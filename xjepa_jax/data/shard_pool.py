@@ -1,4 +1,4 @@
-"""Writes many shards at once, a process or a machine a shard, and counts the pairs done."""
+"""Writes many shards in parallel, one per worker process or machine, and counts the pairs done."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from xjepa_jax.data.beam import run_pieces
 from xjepa_jax.data.shard_writer import ShardSummary, ShardTask, finished, read_summary, write_shard
 from xjepa_jax.errors import WriteError
 
-_POLL_SECONDS = 0.2
+_POLL_SECONDS = 0.2  # between two progress reports
 
 Progress = Callable[[int], None]
 
@@ -22,16 +22,16 @@ Progress = Callable[[int], None]
 def write_shards(
   tasks: Sequence[ShardTask], workers: int, progress: Progress, beam: str | None = None
 ) -> list[ShardSummary]:
-  """Writes shards, in this process, in several, or on many machines.
+  """Write shards in this process, in several processes, or on many machines.
 
   Args:
-    tasks: one a shard.
-    workers: processes; 1 writes in this one.
+    tasks: one task per shard.
+    workers: number of processes; 1 writes in this one.
     progress: called with the number of pairs done since its last call.
     beam: options of an Apache Beam pipeline that writes them instead; see `data.beam`.
 
   Returns:
-    Summaries of all shards, in order; those that are finished are not written again.
+    Summaries of all shards, in order; shards that are already finished are not written again.
 
   Raises:
     WriteError: writing failed, or a worker died.
@@ -105,10 +105,10 @@ def _begin_worker(counter: Any) -> None:
 
 
 def _end_with_parent() -> None:
-  """Ends this worker when the process that started it is gone.
+  """End this worker when the process that started it is gone.
 
-  Killed, that process cannot tell its workers, which would wait for it for ever, and write shards
-  that a run which continues is writing too.
+  A parent that is killed cannot stop its workers. They would wait for it forever, and write the
+  same shards as a resumed run.
   """
   parent = multiprocessing.parent_process()
   if parent is not None:
@@ -117,14 +117,14 @@ def _end_with_parent() -> None:
 
 
 def _write_quietly(task: ShardTask) -> None:
-  """As `_write_counted`, on another machine."""
+  """Write a shard on another machine, which has no counter to update."""
   write_shard(task, lambda count: None)
 
 
 def _write_counted(task: ShardTask) -> None:
-  """Answers nothing, for the summary is in its file.
+  """Write a shard and count its pairs; returns nothing, because the summary is in its file.
 
-  A worker that is killed in the midst of a long answer would leave the rest to be waited for.
+  If a worker were killed while sending a long result, the parent would wait forever for the rest.
   """
 
   def progress(count: int) -> None:

@@ -1,7 +1,7 @@
 """Writes one shard of an archive: read, check, encode, frame, index.
 
-A shard is finished when its summary is there, which is written last; until then its files have
-temporary names and a run that continues writes it anew.
+The summary is written last, and its presence marks the shard as finished. Until then its files have
+temporary names, and a resumed import writes the shard again from the start.
 """
 
 from __future__ import annotations
@@ -34,18 +34,18 @@ class ShardTask:
   entries: Sequence[Entry]
   read: Callable[[Entry], Pair]
   format: PairFormat
-  judges: Mapping[str, units.Judge]  # leave out pairs whose values contradict their sensors
-  skip_odd: bool  # whether that is meant, or such pairs are to be judged again
+  judges: Mapping[str, units.Judge]  # pairs whose values contradict their sensors are left out
+  skip_odd: bool  # accept a finished shard without its odd pairs, instead of judging them again
 
   @property
   def strictness(self) -> int:
-    """How much of its values is judged: nothing, all but offsets, all."""
+    """How many checks the values must pass: 0 for none, 1 for all but offsets, 2 for all."""
     return len(self.judges) and 1 + all(judge.offset for judge in self.judges.values())
 
 
 @dataclasses.dataclass(frozen=True)
 class ShardSummary:
-  """What a finished shard holds.
+  """The contents of a finished shard.
 
   Attributes:
     pairs: number of records.
@@ -53,7 +53,7 @@ class ShardSummary:
     skipped: entries that were left out, and why.
     statistics: sensor key -> statistics of its stored values.
     labels: label -> number of pairs that have it.
-    strictness: of the task by which it was written.
+    strictness: strictness of the task that wrote it.
   """
 
   pairs: int
@@ -65,14 +65,14 @@ class ShardSummary:
 
 
 def write_shard(task: ShardTask, progress: Callable[[int], None]) -> ShardSummary:
-  """Writes a shard, its index and its summary.
+  """Write a shard, its index and its summary.
 
   Args:
     task: what to write, and where.
     progress: called with 1 after each entry.
 
   Raises:
-    WriteError: the disk is full, or the directory cannot be written. Nothing is left half-written
+    WriteError: the disk is full, or the directory cannot be written to. No partial file is left
       under a final name.
   """
   try:
@@ -82,23 +82,23 @@ def write_shard(task: ShardTask, progress: Callable[[int], None]) -> ShardSummar
 
 
 def read_summary(path: str, form: PairFormat) -> ShardSummary | None:
-  """The summary of a shard if it was finished, else None."""
+  """The summary of a shard if it is finished, else None."""
   try:
     with np.load(path + SUMMARY_SUFFIX, allow_pickle=False) as arrays:
       return _summary_from_arrays(arrays, form)
   except (OSError, ValueError, KeyError, EOFError):
     return None
-  except Exception as error:  # zipfile and zlib have error classes of their own
+  except Exception as error:  # np.load lets zipfile's and zlib's own error classes through
     if type(error).__module__ in ("zipfile", "zlib"):
       return None
     raise
 
 
 def finished(task: ShardTask) -> ShardSummary | None:
-  """The summary of a task's shard if it is as the task asks for, else None.
+  """The summary of a task's shard if it is finished as the task requires, else None.
 
-  One in which pairs were odd is written anew, for they may be corrected or trusted by now, unless
-  they are to be left out; so is one whose values were judged less.
+  A shard with odd pairs is written again, because by now they may be corrected or trusted, unless
+  they are to be left out; so is a shard whose values were judged less strictly.
   """
   summary = read_summary(task.path, task.format)
   if summary is None or summary.strictness < task.strictness:
@@ -115,7 +115,7 @@ def _write_shard(task: ShardTask, progress: Callable[[int], None]) -> ShardSumma
   labels: dict[str, int] = {}
   skipped: list[Skip] = []
   entries: list[tuple[int, int, int]] = []
-  temporary = f"{task.path}.{uuid.uuid4().hex}{TEMPORARY_SUFFIX}"  # of this attempt alone
+  temporary = f"{task.path}.{uuid.uuid4().hex}{TEMPORARY_SUFFIX}"  # unique to this attempt
   try:
     with open(temporary, "wb") as file:
       at = 0
@@ -132,6 +132,7 @@ def _write_shard(task: ShardTask, progress: Callable[[int], None]) -> ShardSumma
           for label in pair.labels:
             labels[label] = labels.get(label, 0) + 1
         progress(1)
+      # Sync before the rename, or a crash could leave a partial file under the final name.
       file.flush()
       os.fsync(file.fileno())
     os.replace(temporary, task.path)
@@ -148,6 +149,7 @@ def _write_shard(task: ShardTask, progress: Callable[[int], None]) -> ShardSumma
 def _encode(task: ShardTask, entry: Entry, skipped: list[Skip]) -> tuple[Pair, bytes] | None:
   try:
     pair = task.read(entry)
+    # Encoding checks shapes and dtypes, on which the judges rely.
     encoded = task.format.encode(pair)
     odd = units.of_pair(task.judges, pair)
     if odd:
@@ -164,6 +166,7 @@ def _summary_bytes(summary: ShardSummary) -> bytes:
     "pairs": np.int64(summary.pairs),
     "nbytes": np.int64(summary.nbytes),
     "strictness": np.int64(summary.strictness),
+    # Fixed-width text, because an array of objects would be pickled.
     "skipped": np.array(
       [[skip.pair_id, skip.reason, "odd" * skip.odd] for skip in summary.skipped], "U"
     ),

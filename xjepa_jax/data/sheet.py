@@ -1,4 +1,4 @@
-"""What sheets of pictures have in common: tiles of one size, captions, one font."""
+"""Elements shared by sheets of pictures: tiles of one size, captions, one font."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _EMPTY = (236, 238, 241)
 
 @functools.lru_cache
 def font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
-  """DejaVu Sans, which matplotlib brings along and which has arrows and ticks."""
+  """DejaVu Sans, which ships with matplotlib and has arrows and ticks."""
   import matplotlib
 
   name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
@@ -29,8 +29,8 @@ def tile(picture: np.ndarray, side: int) -> Image.Image:
   """A picture fitted into a square.
 
   Args:
-    picture: (H, W, 3) uint8; enlarged without smoothing, its longer side fills the square.
-    side: of the square, in pixels.
+    picture: (H, W, 3) uint8; its longer side fills the square, enlarged without smoothing.
+    side: side of the square in pixels.
   """
   image = Image.fromarray(np.ascontiguousarray(picture, dtype=np.uint8))
   scale = side / max(image.size)
@@ -42,7 +42,7 @@ def tile(picture: np.ndarray, side: int) -> Image.Image:
 
 
 def fitted(draw: ImageDraw.ImageDraw, text: str, width: int, face: ImageFont.FreeTypeFont) -> str:
-  """The text, its middle left out where it is wider than `width` pixels."""
+  """The text, with its middle cut out if it is wider than `width` pixels."""
   if draw.textlength(text, face) <= width:
     return text
   for kept in range(len(text) - 1, 1, -1):

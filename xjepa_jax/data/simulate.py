@@ -1,10 +1,11 @@
-"""The embedded data set: co-located scenes seen by two simulated sensors.
+"""The built-in data set: co-located scenes seen by two simulated sensors.
 
   python -m xjepa_jax.data.simulate --out data/simulated --pairs 2000
   python -m xjepa_jax.data.simulate --out data/scenes --pairs 12 --size 512 --geotiff
 
-Scenes are `xjepa_jax.data.scenes`; they are written as any archive is, or as GeoTIFF files to try
-the commands that read them. The k-th pair of a seed is the same in a data set of any size.
+Scenes come from `xjepa_jax.data.scenes` and are written like any archive, or as GeoTIFF files to
+try the commands that read such files. The k-th pair of a seed is the same in a data set of any
+size.
 """
 
 from __future__ import annotations
@@ -27,9 +28,9 @@ def simulated_archive(pairs: int = 2000, size: int = 64, seed: int = 0) -> Archi
   """Simulated scenes as an archive: 80 % for training, 10 % each for validation and test.
 
   Args:
-    pairs: how many, at least 10.
-    size: of an image, in pixels of 10 m.
-    seed: of the scenes.
+    pairs: number of pairs, at least 10.
+    size: side of an image, in pixels of 10 m.
+    seed: seed of the scenes.
 
   Raises:
     DataError: an argument is out of range.
@@ -42,7 +43,7 @@ def simulated_archive(pairs: int = 2000, size: int = 64, seed: int = 0) -> Archi
     raise DataError(f"seed {seed}: must be 0 or above.")
   entries = [Entry(f"simulated-{seed}-{index:07d}", index) for index in range(pairs)]
   splits: dict[str, list[Entry]] = {"train": [], "validation": [], "test": []}
-  for entry in entries:  # by its own index: a pair stays in its split when the data set grows
+  for entry in entries:  # split by index, so that a pair keeps its split when the data set grows
     last = entry.source % 10
     splits["test" if last == 9 else "validation" if last == 8 else "train"].append(entry)
   simulated = {
@@ -58,7 +59,7 @@ def simulated_archive(pairs: int = 2000, size: int = 64, seed: int = 0) -> Archi
 
 
 def _read(entry: Entry, seed: int, size: int) -> Pair:
-  from xjepa_jax.data.scenes import scene  # SciPy takes a while: not for a --help
+  from xjepa_jax.data.scenes import scene  # importing SciPy is slow; a --help should not wait
 
   index = entry.source
   seen = scene(seed, index, size)
@@ -78,7 +79,7 @@ def _read(entry: Entry, seed: int, size: int) -> Pair:
 
 
 def main(argv: list[str] | None = None) -> int:
-  """Writes a simulated data set; returns the exit status."""
+  """Write a simulated data set; returns the exit status."""
   parser = argparse.ArgumentParser(
     prog="python -m xjepa_jax.data.simulate",
     description="Write co-located scenes seen by two simulated sensors (Sentinel-1, Sentinel-2).",

@@ -1,8 +1,8 @@
-"""Statistics of a sensor's stored values over many pairs, band by band.
+"""Statistics of a sensor's stored values over many pairs, per band.
 
-Moments are sums; percentiles come from a histogram of 65,536 bins: of the values themselves for
-types of up to 16 bits, and else of the upper 16 bits of the float32, whose bins are at most 0.8 %
-of a value wide. Both merge exactly, so the result does not depend on who counted what.
+Moments are kept as sums. Percentiles come from a histogram of 65,536 bins: one per value for types
+of up to 16 bits, and otherwise the upper 16 bits of the float32, with bins at most 0.8 % of a value
+wide. Both merge exactly, so the result does not depend on how the pairs were divided over workers.
 """
 
 from __future__ import annotations
@@ -24,10 +24,11 @@ class SensorStatistics:
   """Running statistics of one sensor's valid pixels.
 
   Attributes:
-    images, pixels, valid: counts of images, pixels, and pixels that were seen in any band.
-    counted: (C,) int64, values that were seen in each band.
+    dtype: type of the stored values.
+    images, pixels, valid: numbers of images, of pixels, and of pixels with data in any band.
+    counted: (C,) int64, number of valid values in each band.
     total, squares: (C,) float64, sums of stored values and of their squares.
-    lowest, highest: (C,) float64.
+    lowest, highest: (C,) float64, extremes of the stored values.
     histogram: (C, 65536) int64.
   """
 
@@ -44,7 +45,7 @@ class SensorStatistics:
 
   @classmethod
   def of(cls, sensor: Sensor) -> SensorStatistics:
-    """Statistics of nothing yet."""
+    """Empty statistics for a sensor."""
     count = len(sensor.bands)
     return cls(
       dtype=np.dtype(sensor.dtype),
@@ -60,7 +61,7 @@ class SensorStatistics:
     )
 
   def add(self, sensor: Sensor, values: np.ndarray) -> None:
-    """Counts one image of stored values (H, W, C)."""
+    """Count one image of stored values (H, W, C)."""
     known = sensor.known(values)
     self.images += 1
     self.pixels += known[..., 0].size
@@ -72,14 +73,15 @@ class SensorStatistics:
       self.counted[band] += len(column)
       exact = column.astype(np.float64)
       self.total[band] += exact.sum()
-      self.squares[band] += np.square(exact).sum()  # np.dot wakes a thread a core, and differs
+      # Not np.dot, which would start a thread per core and rounds differently.
+      self.squares[band] += np.square(exact).sum()
       self.lowest[band] = min(self.lowest[band], exact.min())
       self.highest[band] = max(self.highest[band], exact.max())
-      counts = np.bincount(_bins(column))  # no longer than the highest bin: most are empty
+      counts = np.bincount(_bins(column))  # ends at the highest bin in use; most are empty
       self.histogram[band, : len(counts)] += counts
 
   def merge(self, other: SensorStatistics) -> None:
-    """Adds what another has counted."""
+    """Add the counts of other statistics."""
     self.images += other.images
     self.pixels += other.pixels
     self.valid += other.valid
@@ -98,7 +100,7 @@ class SensorStatistics:
     return np.sqrt(np.maximum(squares - self.mean() ** 2, 0))
 
   def percentile(self, q: float) -> np.ndarray:
-    """(C,) float64, the q-th percentile in stored values, within its bin; 0 of a band unseen."""
+    """(C,) float64, q-th percentile of stored values, interpolated in its bin; 0 without data."""
     edges = _edges(self.dtype)
     result = np.zeros(len(self.histogram))
     for band, histogram in enumerate(self.histogram):
@@ -108,6 +110,7 @@ class SensorStatistics:
       rank = np.floor(q / 100 * max(cumulative[-1] - 1, 0))
       place = int(np.searchsorted(cumulative, rank, side="right"))
       before = cumulative[place] - histogram[place]
+      # Interpolate as if the values were spread evenly over their bin.
       inside = (rank - before + 0.5) / max(histogram[place], 1)
       value = edges[place] + inside * (edges[place + 1] - edges[place])
       if self.dtype.kind in "iu":
@@ -116,7 +119,7 @@ class SensorStatistics:
     return result
 
   def to_json(self, sensor: Sensor) -> dict[str, Any]:
-    """What `sensors.json` keeps, in stored values: counts, and for each band seen its numbers."""
+    """Contents for `sensors.json` in stored values: counts, and numbers of each band with data."""
     if not self.valid:
       return {"images": self.images, "valid_fraction": 0.0, "bands": {}}
     columns = {
@@ -137,12 +140,12 @@ class SensorStatistics:
     }
 
   def arrays(self) -> dict[str, np.ndarray]:
-    """Everything counted, as arrays for `numpy.savez`; see `load`."""
+    """All counts as arrays for `numpy.savez`; see `load`."""
     counts = np.array([self.images, self.pixels, self.valid], np.int64)
     return {"counts": counts, **{name: getattr(self, name) for name in _ARRAYS}}
 
   def load(self, arrays: Any) -> SensorStatistics:
-    """Takes over what `arrays` gave."""
+    """Replace the counts by those that `arrays` returned."""
     self.images, self.pixels, self.valid = (int(count) for count in arrays["counts"])
     for name in _ARRAYS:
       setattr(self, name, arrays[name])
@@ -152,8 +155,8 @@ class SensorStatistics:
 def with_statistics(sensor: Sensor, statistics: SensorStatistics) -> Sensor:
   """The sensor with its scaling's mean, std, low and high (2nd, 98th percentile) as counted.
 
-  A band that never varies keeps its place with a deviation of 1. Values are calibrated first and
-  not clipped, so `Scaling` gives them in the sensor's units.
+  A band that never varies gets a standard deviation of 1. Values are calibrated first and not
+  clipped, so `Scaling` has them in the sensor's units.
   """
   if not statistics.valid:
     return sensor
@@ -164,7 +167,7 @@ def with_statistics(sensor: Sensor, statistics: SensorStatistics) -> Sensor:
 
   std = statistics.std() * abs(scaling.gain)
   ends = [calibrated(statistics.percentile(q)) for q in (2, 98)]
-  low, high = np.minimum(*ends), np.maximum(*ends)
+  low, high = np.minimum(*ends), np.maximum(*ends)  # a negative gain swaps them
   return dataclasses.replace(
     sensor,
     scaling=dataclasses.replace(
@@ -182,21 +185,23 @@ def _numbers(values: np.ndarray) -> tuple[float, ...]:
 
 
 def _bins(column: np.ndarray) -> np.ndarray:
-  """(n,) bin of each value; bins are ordered as the values are."""
+  """(n,) bin of each value; bins are in the order of the values."""
   if column.dtype.kind in "iu" and column.dtype.itemsize <= 2:
     return column.astype(np.int32) - np.iinfo(column.dtype).min
   bits = column.astype(np.float32).view(np.uint32)
+  # Flip all bits of negative floats and the sign bit of the others, so that the bit patterns sort
+  # as the values do.
   ordered = np.where(bits >> 31, ~bits, bits | np.uint32(1 << 31))
   return (ordered >> 16).astype(np.int32)
 
 
 def _edges(dtype: np.dtype) -> np.ndarray:
-  """(65537,) float64, where each bin starts, and where the last ends."""
+  """(65537,) float64, the lower edge of each bin, and the upper edge of the last."""
   if dtype.kind in "iu" and dtype.itemsize <= 2:
     return np.arange(_BINS + 1, dtype=np.float64) + np.iinfo(dtype).min
   ordered = np.arange(_BINS, dtype=np.uint32) << 16
   bits = np.where(ordered >> 31, ordered & np.uint32(0x7FFFFFFF), ~ordered)
-  # The bins of infinities and NaNs hold nothing: only valid pixels are counted.
+  # The bins of infinities and NaNs are empty, because only valid pixels are counted.
   with np.errstate(invalid="ignore"):
     values = bits.view(np.float32).astype(np.float64)
   values = np.nan_to_num(values, nan=0.0, posinf=3.4e38, neginf=-3.4e38)

@@ -1,10 +1,9 @@
-"""Whole files and ranges of them, on local disks and in object storage (`gs://`, `s3://`, ...).
+"""Whole files and byte ranges, on local disks and in object storage (`gs://`, `s3://`, ...).
 
-Local files need nothing; other addresses go through fsspec, whose file systems read ranges
-concurrently and try again by themselves.
-
-Each of those has errors of its own. Here a file that is not there is a FileNotFoundError, and
-anything else that keeps one from being read is a DatasetError that names it.
+Local files need no further package. Other addresses go through fsspec, whose file systems read
+ranges concurrently and retry by themselves. Each of them has its own error classes; here a missing
+file is always a FileNotFoundError, and any other failure to read is a DatasetError that names the
+file.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from typing import Any, BinaryIO, cast
 from xjepa_jax.errors import CutShortError, DatasetError, WriteError, XJepaError
 from xjepa_jax.paths import check_reachable, missing_right
 
-_SHORT_READS = 3  # how often a range that came back short is asked for
+_SHORT_READS = 3  # attempts to read a range that comes back short
 
 
 def is_remote(path: str) -> bool:
@@ -47,11 +46,11 @@ def filesystem(protocol: str) -> Any:
 
 @contextlib.contextmanager
 def reading(path: str) -> Iterator[None]:
-  """Names the file in whatever reading it raises, but for FileNotFoundError.
+  """Turn any error while reading into one that names the file, except FileNotFoundError.
 
   Raises:
     RightsError: this user may not read the local file.
-    DatasetError: the file is there, or might be, and cannot be read.
+    DatasetError: the file exists, or might exist, and cannot be read.
   """
   try:
     yield
@@ -71,13 +70,13 @@ def _unread(path: str, error: Exception) -> DatasetError:
 
 
 def size(path: str) -> int:
-  """Bytes of a file. Raises FileNotFoundError."""
+  """Size of a file in bytes. Raises FileNotFoundError."""
   with reading(path):
     return int(_of(path).size(path)) if is_remote(path) else os.path.getsize(path)
 
 
 def exists(path: str) -> bool:
-  """Whether there is a file of this name."""
+  """Whether a file of this name exists."""
   with reading(path):
     if is_remote(path):
       return bool(_of(path).exists(path))
@@ -86,7 +85,7 @@ def exists(path: str) -> bool:
 
 
 def listing(directory: str) -> list[str]:
-  """Names of what lies in a directory, sorted. Raises FileNotFoundError."""
+  """Names of the entries of a directory, sorted. Raises FileNotFoundError."""
   with reading(directory):
     if is_remote(directory):
       found = _of(directory).ls(directory, detail=False)
@@ -95,13 +94,13 @@ def listing(directory: str) -> list[str]:
 
 
 def open_file(path: str) -> BinaryIO:
-  """Opens a file for reading. Raises FileNotFoundError."""
+  """Open a file for reading. Raises FileNotFoundError."""
   with reading(path):
     return cast(BinaryIO, _of(path).open(path, "rb") if is_remote(path) else open(path, "rb"))
 
 
 def read_file(path: str) -> bytes:
-  """A whole file. Raises FileNotFoundError."""
+  """The content of a whole file. Raises FileNotFoundError."""
   with reading(path):
     if is_remote(path):
       return cast(bytes, _of(path).cat_file(path))
@@ -110,7 +109,7 @@ def read_file(path: str) -> bytes:
 
 
 def read_range(path: str, start: int, stop: int) -> bytes:
-  """Bytes [start, stop) of a file, fewer where it ends before. Raises FileNotFoundError."""
+  """Bytes [start, stop) of a file, fewer if it ends earlier. Raises FileNotFoundError."""
   with reading(path):
     if is_remote(path):
       return _read_remote_range(path, start, stop)
@@ -120,10 +119,10 @@ def read_range(path: str, start: int, stop: int) -> bytes:
 
 
 def _read_remote_range(path: str, start: int, stop: int) -> bytes:
-  """As `read_range`; what came short though the file goes on is asked for again."""
+  """Like `read_range`; a range that came back short although the file goes on is read again."""
   try:
     content = cast(bytes, _of(path).cat_file(path, start=start, end=stop))
-  except OSError:  # S3 refuses a range that starts at the end, as any does of an empty object
+  except OSError:  # S3 rejects a range that starts at the end, such as any range of an empty object
     if start < size(path):
       raise
     return b""
@@ -133,10 +132,10 @@ def _read_remote_range(path: str, start: int, stop: int) -> bytes:
 
 
 def read_ranges(ranges: Sequence[tuple[str, int, int]]) -> list[bytes]:
-  """Ranges (path, start, stop) of remote files, read concurrently.
+  """Read ranges (path, start, stop) of remote files concurrently.
 
   Raises:
-    CutShortError: a range came back short several times, or not at all.
+    CutShortError: a range came back short, or not at all, `_SHORT_READS` times.
   """
   found: list[bytes] = [b""] * len(ranges)
   wanted = list(range(len(ranges)))
@@ -159,10 +158,10 @@ def read_ranges(ranges: Sequence[tuple[str, int, int]]) -> list[bytes]:
 
 
 def write_file(path: str, content: bytes) -> None:
-  """Writes a whole file under a temporary name, then renames it: it is there whole, or not.
+  """Write a whole file under a temporary name, then rename it, so that it is never there in part.
 
   Raises:
-    OSError: it could not be written; names it, and a file of that name is as it was before.
+    OSError: writing failed. The error names the file, whose previous content is unchanged.
   """
   if is_remote(path):  # object stores make an object visible only when it is complete
     try:
@@ -178,7 +177,7 @@ def write_file(path: str, content: bytes) -> None:
   directory, name = os.path.split(path)
   try:
     handle, temporary = tempfile.mkstemp(prefix=f".{name}.", suffix=".tmp", dir=directory or ".")
-  except OSError as error:  # it says nothing of the file, as that of a full disk below
+  except OSError as error:  # this error, like that of a full disk below, does not name the file
     raise OSError(error.errno, error.strerror, path) from error
   try:
     with os.fdopen(handle, "wb") as file:
@@ -195,13 +194,13 @@ def write_file(path: str, content: bytes) -> None:
 
 
 def remove(path: str) -> None:
-  """Removes a local file if it is there."""
+  """Remove a local file if it exists."""
   with contextlib.suppress(FileNotFoundError):
     os.unlink(path)
 
 
 def writing_failed(path: str, error: OSError) -> WriteError:
-  """What to raise when writing a data set fails."""
+  """The error to raise when writing a data set fails."""
   return WriteError(
     f"{path}: writing failed ({error.strerror or error}). What was finished before is intact: "
     "make room or choose another disk, and run the same command again with --resume."
@@ -210,7 +209,7 @@ def writing_failed(path: str, error: OSError) -> WriteError:
 
 @functools.lru_cache(maxsize=1)
 def _umask() -> int:
-  mask = os.umask(0)
+  mask = os.umask(0)  # the umask can only be read by setting it
   os.umask(mask)
   return mask
 

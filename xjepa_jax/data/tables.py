@@ -1,6 +1,6 @@
-"""A table of text, CSV or Parquet, that nobody vouches for: its header, and its rows one by one.
+"""Reads text tables from untrusted sources, CSV or Parquet: the header, and the rows one by one.
 
-Lines, rows and cells are limited in size, so that no file is read whole before it is refused.
+Lines, rows and cells are limited in size, so that a huge file is refused before it is read whole.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from xjepa_jax.data.unicode_names import composed
 from xjepa_jax.errors import TableError
 from xjepa_jax.paths import StrPath
 
-_MAX_LINE = 2**22  # bytes of a line, so that a file without line ends is not read whole
+_MAX_LINE = 2**22  # bytes per line, so that a file without line ends is not read whole
 _MAX_ROWS = 2**26
-_TOLD = re.compile(r"sep=(.)[\r\n]*")  # a first line of Excel's, no row
-OF_SPREADSHEETS = ",;\t"  # what parts cells in the CSV files that these write
+_TOLD = re.compile(r"sep=(.)[\r\n]*")  # first line by which Excel declares the delimiter
+OF_SPREADSHEETS = ",;\t"  # delimiters of the CSV files that spreadsheets write
 
 
 def read_columns(src: StrPath, delimiters: str = ",") -> list[str]:
@@ -32,10 +32,10 @@ def read_columns(src: StrPath, delimiters: str = ",") -> list[str]:
 
   Args:
     src: the table.
-    delimiters: that may part the cells of a CSV, see `delimiter_of`.
+    delimiters: characters that may separate the cells of a CSV file, see `delimiter_of`.
 
   Raises:
-    TableError: the file is no .csv or .parquet that can be read, or two columns share a name.
+    TableError: the file is not a readable .csv or .parquet, or two columns share a name.
   """
   src = os.fspath(src)
   suffix = os.path.splitext(src)[1].lower()
@@ -57,16 +57,16 @@ def read_columns(src: StrPath, delimiters: str = ",") -> list[str]:
 def read_rows(
   src: StrPath, columns: Sequence[str], wanted: set[str], delimiters: str = ","
 ) -> Iterator[tuple[str, Mapping[str, Any]]]:
-  """Reads the table's rows.
+  """Read the table's rows.
 
   Args:
     src: the table.
     columns: all of its columns, from `read_columns`.
-    wanted: those that are of interest; others are not decoded where the format allows.
-    delimiters: as `read_columns` was given them.
+    wanted: columns to return; others are not decoded where the format allows.
+    delimiters: as passed to `read_columns`.
 
   Yields:
-    Where a row is ("line 7" of a CSV, "row 7" of a Parquet file), and its wanted cells.
+    The place of a row ("line 7" of a CSV file, "row 7" of a Parquet file), and its wanted cells.
 
   Raises:
     TableError: the table is damaged, or a row has more or fewer cells than there are columns.
@@ -84,27 +84,27 @@ def read_rows(
 
 
 def cell_text(row: Mapping[str, Any], column: str) -> str:
-  """A cell as text without spaces around it, "" if there is none; times are ISO 8601.
+  """A cell as stripped text, "" if it is empty; times are ISO 8601.
 
   Raises:
-    ValueError: the cell holds something that is no text, number or time.
+    ValueError: the cell holds something that is not text, a number or a time.
   """
   return _text(row.get(column), column)
 
 
 def cell_id(row: Mapping[str, Any], column: str) -> str:
-  """As `cell_text`, in the spelling in which names are compared."""
+  """Like `cell_text`, in the Unicode form in which names are compared."""
   return composed(cell_text(row, column))
 
 
 def cell_names(row: Mapping[str, Any], column: str, separator: str) -> tuple[str, ...]:
-  """The names in a cell, such as labels: those of a list, or of a text, parted by `separator`.
+  """The names in a cell, such as labels: from a list, or from text split at `separator`.
 
-  Numbers of classes are names too: of 3, and of 3.0, which pandas makes of it where another cell is
-  empty, "3".
+  Class numbers are names too. Both 3 and 3.0 become "3", because pandas turns the integers of a
+  column into floats if another cell is empty.
 
   Raises:
-    ValueError: as `cell_text`; or a name is empty, or there twice.
+    ValueError: as in `cell_text`; or a name is empty or occurs twice.
   """
   value = row.get(column)
   if not isinstance(value, list):
@@ -120,13 +120,13 @@ def cell_names(row: Mapping[str, Any], column: str, separator: str) -> tuple[str
 def _text(value: Any, column: str) -> str:
   if value is None or (isinstance(value, float) and math.isnan(value)):
     return ""
-  if isinstance(value, datetime.date):  # a datetime is one
+  if isinstance(value, datetime.date):  # includes datetime
     return value.isoformat()
-  if isinstance(value, decimal.Decimal):  # what DuckDB takes 13.4 for
+  if isinstance(value, decimal.Decimal):  # DuckDB's type for a literal such as 13.4
     return format(value, "f")
   if isinstance(value, uuid.UUID):
     return str(value)
-  if isinstance(value, bytes):  # text that was written without saying that it is
+  if isinstance(value, bytes):  # Parquet text that was written without the string type
     try:
       return value.decode().strip()
     except UnicodeDecodeError:
@@ -137,16 +137,16 @@ def _text(value: Any, column: str) -> str:
 
 
 def column_values(src: str, name: str, column: Any, before: int = 0) -> list[Any]:
-  """A column's cells as objects of Python, whose times have neither nanoseconds nor named zones.
+  """A column's cells as Python objects; times lose their nanoseconds and named time zones.
 
   Args:
     src: the table, for messages.
-    name: of the column.
-    column: of Arrow.
-    before: how many rows stand before it in the table.
+    name: name of the column.
+    column: the Arrow column.
+    before: number of rows before it in the table.
 
   Raises:
-    TableError: Python has no such values.
+    TableError: Python cannot represent the values.
   """
   import pyarrow as pa
   import pyarrow.compute as pc
@@ -163,11 +163,11 @@ def column_values(src: str, name: str, column: Any, before: int = 0) -> list[Any
     ) from error
   try:
     values = list(column.to_pylist())
-    if pa.types.is_map(column.type):  # which Arrow gives as pairs
+    if pa.types.is_map(column.type):  # Arrow returns a map as a list of pairs
       values = [None if value is None else dict(value) for value in values]
     return values
   except (ValueError, OverflowError, KeyError):
-    for place, value in enumerate(column, before + 1):  # times beyond the year 9999
+    for place, value in enumerate(column, before + 1):  # find the cell, such as a year after 9999
       try:
         value.as_py()
       except (ValueError, OverflowError, KeyError) as error:
@@ -176,14 +176,14 @@ def column_values(src: str, name: str, column: Any, before: int = 0) -> list[Any
 
 
 def read_cells(src: str, delimiters: str = ",") -> Iterator[tuple[str, list[str]]]:
-  """Reads the rows of a CSV file (RFC 4180, UTF-8), the first one, which may be a header, included.
+  """Read the rows of a CSV file (RFC 4180, UTF-8), including the first, which may be a header.
 
   Args:
     src: the file.
-    delimiters: that may part cells, see `delimiter_of`.
+    delimiters: characters that may separate cells, see `delimiter_of`.
 
   Yields:
-    Where a row is, "line 7", and its cells. Lines without any are left out.
+    The place of a row, "line 7", and its cells. Empty lines are skipped.
 
   Raises:
     TableError: the file cannot be read, or is malformed.
@@ -201,7 +201,7 @@ def read_cells(src: str, delimiters: str = ",") -> Iterator[tuple[str, list[str]
         skipinitialspace=True,
       )
       for cells in reader:
-        if cells:  # an empty line is no row
+        if cells:  # skip empty lines
           yield f"line {reader.line_num + above}", cells
   except csv.Error as error:
     raise TableError(f"{src}: line {reader.line_num + above} is malformed ({error}).") from error
@@ -211,7 +211,8 @@ def read_cells(src: str, delimiters: str = ",") -> Iterator[tuple[str, list[str]
 
 def csv_text(rows: Iterable[Sequence[Any]]) -> str:
   """Rows as the text of a CSV file."""
-  # Before Python 3.13 csv quotes a cell only for the line ends that it writes itself.
+  # Before Python 3.13, csv quotes a cell with a line end only if its own line terminator contains
+  # that character. So it writes "\r\n" here, which is replaced by "\n".
   line = io.StringIO()
   writer = csv.writer(line, lineterminator="\r\n")
   found = []
@@ -224,15 +225,16 @@ def csv_text(rows: Iterable[Sequence[Any]]) -> str:
 
 
 def delimiter_of(header: str, delimiters: str) -> str:
-  """The first of some delimiters that a CSV's first line has; the very first if it has none.
+  """The first of `delimiters` that occurs in a CSV file's first line; the very first if none does.
 
-  Spreadsheets write ; where numbers have commas. Where cells are lists parted by ; it is no choice.
+  Spreadsheets write ";" where numbers have decimal commas. A caller whose cells are lists joined by
+  ";" leaves it out of `delimiters`.
   """
   return next((each for each in delimiters if each in header), delimiters[0])
 
 
 def commas_hint(columns: Sequence[str]) -> str:
-  """What may be wrong with a CSV that seems to have one column, for the end of a message."""
+  """A hint for the end of an error message if a CSV file seems to have a single column."""
   return " Are its cells separated by commas?" if len(columns) == 1 else ""
 
 
@@ -292,14 +294,14 @@ def _parquet_rows(src: str, columns: list[str]) -> Iterator[tuple[str, Mapping[s
 
 
 def _storage(column: Any) -> Any:
-  """The column without what only a library of its own knows of it."""
+  """The column in its storage type, without an extension type."""
   import pyarrow as pa
 
   return column.storage if isinstance(column.type, pa.BaseExtensionType) else column
 
 
 def _plain(kind: Any) -> Any:
-  """The type to which values of a type are brought; itself where Python has its values."""
+  """The type to which values of a type are cast: itself if Python can represent its values."""
   import pyarrow as pa
 
   types = pa.types

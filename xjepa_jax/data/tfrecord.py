@@ -1,10 +1,10 @@
 """Random access to the records of many TFRecord shards.
 
-Local shards are memory maps: a record is a view of the page cache. Where its values go to a
-batch, one scattering read takes them straight there (`read_into`), for a copy out of a map pays
-for page faults and measured 6,500 records of 460 kB a second instead of 11,000. Shards in object
-storage are read by range, many ranges at once. Of a data set of any size, only the shards in use
-are open, and mapped pages are given back, so memory stays bounded.
+Local shards are memory-mapped: a record is a view of the page cache. Where the values go into a
+batch, one scattering read puts them there directly (`read_into`), because a copy out of a map pays
+for page faults and measured 6,500 records of 460 kB per second instead of 11,000. Shards in object
+storage are read by range, many ranges at once. However large the data set, only the shards in use
+are open, and mapped pages are released, so memory stays bounded.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ from xjepa_jax.data import framing, shard_index, storage
 from xjepa_jax.errors import CorruptRecordError, DatasetError, ShardIndexError
 
 T = TypeVar("T")
-_OPEN_SHARDS = 128  # each holds two file descriptors; the usual limit is 1,024 a process
-_REQUESTS = 32  # indexes in object storage that are asked for at once
-_MAPPED_BYTES = 128 << 20  # how much of the maps may count as resident before it is given back
+_OPEN_SHARDS = 128  # each holds two file descriptors; the usual limit is 1,024 per process
+_REQUESTS = 32  # concurrent requests for indexes in object storage
+_MAPPED_BYTES = 128 << 20  # bytes read through maps before their pages are released
 
 
 class RecordSource:
-  """The records of some shards, in order: a random-access source as Grain wants one.
+  """The records of some shards, in order: a random-access source with Grain's interface.
 
   Args:
-    shards: paths or addresses, in order. An index that is missing is built once.
-    verify: check every byte of a record against its CRC at each reading.
+    shards: paths or addresses, in order. A missing index is built once.
+    verify: check every byte of a record against its CRC on each read.
 
   Raises:
     ShardIndexError: an index is damaged or stale.
@@ -56,16 +56,16 @@ class RecordSource:
     self._scatters = hasattr(os, "preadv") and not any(map(storage.is_remote, self.shards))
     self._lock = threading.Lock()
     self._open: dict[int, _Shard] = {}  # in the order in which they were opened
-    self._resident = 0
+    self._resident = 0  # bytes read through maps since their pages were last released
 
   def __len__(self) -> int:
     return self._ends[-1]
 
   def __getitem__(self, number: int) -> np.ndarray:
-    """Record `number` as (n,) uint8, read-only; a view of the map where the shard is local.
+    """Record `number` as (n,) uint8, read-only; a view of the map if the shard is local.
 
     Raises:
-      CorruptRecordError: its bytes are not those that were written; names shard and record.
+      CorruptRecordError: its bytes are not as they were written; names shard and record.
       IndexError: there is no such record.
     """
     return self.read([number])[0]
@@ -93,26 +93,27 @@ class RecordSource:
   def read_into(
     self, number: int, parts: Sequence[tuple[int, int, np.ndarray]]
   ) -> list[np.ndarray] | None:
-    """Reads record `number` of a local shard, some stretches of it into given arrays.
+    """Read record `number` of a local shard, with parts of it going directly into given arrays.
 
     Args:
-      number: of the record.
-      parts: (start, stop, array) in rising order without overlap: bytes [start, stop) of the
-        record, negative as they are counted from its end, go to the array, (stop - start,) uint8.
+      number: number of the record.
+      parts: (start, stop, array) in ascending order without overlap. Bytes [start, stop) of the
+        record go into the array, (stop - start,) uint8; the bounds are negative, counted from the
+        record's end.
 
     Returns:
-      The bytes before the first stretch, between each and the next, and after the last; or None,
-      with nothing read, where the record is too short for the stretches.
+      The bytes before the first part, between consecutive parts, and after the last one; or None,
+      with nothing read, if the record is too short for the parts.
 
     Raises:
-      CorruptRecordError: its bytes are not those that were written; names shard and record.
+      CorruptRecordError: its bytes are not as they were written; names shard and record.
     """
     shard, row = self._locate(number)
     begin, end = shard.span(row)
     length = end - begin - framing.OVERHEAD
     gaps: list[np.ndarray] = []
-    pieces: list[Any] = []  # arrays, which mypy takes for buffers from Python 3.12 on only
-    at = -length - framing.HEADER.size
+    pieces: list[Any] = []  # arrays; mypy accepts these as buffers only from Python 3.12 on
+    at = -length - framing.HEADER.size  # start of the header, counted from the end of the data
     for start, stop, array in parts:
       if start < max(at, -length):
         return None
@@ -133,8 +134,9 @@ class RecordSource:
     return gaps
 
   def digest(self) -> str:
-    """SHA-256 of what the shards' indexes say of all records, their checksums among it; a few
-    bytes of each index are read.
+    """SHA-256 of all shard indexes' summaries, which cover the checksums of all records.
+
+    Only a few bytes of each index are read.
 
     Raises:
       ShardIndexError: an index is damaged, stale or gone.
@@ -142,7 +144,7 @@ class RecordSource:
     return hashlib.sha256(b"".join(_of_each(shard_index.summary, self.shards))).hexdigest()
 
   def digest_of(self, number: int) -> str:
-    """Of record `number`: the checksum of its bytes that the shard's index has, hexadecimal."""
+    """Checksum of record `number` from the shard's index, in hexadecimal."""
     shard, row = self._locate(number)
     return f"{shard.index.crcs.item(row):08x}"
 
@@ -151,12 +153,12 @@ class RecordSource:
     return [end - start for start, end in zip([0, *self._ends], self._ends, strict=False)]
 
   def where(self, number: int) -> str:
-    """Shard and record of a record's number, for messages: "train.tfrecord-00000: record 3"."""
+    """Shard and row of a record, for messages: "train.tfrecord-00000: record 3"."""
     shard, row = self._split(number)
     return f"{self.shards[shard]}: record {row}"
 
   def close(self) -> None:
-    """Closes all files. Views that were given out stay valid; reading again opens them again."""
+    """Close all files. Views already handed out stay valid; the next read opens the files again."""
     with self._lock:
       self._open.clear()
 
@@ -189,7 +191,7 @@ class RecordSource:
     return (shard or self._open_shard(shard_number)), row
 
   def _open_shard(self, number: int) -> _Shard:
-    """Opens a shard, and lets go of the one that has been open for longest if there are many."""
+    """Open a shard; beyond `_OPEN_SHARDS`, the one opened first is dropped."""
     with self._lock:
       if number not in self._open:
         shard = _Shard(self.shards[number])
@@ -200,7 +202,7 @@ class RecordSource:
       return self._open[number]
 
   def _give_back(self, size: int) -> None:
-    """Counts bytes read through maps, and lets go of all their pages when there are many."""
+    """Count bytes read through maps, and release all mapped pages once there are many."""
     with self._lock:
       self._resident += size
       if self._resident > _MAPPED_BYTES:
@@ -218,12 +220,12 @@ class RecordSource:
 
 
 def _counts(shards: Sequence[str]) -> list[int]:
-  """Records of each shard, from its index."""
+  """Number of records of each shard, from its index."""
   return [count for count, _ in _of_each(shard_index.ensure, shards)]
 
 
 def _of_each(ask: Callable[[str], T], shards: Sequence[str]) -> list[T]:
-  """What is asked of each shard's index; in object storage many are asked at once."""
+  """Result of `ask` for each shard; indexes in object storage are read concurrently."""
   if not any(storage.is_remote(shard) for shard in shards):
     return [ask(shard) for shard in shards]
   with concurrent.futures.ThreadPoolExecutor(_REQUESTS) as pool:
@@ -231,7 +233,7 @@ def _of_each(ask: Callable[[str], T], shards: Sequence[str]) -> list[T]:
 
 
 class _Shard:
-  """One open shard: its index and, where it is local, its map."""
+  """One open shard: its index and, if it is local, its memory map."""
 
   def __init__(self, path: str):
     self.path = path
@@ -246,13 +248,14 @@ class _Shard:
     if not storage.is_remote(path):
       with storage.reading(path):
         self.descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
-        weakref.finalize(self, os.close, self.descriptor)  # open as long as anyone reads from it
+        # Another thread may still read from a shard that was dropped, so only its end closes it.
+        weakref.finalize(self, os.close, self.descriptor)
         if self.index.shard_size > 0:
           self._mmap = mmap.mmap(self.descriptor, 0, access=mmap.ACCESS_READ)
           self.map = np.frombuffer(self._mmap, np.uint8)
 
   def span(self, row: int) -> tuple[int, int]:
-    """Where a record, framing included, starts and stops."""
+    """Start and stop of a record in the file, framing included."""
     start = self.index.offsets.item(row) - framing.HEADER.size
     stop = start + framing.OVERHEAD + self.index.lengths.item(row)
     if start < 0 or stop > self.index.shard_size:
@@ -263,10 +266,10 @@ class _Shard:
     return start, stop
 
   def view(self, row: int) -> np.ndarray:
-    """A record of a local shard, framing included, not copied."""
+    """A record of a local shard, framing included, without a copy."""
     start, stop = self.span(row)
     if self.map is None or os.fstat(self.descriptor).st_size < stop:
-      # Touching a map beyond the end of its file would end the process without a word.
+      # Touching a map beyond the end of its file would kill the process with SIGBUS.
       raise CorruptRecordError(f"{self.name(row)}: the file ends within it. {framing.REPAIR}")
     return self.map[start:stop]
 
@@ -274,7 +277,7 @@ class _Shard:
     return f"{self.path}: record {row}"
 
   def give_back(self) -> None:
-    """Lets go of the mapped pages, which the page cache keeps; the map itself stays usable."""
+    """Release the mapped pages, which stay in the page cache; the map itself stays usable."""
     if self._mmap is not None and hasattr(mmap, "MADV_DONTNEED"):
       self._mmap.madvise(mmap.MADV_DONTNEED)
 

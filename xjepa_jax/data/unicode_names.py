@@ -1,4 +1,4 @@
-"""Names as people see them: one spelling each, and what cannot be seen of them made visible.
+"""File names as people see them: one spelling each, with invisible differences made visible.
 
 An accented letter is one code point where most systems write it (NFC) and two where macOS does
 (NFD). Both look the same, and mean the same file to the person who named it.
@@ -14,7 +14,7 @@ _FORMS: tuple[Literal["NFC", "NFD"], ...] = ("NFC", "NFD")
 
 
 def composed(name: str) -> str:
-  """The name in the spelling in which names are compared and kept (NFC)."""
+  """The name in the form in which names are compared and stored (NFC)."""
   return unicodedata.normalize("NFC", name)
 
 
@@ -24,12 +24,12 @@ def shown(name: str) -> str:
 
 
 def quoted(name: str) -> str:
-  """As `shown`, in quotes."""
+  """Like `shown`, in quotes."""
   return repr(name) if name.isascii() else f"{name!r} ({ascii(name)[1:-1]})"
 
 
 def spelled_on_disk(path: str) -> str:
-  """The path as the file system spells it, if it has it in another spelling; else as it is."""
+  """The path in the spelling of the file system, if it exists in another one; else unchanged."""
   if path.isascii() or os.path.lexists(path):
     return path
   above, name = os.path.split(path)

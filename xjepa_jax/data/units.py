@@ -1,11 +1,11 @@
-"""Whether stored values are in the units that a sensor's description claims.
+"""Checks whether stored values are in the units that a sensor's description claims.
 
-Nothing is guessed or converted here: what contradicts the description is put into words, for an
-import or a caller to refuse. The mistakes are the ones that are made: linear power taken for dB,
-VV and VH in each other's place, Sentinel-2 with or without the +1000 of processing baseline 04.00,
-levels of a picture for reflectance, fill that nobody declared. Statistics of many images show what
-all of them have in common; a few images of another processing drown in these, so each is judged by
-itself, too (`Judge.of_image`). What values cannot decide is a remark (`remarks`).
+Nothing is guessed or converted: contradictions are put into sentences, and an import or a caller
+refuses the data. The checks cover mistakes that occur in practice: linear power taken for dB, VV
+and VH swapped, Sentinel-2 with or without the +1000 of processing baseline 04.00, 8-bit picture
+levels taken for reflectance, undeclared fill values. Statistics over many images show what all have
+in common, but hide a few images from another processing, so each image is also judged by itself
+(`Judge.of_image`). Questions that the values cannot settle become remarks (`remarks`).
 """
 
 from __future__ import annotations
@@ -29,29 +29,31 @@ from xjepa_jax.data.pairs import Pair
 from xjepa_jax.data.undeclared_fill import MARKERS, number, undeclared_fill
 from xjepa_jax.sensors import Sensor, possible_range, reflectance_factor
 
-_DECIBELS = (-120.0, 70.0)  # wider than what is possible, for noise
-# dB; over land and sea VH is 5 to 10 dB below VV, and HV below HH. A single image may be small.
+_DECIBELS = (-120.0, 70.0)  # wider than the possible range, to allow for noise
+# How far in dB the cross-polarised mean may exceed the co-polarised one, over many images and in
+# one. Over land and sea VH is 5 to 10 dB below VV, and HV below HH, but one image may be small.
 _CROSS_EXCESS, _CROSS_EXCESS_OF_ONE = 1.0, 3.0
-_STRAY = 0.01  # of an image's values that cannot be measured; fewer may be noise, glint, saturation
+# Largest share of an image's values that may be impossible: noise, glint or saturation.
+_STRAY = 0.01
 _VISIBLE, _INFRARED = 700, 740  # nm; between them vegetation turns from dark to bright
-_LAND = 1.5  # infrared over visible; land has more, water less than 1
-_NO_CLAIM = ("digital number", "")  # units that say nothing that could be checked
+_LAND = 1.5  # ratio of infrared to visible; it is higher for land, and below 1 for water
+_NO_CLAIM = ("digital number", "")  # units that make no claim that could be checked
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Judge:
-  """Judges images of one sensor by its description.
+  """A judge of one sensor's images by the sensor's description.
 
   Attributes:
     sensor: the description.
-    nodata_option: how a value can be declared as fill, up to that value: "--nodata s1=". Empty
-      where it cannot.
-    offset_way: how another offset is given, with {offset} or the {shift} to it: "Give --offset
-      s2={offset}". Empty where another product has to be named.
-    trust_option: what lets an offset pass that values contradict: "--trust-offset". Empty where
-      nothing does.
-    offset: whether an offset is judged.
-    usual: what most images of the archive are like, or None where there are no others.
+    nodata_option: option that declares a value as fill, up to that value: "--nodata s1=". Empty if
+      there is none.
+    offset_way: sentence on how to give another offset, with {offset} or the {shift} to it: "Give
+      --offset s2={offset}". Empty if another product has to be named instead.
+    trust_option: option that accepts an offset which the values contradict: "--trust-offset". Empty
+      if there is none.
+    offset: whether offsets are judged.
+    usual: levels of most images of the archive, or None if there are no others.
   """
 
   sensor: Sensor
@@ -62,16 +64,16 @@ class Judge:
   usual: Levels | None = None
 
   def of_image(self, stored: np.ndarray) -> list[str]:
-    """What in one image's values speaks against its sensor's description.
+    """Contradictions between one image's values and its sensor's description.
 
-    An image may be bright all over, a desert or a cloud, or dark, a lake: what it seems to say of
-    an offset or of levels is left to `of_statistics`, but for what is clear.
+    An image may be bright throughout, such as a desert or a cloud, or dark, such as a lake. Only
+    clear evidence on offsets and picture levels counts here; the rest is left to `of_statistics`.
 
     Args:
       stored: (H, W, C) values as stored.
 
     Returns:
-      Sentences: what was found, what was expected, what to do. Empty if nothing speaks against it.
+      Sentences with what was found, what was expected and what to do. Empty if there is none.
     """
     sensor = self.sensor
     known = sensor.known(stored)
@@ -83,6 +85,7 @@ class Judge:
         bands[name] = {"min": exact.min(), "max": exact.max(), "mean": exact.mean()}
     if not bands:
       return []
+    # Only the first finding is reported, because later checks would report its consequences.
     return (
       undeclared_fill(sensor, stored, known, self.nodata_option)
       or _of_range(sensor, bands, _CROSS_EXCESS_OF_ONE, self.nodata_option)
@@ -93,13 +96,13 @@ class Judge:
     )
 
   def of_statistics(self, statistics: Mapping[str, Any]) -> list[str]:
-    """What speaks against the description in what many images have in common.
+    """Contradictions between the description and what many images have in common.
 
     Args:
-      statistics: of stored values, as `SensorStatistics.to_json` gives them.
+      statistics: statistics of stored values, from `SensorStatistics.to_json`.
 
     Returns:
-      Sentences, as of `of_image`.
+      Sentences as from `of_image`.
     """
     bands = statistics["bands"]
     if not bands:
@@ -109,7 +112,7 @@ class Judge:
     return found or self.of_offset(statistics)
 
   def of_offset(self, statistics: Mapping[str, Any]) -> list[str]:
-    """What speaks against the sensor's offset alone; takes and returns as `of_statistics`."""
+    """Contradictions with the sensor's offset alone; argument and result as in `of_statistics`."""
     bands = statistics["bands"]
     if not (self.offset and bands and is_sentinel2(self.sensor)):
       return []
@@ -130,7 +133,7 @@ class Judge:
     return []
 
   def of_dark(self, statistics: Mapping[str, Any]) -> list[str]:
-    """A remark where no value is higher than 8 bits hold, and that need be no mistake."""
+    """A remark if no value exceeds what 8 bits hold, which need not be a mistake."""
     bands = statistics["bands"]
     highest = _highest(self.sensor, bands) if bands else None
     if highest is None or _levels(self.sensor, bands):
@@ -138,11 +141,11 @@ class Judge:
     return [f"no value is above {highest:g}: open water, or levels of a picture of 8 bits."]
 
   def remarks(self, statistics: Mapping[str, Any], images: Mapping[str, Levels]) -> list[str]:
-    """What values cannot decide, and a person should know.
+    """Points that the values cannot settle and that a person should know.
 
     Args:
-      statistics: as `of_statistics` takes them.
-      images: by id.
+      statistics: as in `of_statistics`.
+      images: image id -> levels of the image.
 
     Returns:
       Sentences.
@@ -176,7 +179,7 @@ class Judge:
 
 
 def of_pair(judges: Mapping[str, Judge], pair: Pair) -> str:
-  """What in the values of a pair's images speaks against their sensors, a sentence each; or ""."""
+  """Contradictions between a pair's images and their sensors, one sentence each, or ""."""
   return " ".join(
     f"sensor {key!r}: {sentence}"
     for key, observation in pair.observations.items()
@@ -191,7 +194,7 @@ def _of_range(
   excess: float,
   nodata_option: str,
 ) -> list[str]:
-  """What minima, maxima and means say, in the sensor's units: each may be of few values."""
+  """Contradictions in extremes and means, in the sensor's units; extremes may be single values."""
   ends = [_calibrated(sensor, band[name]) for band in bands.values() for name in ("min", "max")]
   lowest, highest = min(ends), max(ends)
   if sensor.units == "dB":
@@ -209,7 +212,7 @@ def _calibrated(sensor: Sensor, stored: float) -> float:
 
 
 def _impossible(sensor: Sensor, stored: np.ndarray, known: np.ndarray) -> list[str]:
-  """Many values that no measurement gives: another scale."""
+  """Detect a share of impossible values above `_STRAY`, which means another scale."""
   limits = possible_range(sensor)
   if limits is None:
     return []
@@ -223,7 +226,7 @@ def _impossible(sensor: Sensor, stored: np.ndarray, known: np.ndarray) -> list[s
 
 
 def _mostly_impossible(sensor: Sensor, bands: Mapping[str, Mapping[str, float]]) -> list[str]:
-  """As `_impossible`, of many images' percentiles."""
+  """Like `_impossible`, judged by the percentiles of many images."""
   limits = possible_range(sensor)
   ends = [
     _calibrated(sensor, band[name])
@@ -256,13 +259,14 @@ def _decibels(sensor: Sensor, lowest: float, highest: float, nodata_option: str)
     outside = lowest if lowest < _DECIBELS[0] else highest
     stored = round(outside / sensor.scaling.gain - sensor.scaling.offset, 6)
     fill = f" If that is fill: {nodata_option}{number(stored)}." if nodata_option else ""
-    fill = fill if stored in MARKERS or abs(stored) > 1e30 else ""  # others are another scale
+    # Any other value means another scale and not fill.
+    fill = fill if stored in MARKERS or abs(stored) > 1e30 else ""
     return [f"{found}, expected dB within {_DECIBELS[0]:g} to {_DECIBELS[1]:g}.{fill}"]
   return []
 
 
 def _polarisations(sensor: Sensor, means: dict[str, float], excess: float) -> list[str]:
-  """A wave that comes back turned is the weaker, but for a pixel here or there."""
+  """Cross-polarised backscatter is weaker than co-polarised, except in single pixels."""
   kinds = {band.name: band.polarisation or "" for band in sensor.bands}
   same = {name: means[name] for name, kind in kinds.items() if kind in ("VV", "HH")}
   turned = {name: means[name] for name, kind in kinds.items() if kind in ("VH", "HV")}
@@ -293,7 +297,7 @@ def _reflectance(sensor: Sensor, highest: float, stored: float) -> list[str]:
 
 
 def _levels(sensor: Sensor, bands: Mapping[str, Mapping[str, float]]) -> list[str]:
-  """Levels of 8 bits in a wider type: land, by its infrared, or pictures that end at 255."""
+  """Detect 8-bit levels in a wider type: land by its infrared, or pictures with maximum 255."""
   highest = _highest(sensor, bands)
   if highest is None:
     return []
@@ -314,12 +318,12 @@ def _levels(sensor: Sensor, bands: Mapping[str, Mapping[str, float]]) -> list[st
 
 
 def _highest(sensor: Sensor, bands: Mapping[str, Mapping[str, float]]) -> float | None:
-  """The highest value of reflectances x 1e4 where it is one that 8 bits hold, else None."""
+  """The highest value of a sensor in reflectance x 1e4, if 8 bits could hold it, else None."""
   highest = max(_calibrated(sensor, band["max"]) for band in bands.values())
   return highest if reflectance_factor(sensor) == 1e4 and highest <= 255 else None
 
 
 def _darkest(bands: Mapping[str, Mapping[str, float]]) -> tuple[str, float]:
-  """The band whose 1st percentile is lowest, and that, in stored values."""
+  """The band whose 1st percentile is lowest, and that percentile in stored values."""
   band = min(bands, key=lambda name: bands[name]["p01"])
   return band, bands[band]["p01"]

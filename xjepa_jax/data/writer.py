@@ -1,8 +1,8 @@
-"""Writes an archive as a data set: many workers, the same bytes whatever their number.
+"""Writes an archive as a data set with many workers, whose number does not change the bytes.
 
 Shards are written into `OUT/.partial` and moved to their final names when all are finished;
 `dataset_info.json` comes last and makes the data set complete. An interrupted import therefore
-never looks like a data set, and continuing it keeps every finished shard.
+never looks like a data set, and resuming it keeps every finished shard.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ from xjepa_jax.processes.locking import holding
 
 SKIPPED_FILE = "skipped.csv"
 _PARTIAL = ".partial"
-_MARK = "plan.sha256"  # in it: which import it belongs to
-_LOCK = "import.lock"  # in it: the process that writes it
+_MARK = "plan.sha256"  # contains the fingerprint of the import that `.partial` belongs to
+_LOCK = "import.lock"  # names the process that writes into `.partial`
 
 
 @dataclasses.dataclass(frozen=True)
 class ImportSummary:
-  """What an import wrote.
+  """The result of an import.
 
   Attributes:
     splits: split -> number of pairs.
-    nbytes: of all shards.
+    nbytes: size of all shards.
     skipped: pairs left out, and why.
     labels: label -> number of pairs.
   """
@@ -61,22 +61,22 @@ def write_dataset(
   max_skipped: float = 1.0,
   skip_odd: bool = True,
 ) -> ImportSummary:
-  """Writes the planned data set into the directory `out`.
+  """Write the planned data set into the directory `out`.
 
   Args:
     plan: what to write.
-    out: a local directory; made if missing, refused if it holds a data set.
-    workers: processes; 1 writes in this one.
-    resume: continue an import that was interrupted.
+    out: a local directory; created if missing, refused if it holds a data set.
+    workers: number of processes; 1 writes in this one.
+    resume: continue an interrupted import.
     progress: called with the number of pairs done since its last call.
     beam: options of an Apache Beam pipeline that writes the shards; all its machines see `out`.
-    max_skipped: share of the pairs that may be skipped; with more there is no data set, and
-      finished shards are kept for `resume`.
-    skip_odd: whether pairs whose values contradict their sensors may be, too.
+    max_skipped: share of the pairs that may be skipped; beyond it no data set is made, and finished
+      shards are kept for `resume`.
+    skip_odd: whether pairs whose values contradict their sensors may be skipped as well.
 
   Raises:
-    ArchiveError: more pairs than that were skipped, or some that may not.
-    OptionError: Beam is asked for and is not there.
+    ArchiveError: more pairs than `max_skipped` were skipped, or odd ones without `skip_odd`.
+    OptionError: Beam is requested and not installed.
     DatasetError: `out` holds a data set or another import, or no pair could be read.
     InUseError: another process is writing this import.
     WriteError: writing failed, or a worker died. Finished shards are kept for `resume`.
@@ -98,13 +98,14 @@ def write_dataset(
 
 
 def check_free(out: str, resume: bool) -> None:
-  """Raises a DatasetError if `out` holds anything, but for an import that is to be continued.
+  """Raise a DatasetError if `out` holds anything other than an import to be resumed.
 
   Raises:
     InUseError: an import into it is running.
   """
   partial = os.path.join(out, _PARTIAL)
-  # Asked first: what runs was not interrupted, and is not to be deleted.
+  # Check the lock first: the messages below would call a running import interrupted, and advise to
+  # delete it.
   if os.path.exists(lock := os.path.join(partial, _LOCK)):
     with contextlib.suppress(OSError), holding(lock, f"the unfinished import {partial}"):
       pass
@@ -120,7 +121,7 @@ def check_free(out: str, resume: bool) -> None:
 
 
 def _prepare(plan: ImportPlan, partial: str) -> None:
-  """Claims the directory of unfinished shards, which is new or of the same import."""
+  """Claim the directory of unfinished shards, which is new or belongs to the same import."""
   mark = os.path.join(partial, _MARK)
   if os.path.exists(mark):
     with open(mark, encoding="ascii") as file:
@@ -130,7 +131,7 @@ def _prepare(plan: ImportPlan, partial: str) -> None:
           "was started with, or delete it to start again."
         )
   for name in os.listdir(partial):
-    if name.endswith(TEMPORARY_SUFFIX):  # of a run that was killed
+    if name.endswith(TEMPORARY_SUFFIX):  # left by a run that was killed
       storage.remove(os.path.join(partial, name))
   storage.write_file(mark, plan.fingerprint().encode())
 
@@ -150,7 +151,7 @@ def _finish(
   max_skipped: float,
   skip_odd: bool,
 ) -> ImportSummary:
-  """Gives shards their final names, leaving out those of which every pair was skipped."""
+  """Give shards their final names, leaving out those in which every pair was skipped."""
   kept: dict[str, list[tuple[ShardTask, ShardSummary]]] = {split: [] for split in plan.shards}
   for task, summary in zip(tasks, summaries, strict=True):
     if summary.pairs:
@@ -183,7 +184,8 @@ def _finish(
 
 
 def _move(partial: str, final: str) -> None:
-  """Moves a shard and its index. A run that was interrupted here has moved some already."""
+  """Move a shard and its index; a run that was interrupted here may have moved some already."""
+  # The index first, so that a shard under its final name always has its index.
   for suffix in (shard_index.SUFFIX, ""):
     with contextlib.suppress(FileNotFoundError):
       os.replace(partial + suffix, final + suffix)
@@ -194,7 +196,7 @@ def _move(partial: str, final: str) -> None:
 def _description(
   plan: ImportPlan, kept: Mapping[str, Sequence[tuple[ShardTask, ShardSummary]]]
 ) -> Description:
-  """The sensors with the statistics of the training split, or of the first one if there is none."""
+  """The sensors with statistics of the training split, or of the first if there is none."""
   reference = kept.get("train") or next(iter(kept.values()))
   sensors, statistics = {}, {}
   for key, sensor in plan.format.sensors.items():

@@ -1,1 +1,1 @@
-"""From a batch to embeddings: which tokens are seen, encoders, predictor, heads."""
+"""The model: from a batch of images to embeddings (masks, encoders, predictor and heads)."""

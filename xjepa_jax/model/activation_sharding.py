@@ -1,9 +1,10 @@
-"""Activations keep their samples on the devices that read them.
+"""Sharding constraints that keep the samples of activations on the devices that read them.
 
-Left alone, XLA's partitioner may cut a product of (B, n, D) activations and a (D, E) matrix whose D
-lies along `fsdp` by D: every device then has all samples, and each product of a layer ends with a
-sum of all activations over all devices. With the samples held in place it gathers the matrix, which
-is what fully sharded training means. One constraint a layer is enough.
+Left alone, XLA's partitioner may shard a product of (B, n, D) activations and a (D, E) matrix,
+whose D lies along `fsdp`, by D: every device then holds all samples, and each product of a layer
+ends with a sum of all activations over all devices. With the samples pinned in place, the
+partitioner gathers the matrix instead, which is what fully sharded training means. One constraint
+per layer is enough.
 """
 
 from __future__ import annotations
@@ -15,12 +16,12 @@ from typing import Any
 import jax
 from jax.sharding import AbstractMesh, PartitionSpec
 
-# The mesh axes over which the samples of a batch are cut, see `training.mesh.batch_sharding`.
+# The mesh axes that shard the samples of a batch, see `training.mesh.batch_sharding`.
 SAMPLE_AXES = ("replica", "fsdp")
 
 
 def on_mesh(function: Callable[..., Any], mesh: AbstractMesh) -> Callable[..., Any]:
-  """The function, traced for a mesh, so that `keep_samples` knows of it."""
+  """Wrap a function so that it is traced for a mesh, which `keep_samples` then sees."""
 
   @functools.wraps(function)
   def placed(*args: Any) -> Any:
@@ -31,13 +32,13 @@ def on_mesh(function: Callable[..., Any], mesh: AbstractMesh) -> Callable[..., A
 
 
 def keep_samples(x: jax.Array, axis: int = -3) -> jax.Array:
-  """x with its axis of samples cut as the batch is, and its other axes whole.
+  """Constrain x so that its sample axis is sharded like the batch and all other axes are whole.
 
-  Without a mesh (`on_mesh`), and on a mesh of one device, x as it is.
+  Outside `on_mesh`, and on a mesh of one device, x is returned unchanged.
 
   Args:
     x: activations (..., B, n, D).
-    axis: of the samples.
+    axis: the sample axis.
   """
   mesh = jax.sharding.get_abstract_mesh()
   if mesh.empty or mesh.size == 1 or not set(SAMPLE_AXES) <= set(mesh.axis_names):

@@ -1,4 +1,9 @@
-"""Scaled dot-product attention: of all tokens to all, and of a context and blocks of queries."""
+"""Scaled dot-product attention, over all tokens or over a context plus blocks of queries.
+
+Logits and softmax are float32 whatever the type of the activations. The block form computes what
+a masked `attend` would give, without copying the context's keys for each block, so the predictor
+encodes a context once for all of its target blocks.
+"""
 
 from __future__ import annotations
 
@@ -25,14 +30,14 @@ def attend(
     queries: (..., Q, heads, d).
     keys, values: (..., K, heads, d).
     implementation: "xla", or "cudnn" for the fused kernel of NVIDIA GPUs (bfloat16).
-    shown: (..., K) bool, keys that are looked at; None is all.
+    shown: (..., K) bool, the keys that take part; None means all.
 
   Returns:
     (..., Q, heads, d).
   """
   if implementation == "cudnn":
     return _fused(queries, keys, values, shown)
-  # Heads first: the products are then of whole matrices, for which XLA needs to copy less.
+  # Heads first: each product is then one of whole matrices, which XLA computes with fewer copies.
   q, k, v = (jnp.swapaxes(each, -2, -3) for each in (queries, keys, values))
   logits = _of_shown(_logits(q * (1.0 / math.sqrt(q.shape[-1])), k), shown)
   weights = jax.nn.softmax(logits, axis=-1).astype(q.dtype)
@@ -49,31 +54,32 @@ def attend_in_blocks(
 ) -> Array:
   """Attention of a context to itself, and of blocks of tokens to the context and to themselves.
 
-  As `attend` with a mask would give it, without computing what is masked and without copies of the
-  context's keys for each block; one softmax serves all tokens.
+  Gives what `attend` with a mask would, without computing the masked logits and without copying
+  the context's keys for each block; one softmax serves all tokens.
 
   Args:
     queries, keys, values: (..., n + count * size, heads, d), the context's n tokens first.
-    count, size: number of blocks, and tokens of each.
-    shown: (..., n) bool, tokens of the context that are looked at; None is all.
+    count, size: number of blocks, and tokens per block.
+    shown: (..., n) bool, the context tokens that take part; None means all.
 
   Returns:
-    As `queries`.
+    An array of the same shape as `queries`.
   """
   q, k, v = (jnp.swapaxes(each, -2, -3) for each in (queries, keys, values))
   q = q * (1.0 / math.sqrt(q.shape[-1]))
   n = q.shape[-2] - count * size
 
   def own(x: Array) -> Array:
-    """(..., heads, J, m, what) of the blocks."""
+    """Select the blocks: (..., heads, J, m, columns)."""
     return x[..., n:, :].reshape(*x.shape[:-2], count, size, x.shape[-1])
 
   def rows(x: Array) -> Array:
-    """(..., heads, J m, what) again."""
+    """Flatten the blocks again: (..., heads, J m, columns)."""
     return x.reshape(*x.shape[:-3], count * size, x.shape[-1])
 
   to_context = _of_shown(_logits(q, k[..., :n, :]), shown)
   to_own = rows(_logits(own(q), own(k)))
+  # The context's own rows have no block, and exp(-inf) gives these entries a weight of exactly 0.
   to_own = jnp.pad(
     to_own, [(0, 0)] * (to_own.ndim - 2) + [(n, 0), (0, 0)], constant_values=-jnp.inf
   )
@@ -86,7 +92,7 @@ def attend_in_blocks(
 
 
 def _of_shown(logits: Array, shown: Array | None) -> Array:
-  """(..., heads, Q, K) logits, so low that they do not count where a key is not shown (..., K)."""
+  """Lower the logits (..., heads, Q, K) of keys that are not shown (..., K) until they weigh 0."""
   return logits if shown is None else jnp.where(shown[..., None, None, :], logits, HIDDEN)
 
 
@@ -94,9 +100,9 @@ def _of_shown(logits: Array, shown: Array | None) -> Array:
 def _logits(queries: Array, keys: Array) -> Array:
   """(..., Q, K) float32 products of (..., Q, d) and (..., K, d).
 
-  They are not rounded to bfloat16 first: of a logit of 10 that would leave steps of 0.06. Their
-  gradients are, as those of all activations, so that the products of the backward pass are of one
-  type.
+  The logits are not rounded to bfloat16, which would resolve a logit of 10 only to 0.06. Their
+  gradients are rounded, like those of all activations, so that the products of the backward pass
+  have operands of one type.
   """
   return jnp.einsum(
     "...qd,...kd->...qk",
@@ -124,11 +130,11 @@ _logits.defvjp(_logits_forward, _logits_backward)
 
 
 def _weighted(weights: Array, values: Array) -> Array:
-  """(..., Q, d) of (..., Q, K) and (..., K, d)."""
   return jnp.einsum("...qk,...kd->...qd", weights, values, precision=exact(values))
 
 
 def _fused(queries: Array, keys: Array, values: Array, shown: Array | None) -> Array:
+  # `jax.nn.dot_product_attention` takes a single batch axis.
   q, k, v = (each.reshape(-1, *each.shape[-3:]) for each in (queries, keys, values))
   mask = None
   if shown is not None:

@@ -1,8 +1,8 @@
-"""The encoder: images of any of its sensors to tokens, and images and tokens to descriptors.
+"""The encoder: from images of any of its sensors to tokens, and from both to descriptors.
 
-One function serves as context encoder (trained weights, some of the tokens) and as target encoder
-(their moving average, all tokens). Stems belong to a sensor; the last layers are shared. An encoder
-of the preset "none" has no network: its heads read images alone.
+One function serves as context encoder (trained weights, a subset of the tokens) and as target
+encoder (their moving average, all tokens). Each sensor has its own stem; the last layers are
+shared. An encoder with the preset "none" has no network: its heads read images directly.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ class Encoder(nnx.Module):
   """Stems, a trunk, and heads.
 
   Args:
-    config: of the model.
-    heads: by name.
-    inputs: sensor -> what is given of it; all on one grid of tokens.
-    dtype: in which products are computed.
-    rngs: what the weights are drawn from.
+    config: the model's settings.
+    heads: head settings by name.
+    inputs: sensor -> its input; all sensors lie on one grid of tokens.
+    dtype: the type in which products are computed.
+    rngs: random streams for the initial weights.
 
   Raises:
-    ConfigError: the numbers do not go together.
+    ConfigError: widths, heads or depths do not fit each other.
   """
 
   def __init__(
@@ -72,7 +72,7 @@ class Encoder(nnx.Module):
   def _build_network(
     self, config: ModelConfig, inputs: Mapping[str, SensorInput], spec: BlockSpec, rngs: nnx.Rngs
   ) -> None:
-    """Stems and trunk."""
+    """Build stems, local network, registers and trunk."""
     _, depth, shared = layer_spec(config, spec.dtype)
     self.width = spec.width
     self.rotary = config.positions == "rotary"
@@ -101,7 +101,7 @@ class Encoder(nnx.Module):
   def parts(
     self, values: Mapping[str, Array], indices: Mapping[str, Array] | None = None
   ) -> dict[str, Array]:
-    """What the local network makes of images, see `local`; empty without one."""
+    """Features of the local network, see `local`; empty without one."""
     return self.local(values, indices) if self.has_local else {}
 
   def tokens(
@@ -116,12 +116,13 @@ class Encoder(nnx.Module):
     Args:
       values: sensor -> (B, H, W, C) scaled images.
       seen: sensor -> (B, C) bool, the bands that an image has.
-      indices: sensor -> (B, n) places of the tokens wanted, n alike for all; None is all.
-      parts: `self.parts` of the same, where they are at hand.
+      indices: sensor -> (B, n) places of the requested tokens, n the same for all sensors; None
+        means all.
+      parts: `self.parts` of the same arguments, if already computed.
 
     Returns:
-      sensor -> (B, n, D), normalised by the encoder's last layer norm; null where nothing was seen,
-      see `fill`. Empty without a network.
+      sensor -> (B, n, D), normalised by the encoder's last layer norm; null where nothing was
+      observed, see `fill`. Empty without a network.
     """
     if not self.has_network:
       return {}
@@ -132,8 +133,11 @@ class Encoder(nnx.Module):
       )
       for key in values
     ]
+    # Sensors are stacked along a new axis: concatenating sharded batches would move them between
+    # devices.
     x, places, shown = (jnp.stack(each) for each in zip(*entered, strict=True))
     x = self.norm(self.trunk(x, places if self.rotary else None, shown))
+    # The layers and the norm leave numbers in hidden tokens; as null vectors they are recognised.
     x = jnp.where(shown[..., None], x, 0)[:, :, self.registers :]
     return {key: x[number] for number, key in enumerate(values)}
 
@@ -149,10 +153,10 @@ class Encoder(nnx.Module):
 
     Args:
       values: sensor -> (B, H, W, C) scaled images, which layouts read whole.
-      tokens: sensor -> (B, n, D) of these images.
-      indices: sensor -> (B, n) places of the tokens; None is all.
-      heads: by name; None is all.
-      parts: `self.parts` of the same, where they are at hand.
+      tokens: sensor -> (B, n, D) tokens of these images.
+      indices: sensor -> (B, n) places of the tokens; None means all, in order.
+      heads: names of the requested heads; None means all.
+      parts: `self.parts` of the same arguments, if already computed.
 
     Returns:
       head -> sensor -> (B, K).
@@ -176,7 +180,7 @@ class Encoder(nnx.Module):
     indices: Mapping[str, Array] | None = None,
     heads: Sequence[str] | None = None,
   ) -> dict[str, dict[str, Array]]:
-    """As `descriptors`, of the heads that pool tokens and need no image."""
+    """Descriptors as in `descriptors`, for the heads that pool tokens and need no image."""
     places = indices or {}
     return {
       name: {key: head(each, places.get(key)) for key, each in tokens.items()}
@@ -187,7 +191,7 @@ class Encoder(nnx.Module):
   def cells(
     self, head: str, sensor: str, values: Array, tokens: Array | None, parts: Array | None
   ) -> Array:
-    """(B, N, D) cells of a layout, those of a token's place together."""
+    """(B, N, D) cells of a layout, grouped by the token whose place they share."""
     layout: Layout = self.layouts[head]
     found = layout.patches(sensor, values, tokens, parts, jnp.zeros(layout.size, jnp.float32))
     return by_token(found, layout.cells, self.grid)
@@ -201,7 +205,7 @@ class Encoder(nnx.Module):
     parts: Array | None,
     centre: Array,
   ) -> Array:
-    """What each patch of images says for itself: (B, N, d), see `Head.patches`, `layout`."""
+    """Each patch's own contribution: (B, N, d), see the `patches` of heads and layouts."""
     if head in self.layouts:
       found: Array = self.layouts[head].patches(sensor, values, tokens, parts, centre)
       return found
@@ -225,7 +229,7 @@ class Encoder(nnx.Module):
     parts: Array | None,
     indices: Array | None,
   ) -> tuple[Array, Array, Array]:
-    """Before the shared layers, registers first: tokens, their places, whether each is shown."""
+    """Prepare the shared layers' input, registers first: tokens, places, whether each is shown."""
     places = coordinates(self.grid, spacing(self.unit, self.metres[key]))
     x = self.stems[key](values, seen, indices)
     if parts is not None:
@@ -237,6 +241,7 @@ class Encoder(nnx.Module):
     chosen = jnp.broadcast_to(chosen, (*x.shape[:2], 2))
     shown = seen_share(self.inputs[key], values) > 0
     shown = shown if indices is None else jnp.take_along_axis(shown, indices, axis=1)
+    # Registers have no place of their own, and are always shown.
     if self.registers:
       extra = jnp.broadcast_to(self.register_tokens[...], (x.shape[0], self.registers, self.width))
       x = jnp.concatenate([extra.astype(x.dtype), x], axis=1)
@@ -257,15 +262,15 @@ def _refuse_pooling(heads: Mapping[str, HeadConfig]) -> None:
 
 
 def has_network(config: ModelConfig) -> bool:
-  """Whether an encoder has tokens: its preset is not "none"."""
+  """Whether the encoder computes tokens, that is, its preset is not "none"."""
   return config.preset != "none"
 
 
 def layer_spec(config: ModelConfig, dtype: object) -> tuple[BlockSpec, int, int]:
-  """What the encoder's layers have in common, their number, and how many of them are shared.
+  """The settings of the encoder's layers, their number, and how many of them are shared.
 
   Raises:
-    ConfigError: the numbers do not go together.
+    ConfigError: width, heads or depth do not fit each other.
   """
   size = size_of(config.preset, config.width, config.depth, config.attention_heads)
   multiple = 4 * size.heads if config.positions == "rotary" else 4

@@ -1,9 +1,10 @@
-"""Tokens of which nothing was seen: patches of nodata, beside a swath or a mosaic's edge.
+"""Tokens without a single observed pixel: patches of nodata beside a swath or at a mosaic's edge.
 
-Such a token says nothing of the ground. It is kept, since shapes are static, and hidden: no token
-attends to it, no head pools it, the predictor does not look at it, and as a target it has no
-weight. Masks avoid it as far as they can (`masking`). An encoder gives it as the null vector, which
-a norm gives no other token, so whoever is handed tokens knows which are meant (`shown`).
+Such a token carries no information about the ground. It cannot be dropped, since shapes are static,
+so it is hidden: no token attends to it, no head pools it, the predictor ignores it, and as a target
+it has weight 0. Masks avoid it as far as they can (`masking`). An encoder returns it as the null
+vector, which a norm returns for no other token, so whoever receives tokens can tell which are
+hidden (`shown`).
 """
 
 from __future__ import annotations
@@ -13,20 +14,21 @@ from jax import Array
 
 from xjepa_jax.model.inputs import SensorInput, patches
 
-# Of a logit: its weight is 0, and where all are hidden, as in an image of nothing but fill, all
-# weights are alike instead of NaN.
+# Logit of a hidden token. Its weight is 0; and where all tokens are hidden, as in an image of
+# nothing but fill, a finite value makes all weights equal instead of NaN.
 HIDDEN = -1e30
 
 
 def seen_share(given: SensorInput, values: Array) -> Array:
-  """The share of each token's pixels that were seen.
+  """The share of each token's pixels that were observed.
 
-  Told from what a network is given, and so after cropping and augmenting too: a pixel that was not
-  seen is 0 in every band (`images.scale`), and stays that. To a network, one that was seen and is 0
-  in every band looks the same; of a sensor that cannot lack pixels, all were seen.
+  Computed from the network's input, so it also holds after cropping and augmentation: an unobserved
+  pixel is 0 in every band (`images.scale`) and stays 0. An observed pixel that happens to be 0 in
+  every band looks the same to a network. A sensor that cannot lack pixels (integers without a
+  nodata value) counts as fully observed.
 
   Args:
-    given: the sensor.
+    given: the sensor's input.
     values: (B, H, W, C) scaled images.
 
   Returns:
@@ -40,5 +42,5 @@ def seen_share(given: SensorInput, values: Array) -> Array:
 
 
 def shown(tokens: Array) -> Array:
-  """(..., n) bool: which of (..., n, D) tokens are not hidden."""
+  """(..., n) bool: which of the tokens (..., n, D) are not hidden."""
   return (tokens != 0).any(axis=-1)

@@ -1,9 +1,9 @@
-"""Oriented gradients of images in cells: local structure that optical and radar images share.
+"""Oriented gradients of images in cells: the local structure that optical and radar images share.
 
-Which way an edge runs, and where it lies, survives a change of sensor; how bright its sides are
-does not. So each cell is described by how much gradient it has in each direction, at unit length: a
-weak field boundary counts as much as a strong one. Channel features of orientated gradients (CFOG,
-Ye et al., IEEE TGRS 2019) without learning, and with fill left out of every sum.
+The direction of an edge and its place survive a change of sensor; the brightness of its sides does
+not. Each cell is therefore described by its amount of gradient in each direction, at unit length,
+so that a weak field boundary counts as much as a strong one. These are channel features of
+orientated gradients (CFOG, Ye et al., IEEE TGRS 2019) without learning, and no sum includes fill.
 
   scaled image -> blur -> structure tensor summed over bands -> size of the gradient along nine
   directions -> mean over a cell and a little beyond -> square root -> unit length
@@ -21,36 +21,37 @@ from jax import Array
 from xjepa_jax.config.schema import DIRECTIONS
 from xjepa_jax.model.cells import shares
 
-# Before differences are taken, in pixels: less leaves speckle in, more takes field boundaries out.
+# Blur before taking differences, in pixels: less leaves speckle in, more removes field boundaries.
 _BLUR = 1.25
-# Of a cell's side, beyond which its neighbours count less: an edge near a border is in both cells.
+# Blur across cells, as a share of a cell's side: an edge near a border counts in both cells.
 _REACH = 0.25
-# Of a band's deviation a pixel: below it a gradient is rounding, and its direction says nothing.
+# Share of a band's deviation per pixel: a smaller gradient is rounding and has no direction.
 _FLOOR = 1e-3
-# Of a cell's area, of which gradients have to be known.
+# Least share of a cell's area in which gradients must be known.
 _LEAST_SEEN = 0.25
 
 
 def oriented_gradients(values: Array, cells: int | tuple[int, int]) -> tuple[Array, Array]:
-  """How much gradient each cell of an image has in each direction.
+  """The amount of gradient in each direction, for each cell of an image.
 
   Args:
-    values: (B, H, W, C) scaled images; a pixel that is 0 in every band was not seen.
-    cells: along a side, or down and across; they need not divide H or W.
+    values: (B, H, W, C) scaled images; a pixel that is 0 in every band is unobserved.
+    cells: cells along each side, or (down, across); they need not divide H or W.
 
   Returns:
-    (B, P, DIRECTIONS) float32 of length 1 a cell, P cells in row-major order, direction
-    k being that of a gradient at k * 180 / DIRECTIONS degrees from the x axis to the y axis; and
-    (B, P) bool, whether enough of the cell was seen: what is not is 0. A cell without contrast
-    has all directions alike.
+    (B, P, DIRECTIONS) float32, of length 1 per cell, with P cells in row-major order. Direction k
+    is that of a gradient at k * 180 / DIRECTIONS degrees from the x axis towards the y axis. Also
+    (B, P) bool, whether enough of the cell was observed; other cells are 0. In a cell without
+    contrast all directions are equal.
   """
-  images = jnp.moveaxis(values.astype(jnp.float32), -1, 1)  # bands first: products of matrices
+  images = jnp.moveaxis(values.astype(jnp.float32), -1, 1)  # bands first, for matrix products
   seen = (images != 0).any(axis=1, keepdims=True).astype(jnp.float32)
   height, width = images.shape[2:]
   down, across = (cells, cells) if isinstance(cells, int) else cells
   known = along_both(_blur(height, _BLUR), seen, _blur(width, _BLUR))
   smooth = along_both(_blur(height, _BLUR), images, _blur(width, _BLUR)) / jnp.maximum(known, 1e-3)
-  # A difference across the edge of fill is the filler's, and so is one of a pixel beside it.
+  # A difference across the edge of fill shows the fill value, and so does one at the pixel beside
+  # it, so only pixels whose whole neighbourhood was observed count.
   whole = (along_both(_blur(height, 1.0), seen, _blur(width, 1.0)) > 0.99).astype(jnp.float32)
   by_x, by_y = _differences(smooth)
   tensor = [(one * other).sum(axis=1) for one, other in ((by_x, by_x), (by_x, by_y), (by_y, by_y))]
@@ -60,7 +61,8 @@ def oriented_gradients(values: Array, cells: int | tuple[int, int]) -> tuple[Arr
   rows, columns = _cell_means(height, down), _cell_means(width, across)
   pooled = jnp.moveaxis(along_both(rows, jnp.stack(sizes, axis=1), columns), 1, -1)
   there = along_both(areas(height, down), whole, areas(width, across))[:, 0] >= _LEAST_SEEN
-  # A direction and its two neighbours: nine are narrower than how surely a direction is known.
+  # Mix each direction with its two neighbours: nine bins are narrower than the certainty of a
+  # direction.
   pooled = pooled / 2 + (jnp.roll(pooled, 1, axis=-1) + jnp.roll(pooled, -1, axis=-1)) / 4
   found = jnp.sqrt(jnp.maximum(pooled, 1e-12))
   found = found / jnp.linalg.norm(found, axis=-1, keepdims=True)
@@ -69,20 +71,20 @@ def oriented_gradients(values: Array, cells: int | tuple[int, int]) -> tuple[Arr
 
 
 def _along(angle: float, tensor: Sequence[Array]) -> Array:
-  """(B, H, W) size of the gradient along a direction, root of the sum of squares over bands."""
+  """(B, H, W) size of the gradient along a direction, the root of its sum of squares over bands."""
   cos, sin = float(np.cos(angle)), float(np.sin(angle))
   square = cos * cos * tensor[0] + 2 * cos * sin * tensor[1] + sin * sin * tensor[2]
   return jnp.sqrt(jnp.maximum(square, 0) + _FLOOR**2)
 
 
 def along_both(rows: np.ndarray, x: Array, columns: np.ndarray) -> Array:
-  """(B, C, R, S): rows (R, H) from the left and columns (S, W) from the right of (B, C, H, W)."""
+  """(B, C, R, S): (B, C, H, W) times rows (R, H) from the left and columns (S, W) on the right."""
   x = jnp.matmul(x, columns.T, precision="highest").swapaxes(-1, -2)
   return jnp.matmul(x, rows.T, precision="highest").swapaxes(-1, -2)
 
 
 def _differences(x: Array) -> tuple[Array, Array]:
-  """Central differences of (B, C, H, W) along W and along H; at a border, half of what is there."""
+  """Central differences of (B, C, H, W) along W and along H, with the edge repeated at a border."""
   wider = jnp.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1)), mode="edge")
   across = (wider[:, :, 1:-1, 2:] - wider[:, :, 1:-1, :-2]) / 2
   along = (wider[:, :, 2:, 1:-1] - wider[:, :, :-2, 1:-1]) / 2
@@ -91,7 +93,7 @@ def _differences(x: Array) -> tuple[Array, Array]:
 
 @functools.lru_cache(maxsize=64)
 def _blur(length: int, sigma: float) -> np.ndarray:
-  """(length, length) float32: a Gaussian along a line that is mirrored at its ends."""
+  """(length, length) float32: Gaussian blur of a line that is mirrored at its ends."""
   reach = int(3 * sigma + 0.5)
   weights = np.exp(-(np.arange(-reach, reach + 1) ** 2) / (2 * sigma**2))
   matrix = np.zeros((length, length))
@@ -103,7 +105,7 @@ def _blur(length: int, sigma: float) -> np.ndarray:
 
 @functools.lru_cache(maxsize=64)
 def _cell_means(length: int, cells: int) -> np.ndarray:
-  """(cells, length) float32: the mean of each cell of a line after it has been blurred."""
+  """(cells, length) float32: the mean of each cell of a line after blurring it."""
   return (areas(length, cells) @ _blur(length, _REACH * length / cells)).astype(np.float32)
 
 

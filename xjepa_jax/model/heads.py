@@ -1,4 +1,8 @@
-"""From tokens to one descriptor: pooling, then a projection."""
+"""Heads: from tokens to one descriptor, by pooling and a projection.
+
+Computed in float32 even in a bfloat16 run: rounding moved centred descriptors by up to 18 %
+(docs/architecture.md, decision 30).
+"""
 
 from __future__ import annotations
 
@@ -17,18 +21,18 @@ from xjepa_jax.model.trunk import BlockSpec
 
 
 class Head(nnx.Module):
-  """A descriptor of K numbers, computed in float32: its differences between scenes are small.
+  """A descriptor of K numbers, in float32 because the differences between scenes are small.
 
-  "mean" and "attention" describe what is in a scene; "grid" also where: the scene is cut into
-  cells, each is described by K / cells numbers. These are put in a row as the first number of every
-  cell, the second of every cell, and so on: its first j * cells numbers have j of each cell, so
-  that a descriptor cut there still knows the whole layout.
+  "mean" and "attention" describe what a scene contains; "grid" also describes where. It divides the
+  scene into cells and describes each by K / cells numbers, which are interleaved: the first number
+  of every cell, then the second of every cell, and so on. The first j * cells numbers therefore
+  hold j numbers per cell, so that a descriptor cut there still covers the whole layout.
 
   Args:
     settings: pooling and sizes.
-    spec: of the encoder's layers.
+    spec: settings of the encoder's layers.
     grid: rows and columns of the encoder's tokens.
-    rngs: what the weights are drawn from.
+    rngs: random streams for the initial weights.
   """
 
   def __init__(self, settings: HeadConfig, spec: BlockSpec, grid: tuple[int, int], rngs: nnx.Rngs):
@@ -49,7 +53,7 @@ class Head(nnx.Module):
 
     Args:
       tokens: (B, n, D), null where hidden.
-      indices: (B, n) their places in the grid, row-major; None is all in order.
+      indices: (B, n) their places in the grid, row-major; None means all, in order.
 
     Returns:
       (B, K) float32.
@@ -69,14 +73,14 @@ class Head(nnx.Module):
     return shown(tokens).any(axis=1, keepdims=True)
 
   def patches(self, tokens: Array, centre: Array) -> Array:
-    """What each token says for itself, as the cells that it lies in would.
+    """Each token's own contribution, centred like the cells that it lies in.
 
     Args:
-      tokens: (B, N, D) of a whole grid, in order.
-      centre: (K,) taken from descriptors.
+      tokens: (B, N, D) tokens of a whole grid, in order.
+      centre: (K,) mean descriptor, which is subtracted.
 
     Returns:
-      (B, N, d) float32, d = K, or K over the cells for the pooling "grid".
+      (B, N, d) float32; d is K, or K divided by the number of cells for the pooling "grid".
     """
     if self.has_hidden:
       tokens = jax.nn.gelu(self.hidden(tokens))

@@ -1,4 +1,9 @@
-"""Stored values to a network's input, on the device: missing bands, scaling, size."""
+"""From stored values to a network's input, on the device: missing bands, scaling and cropping.
+
+Shards hold values as they came, and batches travel raw; they are scaled here, inside the jitted
+step. Afterwards an unobserved pixel is 0 in every band, on which `fill` relies, and the crops of
+all sensors of a sample show the same ground.
+"""
 
 from __future__ import annotations
 
@@ -14,16 +19,16 @@ from xjepa_jax.sensors import Sensor
 
 
 def scale(sensor: Sensor, stored: Array) -> tuple[Array, Array]:
-  """Scales stored values.
+  """Scale stored values to the network's input.
 
-  A band is missing from an image if none of its pixels was seen in it.
+  A band is missing from an image if none of its pixels has a valid value in it.
 
   Args:
-    sensor: with the bands of `stored`.
-    stored: (B, H, W, C).
+    sensor: description with the bands of `stored`.
+    stored: (B, H, W, C) values as stored.
 
   Returns:
-    (B, H, W, C) float32, 0 where nothing was seen, and (B, C) bool, which bands are there.
+    (B, H, W, C) float32, 0 where nothing was observed, and (B, C) bool, which bands are present.
   """
   seen = sensor.unmarked(stored).any(axis=(1, 2))
   return jnp.where(seen[:, None, None], sensor.scale(stored), 0.0), seen
@@ -32,9 +37,9 @@ def scale(sensor: Sensor, stored: Array) -> tuple[Array, Array]:
 def crop(
   values: Mapping[str, Array], inputs: Mapping[str, SensorInput], key: Array | None
 ) -> dict[str, Array]:
-  """Cuts images to the model's size, at a place drawn for each sample, or in the middle for None.
+  """Crop images to the model's size, at a random place per sample, or centred if `key` is None.
 
-  All sensors are cut at the same share of their free margin, rounded to whole pixels of the
+  All sensors are cropped at the same share of their free margin, rounded to whole pixels of the
   coarsest sensor, so that they show the same ground.
   """
   found = {}
@@ -50,8 +55,9 @@ def crop(
     if free == (0, 0):
       found[name] = each
     elif shares is None:
-      # By the model's sizes alone, for the other sensors need not be there.
+      # Computed from the model's sizes alone, because the other sensors may be absent.
       unit = [given.height // rows, given.width // columns]
+      # The margin on each side is rounded down to whole units of the common grid.
       top, left = (
         margin // pixels // 2 * pixels for margin, pixels in zip(free, unit, strict=True)
       )
@@ -68,7 +74,7 @@ def crop(
 
 
 def _crop_steps(values: Mapping[str, Array], inputs: Mapping[str, SensorInput]) -> tuple[int, int]:
-  """Places along each side, less one, at which every sensor can be cut alike."""
+  """Number of positions, less one, along each side at which every sensor can be cropped alike."""
   margins = [
     (each.shape[1] - inputs[name].height, each.shape[2] - inputs[name].width)
     for name, each in values.items()

@@ -1,4 +1,8 @@
-"""What a model is given of each sensor: its bands, its image, and how that becomes tokens."""
+"""A model's input from each sensor: its bands, its image size, and how images are cut into tokens.
+
+All sensors are put on one grid of tokens whose patches cover the same ground, so that tokens of
+different sensors can be stacked and go through shared layers in one pass.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +18,12 @@ from xjepa_jax.sensors import Sensor
 
 @dataclasses.dataclass(frozen=True)
 class SensorInput:
-  """One sensor's images as a model takes them.
+  """The images of one sensor as a model takes them.
 
   Attributes:
-    sensor: with the bands that a batch has, in order.
-    height, width: of an image, in pixels.
-    patch: side of a patch in this sensor's pixels.
+    sensor: description of the sensor, with the bands of a batch in order.
+    height, width: size of an image in pixels.
+    patch: side of a patch in pixels of this sensor.
   """
 
   sensor: Sensor
@@ -39,25 +43,25 @@ class SensorInput:
 
   @property
   def tokens(self) -> int:
-    """Number of tokens of an image, N."""
+    """Number of tokens per image, N."""
     return self.grid[0] * self.grid[1]
 
   @property
   def metres(self) -> float:
-    """Side of a patch on the ground; images are on the grid of their finest band."""
+    """Side of a patch in metres on the ground; images are on the grid of their finest band."""
     return self.patch * min(band.gsd for band in self.sensor.bands)
 
 
 def sensor_inputs(
   sensors: Mapping[str, Sensor], sizes: Mapping[str, tuple[int, int]], patch: int
 ) -> dict[str, SensorInput]:
-  """The inputs of a model whose tokens lie on one grid for all sensors.
+  """The inputs of a model, all sensors on one common grid of tokens.
 
   Args:
-    sensors: key -> description, with the bands used.
+    sensors: key -> description, with the bands in use.
     sizes: key -> (H, W) of the images that the model sees.
-    patch: side of a patch, in pixels of the first sensor. Other sensors' patches cover the same
-      ground: half as many pixels where a sensor's image has half as many.
+    patch: side of a patch in pixels of the first sensor. Patches of the other sensors cover the
+      same ground: they have half as many pixels where a sensor's image has half as many.
 
   Raises:
     ConfigError: a patch does not divide an image, or the sensors have no common grid.
@@ -79,7 +83,7 @@ def sensor_inputs(
 
 
 def patches(values: Array, patch: int) -> Array:
-  """Cuts images into patches.
+  """Cut images into patches.
 
   Args:
     values: (..., H, W, C).

@@ -1,10 +1,10 @@
-"""Projection and layer norm: Flax's, with gradients written out.
+"""Linear projection and layer norm: Flax's modules with hand-written gradients.
 
-Parameters and values are those of `nnx.Linear` and `nnx.LayerNorm`. Two things are gained. What is
-summed over samples, the gradients of parameters, is float32 on every device and between devices,
-whatever type the activations have. And a CPU is spared what XLA does badly: timed in a scanned
-trunk of width 192, forward and backward, on two cores with jax 0.10, the projection's gradients
-took 13 % off, the norm's 11 %.
+Parameters and values are those of `nnx.Linear` and `nnx.LayerNorm`. There are two reasons to write
+the gradients out. Parameter gradients, which are sums over samples, are float32 on each device and
+between devices, whatever type the activations have. And XLA's automatic gradients are slow on a
+CPU: in a scanned trunk of width 192, forward and backward, on two cores with jax 0.10, the
+projection's gradients saved 13 % and the norm's 11 %.
 """
 
 from __future__ import annotations
@@ -24,35 +24,36 @@ class Linear(nnx.Linear):
   """x K + b over the last axis of (..., D), in the layer's dtype."""
 
   def __call__(self, inputs: Array, out_sharding: object = None) -> Array:
-    del out_sharding  # Flax's, for meshes of explicit axes
+    del out_sharding  # part of Flax's signature, for meshes with explicit axes
     product = multiply(inputs.astype(self.dtype), self.kernel[...])
     return (product + self.bias[...]).astype(self.dtype)  # type: ignore[index]  # has one
 
 
 class LayerNorm(nnx.LayerNorm):
-  """Mean 0 and variance 1 over the last axis of (..., D), times a learned scale, plus a bias.
+  """Layer norm over the last axis of (..., D), with a learned scale and bias.
 
-  Computed in float32, given out in the layer's dtype.
+  Computed in float32 and returned in the layer's dtype.
   """
 
   def __call__(self, x: Array, *, mask: Array | None = None) -> Array:
-    del mask  # Flax's, for axes that are not whole
+    del mask  # part of Flax's signature, for partly masked axes
     scale, bias = self.scale[...], self.bias[...]  # type: ignore[index]  # has both
     return normalise(x, scale, bias, self.epsilon, self.dtype)
 
 
 @jax.custom_vjp
 def multiply(x: Array, kernel: Array) -> Array:
-  """(..., E) of x (..., D) and a float32 kernel (D, E), in the type of x; float32 is not cut short.
+  """Matrix product (..., E) of x (..., D) and a float32 kernel (D, E), in the type of x.
 
-  The kernel's gradient is a float32 sum over all leading axes.
+  Float32 operands are multiplied in full precision. The kernel's gradient is a float32 sum over all
+  leading axes.
   """
   return _multiply_forward(x, kernel)[0]
 
 
 def _multiply_forward(x: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
-  # In the type of x: cut over devices, the kernel is then gathered once for a layer that is
-  # computed again and for its gradients.
+  # The kernel is cast before the product: when it is sharded over devices, it is then gathered only
+  # once for a layer that is recomputed and for its gradients.
   kernel = kernel.astype(x.dtype)
   return jnp.matmul(x, kernel, precision=exact(x)), (x, kernel)
 
@@ -62,8 +63,8 @@ def _multiply_backward(kept: tuple[Array, Array], given: Array) -> tuple[Array, 
   precision = exact(x)
   of_x = jax.lax.dot_general(given, kernel, (((given.ndim - 1,), (1,)), ((), ())), precision)
   if jax.device_count() == 1:
-    # A product of two matrices. With several axes contracted at once, XLA has no fast path on a
-    # CPU; on several devices axes that are merged would lose their shardings.
+    # Flattened to a product of two matrices: XLA has no fast path on a CPU for contracting several
+    # axes at once. On several devices, merged axes would lose their sharding.
     x, given = x.reshape(-1, x.shape[-1]), given.reshape(-1, given.shape[-1])
   leading = tuple(range(x.ndim - 1))
   of_kernel = jax.lax.dot_general(
@@ -76,7 +77,7 @@ multiply.defvjp(_multiply_forward, _multiply_backward)
 
 
 def exact(x: Array) -> jax.lax.Precision | None:
-  """What products with x are told: TPUs and GPUs multiply float32 in fewer bits otherwise."""
+  """Precision of products with x: TPUs and GPUs would otherwise multiply float32 in fewer bits."""
   return jax.lax.Precision.HIGHEST if x.dtype == jnp.float32 else None
 
 
@@ -84,9 +85,9 @@ def exact(x: Array) -> jax.lax.Precision | None:
 def normalise(x: Array, scale: Array, bias: Array, epsilon: float, dtype: Any) -> Array:
   """Layer norm (Ba et al., arXiv 1607.06450, eq. 3 and 4) of x (..., D), scale and bias (D,).
 
-  The backward pass keeps x and two numbers a token. On a CPU, XLA is kept from merging the norm
-  into the product that follows: merged, the two took up to twice the time of the product alone, and
-  the forward pass of a trunk 8 % longer.
+  The backward pass keeps x and two numbers per token. On a CPU, XLA is prevented from fusing the
+  norm into the product that follows: fused, the two took up to twice the time of the product alone,
+  and the forward pass of a trunk 8 % longer.
   """
   return _normalise_forward(x, scale, bias, epsilon, dtype)[0]
 
@@ -100,7 +101,8 @@ def _normalise_forward(
   rate = jax.lax.rsqrt(jnp.square(centred).mean(axis=-1, keepdims=True) + epsilon)
   found = centred * rate * scale + bias
   if on_cpu():
-    # Rounds to float32, which it is: nothing but a seam for XLA, whose barrier would not hold it.
+    # Rounding to float32 (8 exponent bits, 23 mantissa bits) changes nothing, but XLA does not fuse
+    # across it. An optimisation barrier would not prevent the fusion.
     found = jax.lax.reduce_precision(found, 8, 23)
   return found.astype(dtype), (x, mean, rate, scale)
 

@@ -1,10 +1,10 @@
-"""Descriptors of where things lie, by local structure: fitted in closed form, trained, or neither.
+"""Descriptors of where things lie, from the local structure of the image itself.
 
-A scene is cut into cells; oriented gradients describe each. `GradientLayout` is these as they are.
-`CanonicalLayout` keeps, of each cell, the few numbers that sensors have in common, as a spectrum in
-which every frequency weighs what sensors share of it. Its map is fitted in closed form
-(`training.canonical`), so that it finds scenes before any training; what a network knows of a place
-adds to its cells' numbers, from nothing at first.
+A scene is divided into cells, each described by its oriented gradients. `GradientLayout` uses
+these unchanged. `CanonicalLayout` keeps the few numbers per cell that sensors have in common, as a
+spectrum in which each frequency is weighted by what sensors share of it. Its map is fitted in
+closed form (`training.canonical`), so that it retrieves scenes before any training; a network's
+features of a place are added to its cells' numbers, starting from zero.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from xjepa_jax.model.statistics import count_statistics, statistics
 
 
 class GradientLayout(nnx.Module):
-  """Oriented gradients of cells as a descriptor: (B, P * DIRECTIONS), a cell after the other."""
+  """Oriented gradients of the cells as a descriptor, (B, P * DIRECTIONS), cell by cell."""
 
   def __init__(self, settings: HeadConfig):
     self.cells, self.size = settings.cells, settings.size
@@ -53,18 +53,18 @@ class GradientLayout(nnx.Module):
     parts: Array | None,
     centre: Array,
   ) -> Array:
-    """(B, P, DIRECTIONS) what each cell says for itself, centred."""
+    """(B, P, DIRECTIONS): each cell's own contribution, centred."""
     del sensor, tokens, parts
     return oriented_gradients(values, self.cells)[0] - centre.reshape(self.cells**2, -1)
 
 
 @dataclasses.dataclass(frozen=True)
 class Reading:
-  """What a head reads of images: gradients of cells, or statistics of the whole.
+  """A head's features of the image: gradients of cells, or statistics of the whole.
 
   Attributes:
-    cells: along a side, 1 of the whole.
-    whole: whether statistics are read.
+    cells: cells along a side; 1 for the whole image.
+    whole: whether the features are statistics.
   """
 
   cells: int
@@ -72,16 +72,16 @@ class Reading:
 
   @classmethod
   def of(cls, head: HeadConfig) -> Reading:
-    """What a head reads."""
+    """The features of a head's pooling."""
     whole = head.pooling == "statistics"
     return cls(1 if whole else head.cells, whole)
 
   def count(self, bands: int) -> int:
-    """F, the numbers that are told of a cell of an image of so many bands."""
+    """F, the number of features per cell of an image with this many bands."""
     return count_statistics(bands) if self.whole else DIRECTIONS
 
   def __call__(self, values: Array) -> tuple[Array, Array]:
-    """(B, P, F) of images (B, H, W, C), and (B, P) bool, what was seen."""
+    """(B, P, F) features of images (B, H, W, C), and (B, P) bool, whether the cell was observed."""
     if not self.whole:
       return oriented_gradients(values, self.cells)
     found, seen = statistics(values)
@@ -89,15 +89,15 @@ class Reading:
 
 
 class SensorMap(nnx.Module):
-  """What a sensor's cells are multiplied by. Fitted, not trained: no gradient flows into it.
+  """A sensor's linear map from features to numbers of cells. Fitted: no gradient flows into it.
 
-  Adam would move each of its few numbers as far as any of a network's weights, and so away from the
-  best there is, before the network has anything to add.
+  Adam would move each of its few numbers as far as any weight of a network, and so away from the
+  optimum before the network has anything to add.
 
   Attributes:
-    kernel: (F, d) from what is told of a cell to its numbers.
-    bias: (d,) added to the numbers of a cell of which something was seen.
-    scale: (R, d) of the frequencies of each ring, see `spectrum.rings`.
+    kernel: (F, d) from the features of a cell to its numbers.
+    bias: (d,) added to the numbers of each observed cell.
+    scale: (R, d) weights of the frequencies in each ring, see `spectrum.rings`.
   """
 
   def __init__(self, told: int, cells: int, numbers: int, rngs: nnx.Rngs):
@@ -107,7 +107,7 @@ class SensorMap(nnx.Module):
     self.scale = nnx.Param(jnp.ones((spectrum.count_rings(cells), numbers), jnp.float32))
 
   def __call__(self, told: Array, seen: Array) -> Array:
-    """The numbers (B, P, d) of cells; a cell of which nothing was seen is the mean, 0."""
+    """The numbers (B, P, d) of cells; an unobserved cell gets the mean, 0."""
     kernel, bias = jax.lax.stop_gradient((self.kernel[...], self.bias[...]))
     numbers = jnp.matmul(told, kernel, precision=exact(kernel)) + bias
     return jnp.where(seen[..., None], numbers, 0.0)
@@ -115,55 +115,58 @@ class SensorMap(nnx.Module):
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-  """What a network says of places: vectors of `width` numbers on a grid of (rows, columns)."""
+  """A network's features of places: vectors of `width` numbers on a grid of (rows, columns)."""
 
   width: int
   grid: tuple[int, int]
 
 
 class Addition(nnx.Module):
-  """What a network adds to the numbers of cells: nothing before training.
+  """A network's addition to the numbers of cells: zero before training.
 
   Args:
-    source: of the vectors.
-    cells: along a side.
-    numbers: of a cell.
-    rngs: what the weights are drawn from.
+    source: size and grid of the network's vectors.
+    cells: cells along a side.
+    numbers: numbers per cell.
+    rngs: random streams for the initial weights.
   """
 
   def __init__(self, source: Source, cells: int, numbers: int, rngs: nnx.Rngs):
     self.grid, self.cells, self.numbers = source.grid, cells, numbers
     self.split = token_parts(cells, source.grid)
     outputs = self.split**2 * numbers
+    # Zeros, so that the closed form is unchanged before training.
     self.project = Linear(
       source.width, outputs, kernel_init=nnx.initializers.zeros, dtype=jnp.float32, rngs=rngs
     )
 
   def __call__(self, vectors: Array, indices: Array | None) -> Array:
-    """(B, P, d) of vectors (B, n, D), null where hidden, at (B, n) places, of None all."""
+    """(B, P, d) of vectors (B, n, D), null where hidden, at (B, n) places; None means all."""
     found = jnp.where(shown(vectors)[..., None], self.project(vectors.astype(jnp.float32)), 0.0)
     rows, columns = self.grid
     if indices is not None:
       empty = jnp.zeros((rows * columns, found.shape[-1]), found.dtype)
+      # Places without a token add nothing.
       found = jax.vmap(lambda one, places: empty.at[places].set(one))(found, indices)
     part = self.split
     found = found.reshape(len(found), rows, columns, part, part, self.numbers)
     found = found.transpose(0, 1, 3, 2, 4, 5).reshape(len(found), -1, self.numbers)
     weights = cell_weights((rows * part, columns * part), self.cells)
+    # A cell is the mean of the parts that it overlaps, so its weights have to add up to 1.
     weights = weights / weights.sum(axis=0)
     return jnp.einsum("np,bnd->bpd", weights, found, precision=exact(found))
 
 
 class CanonicalLayout(nnx.Module):
-  """A few numbers a cell that sensors share, as the slow part of a spectrum; float32.
+  """The few numbers per cell that sensors share, as the low frequencies of a spectrum; float32.
 
-  Of the pooling "statistics" the whole image is the one cell.
+  For the pooling "statistics" the whole image is the only cell.
 
   Args:
-    settings: what is read, numbers a cell, and how many numbers of the spectrum are kept.
-    bands: sensor -> how many; of those that are described.
-    sources: "tokens" and "parts", what a network says of places; {} without one.
-    rngs: what the weights are drawn from.
+    settings: features, numbers per cell, and how many numbers of the spectrum are kept.
+    bands: sensor -> number of bands, for each sensor to be described.
+    sources: "tokens" and "parts", a network's features of places; {} without a network.
+    rngs: random streams for the initial weights.
   """
 
   def __init__(
@@ -196,11 +199,12 @@ class CanonicalLayout(nnx.Module):
     """Descriptors, not normalised.
 
     Args:
-      sensor: whose images these are.
+      sensor: the images' sensor.
       values: (B, H, W, C) scaled images, whole.
-      tokens: (B, n, D) of the encoder; None for one that has none.
-      indices: (B, n) their places in the grid, row-major; None is all in order.
-      parts: (B, Q, E) of these places, see `local`; None for an encoder that has none.
+      tokens: (B, n, D) tokens of the encoder; None for an encoder without a network.
+      indices: (B, n) their places in the grid, row-major; None means all, in order.
+      parts: (B, Q, E) features of the parts of these places, see `local`; None for an encoder
+        without a local network.
 
     Returns:
       (B, K) float32.
@@ -217,11 +221,11 @@ class CanonicalLayout(nnx.Module):
     parts: Array | None,
     centre: Array,
   ) -> Array:
-    """What each cell says for itself, less what it says of any scene.
+    """Each cell's own contribution, less the mean over scenes.
 
     Args:
-      sensor, values, tokens, parts: as in a call.
-      centre: (K,) taken from descriptors.
+      sensor, values, tokens, parts: as in `__call__`.
+      centre: (K,) mean descriptor, which is subtracted.
 
     Returns:
       (B, P, d) float32, P cells in row-major order.
@@ -239,12 +243,13 @@ class CanonicalLayout(nnx.Module):
     indices: Array | None,
     parts: Array | None,
   ) -> Array:
-    """(B, P, d) of all frequencies, weighted."""
+    """(B, P, d): all frequencies, weighted."""
     own: SensorMap = self.maps[sensor]
     numbers = own(*self.reading(values))
     if tokens is not None and "tokens" in self.additions:
       numbers = numbers + self.additions["tokens"](tokens, indices)
     if parts is not None and "parts" in self.additions:
+      # Parts always cover the whole grid, null where they are hidden, so they need no places.
       numbers = numbers + self.additions["parts"](parts, None)
     scale = jax.lax.stop_gradient(own.scale[...])
     return spectrum.transform(numbers) * scale[spectrum.rings(self.cells)]
@@ -254,15 +259,17 @@ Layout = GradientLayout | CanonicalLayout
 
 
 def token_parts(cells: int, grid: tuple[int, int]) -> int:
-  """Parts of a token along a side: one larger than a cell says something of each that it covers."""
+  """Parts of a token along a side: a token contributes to each cell that it covers."""
   return max(1, -(-cells // min(grid)))
 
 
 def by_token(cells: Array, side: int, grid: tuple[int, int]) -> Array:
-  """(B, N, D) of (B, side^2, d) cells, row-major both: all numbers of the cells of a token's place.
+  """Group (B, side^2, d) cells by token: (B, N, D), both row-major.
+
+  D holds all numbers of the cells at a token's place.
 
   Args:
-    cells: of images.
+    cells: numbers of the cells of images.
     side: cells along a side, see `cells_width`.
     grid: rows and columns of tokens.
   """
@@ -272,10 +279,10 @@ def by_token(cells: Array, side: int, grid: tuple[int, int]) -> Array:
 
 
 def cells_width(name: str, head: HeadConfig, grid: tuple[int, int]) -> int:
-  """D, the numbers of a head's cells at a token's place.
+  """D, the size of a head's cells at a token's place.
 
   Raises:
-    ConfigError: the head has no cells, or these do not divide among tokens.
+    ConfigError: the head has no cells, or tokens do not divide them.
   """
   known = {"canonical": head.numbers, "gradients": DIRECTIONS}
   if head.pooling not in known or any(head.cells % count for count in grid):
@@ -288,12 +295,12 @@ def cells_width(name: str, head: HeadConfig, grid: tuple[int, int]) -> int:
 
 
 def reads_images(head: HeadConfig) -> bool:
-  """Whether a head describes cells of the image itself, with or without a network."""
+  """Whether a head describes the image itself, with or without a network."""
   return head.pooling == "gradients" or is_fitted(head)
 
 
 def is_fitted(head: HeadConfig) -> bool:
-  """Whether a head has a closed form, see `training.canonical`."""
+  """Whether a head is fitted in closed form, see `training.canonical`."""
   return head.pooling in ("canonical", "statistics")
 
 
@@ -303,7 +310,7 @@ def layouts(
   sources: Mapping[str, Source],
   rngs: nnx.Rngs,
 ) -> dict[str, Layout]:
-  """The heads that read images, by name; arguments as of `CanonicalLayout`."""
+  """The heads that read images, by name; arguments as in `CanonicalLayout`."""
   found: dict[str, Layout] = {}
   for name, head in heads.items():
     if head.pooling == "gradients":

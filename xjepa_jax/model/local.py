@@ -1,10 +1,10 @@
 """Local structure before the trunk: a small convolutional network over parts of patches.
 
-One projection of a patch's pixels cannot form the size of a gradient under speckle, and says
-nothing relative to the image it is of. So each patch is cut into `PARTS` x `PARTS` parts, a part is
-described by what needs no learning (`structure`), and a few residual layers of 3 x 3 parts, the
-same for all places and all sensors, make features of it. They enter the trunk's tokens, and
-heads with a closed form read them beside those.
+A single projection of a patch's pixels cannot form the size of a gradient under speckle, and knows
+nothing relative to the rest of the image. Each patch is therefore cut into `PARTS` x `PARTS` parts,
+each part is described without learning (`structure`), and a few residual layers of 3 x 3 parts,
+shared by all places and sensors, turn the descriptions into features. These are added to the
+trunk's tokens, and heads with a closed form read them beside the tokens.
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ from xjepa_jax.model.gradients import along_both, areas, oriented_gradients
 from xjepa_jax.model.inputs import SensorInput
 from xjepa_jax.model.trunk import BlockSpec, Trunk
 
-PARTS = 2  # of a patch along a side
-LOCAL_MLP_RATIO = 1.0  # hidden width over width of a layer, which reads nine times its width
-PIECES = 2  # of a part along a side, which are described
-_LEAST_SEEN = 0.25  # of a piece: what is less is not described
-# In standard units: of a band without contrast, and of a piece without texture.
+PARTS = 2  # parts of a patch along a side
+LOCAL_MLP_RATIO = 1.0  # hidden width over width of a layer, whose input is nine times its width
+PIECES = 2  # pieces of a part along a side, each described separately
+_LEAST_SEEN = 0.25  # least share of a piece that must be observed for it to be described
+# In standard units: the contrast of a band, and the texture of a piece, that count as none.
 _CONTRAST, _TEXTURE = 0.1, 0.05
-_STRETCH = 8.0  # of gradients, which vary by an eighth: to the size of what else is said of a piece
+_STRETCH = 8.0  # gradients vary by an eighth; this brings them to the size of the other features
 
 
 class LocalNetwork(nnx.Module):
-  """Features of the parts of patches, and what tokens take of them.
+  """Features of the parts of patches, and their contribution to tokens.
 
   Args:
-    inputs: sensor -> what is given of it; all on one grid of patches.
-    spec: of the layers: width D, hidden width, activation and type.
-    depth: residual layers.
-    width: of a token.
-    rngs: what the weights are drawn from.
+    inputs: sensor -> its input; all on one grid of patches.
+    spec: settings of the layers: width D, hidden width, activation and type.
+    depth: number of residual layers.
+    width: width of a token.
+    rngs: random streams for the initial weights.
   """
 
   def __init__(
@@ -71,13 +71,13 @@ class LocalNetwork(nnx.Module):
 
     Args:
       values: sensor -> (B, H, W, C) scaled images.
-      indices: sensor -> (B, n) patches that may be looked at, row-major; None is all. Of the
-        others, features have the pixels beside the border, by blurs, and what they add to the
-        image's means, to which all is relative.
+      indices: sensor -> (B, n) visible patches, row-major; None means all. The other patches leak
+        into the features only through blurs, which reach the pixels beside the border, and through
+        the image's means, to which everything is relative.
 
     Returns:
-      sensor -> (B, P, D), P parts in row-major order; null where nothing of a part was seen, and
-      where it may not be looked at.
+      sensor -> (B, P, D), P parts in row-major order; null where nothing of a part was observed or
+      the patch is not visible.
     """
     entered, there = [], []
     for key, each in values.items():
@@ -91,7 +91,7 @@ class LocalNetwork(nnx.Module):
     return {key: x[number] for number, key in enumerate(values)}
 
   def tokens(self, parts: Array, indices: Array | None) -> Array:
-    """(B, n, width): what the patches at these places, of None all, take of parts (B, P, D)."""
+    """(B, n, width): the tokens' share of parts (B, P, D) for patches `indices`; None means all."""
     taken = _blocks(parts, self.patches, PARTS)
     if indices is not None:
       taken = jnp.take_along_axis(taken, indices[..., None], axis=1)
@@ -107,7 +107,7 @@ class LocalNetwork(nnx.Module):
 
 
 class LocalLayer(nnx.Module):
-  """x + MLP(norm(x) of 3 x 3 parts); beyond the border, the parts beside it are repeated."""
+  """x + MLP(norm(x) of 3 x 3 parts); at the border, the outermost parts are repeated."""
 
   def __init__(self, grid: tuple[int, int], spec: BlockSpec, rngs: nnx.Rngs):
     self.grid = grid
@@ -117,12 +117,12 @@ class LocalLayer(nnx.Module):
     self.activation = spec.activation
 
   def __call__(self, x: Array) -> Array:
-    """(..., P, D) of the same."""
+    """Apply the layer to (..., P, D) parts."""
     rows, columns = self.grid
-    # Samples keep an axis of their own: merged with another, they would lose their sharding.
+    # The sample axis stays separate: merged with another axis, it would lose its sharding.
     wide = self.norm(x).reshape(*x.shape[:-2], rows, columns, x.shape[-1])
     wide = jnp.pad(wide, ((0, 0),) * (x.ndim - 2) + ((1, 1), (1, 1), (0, 0)), mode="edge")
-    # A convolution as one product of matrices: XLA has no fast path for the gradients of
+    # The convolution is one matrix product, because XLA has no fast path for the gradients of
     # convolutions on a CPU.
     near = [wide[..., i : i + rows, j : j + columns, :] for i in range(3) for j in range(3)]
     joint = jnp.concatenate(near, axis=-1).reshape(*x.shape[:-1], -1)
@@ -130,22 +130,22 @@ class LocalLayer(nnx.Module):
 
 
 def features(bands: int) -> int:
-  """F of `structure` for an image of so many bands."""
+  """F, the number of features in `structure` for an image with this many bands."""
   return DIRECTIONS + 3 * bands
 
 
 def structure(values: Array, grid: tuple[int, int]) -> tuple[Array, Array]:
-  """What pieces of an image are like, without learning.
+  """Describe the pieces of an image without learning.
 
   Args:
-    values: (B, H, W, C) scaled images; a pixel that is 0 in every band was not seen.
+    values: (B, H, W, C) scaled images; a pixel that is 0 in every band is unobserved.
     grid: pieces down and across; they need not divide H or W.
 
   Returns:
-    (B, Q, F) float32, Q row-major: oriented gradients; then of each band the mean, the mean
-    relative to the image (less its mean, over its deviation), and the logarithm of the deviation
-    within the piece, less its mean over the image. And (B, Q) bool, whether enough of the piece was
-    seen: what is not is 0.
+    (B, Q, F) float32, Q row-major: oriented gradients; then, per band, the mean, the mean relative
+    to the image (less the image's mean, divided by its deviation), and the logarithm of the
+    deviation within the piece, less its mean over the image. Also (B, Q) bool, whether enough of
+    the piece was observed; other pieces are 0.
   """
   gradients, known = oriented_gradients(values, grid)
   x = jnp.moveaxis(values.astype(jnp.float32), -1, 1)
@@ -175,5 +175,5 @@ def structure(values: Array, grid: tuple[int, int]) -> tuple[Array, Array]:
 
 
 def _blocks(x: Array, grid: tuple[int, int], side: int) -> Array:
-  """(B, rows * columns, side * side * F) of (B, rows * side * columns * side, F), row-major."""
+  """Merge side x side blocks: (B, rows * columns, side * side * F) of row-major (B, ..., F)."""
   return rearrange(x, "b (r p c q) f -> b (r c) (p q f)", r=grid[0], c=grid[1], p=side, q=side)

@@ -1,4 +1,8 @@
-"""What is known of masks before any is drawn: every size, from the keys of `mask` in a config."""
+"""The static sizes of all masks, computed from the config's `mask` keys before any is drawn.
+
+Everything that determines a shape is decided here on the host, so that the jitted step compiles
+once and an impossible combination of settings is refused before training.
+"""
 
 from __future__ import annotations
 
@@ -13,26 +17,26 @@ from xjepa_jax.config.schema import MaskConfig
 from xjepa_jax.errors import ConfigError
 
 MODES = ("multiblock", "random")
-# Scales and aspects are the middles of this many equal parts of their range: exact odds of every
-# shape, in whole numbers, and none so rare that it is drawn less than once in 65,536.
+# Scales and aspects take the midpoints of this many equal parts of their ranges. That gives every
+# shape exact odds in whole numbers, and no shape is rarer than one draw in 65,536.
 _PARTS = 256
 
 
 @dataclasses.dataclass(frozen=True)
 class MaskPlan:
-  """What is known of masks before any is drawn. Hashable, so it can be a static argument.
+  """The static sizes of all masks. Hashable, so it can be a static argument.
 
   Attributes:
     mode: "multiblock" or "random".
     grid: rows and columns of tokens.
-    blocks: J, target blocks a sample.
+    blocks: J, target blocks per sample.
     block_tokens: m, tokens that each block yields.
-    context_tokens: n, tokens that each sensor's context has.
-    shapes: (height, width) in tokens of every block that can be drawn; each has m or more.
+    context_tokens: n, tokens of each sensor's context.
+    shapes: (height, width) in tokens of every block that can be drawn; each has at least m tokens.
     odds: how often each shape is drawn, relative to the sum of all.
-    visible: how often a sensor's block is its own.
-    overlap: whether the context may include what is hidden.
-    same_context: whether all sensors of a sample show the same tokens.
+    visible: share of blocks that each sensor draws for itself.
+    overlap: whether the context may include hidden tokens.
+    same_context: whether all sensors of a sample have the same context places.
   """
 
   mode: str
@@ -48,26 +52,26 @@ class MaskPlan:
 
   @property
   def tokens(self) -> int:
-    """N, tokens of the grid."""
+    """N, the number of tokens of the grid."""
     return self.grid[0] * self.grid[1]
 
   @property
   def largest(self) -> int:
-    """Tokens of the largest block."""
+    """Number of tokens of the largest block."""
     return max(height * width for height, width in self.shapes)
 
 
 def plan_masks(grid: tuple[int, int], mask: MaskConfig) -> MaskPlan:
-  """Works out every size from the settings.
+  """Compute every size from the settings.
 
   Args:
     grid: rows and columns of tokens.
-    mask: `blocks`, `scale` and `aspect` count in the mode "multiblock" and `target` in "random". A
-      side of a block that would be longer than the grid is cut, and the other is lengthened to
-      keep the scale. With `same_context` nothing may be hidden from one sensor alone.
+    mask: settings; mode "multiblock" uses `blocks`, `scale` and `aspect`, mode "random" uses
+      `target`. A block side that would be longer than the grid is cut, and the other side is
+      lengthened to keep the scale. With `same_context` nothing may be hidden from one sensor alone.
 
   Raises:
-    ConfigError: a value is out of range, or leaves no target or too little for the context;
+    ConfigError: a value is out of range, or leaves no target or too small a context. The message
       names the key, the value and what is allowed.
   """
   rows, columns = grid
@@ -123,16 +127,17 @@ def plan_masks(grid: tuple[int, int], mask: MaskConfig) -> MaskPlan:
 def _shapes(
   rows: int, columns: int, scale: tuple[float, float], aspect: tuple[float, float]
 ) -> tuple[tuple[tuple[int, int], ...], tuple[int, ...], int]:
-  """Shapes of blocks, their odds, and the tokens that each has at least."""
+  """The shapes of blocks, their odds, and the number of tokens that each has at least."""
   middles = (np.arange(_PARTS) + 0.5) / _PARTS
   area = np.maximum((scale[0] + (scale[1] - scale[0]) * middles) * rows * columns, 1)[:, None]
   ratio = aspect[0] + (aspect[1] - aspect[0]) * middles
   height = np.clip(np.sqrt(area * ratio), np.maximum(area / columns, 1), np.minimum(area, rows))
   width = area / height
+  # One integer per shape, so that equal shapes can be counted.
   pairs = np.rint(height).astype(int) * (columns + 1) + np.rint(width).astype(int)
   distinct, odds = np.unique(pairs, return_counts=True)
   shapes = [divmod(int(pair), columns + 1) for pair in distinct]
-  # The small number keeps 0.29 * 100 at 29.
+  # The 1e-9 guards against rounding: 0.29 * 100 is 28.999... in floating point.
   asked = max(math.floor(scale[0] * rows * columns + 1e-9), 1)
   least = min(asked, max(height * width for height, width in shapes))
   kept = [i for i, (height, width) in enumerate(shapes) if height * width >= least]
@@ -156,7 +161,7 @@ def _range(key: str, values: Sequence[float], most: float = math.inf) -> tuple[f
 
 
 def _share(count: int, tokens: int) -> float:
-  """`count` of `tokens` in four digits, rounded down so that it can be given as a setting."""
+  """`count / tokens` with four digits, rounded down so that it can be used as a setting."""
   return math.floor(1e4 * count / tokens) / 1e4
 
 

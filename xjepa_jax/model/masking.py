@@ -1,27 +1,28 @@
-"""Which tokens of a sample are context and which are targets, drawn on the device.
+"""Sampling, on the device, of each sample's context tokens and target tokens.
 
   plan = plan_masks((14, 14), config.mask)  # on the host: every size is known
   masks = sample_masks(key, plan, 256, ("s1", "s2"), ("s1", "s2"))  # inside the jitted step
 
-Multi-block sampling after I-JEPA (Assran et al., CVPR 2023, section 3), with each sample and
-block on its own, every place of the grid reached, and no loop. All shapes follow from the plan:
+Multi-block sampling after I-JEPA (Assran et al., CVPR 2023, section 3), but every sample and block
+is drawn independently, every place of the grid can be chosen, and there is no loop. All shapes
+follow from the plan:
 
-- A block's scale and aspect are drawn uniformly and independently, its place uniformly among all
-  where it fits. Blocks of a sample may overlap one another.
-- Every block yields the same number of tokens m, which is what the smallest scale asks for:
-  floor(scale[0] * N). A larger block yields m of its tokens at random. The few shapes that
-  rounding to whole tokens makes smaller than m are never drawn, because they would lower m for
-  all. Blocks that share no token leave at least a share of 1 - blocks * scale[0] to the context.
-- Each sensor has blocks of its own, which are hidden from its own context: the route a -> b asks
-  for what b shows where a was seen as well as where it was not (DX-JEPA, CR-JEPA). Of a share of
-  1 - visible of the blocks there is one draw for all sensors, hidden from every context.
-- The context is n tokens at random among all that are not hidden, for each sensor anew.
+- A block's scale and aspect are drawn uniformly and independently, and its place uniformly among
+  all where it fits. Blocks of a sensor may overlap one another.
+- Every block yields the same number of tokens m, the number that the smallest scale requires:
+  floor(scale[0] * N). A larger block yields a random m of its tokens. The few shapes that rounding
+  to whole tokens makes smaller than m are never drawn, because they would lower m for all. Blocks
+  without a common token leave at least a share of 1 - blocks * scale[0] to the context.
+- Each sensor has blocks of its own, which are hidden from its own context: the route a -> b then
+  asks for b both where a was visible and where it was not (DX-JEPA, CR-JEPA). A share of
+  1 - visible of the blocks is drawn once for all sensors and hidden from every context.
+- The context is n tokens chosen at random among all that are not hidden, separately per sensor.
 
-Mode "random" is the same with one block, which is the whole grid.
+Mode "random" is the same with a single block, the whole grid.
 
-Where a sensor saw nothing there is neither context nor target, as far as sizes allow: a block goes
-where it covers the most seen tokens (m are enough), and both prefer these. What still has to be
-taken to fill the shapes is for the caller to hide.
+Tokens without observed pixels are neither context nor target, as far as the sizes allow: a block is
+placed where it covers the most observed tokens (m suffice), and tokens are chosen among the
+observed ones first. The caller has to hide those that are chosen only to fill the shapes.
 """
 
 from __future__ import annotations
@@ -37,11 +38,11 @@ from xjepa_jax.model.mask_plan import MaskPlan
 
 
 class Masks(NamedTuple):
-  """Chosen tokens, as places in the row-major grid: row * columns + column.
+  """The chosen tokens, as places in the row-major grid: row * columns + column.
 
   Attributes:
-    context: sensor -> (B, n) int32, distinct and rising along n.
-    target: sensor -> (B, J, m) int32, distinct and rising along m.
+    context: sensor -> (B, n) int32, distinct and ascending along n.
+    target: sensor -> (B, J, m) int32, distinct and ascending along m.
   """
 
   context: dict[str, jax.Array]
@@ -56,23 +57,23 @@ def sample_masks(
   targets: Sequence[str],
   seen: Mapping[str, jax.Array] | None = None,
 ) -> Masks:
-  """Draws context and targets of every sample; a pure function of its arguments, for use under jit.
+  """Draw context and targets of every sample; a pure function of its arguments, for use under jit.
 
-  A sample's masks depend on the key, the plan, its row in the batch and what was seen of it only:
-  not on the batch's size, nor, with JAX's default generator, on how it is sharded.
+  A sample's masks depend only on the key, the plan, its row in the batch and its observed tokens:
+  not on the batch size, nor, with JAX's default generator, on the sharding.
 
   Args:
-    key: for all that is drawn.
+    key: random key for all draws.
     plan: from `plan_masks`.
-    batch: B, samples.
-    contexts: sensors that are seen, each with a context of its own unless `plan.same_context`.
-    targets: sensors that are asked for.
-    seen: sensor -> (B, N) bool, the tokens of which it saw anything; None is all.
+    batch: B, the number of samples.
+    contexts: sensors with a context, each drawn separately unless `plan.same_context`.
+    targets: sensors with targets.
+    seen: sensor -> (B, N) bool, the tokens with observed pixels; None means all.
 
   Returns:
-    Places. No target of a sensor is in its own context unless `plan.overlap`, and none that is
-    drawn for all sensors in anybody's; tokens of a larger block that are not among its m targets
-    may be.
+    Places. No target of a sensor is in its own context unless `plan.overlap`, and no target drawn
+    for all sensors is in any context. Tokens of a larger block that are not among its m targets may
+    be in the context.
   """
   keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, jnp.arange(batch))
 
@@ -95,18 +96,19 @@ def sample_masks(
 def _draw_all_targets(
   key: jax.Array, plan: MaskPlan, seen: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-  """Places of every target sensor, and those that were drawn for all of them.
+  """Target places of every sensor, and those that were drawn once for all sensors.
 
   Args:
-    key: for all that is drawn.
+    key: random key for all draws.
     plan: from `plan_masks`.
-    seen: (S, N) bool, of each target sensor.
+    seen: (S, N) bool, observed tokens of each target sensor.
 
   Returns:
-    (S, J, m) int32, and (J, m) int32, N instead of a place in blocks that are sensors' own.
+    (S, J, m) int32, and (J, m) int32 with N instead of a place in blocks that each sensor drew for
+    itself.
   """
   which_key, block_key, token_key = jax.random.split(key, 3)
-  # A draw for each sensor, and a last one for all: as many as are needed.
+  # One draw per sensor and a last one for all of them; whichever of these `visible` needs.
   by_all = seen.all(axis=0, keepdims=True)
   of_draws = seen if plan.visible == 1 else jnp.concatenate([seen, by_all])
   of_draws = of_draws if plan.visible else by_all
@@ -122,19 +124,20 @@ def _draw_all_targets(
 
 
 def _draw_contexts(key: jax.Array, plan: MaskPlan, hidden: jax.Array, seen: jax.Array) -> jax.Array:
-  """(S, n) int32 places of every context.
+  """Context places of every sensor, (S, n) int32.
 
   Args:
-    key: for all that is drawn.
+    key: random key for all draws.
     plan: from `plan_masks`.
-    hidden: (S, J, m) places that a context may not have; N is none.
-    seen: (S, N) bool.
+    hidden: (S, J, m) places excluded from the context; N stands for none.
+    seen: (S, N) bool, observed tokens.
   """
   free = jnp.ones(seen.shape, bool)
   if not plan.overlap:
     rows = jnp.arange(len(seen))[:, None]
+    # N, one past the last place, is dropped rather than clipped to the last token.
     free = free.at[rows, hidden.reshape(len(seen), -1)].set(False, mode="drop")
-  if plan.same_context:  # what is free is alike then
+  if plan.same_context:  # all rows of `free` are equal in this case
     free, wanted = free[:1], seen.all(axis=0, keepdims=True)
     one = _choose(jax.random.uniform(key, free.shape), free, wanted, plan.context_tokens)
     return jnp.broadcast_to(one, (len(seen), plan.context_tokens))
@@ -144,16 +147,16 @@ def _draw_contexts(key: jax.Array, plan: MaskPlan, hidden: jax.Array, seen: jax.
 def _draw_targets(
   plan: MaskPlan, blocks: jax.Array, tokens: jax.Array, seen: jax.Array
 ) -> jax.Array:
-  """(J, m) int32: shapes, then places, then which m tokens of each block.
+  """(J, m) int32 target places: draw shapes, then positions, then m tokens of each block.
 
   Args:
     plan: from `plan_masks`.
     blocks: (2, J) uniform draws from [0, 1).
-    tokens: (J, largest) the same.
-    seen: (N,) bool.
+    tokens: (J, largest) uniform draws from [0, 1).
+    seen: (N,) bool, observed tokens.
   """
   rows, columns = plan.grid
-  # Below 1, so that `draw * count` rounds down to one of 0 .. count - 1, the last included.
+  # The draw is below 1, so `draw * count` rounds down to one of 0 .. count - 1, the last included.
   ticket = (blocks[0] * sum(plan.odds)).astype(int)
   number = (np.cumsum(plan.odds) <= ticket[:, None]).sum(axis=1)
   height, width = (side[:, None] for side in jnp.array(plan.shapes)[number].T)
@@ -163,23 +166,25 @@ def _draw_targets(
   top, left = (at[:, None] for at in jax.vmap(_place)(best, blocks[1]))
   within = jnp.arange(plan.largest)
   place = (top + within // width) * columns + left + within % width
-  wanted = seen.at[place].get(mode="clip")  # beyond the grid only where it is not inside
+  # A token number beyond the block may lie beyond the grid, where "clip" reads an arbitrary value;
+  # `_choose` excludes it.
+  wanted = seen.at[place].get(mode="clip")
   chosen = _choose(tokens, within < height * width, wanted, plan.block_tokens)
   return jnp.take_along_axis(place, chosen, axis=1).astype(jnp.int32)
 
 
 def _covered(seen: jax.Array, height: jax.Array, width: jax.Array) -> jax.Array:
-  """How many seen tokens a block has whose upper left corner is at each place.
+  """How many observed tokens a block covers, for every place of its upper left corner.
 
   Args:
-    seen: (rows, columns) bool.
-    height, width: (J, 1) of the blocks.
+    seen: (rows, columns) bool, observed tokens.
+    height, width: (J, 1) sizes of the blocks.
 
   Returns:
     (J, rows, columns) float32, -1 where the block does not fit.
   """
   rows, columns = (jnp.arange(side) for side in seen.shape)
-  # Which rows and columns a block has, by its first one.
+  # Which rows and columns a block covers, given its first one.
   down, right = (
     (side >= side[:, None]) & (side < side[:, None] + length[..., None])
     for side, length in ((rows, height), (columns, width))
@@ -194,7 +199,7 @@ def _covered(seen: jax.Array, height: jax.Array, width: jax.Array) -> jax.Array:
 
 
 def _place(allowed: jax.Array, draw: jax.Array) -> tuple[jax.Array, jax.Array]:
-  """() row and column of one of the places allowed, (rows, columns) bool; draw () is in [0, 1)."""
+  """Row and column () of a uniformly drawn True of `allowed` (rows, columns); `draw` in [0, 1)."""
   numbers = _running(allowed.sum(axis=1))
   rank = (draw * numbers[-1]).astype(int)
   row = (numbers <= rank).sum()
@@ -203,19 +208,20 @@ def _place(allowed: jax.Array, draw: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def _running(values: jax.Array) -> jax.Array:
-  """Running sums (n,) int32 of a few numbers: by comparison, which compiles in no time."""
+  """Cumulative sums (n,) int32 of a few numbers, by comparison, which compiles quickly."""
   upto = np.tri(len(values), dtype=bool)
   return jnp.where(upto, values.astype(jnp.int32), 0).sum(axis=1)
 
 
 def _choose(draws: jax.Array, allowed: jax.Array, wanted: jax.Array, count: int) -> jax.Array:
-  """`count` places along the last axis, rising: uniformly among allowed ones, wanted ones first.
+  """Choose `count` places along the last axis, ascending: uniformly, but `wanted` ones first.
 
   Args:
-    draws: uniform, from [0, 1).
-    allowed: which places may be chosen; enough must be.
-    wanted: which are chosen before all others.
-    count: of places.
+    draws: uniform draws from [0, 1).
+    allowed: the places that may be chosen; there must be at least `count`.
+    wanted: the places that take precedence over all other allowed ones.
+    count: number of places.
   """
+  # Scores in disjoint ranges: allowed and wanted [0, 1), only allowed [-1, 0), not allowed -2.
   scores = jnp.where(allowed, draws - jnp.where(wanted, 0.0, 1.0), -2.0)
   return jnp.sort(jax.lax.top_k(scores, count)[1].astype(jnp.int32), axis=-1)

@@ -1,4 +1,7 @@
-"""What the joint architecture hands to the terms of the objective."""
+"""The model's outputs for a batch, which the terms of the objective take as input.
+
+They are all that a term sees of the model, so a term needs to know neither encoders nor masks.
+"""
 
 from __future__ import annotations
 
@@ -29,21 +32,23 @@ class Outputs:
   """Embeddings of one global batch; a pytree.
 
   Attributes:
-    predicted: route -> (B, M, D) tokens regressed by the predictor. A route is "a->b": context
-      sensor, target sensor.
+    predicted: route -> (B, M, D) tokens regressed by the predictor. A route "a->b" names the
+      context sensor and the target sensor.
     target: route -> (B, M, D) tokens of the EMA encoder, layer-normalised without affine
       parameters, no gradient.
-    tokens: sensor -> (B, n, D) tokens of the online encoder's context; null where nothing was seen.
-    positions: sensor -> (B, n) int32, their places in the row-major grid of tokens, each at most
-      once a sample.
+    tokens: sensor -> (B, n, D) context tokens of the online encoder; null where nothing was
+      observed.
+    positions: sensor -> (B, n) int32, places of these tokens in the row-major grid, each at most
+      once per sample.
     descriptors: head -> sensor -> (B, K) raw projections, not normalised.
-    seen: head -> sensor -> (B, P) bool, which cells of a descriptor have a token of the context; P
-      is 1 for a head without cells. Number j of cell c is number j * P + c of the descriptor.
-    counted: route -> (B, M) bool, whether anything was seen of the target token and of the context.
+    seen: head -> sensor -> (B, P) bool, which cells of a descriptor have a context token; P is 1
+      for a head without cells. Number j of cell c is number j * P + c of the descriptor.
+    counted: route -> (B, M) bool, whether anything of the target token and of the context was
+      observed.
     present: sensor -> (B,) bool, whether the sample has that sensor and is a real row.
-    grid: sensor -> (rows, columns) of tokens. Static: a part of the pytree's structure.
-    prefixes: head -> (size, weight) of each beginning of its descriptor that is one of its own;
-      a head without any may be absent. Static.
+    grid: sensor -> (rows, columns) of tokens. Static: part of the pytree's structure.
+    prefixes: head -> (size, weight) of each prefix of its descriptor that is trained as a
+      descriptor of its own; a head without prefixes may be absent. Static.
   """
 
   predicted: dict[str, jax.Array]
@@ -58,6 +63,6 @@ class Outputs:
   prefixes: Mapping[str, tuple[tuple[int, float], ...]] = dataclasses.field(default_factory=dict)
 
   def __post_init__(self) -> None:
-    # The structure of a pytree is a key of jit's cache, and a dict has no hash.
+    # jit uses a pytree's structure as a cache key, so it must be hashable, which a dict is not.
     object.__setattr__(self, "grid", FrozenDict(self.grid))
     object.__setattr__(self, "prefixes", FrozenDict(self.prefixes))

@@ -1,4 +1,8 @@
-"""Where a token is: coordinates in patches or metres, as sines and cosines or as rotations."""
+"""Token positions: coordinates in patches or metres, as sine and cosine embeddings or rotations.
+
+Embeddings are added to tokens before the first layer. Rotations turn queries and keys in every
+layer, so that attention depends on differences of positions only.
+"""
 
 from __future__ import annotations
 
@@ -6,16 +10,16 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-METRES_A_UNIT = 80.0  # a patch of 8 pixels of 10 m: "metres" and "patches" agree there
-_BASE = 10_000.0
+METRES_A_UNIT = 80.0  # a patch of 8 pixels of 10 m, for which "metres" and "patches" agree
+_BASE = 10_000.0  # of Vaswani et al. 2017
 
 
 def coordinates(grid: tuple[int, int], spacing: float = 1.0) -> np.ndarray:
-  """Rows and columns of the tokens of a grid.
+  """Row and column of each token of a grid.
 
   Args:
     grid: rows and columns.
-    spacing: between neighbours, in the unit of positions.
+    spacing: distance between neighbouring tokens, in the unit of the positions.
 
   Returns:
     (N, 2) float32, row-major.
@@ -25,7 +29,7 @@ def coordinates(grid: tuple[int, int], spacing: float = 1.0) -> np.ndarray:
 
 
 def spacing(unit: str, metres: float) -> float:
-  """Between neighbouring tokens: 1 in "patches"; in "metres", `metres` over `METRES_A_UNIT`."""
+  """Distance of neighbouring tokens: 1 for "patches", `metres` / `METRES_A_UNIT` for "metres"."""
   return 1.0 if unit == "patches" else metres / METRES_A_UNIT
 
 
@@ -34,7 +38,7 @@ def sincos(places: np.ndarray, width: int) -> np.ndarray:
 
   Args:
     places: (N, 2) coordinates.
-    width: D, a multiple of 4: a quarter each of sines and cosines of row and column.
+    width: D, a multiple of 4: one quarter each for sines and cosines of the row and the column.
 
   Returns:
     (N, D) float32.
@@ -47,17 +51,17 @@ def sincos(places: np.ndarray, width: int) -> np.ndarray:
 
 
 def rotate(heads: Array, places: Array) -> Array:
-  """Turns queries or keys by their position (RoPE, Su et al. 2021, in two dimensions).
+  """Rotate queries or keys by their position (RoPE, Su et al. 2021, in two dimensions).
 
-  The scalar product of a query and a key then depends on the difference of their places. The
-  first half of a head turns with the row, the second with the column.
+  The dot product of a query and a key then depends on the difference of their positions. The
+  first half of each head is rotated by the row, the second by the column.
 
   Args:
     heads: (..., N, heads, d), d a multiple of 4.
     places: (..., N, 2) coordinates.
 
   Returns:
-    As `heads`.
+    An array of the same shape and type as `heads`.
   """
   quarter = heads.shape[-1] // 4
   rates = jnp.asarray(1.0 / 100.0 ** (np.arange(quarter) / quarter), jnp.float32)

@@ -1,8 +1,8 @@
-"""Predict, then pool: what one sensor's image says of another's, as that sensor's descriptor.
+"""Predicted descriptors: predict another sensor's tokens from an image, then pool them.
 
-The predictor was trained to say what the target encoder makes of another sensor's image, at any
-place. Asked for every place of a query, it gives a whole grid of tokens, which a head describes as
-it describes the encoder's own.
+The predictor was trained to predict the target encoder's tokens for another sensor's image, at any
+place. Queried at every place of an image, it yields a whole grid of tokens, which a head turns into
+a descriptor like the encoder's own tokens.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from xjepa_jax.model.xjepa import Parameters, XJepa, merge
 def prediction_blocks(grid: tuple[int, int], share: float) -> np.ndarray:
   """All places of a grid as equal rectangular blocks.
 
-  Queries of a block attend to each other, so a block should be as large as those that the
+  The queries of a block attend to each other, so a block should be as large as those that the
   predictor was trained on.
 
   Args:
     grid: rows and columns of tokens.
-    share: of the places that a block should have.
+    share: the desired share of the places per block.
 
   Returns:
-    (J, m) int32 row-major places, each once; of the blocks that tile the grid, those nearest in
-    size, and of these the squarest.
+    (J, m) int32 row-major places, each exactly once. Of all blocks that tile the grid, those with
+    the size nearest to the desired one, and among these the squarest.
   """
   rows, columns = grid
   wanted = math.log(max(share * rows * columns, 1))
@@ -46,7 +46,7 @@ def prediction_blocks(grid: tuple[int, int], share: float) -> np.ndarray:
 
 
 def trained_share(model: XJepa) -> float:
-  """The share of the places that a block had in training."""
+  """The share of the grid's places that a target block had in training."""
   plan = plan_masks(model.grid, model.config.mask)
   return plan.block_tokens / plan.tokens
 
@@ -54,14 +54,14 @@ def trained_share(model: XJepa) -> float:
 def predicted_tokens(
   predictor: Any, tokens: Array, context: str, targets: Sequence[str], blocks: np.ndarray
 ) -> dict[str, Array]:
-  """Tokens of other sensors at every place.
+  """Predict the tokens of other sensors at every place.
 
   Args:
     predictor: the module.
-    tokens: (B, N, D) of one sensor's whole images.
+    tokens: (B, N, D) tokens of whole images of one sensor.
     context: that sensor.
     targets: sensors to predict.
-    blocks: (J, m) places, each of the N once.
+    blocks: (J, m) places that contain each of the N exactly once.
 
   Returns:
     target -> (B, N, D) in row-major order.
@@ -81,18 +81,19 @@ def predicted_descriptors(
   tokens: Mapping[str, Array],
   heads: Sequence[str] | None = None,
 ) -> dict[str, dict[str, Array]]:
-  """What each sensor's images say of the others', by the routes that were trained.
+  """Predict each sensor's descriptors from the others' images, along the routes trained.
 
-  The predictor gives tokens as its targets are, normalised without scale. A head without a hidden
-  layer is linear after pooling by mean or grid, so the scale that is missing, one factor and one
-  summand, goes when descriptors are centred and normalised.
+  The predictor regresses its targets, tokens normalised without scale. A head without a hidden
+  layer is linear after pooling by mean or grid, so the missing scale, one factor and one summand,
+  cancels when descriptors are centred and normalised.
 
   Args:
     model: the architecture.
     encoder: parameters, trained or averaged.
     predictor: parameters.
-    tokens: sensor -> (B, N, D) of whole images; every route across sensors from one of these.
-    heads: by name; all for None.
+    tokens: sensor -> (B, N, D) tokens of whole images; every route from one of these sensors to
+      another is predicted.
+    heads: names of heads; None means all.
 
   Returns:
     head -> "a->b" -> (B, K) float32, not normalised.

@@ -1,8 +1,9 @@
-"""The predictor: context tokens and where to look, to the tokens of another sensor there.
+"""The predictor: from context tokens and target places to another sensor's tokens at these places.
 
-The context is processed once for all target blocks and all target sensors. Context tokens attend
-to each other only; a query attends to the context, and in the kind "narrow" also to the queries
-of its own block. So a block's prediction does not depend on which other blocks are asked for.
+The context is encoded once for all target blocks and all target sensors. Context tokens attend
+only to each other; a query attends to the context and, in the kind "narrow", also to the queries
+of its own block. A block's prediction therefore does not depend on which other blocks are
+requested.
 """
 
 from __future__ import annotations
@@ -23,17 +24,18 @@ from xjepa_jax.model.fill import shown
 from xjepa_jax.model.positions import coordinates, sincos
 from xjepa_jax.model.trunk import Attention, Block, BlockSpec, Mlp, Trunk
 
-HEAD_WIDTH = 64  # of the vision transformers from tiny to large (presets.py)
-# What says who is asked, and by whom, is as large as what says where: half of the table's numbers
-# are sines, half are cosines of the same angles, so their mean square is 1/2.
+HEAD_WIDTH = 64  # attention head width of the vision transformers from tiny to large (presets.py)
+# Standard deviation of tags, which tell whose token is meant, so that they are as large as the
+# position embeddings: half of the table's numbers are sines and half are cosines of the same
+# angles, so their mean square is 1/2.
 TAG_SCALE = math.sqrt(0.5)
 
 
 class Embedding(nnx.Module):
-  """What all kinds of predictor share: how tokens and queries enter, and predictions leave.
+  """Input and output layers shared by all kinds of predictor.
 
-  Tokens of all sensors go through the same layers, so a tag says whose a context token is, and
-  another whose token a query asks for.
+  Tokens of all sensors go through the same layers, so one tag says which sensor a context token is
+  from, and another which sensor a query asks for.
   """
 
   def __init__(
@@ -58,12 +60,12 @@ class Embedding(nnx.Module):
     self.dtype = spec.dtype
 
   def context(self, tokens: Array, indices: Array, sensors: Sequence[str]) -> Array:
-    """(S, B, n, d) of (S, B, n, D) tokens of S sensors at their places."""
+    """Embed tokens (S, B, n, D) of S sensors at their places as (S, B, n, d)."""
     tags = jnp.stack([self.context_tags[key][...] for key in sensors])[:, None, None]
     return self.enter_tokens(tokens) + (tags + self._places(indices)).astype(self.dtype)
 
   def asked(self, blocks: Mapping[str, Array], tokens: Array, indices: Array) -> Array:
-    """(S, B, T J m, d) queries for T sensors at (B, J, m) places, of (S, B, n, D) contexts."""
+    """(S, B, T J m, d) queries for T sensors at places (B, J, m), for S contexts (S, B, n, D)."""
     queries = []
     for key, places in blocks.items():
       tag = self.mask_token[...] + self.sensor_tags[key][...]
@@ -71,14 +73,15 @@ class Embedding(nnx.Module):
     x = jnp.concatenate(queries, axis=-2).astype(self.dtype)
     if not self.told:
       return jnp.broadcast_to(x, (len(tokens), *x.shape))
-    # A product rather than a gather: it keeps the samples on their devices, both ways.
+    # With `told`, a query is given the context's token at its own place, if there is one. A matrix
+    # product rather than a gather keeps the samples on their devices, forward and backward.
     wanted = jnp.concatenate([each.reshape(len(each), -1) for each in blocks.values()], axis=-1)
     itself = (wanted[None, :, :, None] == indices[:, :, None]) & shown(tokens)[:, :, None]
     entered = self.enter_tokens(tokens)
     return x + jnp.einsum("sbmn,sbnd->sbmd", itself.astype(entered.dtype), entered)
 
   def predictions(self, x: Array, targets: Sequence[str]) -> dict[str, Array]:
-    """(..., T M, d) queries after all layers as target sensor -> (..., M, D)."""
+    """Map queries (..., T M, d) after all layers to target sensor -> (..., M, D)."""
     parts = jnp.split(self.leave(self.norm(x)), len(targets), axis=-2)
     return dict(zip(targets, parts, strict=True))
 
@@ -87,7 +90,7 @@ class Embedding(nnx.Module):
 
 
 class NarrowLayer(nnx.Module):
-  """One layer over a context and blocks of queries; see the module's docstring."""
+  """One layer over a context and blocks of queries; see the module docstring."""
 
   def __init__(self, spec: BlockSpec, rngs: nnx.Rngs):
     self.norm1 = spec.norm(rngs)
@@ -96,12 +99,12 @@ class NarrowLayer(nnx.Module):
     self.mlp = Mlp(spec, rngs)
 
   def __call__(self, x: Array, blocks: tuple[int, int], shown: Array | None = None) -> Array:
-    """Maps (..., n + J m, d), the context first, to the same.
+    """Apply the layer to (..., n + J m, d) tokens, the context first.
 
     Args:
       x: tokens.
       blocks: (J, m), static.
-      shown: (..., n) bool, tokens of the context that are looked at; None is all.
+      shown: (..., n) bool, the context tokens that take part; None means all.
     """
     queries, keys, values = self.attention.project(self.norm1(x))
     x = x + self.attention.merge(attend_in_blocks(queries, keys, values, *blocks, shown))
@@ -110,7 +113,7 @@ class NarrowLayer(nnx.Module):
 
 
 class CrossLayer(nnx.Module):
-  """Queries attend to a memory, then an MLP."""
+  """Cross-attention of queries to a memory, then an MLP."""
 
   def __init__(self, spec: BlockSpec, rngs: nnx.Rngs):
     self.norm1 = spec.norm(rngs)
@@ -120,7 +123,7 @@ class CrossLayer(nnx.Module):
     self.mlp = Mlp(spec, rngs)
 
   def __call__(self, x: Array, memory: Array, shown: Array) -> Array:
-    """(..., m, d) queries after looking at what is shown (..., n) of the (..., n, d) memory."""
+    """Update (..., m, d) queries from those (..., n, d) memory tokens that are shown (..., n)."""
     queries, _, _ = self.attention.project(self.norm1(x))
     _, keys, values = self.attention.project(self.norm_memory(memory))
     x = x + self.attention.merge(attend(queries, keys, values, shown=shown))
@@ -128,7 +131,7 @@ class CrossLayer(nnx.Module):
 
 
 class NarrowPredictor(nnx.Module):
-  """A narrow transformer over context tokens and position queries (I-JEPA's kind)."""
+  """A narrow transformer over context tokens and position queries, as in I-JEPA."""
 
   def __init__(
     self,
@@ -146,16 +149,17 @@ class NarrowPredictor(nnx.Module):
   def __call__(
     self, tokens: Array, indices: Array, contexts: Sequence[str], blocks: Mapping[str, Array]
   ) -> dict[str, Array]:
-    """Predicted tokens.
+    """Predict tokens.
 
     Args:
-      tokens: (S, B, n, D) of the contexts of S sensors, each by itself; null where hidden.
+      tokens: (S, B, n, D) context tokens of S sensors, each processed separately; null where
+        hidden.
       indices: (S, B, n) their places.
       contexts: the S sensors.
-      blocks: target sensor -> (B, J, m) places to predict of it, J and m alike for all.
+      blocks: target sensor -> (B, J, m) places to predict, J and m the same for all sensors.
 
     Returns:
-      target sensor -> (S, B, J * m, D), by each context.
+      target sensor -> (S, B, J * m, D), a prediction from each context.
     """
     count, size = next(iter(blocks.values())).shape[-2:]
     context = self.embedding.context(tokens, indices, contexts)
@@ -166,10 +170,10 @@ class NarrowPredictor(nnx.Module):
 
 
 class QueryPredictor(nnx.Module):
-  """Shared learnable queries gather the context; position queries then look at both.
+  """Shared learnable queries gather the context; position queries then attend to both.
 
-  As X-JEPA's paper describes its predictor: learnable queries with the context, self-attention,
-  cross-attention for the other sensor, MLP.
+  This follows the description of the predictor in the X-JEPA paper: learnable queries with the
+  context, self-attention, cross-attention for the other sensor, MLP.
   """
 
   def __init__(
@@ -190,7 +194,7 @@ class QueryPredictor(nnx.Module):
   def __call__(
     self, tokens: Array, indices: Array, contexts: Sequence[str], blocks: Mapping[str, Array]
   ) -> dict[str, Array]:
-    """As `NarrowPredictor`."""
+    """Predict tokens; arguments and result as in `NarrowPredictor`."""
     context = self.embedding.context(tokens, indices, contexts)
     shared = self.shared_queries[...]
     shared = jnp.broadcast_to(shared, (*context.shape[:-2], *shared.shape)).astype(context.dtype)
@@ -207,13 +211,13 @@ PREDICTORS: dict[str, type[NarrowPredictor] | type[QueryPredictor]] = {
 
 
 def predictor_spec(config: PredictorConfig, encoder: BlockSpec) -> BlockSpec:
-  """What a predictor's layers have in common.
+  """The settings of a predictor's layers.
 
-  Its heads are as wide as the vision transformers' whatever the encoder's are: half the width with
-  the encoder's number of heads would leave heads of 32 numbers.
+  The default number of heads keeps the head width of the vision transformers: half the encoder's
+  width with the encoder's number of heads would give heads of only 32 numbers.
 
   Raises:
-    ConfigError: its heads do not divide its width.
+    ConfigError: the heads do not divide the width.
   """
   width = config.width or max(encoder.width // 8, 1) * 4
   heads = config.attention_heads or _heads_of(width)
@@ -226,11 +230,11 @@ def predictor_spec(config: PredictorConfig, encoder: BlockSpec) -> BlockSpec:
 
 
 def _heads_of(width: int) -> int:
-  """As many heads as divide the width, of 64 numbers or a little more; one at least."""
+  """The largest number of heads that divides the width with a head width of 64 or more."""
   most = max(width // HEAD_WIDTH, 1)
   return next(heads for heads in range(most, 0, -1) if width % heads == 0)
 
 
 def _tag(shape: tuple[int, ...], rngs: nnx.Rngs) -> nnx.Param:
-  """What is added to a token or stands for one, drawn as large as positions are."""
+  """A learned vector, added to a token or standing in for one, as large as a position embedding."""
   return nnx.Param(TAG_SCALE * nnx.initializers.normal(1.0)(rngs.params(), shape, jnp.float32))

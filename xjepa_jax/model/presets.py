@@ -1,4 +1,4 @@
-"""Widths, depths and heads by name, as the vision transformers of the literature have them."""
+"""Named transformer sizes: width, depth and heads of the literature's vision transformers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import dataclasses
 
 @dataclasses.dataclass(frozen=True)
 class Size:
-  """Of a transformer: width of a token, number of layers, attention heads."""
+  """Size of a transformer: token width, number of layers, attention heads."""
 
   width: int
   depth: int
@@ -15,7 +15,7 @@ class Size:
 
 
 # Dosovitskiy et al. 2021 (base, large, huge), Touvron et al. 2021 (tiny, small), Zhai et al. 2022
-# (giant, with a plain MLP ratio of 4); debug is for tests, none has no network.
+# (giant, with a plain MLP ratio of 4). "debug" is for tests; "none" means no network.
 SIZES = {
   "none": Size(0, 0, 0),
   "debug": Size(32, 2, 2),
@@ -29,6 +29,6 @@ SIZES = {
 
 
 def size_of(preset: str, width: int = 0, depth: int = 0, heads: int = 0) -> Size:
-  """The preset's size, each number that is not 0 replaced."""
+  """The size of a preset; each argument that is not 0 replaces the preset's number."""
   size = SIZES[preset]
   return Size(width or size.width, depth or size.depth, heads or size.heads)

@@ -1,10 +1,9 @@
-"""A layout in spatial frequencies: numbers of cells as a cosine transform, slow ones first.
+"""A layout as spatial frequencies: a cosine transform of the cells' numbers, low ones first.
 
-What two sensors share of a scene is mostly its slow parts: neighbouring cells are alike, so the
-slow frequencies have most of the variance and drown the rest in a scalar product, and the fast ones
-are mostly noise. In the transform both are put right by a weight for each frequency, and a
-descriptor can be cut where it has said most: its beginning is a coarse layout, not a corner of the
-scene.
+Two sensors share mostly the low frequencies of a scene. Neighbouring cells are alike, so low
+frequencies have most of the variance and dominate a scalar product, while high ones are mostly
+noise. In the transform, one weight per frequency corrects both, and a descriptor can be truncated
+where it is most informative: a prefix is a coarse layout, not a corner of the scene.
 """
 
 from __future__ import annotations
@@ -15,35 +14,35 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-# Of how far a cell's next number stands behind its first in the order of a descriptor. Chosen on
-# training and validation pairs: from .6 to 3 all did alike.
+# How far each further number of a cell moves back in the order of a descriptor, relative to the
+# first. Chosen on training and validation pairs; values from 0.6 to 3 performed alike.
 _BEHIND = 1.5
 
 
 def transform(cells: Array) -> Array:
-  """The two-dimensional cosine transform (DCT-II, orthonormal) of numbers of cells.
+  """The two-dimensional cosine transform (DCT-II, orthonormal) of the cells' numbers.
 
   Args:
     cells: (B, P, d), P = n * n in row-major order.
 
   Returns:
-    (B, P, d), row-major frequencies (u, v), of which (0, 0) is the mean over the cells, times n.
-    Scalar products are those of the cells.
+    (B, P, d), row-major frequencies (u, v), of which (0, 0) is n times the mean over the cells.
+    Scalar products are the same as those of the cells.
   """
   return _apply(_cosines(_side(cells)), cells)
 
 
 def inverse(spectrum: Array) -> Array:
-  """The cells (B, P, d) of which `transform` made a spectrum."""
+  """The inverse of `transform`: cells (B, P, d) of a spectrum."""
   return _apply(_cosines(_side(spectrum)).T, spectrum)
 
 
 @functools.lru_cache(maxsize=16)
 def rings(side: int) -> np.ndarray:
-  """(side * side,) int: which ring of frequencies of like length each is in, 0 the constant alone.
+  """(side * side,) int: the ring of similar frequencies that each belongs to; 0 is the constant.
 
-  About three rings a factor of two in frequency: statistics of a ring are over enough frequencies
-  to be known from few scenes, and a spectrum of natural scenes changes little within one.
+  There are about three rings per factor of two in frequency. A ring then has enough frequencies to
+  estimate its statistics from few scenes, and natural spectra change little within it.
   """
   steps = np.floor(2.5 * np.log2(1 + _radii(side)))
   return np.unique(steps, return_inverse=True)[1].reshape(-1)
@@ -56,10 +55,10 @@ def count_rings(side: int) -> int:
 
 @functools.lru_cache(maxsize=16)
 def order(side: int, numbers: int) -> np.ndarray:
-  """(side * side * numbers,) int: places in a flattened (P, numbers) spectrum, those kept first.
+  """(side * side * numbers,) int: the order of a flattened (P, numbers) spectrum, best first.
 
-  A frequency's place in the order is its length, a cell's later numbers stand further behind: they
-  are shared less, and fast ones least.
+  Frequencies are ordered by their length, and a cell's later numbers come further behind: sensors
+  share less of them, and least of their high frequencies.
   """
   key = (1 + _radii(side))[:, None] * (1 + _BEHIND * np.arange(numbers))
   return np.argsort(key.reshape(-1), kind="stable")
@@ -73,7 +72,7 @@ def _radii(side: int) -> np.ndarray:
 
 @functools.lru_cache(maxsize=16)
 def _cosines(side: int) -> np.ndarray:
-  """(side, side) float32, a row a frequency."""
+  """(side, side) float32, one frequency per row."""
   places, frequencies = np.arange(side) + 0.5, np.arange(side)[:, None]
   found = np.cos(np.pi * frequencies * places / side) * np.sqrt(2 / side)
   found[0] /= np.sqrt(2)

@@ -1,8 +1,7 @@
-"""What an image is like as a whole: brightness, texture at several scales, how bands go together.
+"""Statistics of a whole image: brightness, texture at several scales, correlations of bands.
 
-Which classes a scene shows is told by these rather than by where anything lies. Optical and radar
-images say different things by them, of which canonical correlation keeps what they share
-(`training.canonical`).
+The classes that a scene shows depend on these rather than on where anything lies. Optical and radar
+images differ in them, and canonical correlation keeps what they share (`training.canonical`).
 
   scaled image -> means and deviations of pieces of 2, 4, 8 and 16 pixels -> their moments
 """
@@ -16,15 +15,15 @@ from jax import Array
 
 from xjepa_jax.model.gradients import along_both, areas, oriented_gradients
 
-STATISTICS_PIECES = (2, 4, 8, 16)  # pixels along a side
-_TEXTURE = 0.05  # in standard units: below it a deviation is as good as none
-_LEAST_SEEN = 0.5  # of a piece
-STATISTICS_CELLS = 16  # of the gradients whose spread is told
+STATISTICS_PIECES = (2, 4, 8, 16)  # side of a piece in pixels
+_TEXTURE = 0.05  # in standard units: a smaller deviation counts as no texture
+_LEAST_SEEN = 0.5  # least share of a piece that must be observed
+STATISTICS_CELLS = 16  # cells along a side, over which the spread of gradients is measured
 _OF_A_BAND = 3 + 3 * len(STATISTICS_PIECES)
 
 
 def count_statistics(bands: int) -> int:
-  """F of `statistics` for an image of so many bands."""
+  """F, the number of `statistics` of an image with this many bands."""
   return _OF_A_BAND * bands + bands * (bands - 1) // 2 + 1
 
 
@@ -32,15 +31,15 @@ def statistics(values: Array) -> tuple[Array, Array]:
   """Statistics of whole images.
 
   Args:
-    values: (B, H, W, C) scaled images; a pixel that is 0 in every band was not seen.
+    values: (B, H, W, C) scaled images; a pixel that is 0 in every band is unobserved.
 
   Returns:
-    (B, F) float32: of each band the mean, the logarithm of the deviation of pixels and of the means
-    of pieces, mean and deviation over pieces of the logarithm of the deviation within one, and the
-    skewness of pieces of 4 pixels (cube root of the third moment); the correlation of each pair of
-    bands; the spread of oriented gradients. And (B,) bool, whether anything was seen: of an image
-    of nothing but fill all are 0. A band that is 0 throughout, for it is missing, gets the mean of
-    what the others say.
+    (B, F) float32. Per band: the mean, the logarithms of the deviation of pixels and of the means
+    of pieces, mean and deviation over pieces of the logarithm of the deviation within a piece, and
+    the skewness of pieces of 4 pixels (cube root of the third moment). Then the correlation of each
+    pair of bands, and the spread of oriented gradients. Also (B,) bool, whether anything was
+    observed; an image of nothing but fill has only zeros. A band that is 0 throughout is missing
+    and gets the mean of the other bands' statistics.
   """
   x = jnp.moveaxis(values.astype(jnp.float32), -1, 1)
   there = (x != 0).any(axis=1, keepdims=True).astype(jnp.float32)
@@ -73,17 +72,17 @@ def statistics(values: Array) -> tuple[Array, Array]:
 
 
 def _over(x: Array, weights: Array) -> Array:
-  """(B, C) means of (B, C, H, W) by weights (B, 1, H, W)."""
+  """Weighted means (B, C) of (B, C, H, W), weights (B, 1, H, W)."""
   return (x * weights).sum(axis=(2, 3)) / jnp.maximum(weights.sum(axis=(2, 3)), 1e-6)
 
 
 def _deviation(x: Array, weights: Array) -> Array:
-  """(B, C), as `_over`."""
+  """Weighted standard deviations (B, C), arguments as in `_over`."""
   return jnp.sqrt(jnp.maximum(_over(jnp.square(x), weights) - jnp.square(_over(x, weights)), 0))
 
 
 def _correlations(centred: Array, known: Array) -> Array:
-  """(B, C (C - 1) / 2) of bands' pieces."""
+  """Correlations (B, C (C - 1) / 2) of each pair of bands over the observed pieces."""
   weighted = centred * known
   covariance = jnp.einsum("bchw,bdhw->bcd", weighted, weighted, precision="highest")
   covariance = covariance / jnp.maximum(known.sum(axis=(2, 3)), 1)[..., None]
@@ -93,7 +92,7 @@ def _correlations(centred: Array, known: Array) -> Array:
 
 
 def _directions(values: Array) -> Array:
-  """(B, 1): how much cells differ in the directions of their gradients."""
+  """(B, 1): the deviation over cells of their oriented gradients, averaged over directions."""
   gradients, seen = oriented_gradients(values, STATISTICS_CELLS)
   weights = seen[..., None].astype(jnp.float32)
   count = jnp.maximum(weights.sum(axis=1), 1)
@@ -104,7 +103,7 @@ def _directions(values: Array) -> Array:
 
 
 def _filled_in(told: Array, bands: Array) -> Array:
-  """(B, C, K) of bands, of those (B, C) that are missing the mean of the others."""
+  """Statistics (B, C, K) per band, with missing bands (B, C) set to the mean of the others."""
   weights = bands[..., None].astype(told.dtype)
   mean = (told * weights).sum(axis=1, keepdims=True)
   mean = mean / jnp.maximum(weights.sum(axis=1, keepdims=True), 1)

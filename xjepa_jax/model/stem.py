@@ -1,4 +1,8 @@
-"""From a sensor's patches to tokens; only the patches asked for are projected."""
+"""Stems: from a sensor's patches to tokens. Only the requested patches are projected.
+
+One joint projection of all bands treats a missing band as average; one projection per band leaves
+it out, so that the encoder also serves products with fewer bands.
+"""
 
 from __future__ import annotations
 
@@ -12,19 +16,19 @@ from xjepa_jax.model.trunk import BlockSpec
 
 
 class JointStem(nnx.Module):
-  """One projection of a patch's pixels in all bands. A missing band counts as its mean."""
+  """One projection of a patch's pixels in all bands. A missing band is replaced by its mean."""
 
   def __init__(self, given: SensorInput, spec: BlockSpec, rngs: nnx.Rngs):
     self.patch = given.patch
     self.project = spec.linear(given.patch**2 * given.bands, spec.width, rngs)
 
   def __call__(self, values: Array, seen: Array, indices: Array | None) -> Array:
-    """Tokens of images.
+    """Project images to tokens.
 
     Args:
-      values: (B, H, W, C) scaled.
-      seen: (B, C) bool, whether the band is there.
-      indices: (B, n) places of the tokens wanted, row-major; None is all.
+      values: (B, H, W, C) scaled images.
+      seen: (B, C) bool, whether the band is present.
+      indices: (B, n) row-major places of the requested tokens; None means all.
 
     Returns:
       (B, n, D).
@@ -34,11 +38,11 @@ class JointStem(nnx.Module):
 
 
 class BandStem(nnx.Module):
-  """One projection a band, summed over the bands that an image has.
+  """One projection per band, summed over the bands that an image has.
 
   A missing band is left out instead of being filled with zeros, so that one encoder serves
-  products with fewer bands. The sum is over the square root of their number: a token's variance
-  then does not depend on it.
+  products with fewer bands. The sum is divided by the square root of the number of bands present,
+  which keeps a token's variance independent of it.
   """
 
   def __init__(self, given: SensorInput, spec: BlockSpec, rngs: nnx.Rngs):
@@ -50,7 +54,7 @@ class BandStem(nnx.Module):
     self.dtype = spec.dtype
 
   def __call__(self, values: Array, seen: Array, indices: Array | None) -> Array:
-    """As `JointStem`."""
+    """Project images to tokens; arguments and result as in `JointStem`."""
     tokens = _chosen(patches(values, self.patch), indices)
     weights = seen / jnp.maximum(jnp.sqrt(jnp.sum(seen, -1, keepdims=True)), 1.0)
     weighted = (tokens * weights[:, None, None]).astype(self.dtype).swapaxes(-1, -2)
@@ -65,7 +69,7 @@ STEMS: dict[str, type[JointStem] | type[BandStem]] = {"joint": JointStem, "bands
 
 
 def _chosen(tokens: Array, indices: Array | None) -> Array:
-  """(B, n, P, C) of (B, N, P, C)."""
+  """The requested tokens (B, n, P, C) of (B, N, P, C)."""
   if indices is None:
     return tokens
   return jnp.take_along_axis(tokens, indices[:, :, None, None], axis=1)

@@ -1,4 +1,8 @@
-"""A pre-norm transformer whose layers are stacked and scanned."""
+"""A pre-norm transformer whose layers are stacked and scanned.
+
+One scanned layer keeps the time to compile independent of the depth. Unrolling all layers runs
+7 % faster on a CPU but takes 1.5 times the memory (docs/architecture.md, decision 12).
+"""
 
 from __future__ import annotations
 
@@ -18,7 +22,8 @@ from xjepa_jax.model.attention import attend
 from xjepa_jax.model.layers import LayerNorm, Linear
 from xjepa_jax.model.positions import rotate
 
-# What the backward pass keeps of a layer, by the names given there; the rest is computed again.
+# The named intermediates of a layer that the backward pass keeps (`checkpoint_name` below sets the
+# names); everything else is recomputed.
 _KEPT = ("qkv", "attended", "between", "up")
 _REMAT = {
   "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
@@ -34,17 +39,17 @@ _REMAT = {
 
 @dataclasses.dataclass(frozen=True)
 class BlockSpec:
-  """What the layers of a transformer have in common.
+  """Settings shared by all layers of a transformer.
 
   Attributes:
-    width, heads: D, and into how many parts attention cuts it.
-    mlp_ratio: hidden width over D.
-    activation: of the MLP, one of ACTIVATIONS.
-    attention: implementation, see `attend`.
-    remat: "none", "dots" or "full": what the backward pass computes again; "offload": products wait
-      in the host's memory.
-    unroll: layers in a turn of the scan.
-    dtype: in which products are computed; parameters are float32.
+    width, heads: token width D, and the number of attention heads.
+    mlp_ratio: hidden width of the MLP divided by D.
+    activation: activation of the MLP, one of ACTIVATIONS.
+    attention: attention implementation, see `attend`.
+    remat: "none", "dots" or "full": how much the backward pass recomputes; "offload" keeps the
+      named products in host memory instead.
+    unroll: layers per iteration of the scan.
+    dtype: the type in which products are computed; parameters are float32.
   """
 
   width: int
@@ -62,7 +67,7 @@ class BlockSpec:
     return int(self.width * self.mlp_ratio)
 
   def linear(self, inputs: int, outputs: int, rngs: nnx.Rngs) -> Linear:
-    """A projection, its kernel drawn as in the vision transformers (Xavier, uniform)."""
+    """A linear projection, initialised like the vision transformers' (Xavier uniform)."""
     return Linear(
       inputs,
       outputs,
@@ -73,12 +78,12 @@ class BlockSpec:
     )
 
   def norm(self, rngs: nnx.Rngs) -> LayerNorm:
-    """A layer norm over D; its mean and variance are float32."""
+    """A layer norm over D, with mean and variance in float32."""
     return LayerNorm(self.width, epsilon=1e-6, dtype=self.dtype, param_dtype=jnp.float32, rngs=rngs)
 
 
 class Attention(nnx.Module):
-  """Projections around `attend`. The caller says who attends to whom."""
+  """The projections around `attend`; the caller decides which tokens attend to which."""
 
   def __init__(self, spec: BlockSpec, rngs: nnx.Rngs):
     self.qkv = spec.linear(spec.width, 3 * spec.width, rngs)
@@ -88,22 +93,22 @@ class Attention(nnx.Module):
   def project(self, x: Array, places: Array | None = None) -> tuple[Array, Array, Array]:
     """Queries, keys and values (..., N, heads, d) of (..., N, D), rotated if places are given."""
     joint = checkpoint_name(self.qkv(x), "qkv")
-    # Heads outermost: a device that has a part of the columns has queries, keys and values of its
-    # heads, and attention needs nothing from the others.
+    # Heads are the outermost axis: a device that holds a slice of the columns then has queries,
+    # keys and values of its own heads, and attention needs no communication.
     parts = joint.reshape(*joint.shape[:-1], self.heads, 3, -1)
-    # Not by indexing, whose gradient is a sum of three padded arrays.
+    # Split rather than indexed: the gradient of indexing is a sum of three padded arrays.
     queries, keys, values = (part.squeeze(-2) for part in jnp.split(parts, 3, axis=-2))
     if places is not None:
       queries, keys = rotate(queries, places), rotate(keys, places)
     return queries, keys, values
 
   def merge(self, x: Array) -> Array:
-    """(..., N, D) from the heads' (..., N, heads, d)."""
+    """Concatenate the heads (..., N, heads, d) and project to (..., N, D)."""
     return self.out(checkpoint_name(x.reshape(*x.shape[:-2], -1), "attended"))
 
 
 class Mlp(nnx.Module):
-  """Two projections with an activation between them."""
+  """Two linear projections with an activation in between."""
 
   def __init__(self, spec: BlockSpec, rngs: nnx.Rngs):
     self.up = spec.linear(spec.width, spec.hidden, rngs)
@@ -115,7 +120,7 @@ class Mlp(nnx.Module):
 
 
 class Block(nnx.Module):
-  """One layer: all tokens attend to all that are shown, then an MLP."""
+  """One layer: self-attention over the tokens shown, then an MLP, each with a residual."""
 
   def __init__(self, spec: BlockSpec, rngs: nnx.Rngs):
     self.norm1 = spec.norm(rngs)
@@ -132,13 +137,13 @@ class Block(nnx.Module):
 
 
 class Trunk(nnx.Module):
-  """`depth` layers of one kind, their parameters stacked along a leading axis and scanned.
+  """`depth` identical layers, their parameters stacked along a leading axis and scanned.
 
   Args:
-    depth: number of layers; 0 changes nothing.
-    spec: of each layer.
-    layer: kind of layer: a module built of (spec, rngs) whose call maps (x, *what) to x.
-    rngs: what the layers are drawn from.
+    depth: number of layers; with 0 the trunk is the identity.
+    spec: settings of each layer.
+    layer: kind of layer: a module built from (spec, rngs) whose call maps (x, *what) to x.
+    rngs: random streams for the initial weights.
   """
 
   def __init__(
@@ -155,7 +160,7 @@ class Trunk(nnx.Module):
       self.blocks = _stack(depth, lambda rngs: layer(spec, rngs), rngs)
 
   def __call__(self, x: Any, *what: Any) -> Any:
-    """x after all layers; `what` is given to each of them."""
+    """Apply all layers to x; `what` is passed to each of them unchanged."""
     if not self.depth:
       return x
     definition, parameters = nnx.split(self.blocks)
@@ -167,8 +172,8 @@ class Trunk(nnx.Module):
     if self.remat != "none":
       layer = jax.checkpoint(layer, policy=_REMAT[self.remat], prevent_cse=False)
     elif on_cpu():
-      # A scan copies what a layer keeps to stacks and back. On a CPU that takes longer than to
-      # compute norms, attention's weights and activations again: 7 to 12 % of both passes.
+      # A scan copies everything a layer keeps onto stacks and back. On a CPU that takes longer than
+      # recomputing norms, attention weights and activations: this saves 7 to 12 % of both passes.
       kept = jax.checkpoint_policies.save_only_these_names(*_KEPT)
       layer = jax.checkpoint(layer, policy=kept, prevent_cse=False)
     return jax.lax.scan(layer, keep_samples(x), parameters, unroll=min(self.unroll, self.depth))[0]

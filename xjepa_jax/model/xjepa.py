@@ -1,7 +1,8 @@
-"""The joint architecture: which encoder sees what, and who predicts whom.
+"""The joint architecture: what each encoder sees, and which sensor predicts which.
 
-Parameters live outside, as plain nested dicts: `split` takes a module apart once, and `XJepa`
-puts it together inside a jitted function. So one `Encoder` serves with two sets of weights.
+Parameters are kept outside the modules, as plain nested dicts: `split` separates them from a module
+once, and `XJepa` merges them back inside a jitted function. This is how one `Encoder` serves with
+two sets of weights, the trained and the averaged.
 """
 
 from __future__ import annotations
@@ -33,11 +34,11 @@ class XJepa:
   """The architecture without its parameters.
 
   Attributes:
-    inputs: sensor -> what is given of it.
-    routes: (context sensor, target sensor), who predicts whom.
-    encoder, predictor: definitions, see `split`.
-    config: what they were built of.
-    dtype: in which products are computed.
+    inputs: sensor -> its input.
+    routes: (context sensor, target sensor) of every prediction.
+    encoder, predictor: module definitions, see `split`.
+    config: the config that they were built from.
+    dtype: the type in which products are computed.
   """
 
   inputs: Mapping[str, SensorInput]
@@ -49,21 +50,21 @@ class XJepa:
 
   @property
   def grid(self) -> tuple[int, int]:
-    """Rows and columns of tokens, alike for all sensors."""
+    """Rows and columns of tokens, the same for all sensors."""
     return next(iter(self.inputs.values())).grid
 
   @property
   def contexts(self) -> tuple[str, ...]:
-    """Sensors that the context encoder sees: those that a route starts from."""
+    """Sensors that the context encoder sees: those at which a route starts."""
     return tuple(key for key in self.inputs if any(a == key for a, _ in self.routes))
 
   @property
   def targets(self) -> tuple[str, ...]:
-    """Sensors that the target encoder sees: those that a route ends at."""
+    """Sensors that the target encoder sees: those at which a route ends."""
     return tuple(key for key in self.inputs if any(b == key for _, b in self.routes))
 
   def init(self, key: Array) -> Parameters:
-    """{"encoder": ..., "predictor": ...}, float32, drawn from a key."""
+    """{"encoder": ..., "predictor": ...}, float32, initialised from a random key."""
     encoder_key, predictor_key = jax.random.split(key)
     return {
       "encoder": split(self._build_encoder(encoder_key))[1],
@@ -81,20 +82,21 @@ class XJepa:
     key: Array,
     alike: bool = False,
   ) -> Outputs:
-    """What the objective sees of a batch.
+    """Compute everything that the objective needs from a batch.
 
     Args:
-      parameters: the trained ones.
+      parameters: the trained parameters.
       target_encoder: the moving average of parameters["encoder"]; no gradient flows into it.
       values: sensor -> (B, H, W, C) scaled images.
       seen: sensor -> (B, C) bool, the bands that an image has.
       present: sensor -> (B,) bool, whether the sample has the sensor.
-      plan: of the masks.
-      key: the masks are drawn from it.
-      alike: one mask for all samples, so that predictions can be compared place by place.
+      plan: sizes of the masks.
+      key: random key for the masks.
+      alike: use one mask for all samples, so that predictions can be compared place by place.
     """
     batch = next(iter(values.values())).shape[0]
     shown = {key: seen_share(self.inputs[key], values[key]) > 0 for key in self.inputs}
+    # One mask for all samples cannot avoid the fill of each, so it ignores what was seen.
     masks = sample_masks(
       key, plan, 1 if alike else batch, self.contexts, self.targets, None if alike else shown
     )
@@ -135,7 +137,7 @@ class XJepa:
     tokens: Mapping[str, Array],
     masks: Masks,
   ) -> dict[str, Array]:
-    """route -> (B, M, D). Contexts that predict the same sensors go through in one pass."""
+    """route -> (B, M, D). Contexts with the same targets go through the predictor in one pass."""
     module = merge(self.predictor, predictor)
     groups: dict[tuple[str, ...], list[str]] = {}
     for key in self.contexts:
@@ -158,7 +160,7 @@ class XJepa:
     present: Mapping[str, Array],
     masks: Masks,
   ) -> dict[str, Array]:
-    """route -> (B, M, D): what the target encoder makes of the blocks, seeing the whole image."""
+    """route -> (B, M, D): targets at the masked blocks, from an encoder that sees whole images."""
     module = merge(self.encoder, jax.lax.stop_gradient(encoder))
     given = {key: values[key] for key in self.targets}
     parts = module.parts(given)
@@ -178,7 +180,7 @@ class XJepa:
     return {f"{a}->{b}": jax.lax.stop_gradient(chosen[b]) for a, b in self.routes}
 
   def _counted(self, shown: Mapping[str, Array], masks: Masks) -> dict[str, Array]:
-    """route -> (B, M) bool: targets of which something was seen, as of the context."""
+    """route -> (B, M) bool: targets with observed pixels, where the context has some as well."""
 
     def at(key: str, places: Array) -> Array:
       return jnp.take_along_axis(shown[key], places, axis=1)
@@ -197,14 +199,14 @@ class XJepa:
 def build(
   config: Config, inputs: Mapping[str, SensorInput], routes: tuple[Route, ...], dtype: Any
 ) -> XJepa:
-  """The architecture that a config describes; nothing is drawn or allocated.
+  """The architecture that a config describes; no parameters are drawn or allocated.
 
-  Without a network there are no tokens that could be predicted, and so no routes.
+  Without a network there are no tokens to predict, and hence no routes.
 
   Raises:
-    ConfigError: its numbers do not go together.
+    ConfigError: the config's numbers do not fit each other.
   """
-  key = jax.random.key(0)
+  key = jax.random.key(0)  # never used: eval_shape only traces
   encoder = split(nnx.eval_shape(lambda: _encoder(config, inputs, dtype, key)))[0]
   if not has_network(config.model):
     return XJepa(inputs, (), encoder, None, config, dtype)
@@ -213,13 +215,13 @@ def build(
 
 
 def split(module: nnx.Module) -> tuple[Any, Parameters]:
-  """A module's definition, which is static, and its parameters as plain nested dicts."""
+  """Separate a module into its static definition and its parameters as plain nested dicts."""
   definition, state = nnx.split(module, nnx.Param)
   return definition, nnx.to_pure_dict(state)
 
 
 def merge(definition: Any, parameters: Parameters) -> Any:
-  """The module again, with these parameters; for use inside a traced function."""
+  """Rebuild the module with these parameters; for use inside a traced function."""
   return nnx.merge(definition, nnx.State(_as_params(parameters)))
 
 
@@ -251,7 +253,7 @@ def _flat(places: Array) -> Array:
 
 
 def _standardised(cells: Array, there: Array) -> Array:
-  """Cells (B, N, D) with mean 0 and variance 1 at each place, over the samples that are there."""
+  """Cells (B, N, D), standardised at each place over the samples that are present."""
   weights = there.astype(jnp.float32)[:, None, None]
   count = jnp.maximum(weights.sum(), 1.0)
   centred = cells - (weights * cells).sum(axis=0) / count
@@ -260,7 +262,7 @@ def _standardised(cells: Array, there: Array) -> Array:
 
 
 def _normalised(tokens: Array) -> Array:
-  """Tokens (..., D) with mean 0 and variance 1 each, without learned scale, float32."""
+  """Tokens (..., D), each with mean 0 and variance 1, without learned scale, float32."""
   tokens = tokens.astype(jnp.float32)
   mean = tokens.mean(axis=-1, keepdims=True)
   variance = jnp.square(tokens - mean).mean(axis=-1, keepdims=True)

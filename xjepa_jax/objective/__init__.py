@@ -1,1 +1,1 @@
-"""Embeddings to loss: one file a term, one signature for all, weighted by the config."""
+"""The objective: from embeddings to a loss. One file per term, weighted by the config."""

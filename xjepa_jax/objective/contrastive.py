@@ -1,4 +1,4 @@
-"""The contrastive term: a sample's other sensor, found among the batch's."""
+"""The contrastive term: identify a sample's other sensor among the samples of the batch."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from xjepa_jax.objective.term import (
   mean_of_counted,
 )
 
-# Of a learned temperature's inverse; CLIP's bound, without which training can become unstable.
+# Upper bound of a learned inverse temperature, CLIP's, without which training can become unstable.
 LARGEST_SCALE = 100.0
 _MASKED = -1e30  # finite, so that a row without candidates has a finite log-sum and no NaN gradient
 
@@ -32,23 +32,23 @@ _MASKED = -1e30  # finite, so that a row without candidates has a finite log-sum
 class Contrastive(Term):
   """Symmetric InfoNCE between the descriptors of every two sensors (CLIP, Radford et al., 2021).
 
-  With s_ij = cos(a_i, b_j) / temperature, over samples i, j that have both sensors:
+  With s_ij = cos(a_i, b_j) / temperature, over samples i, j that have both sensors, the loss is
 
     mean over i of (log sum_j exp s_ij + log sum_j exp s_ji) / 2 - s_ii
 
-  and the mean over pairs of sensors. With a grid head, a cosine is taken over the cells in which
-  both contexts have a token.
+  averaged over pairs of sensors. With a grid head, a cosine is taken over the cells in which both
+  contexts have a token.
 
   Attributes:
-    learn_temperature: log(1 / temperature) is the parameter "log_scale" (), which starts from
-      `temperature`, and "temperature" is logged. The value used is clipped to at most 100 while
-      the gradient passes the clip, so that the parameter can come back.
-    cells: parts of equal size into which a descriptor is split, each with a length of its own, in
-      the order of a grid head: number j of cell c stands at j * cells + c, so (B, d * cells) is
+    learn_temperature: log(1 / temperature) is the parameter "log_scale" (), initialised from
+      `temperature`, and "temperature" is logged. The inverse temperature in use is clipped to at
+      most 100, but the gradient passes the clip, so that the parameter can return.
+    cells: number of equal parts into which a descriptor is split, each normalised separately, in
+      the order of a grid head: number j of cell c is at j * cells + c, so (B, d * cells) is
       (B, d, cells); 0 or 1 compares whole descriptors.
-    across_cells: False contrasts cell c of a sample with cell c of the others, and takes the mean
-      over cells; True contrasts it with all cells of all samples, the other cells of its own
-      sample included, so that layout counts and there are B * cells candidates.
+    across_cells: False contrasts cell c of a sample with cell c of the others, averaged over cells;
+      True contrasts it with all cells of all samples, including the other cells of its own sample,
+      so that the layout matters and there are B * cells candidates.
   """
 
   on: str = setting("layout", "head whose descriptors are compared")
@@ -136,4 +136,5 @@ def _cosines(a: jax.Array, a_there: jax.Array, b: jax.Array, b_there: jax.Array)
 
 def _clipped_scale(log_scale: jax.Array) -> jax.Array:
   excess = jnp.maximum(log_scale.astype(jnp.float32) - math.log(LARGEST_SCALE), 0.0)
+  # The excess is subtracted without a gradient: the value is clipped, the gradient is not.
   return jnp.exp(log_scale - jax.lax.stop_gradient(excess))

@@ -1,4 +1,4 @@
-"""The cosine term: descriptors of one place should point the same way."""
+"""The cosine term: descriptors of the same place should point in the same direction."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ from xjepa_jax.objective.term import (
 class Cosine(Term):
   """Mean of 1 - cos(z_a, z_b) over samples that have both sensors, then over pairs of sensors.
 
-  The alignment of CR-JEPA's unified head (arXiv 2606.00706). Alone it collapses. A descriptor of
-  zeros has a cosine of 0 and no gradient. With a grid head, the cosine is taken over the cells in
-  which both contexts have a token.
+  The alignment term of CR-JEPA's unified head (arXiv 2606.00706). On its own it collapses. A zero
+  descriptor has a cosine of 0 and no gradient. With a grid head, the cosine is taken over the cells
+  in which both contexts have a token.
   """
 
   on: str = setting("layout", "head whose descriptors are compared")
@@ -49,7 +49,7 @@ class Cosine(Term):
 
 
 def _between(one: Field, other: Field) -> tuple[jax.Array, jax.Array]:
-  """() mean of 1 - cosine, and () whether a sample has both."""
+  """() mean of 1 - cosine, and () whether any sample has both."""
   common = one.there & other.there
   sides = [unit(rows_where(common, side.vectors).reshape(len(common), -1)) for side in (one, other)]
   both = common.any(axis=1)

@@ -1,4 +1,4 @@
-"""The latent term: predicted tokens against the target encoder's."""
+"""The latent term: distance of the predicted tokens from the target encoder's."""
 
 from __future__ import annotations
 
@@ -23,16 +23,17 @@ from xjepa_jax.objective.term import (
 class Latent(Term):
   """Mean distance between predicted and target tokens.
 
-  With an error e = predicted - sg[target], the mean over target tokens of samples that have both
-  sensors, but for those of which nothing was seen, and over D, then over routes, of
+  With the error e = predicted - sg[target], the distance is averaged over the counted target
+  tokens and over D, then over routes. A token counts if its sample has both sensors and both the
+  token and the context have observed pixels.
 
     "l2": e^2 (X-JEPA, Choudhury et al., WACV 2026: || g(f(x_a), m) - sg[f_ema(x_b)] ||^2);
     "smooth_l1": e^2 / (2 beta) where |e| < beta, |e| - beta / 2 elsewhere (I-JEPA, Assran et al.,
       CVPR 2023);
     "l1": |e|.
 
-  A route that no sample of the batch has is left out of the mean. Alone this term collapses: give
-  it company (vicreg, sigreg, contrastive). It logs each route's loss as "route/a->b".
+  A route that no sample of the batch has is left out of the mean. On its own this term collapses:
+  combine it with another (vicreg, sigreg, contrastive). It logs each route's loss as "route/a->b".
   """
 
   distance: str = setting("l2", "between tokens", one_of=("l2", "smooth_l1", "l1"))
@@ -51,7 +52,7 @@ class Latent(Term):
     return mean_of_counted(losses.values()), logged
 
   def _distance(self, error: jax.Array) -> jax.Array:
-    # Not jnp.abs, whose gradient at 0 is 1: where a token is predicted exactly, there is none.
+    # Not jnp.abs, whose gradient at 0 is 1: a token that is predicted exactly has no gradient.
     size = error * jax.lax.stop_gradient(jnp.sign(error))
     if self.distance == "l1":
       return size

@@ -1,7 +1,8 @@
-"""A term on a descriptor that can be cut sees every prefix that is to serve alone.
+"""Apply a term to a descriptor and to each of its prefixes that must be usable on its own.
 
-Matryoshka representation learning (Kusupati et al., NeurIPS 2022, eq. 1): a weighted sum of the
-losses of nested prefixes. Here it is their mean, so that a term's weight keeps its meaning.
+Matryoshka representation learning (Kusupati et al., NeurIPS 2022, eq. 1) takes a weighted sum of
+the losses of nested prefixes. Here it is their weighted mean, so that a term's weight keeps its
+meaning.
 """
 
 from __future__ import annotations
@@ -22,17 +23,17 @@ def nested_loss(
 
     (loss of the whole + sum over prefixes of weight * loss) / (1 + sum of weights)
 
-  A term that does not look at descriptors, or at those of a head without prefixes, has its own
+  A term that does not use descriptors, or uses those of a head without prefixes, keeps its plain
   loss. All sizes share the term's parameters.
 
   Returns:
-    () float32, and what the term logs of the whole descriptor, with each prefix's loss as
+    () float32, and what the term logs for the whole descriptor, with each prefix's loss as
     "prefix/<size>".
   """
   whole, logged = term.loss(params, outputs, key)
   if term.needs != DESCRIPTORS:
     return whole, logged
-  head = getattr(term, "on")  # noqa: B009, for only terms of descriptors have it
+  head = getattr(term, "on")  # noqa: B009, because only terms of descriptors have it
   total, weights = whole, 1.0
   for size, weight in outputs.prefixes.get(head, ()):
     part, _ = term.loss(params, _cut(outputs, head, size), key)
@@ -42,6 +43,6 @@ def nested_loss(
 
 
 def _cut(outputs: Outputs, head: str, size: int) -> Outputs:
-  """Outputs in which one head gives only the first `size` numbers of its descriptors."""
+  """Outputs in which one head's descriptors are cut to their first `size` numbers."""
   found = {sensor: values[:, :size] for sensor, values in outputs.descriptors[head].items()}
   return dataclasses.replace(outputs, descriptors={**outputs.descriptors, head: found})

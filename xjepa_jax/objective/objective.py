@@ -1,4 +1,8 @@
-"""The objective: a weighted sum of terms, each weight a function of the step."""
+"""The objective: a weighted sum of terms, each weight a function of the step.
+
+A term draws random numbers from a key of its own label, so adding a term does not change what the
+others draw. A term with weight 0 is logged and has no effect.
+"""
 
 from __future__ import annotations
 
@@ -17,10 +21,10 @@ from xjepa_jax.objective.term import Scalars, Term
 
 @dataclasses.dataclass(frozen=True)
 class Objective:
-  """What training minimises.
+  """The loss that training minimises.
 
   Attributes:
-    terms: by label, which names a term's metrics and parameters.
+    terms: label -> term; the label names the term's metrics and parameters.
   """
 
   terms: dict[str, Term]
@@ -33,17 +37,18 @@ class Objective:
   def loss(
     self, params: dict[str, dict[str, Any]], outputs: Outputs, step: jax.Array | int, key: jax.Array
   ) -> tuple[jax.Array, Scalars]:
-    """The weighted sum of the terms.
+    """Compute the weighted sum of the terms.
 
     Args:
-      params: as `init` made them.
+      params: as returned by `init`.
       outputs: of the model, on the global batch.
       step: () int32, for the weights.
-      key: of this step, for terms that draw. Each draws by its label, whatever the other terms.
+      key: random key of this step. Each term draws from a key of its own, derived from its label,
+        so that its draws do not depend on the other terms.
 
     Returns:
-      () float32, and () float32 scalars: "loss/<label>" of each term, unweighted, "loss/total",
-      and "<label>/<name>" for whatever a term logs.
+      () float32, and () float32 scalars: "loss/<label>" per term, unweighted, "loss/total", and
+      "<label>/<name>" for everything that a term logs.
 
     Raises:
       ConfigError: a term names a head or a route that the model lacks; raised while tracing.
@@ -56,6 +61,7 @@ class Objective:
       except ConfigError as error:
         raise ConfigError(f"objective.{label}.{error}") from error
       if not term.weight:
+        # Only logged. Without this, 0 times a gradient that is not finite would be NaN.
         value = jax.lax.stop_gradient(value)
       metrics[f"loss/{label}"] = value
       metrics.update({f"{label}/{name}": scalar for name, scalar in logged.items()})

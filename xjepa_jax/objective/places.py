@@ -1,8 +1,8 @@
-"""The term of places: a prediction has to find its place among those of the same image.
+"""The places term: a prediction has to match its own place among those of the same image.
 
-Regression can be answered by what all places of a scene share, and by what a place has in all
-scenes; telling the places of one image apart cannot be answered by the former. Patch discrimination
-in this sense is of Galileo (Tseng et al., ICML 2025) and OlmoEarth (2025).
+Regression can be solved in part by what all places of a scene share, and by what a place has in all
+scenes. Distinguishing the places of one image cannot be solved by the former. Patch discrimination
+in this sense comes from Galileo (Tseng et al., ICML 2025) and OlmoEarth (2025).
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ _MASKED = -1e30  # finite, so that a row without candidates has a finite log-sum
 class Places(Term):
   """InfoNCE of a prediction among the targets of its own image.
 
-  With s_mn = cos(predicted_m, sg[target_n]) / temperature over the places m, n of one image and
-  route that count, the mean over m of log sum_n exp s_mn - s_mm, n running over m itself and the
-  places whose target differs from its own: where target blocks overlap, a place is asked twice.
-  It logs each route's loss as "route/a->b".
+  With s_mn = cos(predicted_m, sg[target_n]) / temperature over the counted places m, n of one image
+  and route, the loss is the mean over m of log sum_n exp s_mn - s_mm. Here n runs over m itself and
+  the places whose target differs from that of m, because overlapping target blocks contain a place
+  twice. It logs each route's loss as "route/a->b".
   """
 
   temperature: float = setting(0.1, "of the softmax", above=0)

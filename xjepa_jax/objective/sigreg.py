@@ -1,4 +1,4 @@
-"""SIGReg: every sensor's descriptors, as a set, should look like a standard normal's samples."""
+"""SIGReg: as a set, every sensor's descriptors should look like samples of a standard normal."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ from xjepa_jax.objective.term import (
 class SIGReg(Term):
   """Sketched isotropic Gaussian regularisation (LeJEPA, Balestriero and LeCun, arXiv 2511.08544).
 
-  Along each random unit direction u, the Epps-Pulley statistic of the n projections x_i = u' z_i
-  of the samples that have the sensor:
+  Along each random unit direction u, it computes the Epps-Pulley statistic of the n projections
+  x_i = u' z_i of the samples that have the sensor:
 
     n * integral of |phi(t) - exp(-t^2 / 2)|^2 exp(-t^2 / 2) dt,  phi(t) = mean of exp(i t x_i)
 
-  over [-extent, extent], which is twice the half [0, extent] for the integrand is even, by the
-  trapezoid rule; then the mean over directions and sensors. The factor n makes the statistic of
-  true standard normal samples independent of n, as in the paper; so its gradient at one sample
-  does not shrink with the batch.
+  over [-extent, extent], computed by the trapezoid rule as twice the integral over [0, extent],
+  because the integrand is even; then it averages over directions and sensors. As in the paper, the
+  factor n makes the statistic of true standard normal samples independent of n, so that its
+  gradient at one sample does not shrink with the batch.
 
-  Of a grid head's descriptor the cells without a token of the context are left out: x_i is u' z_i
-  over the numbers that are there, u made as long as before over these. Of a standard normal z that
-  is standard normal again, whatever is missing.
+  Cells of a grid head's descriptor without a token of the context are left out: x_i is u' z_i over
+  the numbers present, with u rescaled to unit length over these. If z is standard normal, x_i then
+  is too, whatever is missing.
 
-  Sensors are treated apart: pooled, a gap between sensors could hide in the variance of the whole.
+  Sensors are treated separately: pooled, a gap between sensors could hide in the total variance.
 
-  The directions are drawn anew at every step: a standard normal (K, slices) array, its columns
-  divided by their lengths. It logs each sensor's statistic as "sensor/<sensor>".
+  The directions are drawn anew at every step: a standard normal (K, slices) array whose columns
+  are divided by their lengths. It logs each sensor's statistic as "sensor/<sensor>".
   """
 
   on: str = setting("layout", "head whose raw descriptors are taken")
@@ -68,6 +68,7 @@ class SIGReg(Term):
     drawn = jax.random.normal(key, (values.shape[-1], self.slices), jnp.float32)
     directions = drawn / jnp.linalg.norm(drawn, axis=0)
     projected = jnp.einsum("bk,ks->bs", values, directions, precision="highest")
+    # Squared length of each direction over the numbers that a sample has.
     left = jnp.einsum("bk,ks->bs", there.astype(jnp.float32), directions**2, precision="highest")
     projected = projected * jax.lax.rsqrt(jnp.where(left > 0, left, 1.0))
     present = there.any(axis=1)

@@ -1,4 +1,8 @@
-"""The terms that a config can name, and the objective that it describes with them."""
+"""The terms that a config can name, and how a config's `objective` becomes an `Objective`.
+
+The terms are a dict literal rather than a registry that imports fill, so that they are all found in
+one place. A caller may pass further terms to `build`.
+"""
 
 from __future__ import annotations
 
@@ -31,13 +35,13 @@ TERMS: dict[str, type[Term]] = {
 def build(
   settings: Mapping[str, Mapping[str, Any]], terms: Mapping[str, type[Term]] | None = None
 ) -> Objective:
-  """The objective that a config describes.
+  """Build the objective that a config describes.
 
     build({"latent": {}, "spread": {"term": "vicreg", "weight": 0.5, "on": "tokens"}})
 
   Args:
-    settings: label -> the term's options, and "term", its name (the label if not given).
-    terms: further terms by name, beside `TERMS`.
+    settings: label -> the term's options, and under "term" its name (default: the label).
+    terms: further terms by name, in addition to `TERMS`.
 
   Raises:
     ConfigError: there is no term, a term or key is unknown, or a value cannot work. Keys are named

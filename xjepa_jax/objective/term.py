@@ -1,7 +1,7 @@
-"""A term of the objective, and how samples that lack a sensor drop out of it.
+"""The base of all terms of the objective, and the masking of samples that lack a sensor.
 
 A term sees the global batch: under jit with a sharded batch its sums run over all devices. It
-computes in float32 whatever precision the model's outputs have.
+computes in float32 whatever the precision of the model's outputs.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ PREDICTIONS, DESCRIPTORS = "predictions", "descriptors"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Term:
-  """One term of the objective. Its fields are its options, which a config sets and `read` checks.
+  """One term of the objective. Its fields are its options, set by a config and checked by `read`.
 
-  A subclass adds its options and defines `loss`; see `docs/objective.md` for one made from Python.
+  A subclass adds its options and defines `loss`; docs/objective.md shows how to add one.
 
   Attributes:
-    weight, warmup, start, end: what it weighs and when; see `weight_at`.
-    needs: what `loss` looks at. A term of "predictions" logs "route/a->b", the loss of each route,
-      and is compared with guesses at every validation. A term of "descriptors" has an option `on`,
-      the head whose descriptors it takes, and sees their prefixes as well.
-    over_samples: it compares the samples of a batch, so that its value for a batch is not the mean
-      of its values for parts of it, and a single sample says nothing.
+    weight, warmup, start, end: the weight and its schedule; see `weight_at`.
+    needs: the outputs that `loss` uses. A term of "predictions" logs "route/a->b", the loss of each
+      route, and is compared with baseline guesses at every validation. A term of "descriptors" has
+      an option `on`, the head whose descriptors it takes, and is also applied to their prefixes.
+    over_samples: whether the term compares the samples of a batch, so that its value for a batch is
+      not the mean of its values for parts of the batch, and a single sample has no meaning.
   """
 
   weight: float = setting(
@@ -63,12 +63,12 @@ class Term:
   def loss(
     self, params: dict[str, Any], outputs: Outputs, key: jax.Array
   ) -> tuple[jax.Array, Scalars]:
-    """The unweighted loss of a global batch.
+    """Compute the unweighted loss of a global batch.
 
     Args:
-      params: as `init` made them.
+      params: as returned by `init`.
       outputs: of the model.
-      key: for terms that draw.
+      key: random key for terms that draw.
 
     Returns:
       () float32, 0 where no sample has the sensors that the term needs, and scalars to log.
@@ -83,7 +83,7 @@ class Term:
     step = jnp.asarray(step, jnp.int32)
     weight = jnp.where(step >= self.start, jnp.float32(self.weight), 0.0)
     if self.warmup:
-      # Differences of integers are exact; a float32 step is not, beyond 2^24.
+      # Subtract as integers, which is exact; a float32 step is not, beyond 2^24.
       risen = (step - self.start).astype(jnp.float32) / self.warmup
       weight = weight * jnp.clip(risen, 0.0, 1.0)
     if self.end:
@@ -92,30 +92,31 @@ class Term:
 
 
 def rows_where(mask: jax.Array, values: jax.Array) -> jax.Array:
-  """Values (B, ...) as float32, those of rows that are not in `mask` (B,) replaced by 0.
+  """Values (B, ...) as float32, with rows outside `mask` (B,) replaced by 0.
 
-  A mask of more axes, (B, P), is of as many of the values'. Replaced before anything is computed of
-  them, so that neither they nor their gradients, finite or not, can reach a sum.
+  A mask with more axes, such as (B, P), covers as many axes of the values. Values are replaced
+  before anything is computed from them, so that neither they nor their gradients, finite or not,
+  can reach a sum.
   """
   wide = mask.reshape(mask.shape + (1,) * (values.ndim - mask.ndim))
   return jnp.where(wide, values.astype(jnp.float32), 0.0)
 
 
 def masked_mean(values: jax.Array, mask: jax.Array) -> jax.Array:
-  """Mean of values (B, ...) over the rows in `mask` (B,), and over all other axes; 0 if none.
+  """Mean of values (B, ...) over the rows in `mask` (B,) and over all other axes; 0 if none.
 
-  A mask of more axes, (B, P), is of as many of the values'.
+  A mask with more axes, such as (B, P), covers as many axes of the values.
   """
   entries = values.size // max(mask.size, 1)
   return rows_where(mask, values).sum() / (jnp.maximum(mask.sum(), 1) * entries)
 
 
 def mean_of_counted(parts: Iterable[tuple[jax.Array, jax.Array]]) -> jax.Array:
-  """Mean of losses over those that count; 0 if none does.
+  """Mean of the losses that count; 0 if none does.
 
   Args:
-    parts: (loss, whether it counts) of each route, sensor or pair of sensors. One that no sample
-      of the batch has does not count, or it would pull the mean towards 0.
+    parts: (loss, whether it counts) of each route, sensor or pair of sensors. A part that no sample
+      of the batch has does not count, since its 0 would pull the mean down.
   """
   parts = list(parts)
   if not parts:
@@ -125,9 +126,10 @@ def mean_of_counted(parts: Iterable[tuple[jax.Array, jax.Array]]) -> jax.Array:
 
 
 def unit(vectors: jax.Array) -> jax.Array:
-  """Vectors (..., K) divided by their length; 0 stays 0, and has a gradient of 0."""
+  """Vectors (..., K) divided by their length; a zero vector stays 0 with a gradient of 0."""
   squares = jnp.sum(vectors * vectors, axis=-1, keepdims=True)
   some = squares > 0
+  # Both `where`s are needed: the inner one keeps rsqrt(0) out of the gradient.
   return vectors * jnp.where(some, jax.lax.rsqrt(jnp.where(some, squares, 1.0)), 0.0)
 
 
@@ -135,25 +137,25 @@ class Field(NamedTuple):
   """Vectors at places, such as the cells of a descriptor.
 
   Attributes:
-    vectors: (B, P, D) float32, 0 where there is none.
-    there: (B, P) bool, whether there is one.
+    vectors: (B, P, D) float32, 0 where absent.
+    there: (B, P) bool, whether the vector is present.
   """
 
   vectors: jax.Array
   there: jax.Array
 
   def numbers(self) -> tuple[jax.Array, jax.Array]:
-    """(B, D P) all of a sample's numbers, the first of every place first, and (B, D P) bool."""
+    """(B, D P) all numbers of a sample, the first of every place first, and (B, D P) bool."""
     rows, _, width = self.vectors.shape
     flat = self.vectors.swapaxes(1, 2).reshape(rows, -1)
     return flat, jnp.tile(self.there, (1, width))
 
 
 def descriptors(outputs: Outputs, head: str) -> dict[str, Field]:
-  """Sensor -> the cells of a head's descriptors; a head without cells has one.
+  """Sensor -> the cells of a head's descriptors; a head without cells has a single one.
 
-  A cell of which the context had no token is not there: what stands in its place was made of the
-  others' tokens.
+  A cell without a token of the context counts as absent, because its numbers were made from the
+  tokens of other cells.
 
   Raises:
     ConfigError: the model has no such head.
@@ -174,7 +176,7 @@ def errors_by_route(
 ) -> dict[str, tuple[jax.Array, jax.Array]]:
   """Route -> ((B, M, D) predicted minus target tokens, (B, M) which of them count).
 
-  Arguments, what counts, and errors are those of `predictions_by_route`.
+  Arguments, counted tokens and errors raised are those of `predictions_by_route`.
   """
   found = predictions_by_route(outputs, routes)
   return {route: (predicted - goal, count) for route, (predicted, goal, count) in found.items()}
@@ -185,12 +187,12 @@ def predictions_by_route(
 ) -> dict[str, tuple[jax.Array, jax.Array, jax.Array]]:
   """Route -> ((B, M, D) predicted and target tokens, (B, M) which of them count).
 
-  Those count that are of samples with both sensors, at places of which something was seen; the
-  others are 0. No gradient flows into the targets.
+  Tokens count in samples with both sensors, at places with observed pixels; all others are 0. No
+  gradient flows into the targets.
 
   Args:
     outputs: of the model.
-    routes: those wanted, or none for all.
+    routes: the routes wanted; empty means all.
 
   Raises:
     ConfigError: the model has no such route.

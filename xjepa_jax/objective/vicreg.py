@@ -1,4 +1,4 @@
-"""VICReg: sensors agree, dimensions keep their spread, and no two of them say the same."""
+"""VICReg: sensors agree, every dimension keeps its spread, and dimensions are decorrelated."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from xjepa_jax.objective.term import (
   rows_where,
 )
 
-# Inside the square root of the standard deviation, as in the paper: its gradient stays finite.
+# Added inside the square root of the standard deviation, as in the paper, for a finite gradient.
 EPSILON = 1e-4
 
 
@@ -38,24 +38,24 @@ class VICReg(Term):
     s = mean over samples and dimensions of (z_a - z_b)^2
     c = sum over i != j of Cov(z)_ij^2, divided by the number of dimensions
 
-  v and c are the mean over sensors, each of its own samples; s the mean over pairs of sensors, of
-  samples that have both. The paper sums v and c over its two branches and s over dimensions; means
-  let a weight keep its meaning whatever the number of sensors and of dimensions. Var and Cov are
-  unbiased; a sensor that has less than two samples is left out.
+  v and c are averaged over sensors, each from its own samples; s is averaged over pairs of sensors,
+  from samples that have both. The paper sums v and c over its two branches and s over dimensions;
+  with means, a weight keeps its meaning whatever the number of sensors and dimensions. Var and Cov
+  are unbiased; a sensor with fewer than two samples is left out.
 
-  Cells of a grid head's descriptor that have no token of the context are left out of s, v and c.
-  The statistics of the others are
+  Cells of a grid head's descriptor without a token of the context are left out of s, v and c. The
+  statistics of the other cells are taken
 
-    over "descriptor": of all its numbers. Two numbers' covariance is of the samples that have both,
-      its denominator that which leaves it unbiased.
-    over "cells": of the numbers of a cell, over samples x cells: the mean of each cell over the
-      batch is subtracted, or the variance over the grid would be satisfied by the position alone,
-      and so many degrees of freedom fewer are left. A covariance of K / cells numbers is estimated
-      from cells times as many vectors, and neighbouring cells may say the same.
+    over "descriptor": over all its numbers. The covariance of two numbers is taken over the samples
+      that have both, with the denominator that makes it unbiased.
+    over "cells": over the numbers of a cell, with samples x cells as observations. Each cell's mean
+      over the batch is subtracted, since otherwise position alone would satisfy the variance over
+      the grid, and the degrees of freedom are reduced accordingly. The covariance of K / cells
+      numbers is estimated from `cells` times as many vectors, and neighbouring cells may be alike.
 
-  On "tokens", the vectors are the context tokens of the online encoder, and the statistics over
-  positions as those over cells. s compares the tokens themselves, where both sensors have one at
-  the same position. Tokens of which nothing was seen are left out.
+  With `on` "tokens", the vectors are the context tokens of the online encoder, and the statistics
+  are taken over positions as they are over cells. s compares the tokens themselves, where both
+  sensors have one at the same position. Tokens without observed pixels are left out.
 
   It logs v, s and c, unweighted, as "variance", "invariance" and "covariance".
   """
@@ -99,7 +99,7 @@ class VICReg(Term):
 
 
 def _token_fields(outputs: Outputs) -> dict[str, Field]:
-  """Context tokens, each at its place in the grid: every sensor's context is another subset."""
+  """Context tokens placed in the grid, because every sensor's context is a different subset."""
   grids = {outputs.grid[sensor] for sensor in outputs.tokens}
   if len(grids) > 1:
     raise ConfigError(
@@ -119,21 +119,22 @@ def _token_fields(outputs: Outputs) -> dict[str, Field]:
 
 
 def _scatter(values: jax.Array, positions: jax.Array, places: int) -> jax.Array:
-  """Values (B, n, ...) at positions (B, n) of (B, places, ...), zeros elsewhere."""
+  """Scatter values (B, n, ...) to positions (B, n) of (B, places, ...); zeros elsewhere."""
 
   def row(values: jax.Array, positions: jax.Array) -> jax.Array:
     return jnp.zeros((places, *values.shape[1:]), values.dtype).at[positions].set(values)
 
-  # A vmap and not an index over B: a batch of scatters stays sharded over B.
+  # vmap rather than an index over B: a batch of scatters stays sharded over B.
   return jax.vmap(row)(values, positions)
 
 
 def _spread_of_vectors(field: Field, deviation: float) -> tuple[jax.Array, jax.Array, jax.Array]:
-  """() hinge of the deviations, () covariances squared, and () whether there are enough vectors."""
+  """() hinge of the deviations, () squared covariances, and () whether there are enough vectors."""
   there = field.there[..., None]
   number = field.there.sum(axis=0)
   means = field.vectors.sum(axis=0) / jnp.maximum(number, 1)[:, None]
   centred = jnp.where(there, field.vectors - means, 0.0)
+  # Every place that occurs costs one degree of freedom, its mean.
   freedom = (number - (number > 0)).sum()
   cov = jnp.einsum("bpd,bpe->de", centred, centred, precision="highest") / jnp.maximum(freedom, 1)
   enough = jnp.broadcast_to(freedom > 0, (len(cov),))
@@ -141,15 +142,15 @@ def _spread_of_vectors(field: Field, deviation: float) -> tuple[jax.Array, jax.A
 
 
 def _spread_of_numbers(field: Field, deviation: float) -> tuple[jax.Array, jax.Array, jax.Array]:
-  """As `_spread_of_vectors`, of all numbers of a sample, each over the samples that have it.
+  """The same as `_spread_of_vectors` for all numbers of a sample, each over the samples with it.
 
-  With n_i samples that have number i and n_ij that have i and j, of means m over the n_i, the sum
+  Let n_i samples have number i, n_ij have both i and j, and m_i be the mean over the n_i. The sum
   over the n_ij of (z_i - m_i) (z_j - m_j) has the expectation
 
     Cov_ij n_ij (1 - 1 / n_i - 1 / n_j + n_ij / (n_i n_j))
 
-  if samples are independent and what is missing says nothing of them: n - 1 times Cov_ij where
-  nothing is.
+  if samples are independent and values are missing at random; this is (n - 1) Cov_ij where nothing
+  is missing.
   """
   values, there = field.numbers()
   width = field.vectors.shape[-1]
@@ -159,26 +160,26 @@ def _spread_of_numbers(field: Field, deviation: float) -> tuple[jax.Array, jax.A
   pairs = jnp.tile(jnp.einsum("bp,bq->pq", cells, cells, precision="highest"), (width, width))
   freedom = pairs * (1 - 1 / number[:, None] - 1 / number + pairs / (number[:, None] * number))
   products = jnp.einsum("bi,bj->ij", centred, centred, precision="highest")
-  # One sample that has both says nothing, and an infinite or a huge number at that.
+  # A single sample with both gives no estimate: its factor is 0, or its quotient is huge.
   cov = jnp.where(pairs > 1, products / jnp.where(pairs > 1, freedom, 1.0), 0.0)
   enough = jnp.diagonal(pairs) > 1
   return _hinge(cov, deviation, enough), _squares(cov, enough), enough.any()
 
 
 def _hinge(cov: jax.Array, deviation: float, enough: jax.Array) -> jax.Array:
-  """() mean shortfall of the deviations of a (K, K) covariance, over numbers of `enough` (K,)."""
+  """() mean shortfall of the deviations of a (K, K) covariance, over the numbers in `enough`."""
   shortfall = jnp.maximum(deviation - jnp.sqrt(jnp.diagonal(cov) + EPSILON), 0.0)
   return masked_mean(shortfall, enough)
 
 
 def _squares(cov: jax.Array, enough: jax.Array) -> jax.Array:
-  """() sum of the squares off the diagonal, divided by the numbers that have any."""
+  """() sum of the squares off the diagonal, divided by the count of numbers in `enough`."""
   off_diagonal = jnp.where(jnp.eye(len(cov), dtype=bool), 0.0, cov)
   return (off_diagonal**2).sum() / jnp.maximum(enough.sum(), 1)
 
 
 def _difference(one: Field, other: Field) -> tuple[jax.Array, jax.Array]:
-  """() mean square of the difference where both are, and () whether that is anywhere."""
+  """() mean squared difference where both are present, and () whether there is any such place."""
   both = one.there & other.there
   square = jnp.where(both[..., None], one.vectors - other.vectors, 0.0) ** 2
   number = both.sum()

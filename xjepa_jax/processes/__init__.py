@@ -1,1 +1,1 @@
-"""Many processes as one run: joining, waiting, stopping together, noticing that one is lost."""
+"""Several processes as one run: joining, barriers, stopping together, detecting lost processes."""

@@ -1,9 +1,9 @@
-"""Named barriers and notes between processes, each with a time-out.
+"""Named barriers, and a key-value store shared between processes, both with time-outs.
 
-Both go through JAX's coordination service, over the network of the hosts. A barrier of devices,
-such as `multihost_utils.sync_global_devices`, has neither name nor time-out: where one process is
-missing the others hang. JAX has no public call for these, so this module, and no other, uses its
-client.
+Both use JAX's coordination service, which runs over the hosts' network. A barrier of devices, such
+as `multihost_utils.sync_global_devices`, has neither a name nor a time-out: if one process is
+missing, the others hang. JAX has no public API for the service, so this module, and no other,
+accesses its client.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 from xjepa_jax.errors import LostError
 
-_ROOT = "xjepa_jax/"  # of all notes of this program
+_ROOT = "xjepa_jax/"  # prefix of all keys of this program
 
 
 def connected() -> bool:
@@ -21,35 +21,35 @@ def connected() -> bool:
 
 
 def process() -> int:
-  """This process's number, from 0; asks no device, so that it may be called before any."""
+  """This process's number, from 0. Queries no device, so it may be called before JAX has any."""
   return int(_state().process_id or 0) if connected() else 0
 
 
 def processes() -> int:
-  """How many there are."""
+  """The number of processes of this run."""
   return int(_state().num_processes or 1) if connected() else 1
 
 
 def is_first() -> bool:
-  """Whether this process is the one that tells people and writes what all have in common."""
+  """Whether this process is the one that prints for the user and writes the shared files."""
   return process() == 0
 
 
 def wait_for_all(name: str, seconds: float) -> None:
-  """Waits until all processes have come here. A process that is alone has.
+  """Wait until all processes have reached this barrier. Returns at once in a single process.
 
   Args:
-    name: of the place; all processes come to the same ones in the same order.
-    seconds: to wait at most.
+    name: name of the barrier; all processes reach the same ones in the same order.
+    seconds: longest time to wait.
 
   Raises:
-    LostError: not all came in time, or a process is gone.
+    LostError: not all processes arrived in time, or one is lost.
   """
   if not connected():
     return
   try:
     _client().wait_at_barrier(f"{_ROOT}{name}", int(seconds * 1000))
-  except Exception as error:  # JAX has no class of its own for these
+  except Exception as error:  # JAX has no exception class of its own for these
     raise LostError(
       f"process {process()} of {processes()} waited {seconds:g} s at {name!r} and not all others "
       f"came ({_first_line(error)}). Look at what the others say, and start all again."
@@ -57,12 +57,12 @@ def wait_for_all(name: str, seconds: float) -> None:
 
 
 def publish(key: str, value: str) -> None:
-  """Leaves a note for the other processes; a later one of the same key replaces it."""
+  """Store a value for the other processes; a later one under the same key replaces it."""
   _client().key_value_set(_ROOT + key, value, allow_overwrite=True)
 
 
 def published(folder: str) -> dict[str, str]:
-  """All notes whose keys begin with "folder/", by the rest of the key."""
+  """All stored values with keys "folder/REST", by REST."""
   prefix = f"{_ROOT}{folder}/"
   return {
     key.rpartition(prefix)[2]: value for key, value in _client().key_value_dir_get(prefix) or ()
@@ -70,10 +70,10 @@ def published(folder: str) -> dict[str, str]:
 
 
 def wait_for_note(key: str, seconds: float) -> str:
-  """The note of a key, as soon as it is there.
+  """Wait for a key to be stored, and return its value.
 
   Raises:
-    LostError: it did not come in time, or the process that keeps all notes is gone.
+    LostError: it was not stored in time, or the process that holds the store is lost.
   """
   try:
     return str(_client().blocking_key_value_get(_ROOT + key, int(seconds * 1000)))
@@ -87,7 +87,7 @@ def wait_for_note(key: str, seconds: float) -> str:
 def _state() -> Any:
   import sys
 
-  # Without JAX there are no other processes, and a command's help need not import it.
+  # If JAX is not imported there are no other processes, and a command's --help need not import it.
   distributed: Any = sys.modules.get("jax._src.distributed")
   return getattr(distributed, "global_state", None)
 

@@ -1,8 +1,9 @@
-"""Many processes become one run: told by flags, or by the environment that started them.
+"""Joining several processes into one run, as described by flags or by the launching environment.
 
-In this order: `--coordinator`, `--processes`, `--process`; JAX_COORDINATOR_ADDRESS,
-JAX_NUM_PROCESSES and JAX_PROCESS_ID (or a Kubernetes Job's JOB_COMPLETION_INDEX); Slurm; Open MPI;
-Cloud TPU, of a VM or of GKE. With none of them a process is alone, and nothing is started.
+Sources, in order of precedence: `--coordinator`, `--processes`, `--process`;
+JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID (or a Kubernetes Job's
+JOB_COMPLETION_INDEX); Slurm; Open MPI; Cloud TPU, of a VM or of GKE. Without any of them the
+process runs alone, and no service is started.
 """
 
 from __future__ import annotations
@@ -17,22 +18,22 @@ from typing import Any
 from xjepa_jax.errors import ConfigError, LostError
 from xjepa_jax.processes import lost_processes
 
-# Cloud TPU's newer images block 8482, which is JAX's own choice.
+# Newer Cloud TPU images block 8482, JAX's own default.
 PORT = 8476
 _SLURM = ("SLURM_JOB_ID", "SLURM_STEP_NODELIST", "SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID")
-_SHUTDOWN_SECONDS = 60
+_SHUTDOWN_SECONDS = 60  # how long processes wait for each other to disconnect
 
 
 @dataclasses.dataclass(frozen=True)
 class Asked:
-  """What JAX is told of the processes; what is None it finds out by itself.
+  """The arguments of `jax.distributed.initialize`; JAX finds out what is None.
 
   Attributes:
     coordinator: host and port of process 0.
-    processes: how many there are.
-    process: this one's number, from 0.
-    method: by which JAX looks for the rest; "deactivate" is not at all.
-    by: what told it, in words.
+    processes: number of processes.
+    process: number of this process, from 0.
+    method: JAX's cluster detection method; "deactivate" turns detection off.
+    by: the source of these values, for error messages.
   """
 
   coordinator: str | None
@@ -48,15 +49,15 @@ def asked(
   process: int | None = None,
   environment: Mapping[str, str] = os.environ,
 ) -> Asked | None:
-  """What flags and environment say of other processes; None if this one is alone.
+  """Read the processes of this run from flags and environment; None if this process is alone.
 
   Args:
-    coordinator: HOST or HOST:PORT of process 0; the port is 8476 where none is given.
-    processes, process: how many there are, and which this is.
-    environment: variables.
+    coordinator: HOST or HOST:PORT of process 0; the default port is 8476.
+    processes, process: number of processes, and the number of this one.
+    environment: environment variables.
 
   Raises:
-    ConfigError: some of what is needed is missing or is no number.
+    ConfigError: a required value is missing or is not a number.
   """
   flags = (coordinator, processes, process)
   if any(each not in ("", None) for each in flags):
@@ -79,23 +80,25 @@ def asked(
 
 
 def join(found: Asked, join_seconds: int, lost_seconds: int) -> None:
-  """Connects this process with the others. To be called before JAX is asked for a device.
+  """Connect this process with the others. Must be called before JAX is asked for a device.
 
   Args:
-    found: what `asked` gave.
-    join_seconds: until all have to be there.
-    lost_seconds: without a sign of life, after which a process counts as lost.
+    found: the result of `asked`.
+    join_seconds: time within which all processes must connect.
+    lost_seconds: time without a heartbeat after which a process counts as lost.
 
   Raises:
-    LostError: not all came in time.
+    LostError: not all processes connected in time.
   """
   import jax
 
   if found.by == "Cloud TPU":
+    # Here JAX finds the coordinator by itself, and would take its own default port.
     os.environ.setdefault("JAX_COORDINATOR_PORT", str(PORT))
-  # SIGTERM is `stopping`'s: JAX's service would take it away from it.
+  # `preemption` handles SIGTERM; JAX's preemption service would take the signal away from it.
   jax.config.update("jax_enable_preemption_service", False)
   try:
+    # While processes join, JAX may abort this one instead of raising.
     with lost_processes.not_aborted(_not_joined(found, join_seconds)):
       jax.distributed.initialize(
         found.coordinator,
@@ -106,7 +109,7 @@ def join(found: Asked, join_seconds: int, lost_seconds: int) -> None:
         heartbeat_timeout_seconds=lost_seconds,
         shutdown_timeout_seconds=_SHUTDOWN_SECONDS,
       )
-  except Exception as error:  # of gRPC, of a resolver, of a metadata server
+  except Exception as error:  # from gRPC, from a resolver, or from a metadata server
     if found.by == "Cloud TPU" and not jax.distributed.is_initialized() and _is_alone(error):
       return
     why = (str(error).splitlines() or [""])[0][:200]
@@ -124,7 +127,7 @@ def _not_joined(found: Asked, join_seconds: int, why: str = "") -> str:
 
 
 def leave() -> None:
-  """Takes leave of the others, where this process has joined any."""
+  """Disconnect from the other processes, if this one has joined any."""
   import jax
 
   jax.distributed.shutdown()
@@ -171,7 +174,7 @@ def _from_open_mpi(environment: Mapping[str, str]) -> Asked | None:
   address = environment.get("JAX_COORDINATOR_ADDRESS", "")
   if not address and "OMPI_MCA_orte_hnp_uri" in environment:
     return Asked(None, None, None, "ompi", "Open MPI")
-  # Open MPI 5 does not say where process 0 is; on one machine that is known all the same.
+  # Open MPI 5 does not tell where process 0 is; if all run on one machine, it is this one.
   if not address and environment.get("OMPI_COMM_WORLD_LOCAL_SIZE") != str(number):
     raise ConfigError(
       "Open MPI started several hosts and does not say which has process 0; set "
@@ -182,7 +185,10 @@ def _from_open_mpi(environment: Mapping[str, str]) -> Asked | None:
 
 
 def _on_cloud_tpu(environment: Mapping[str, str]) -> bool:
-  """Whether JAX should look: TPU chips and their library; on one host it finds itself alone."""
+  """Whether to let JAX detect a TPU cluster: there are TPU chips and libtpu is installed.
+
+  On a single host JAX then finds no cluster, which `join` accepts.
+  """
   if environment.get("JAX_PLATFORMS", "tpu").split(",")[0] not in ("", "tpu"):
     return False
   chips = glob.glob("/dev/accel*") or glob.glob("/dev/vfio/[0-9]*")
@@ -190,7 +196,7 @@ def _on_cloud_tpu(environment: Mapping[str, str]) -> bool:
 
 
 def _is_alone(error: Exception) -> bool:
-  """Whether JAX found no cluster at all, which it says as what it lacks."""
+  """Whether JAX found no cluster at all, which it reports as the arguments that are missing."""
   return isinstance(error, ValueError) and "should be defined" in str(error)
 
 

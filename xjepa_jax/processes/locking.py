@@ -1,10 +1,10 @@
-"""A directory that one command at a time writes into.
+"""A lock that lets one command at a time write to a directory.
 
-On one host the system's lock of a file counts (flock): it goes with the process that holds it,
-however that ends, so what a killed one left is taken over. The file says who holds it, for people,
-and for file systems that hosts share: such a lock need not reach another host, so there the file
-has to be gone before a process of another host begins. A process removes it when it ends by
-itself.
+On one host, the operating system's lock of a file (flock) decides. It is released with the process
+that holds it, however that ends, so the file of a killed process is simply taken over. The file
+also names the holder, for users and for shared file systems: flock may not reach other hosts, so a
+process on another host only starts once the file is gone. A process removes the file when it ends
+normally.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from typing import Any
 
 from xjepa_jax.errors import InUseError
 
-_held: dict[str, int] = {}  # path -> descriptor, of this process
+_held: dict[str, int] = {}  # path -> file descriptor, for the locks of this process
 
 
 @contextlib.contextmanager
 def holding(path: str, what: str) -> Iterator[None]:
-  """Nothing else holds the lock of this path inside.
+  """Hold the lock of this path within a `with` block.
 
   Args:
-    path: of the lock's file, in a directory that is there.
-    what: it stands for, such as "the working directory runs/a".
+    path: path of the lock file, in an existing directory.
+    what: what the lock protects, such as "the working directory runs/a".
 
   Raises:
-    InUseError: a living process of this host has it, or one of another host may have it; or a
-      directory is where the file has to be.
-    OSError: the file cannot be made.
+    InUseError: a running process of this host holds it, or one of another host may; or there is a
+      directory at the path of the lock file.
+    OSError: the file cannot be created.
   """
   handle, free = _open(path)
   try:
@@ -50,14 +50,18 @@ def holding(path: str, what: str) -> Iterator[None]:
 
 
 def let_go_of_all() -> None:
-  """For a process that ends without leaving its blocks; nothing is raised."""
+  """Release all locks in a process that exits without leaving its `with` blocks; never raises."""
   for path in list(_held):
     with contextlib.suppress(OSError):
       _let_go(path)
 
 
 def _open(path: str) -> tuple[int, bool]:
-  """The file, not one that is just being removed, and whether no process of this host has it."""
+  """Open the lock file, and return whether no process of this host has locked it.
+
+  Retries if the file was removed between opening and locking it: a lock on a file that no longer
+  has a name would exclude nobody.
+  """
   while True:
     try:
       handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
@@ -77,7 +81,7 @@ def _lock(handle: int) -> bool:
     fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
   except BlockingIOError:
     return False
-  except OSError:  # a file system without such locks: by the number of the process, then
+  except OSError:  # the file system lacks flock: go by the process number in the file
     found = _content(handle)
     return not (found.get("host") == socket.gethostname() and _lives(found.get("pid")))
   return True
@@ -88,7 +92,7 @@ def _lives(pid: Any) -> bool:
     os.kill(int(pid), 0)
   except (ProcessLookupError, TypeError, ValueError):
     return False
-  except PermissionError:  # it is another user's
+  except PermissionError:  # the process exists but belongs to another user
     return True
   return True
 
@@ -105,6 +109,7 @@ def _claim(handle: int, free: bool, path: str, what: str) -> None:
       f"{what} was in use by {_named(found)}, and it cannot be told from here whether that still "
       f"runs. If it does not, remove {path} and start again."
     )
+  # Rewritten in place: a new file would not carry the lock of this one.
   os.ftruncate(handle, 0)
   os.pwrite(handle, json.dumps(_me()).encode() + b"\n", 0)
 
@@ -119,14 +124,14 @@ def _me() -> dict[str, Any]:
 
 
 def _is_ours(found: dict[str, Any]) -> bool:
-  """Whether what a lock says is of this host, or of an earlier start of this Slurm job: of one that
-  queued again, Slurm has ended the processes before, on whichever host they ran."""
+  """Whether a lock file is of this host, or of an earlier start of this Slurm job. Before Slurm
+  requeues a job, it has ended the job's processes, on whichever host they ran."""
   me = _me()
   return found.get("host") == me["host"] or (me["job"] != "" and found.get("job") == me["job"])
 
 
 def _content(handle: int) -> dict[str, Any]:
-  """What the file says; {} of one that is new, or was cut short when it was made."""
+  """The content of the lock file; {} if it is new, or was truncated while being written."""
   try:
     found = json.loads(os.pread(handle, 4096, 0))
   except ValueError:

@@ -1,12 +1,12 @@
-"""What a process says, as JSON lines for programs; people read the same on stderr.
+"""A log per process as JSON lines, for programs; users read the same messages on stderr.
 
   {"time": "2026-05-04T03:00:00.123+00:00", "level": "info", "process": 1, "step": 120,
    "message": "Continuing runs/a after step 120"}
 
-A file a process, `process-I.jsonl`, which every start goes on with. It holds what is told people,
-also where only the first process tells it, what libraries warn of, and with which status the
-process ended. A line may have more keys, whose values are numbers or texts. Lines are written
-whole, and nothing here ever ends a run.
+Each process has one file, `process-I.jsonl`, to which every start appends. It has all messages for
+the user, including those that only the first process prints, the warnings of libraries, and the
+exit status of the process. A line may have further keys, with numbers or strings as values. Lines
+are written whole, and nothing in this module ever ends a run.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ _step: int | None = None
 
 
 def open_log(directory: str, process: int) -> None:
-  """From here on this process's notes are kept; to be closed, by `close_log` or by another one.
+  """Open this process's log, until `close_log` or another `open_log`.
 
   Args:
-    directory: of the logs, made if it is not there.
-    process: this one's number.
+    directory: directory of the logs, created if missing.
+    process: number of this process.
 
   Raises:
-    OSError: the file cannot be made or written.
+    OSError: the file cannot be created or written.
   """
   global _opened
   close_log()
@@ -40,7 +40,7 @@ def open_log(directory: str, process: int) -> None:
 
 
 def close_log() -> None:
-  """Ends what `open_log` began; nothing where nothing is open."""
+  """Close the log that `open_log` opened, if any."""
   global _opened, _step
   if _opened is not None:
     logging.getLogger().removeHandler(_opened)
@@ -49,30 +49,30 @@ def close_log() -> None:
 
 
 def at(step: int) -> None:
-  """The step that notes are of from here on: how many are done."""
+  """Set the step that is recorded with subsequent notes: the number of completed steps."""
   global _step
   _step = step
 
 
 def note(message: str, level: str = "info", more: Mapping[str, float | str] | None = None) -> None:
-  """A line of the log, where one is open; may be called by any thread, and while a process ends.
+  """Append a line to the log, if one is open; callable from any thread and during shutdown.
 
   Args:
-    message: for people.
+    message: the message for users.
     level: "info", "warning" or "error".
-    more: other keys of the line.
+    more: further keys of the line.
   """
   if (opened := _opened) is not None:  # another thread may close it
     opened.write(message, level, more or {})
 
 
 def note_end(status: int) -> None:
-  """The last line of a process that ends by itself."""
+  """Write the last line of a process that ends by itself."""
   note(f"ends with status {status}", "error" if status else "info")
 
 
 class _Lines(logging.Handler):
-  """Appends lines, each by one call of the system, so that a kill cannot cut one short."""
+  """Appends each line with a single system call, so that a kill cannot truncate it."""
 
   def __init__(self, path: str, process: int):
     super().__init__(logging.WARNING)
@@ -86,7 +86,7 @@ class _Lines(logging.Handler):
   def emit(self, record: logging.LogRecord) -> None:
     try:
       self.write(self.format(record), record.levelname.lower(), {})
-    except Exception:  # a library's mistake: told, and no more, as by logging's own handlers
+    except Exception:  # a malformed record of a library is reported and dropped, as in logging
       self.handleError(record)
 
   def write(self, message: str, level: str, more: Mapping[str, float | str]) -> None:
@@ -99,9 +99,9 @@ class _Lines(logging.Handler):
       **more,
     }
     content = json.dumps(line, ensure_ascii=False).encode(errors="backslashreplace") + b"\n"
-    if self._cut:  # a full disk cut the last line short
+    if self._cut:  # a full disk truncated the last line
       content = b"\n" + content
-    with contextlib.suppress(OSError, ValueError):  # it ends the run elsewhere, in words
+    with contextlib.suppress(OSError, ValueError):  # a full disk is reported elsewhere, as an error
       written = self._file.write(content)
       self._cut = written < len(content) if written else self._cut
 

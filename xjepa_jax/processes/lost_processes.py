@@ -1,9 +1,9 @@
-"""Another process is lost: one line and status 13, where JAX aborts with a stack of its C++.
+"""Handling of a lost process: one line and exit status 13, instead of JAX's abort with C++ stacks.
 
-JAX's coordination service notices a process that gives no sign of life, and its client then aborts
-every other process; there is no way to be asked first (jax 0.10 to 0.12: the callback that its
-client takes cannot be called from Python). So the abort is caught: what C and C++ print is kept in
-a file, and the handler of SIGABRT reads there who was lost.
+JAX's coordination service notices a process without heartbeats, and its client then aborts every
+other process. There is no way to intervene before (jax 0.10 to 0.12: the callback that the client
+accepts cannot be called from Python). The abort itself is therefore caught: the output of C and C++
+is diverted to a file, and the handler of SIGABRT reads there which process was lost.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from xjepa_jax.processes.output import guarded, put_in_place
 
 _FATAL = "JAX distributed service detected fatal errors"
 _SILENT = re.compile(r"stopped sending heartbeats\):\s*([\d,\s]+)")
-_TAIL = 20_000  # bytes of an unexpected abort that are shown
+_TAIL = 20_000  # bytes of the native log that are shown after an unexpected abort
 _HANDLER = ctypes.CFUNCTYPE(None, ctypes.c_int)
-_kept: list[Any] = []  # a handler that is collected crashes
+_kept: list[Any] = []  # references to handlers: calling one that was garbage-collected crashes
 
 
 @contextlib.contextmanager
 def not_aborted(said: str) -> Iterator[None]:
-  """While processes join: where JAX would abort this one, it ends with status 13 and one line.
+  """Within the block, an abort by JAX while processes join becomes status 13 and one line.
 
   Args:
     said: the line.
@@ -46,7 +46,7 @@ def not_aborted(said: str) -> Iterator[None]:
     os.write(stderr, f"error: {said}\n".encode())
     os._exit(shutdown.LOST)
 
-  with tempfile.TemporaryFile() as hidden:  # of C++, a stack
+  with tempfile.TemporaryFile() as hidden:  # takes the stack trace that C++ prints
     os.dup2(hidden.fileno(), 2)
     before = _on_abort(handle)
     try:
@@ -58,15 +58,15 @@ def not_aborted(said: str) -> Iterator[None]:
 
 
 def notice_losses(workdir: str, lost_seconds: float) -> None:
-  """Ends this process with status 13 and one line when another is lost.
+  """From now on, end this process with status 13 and one line when another process is lost.
 
-  A killed process is noticed within `lost_seconds`, usually half of it, and the first one at once.
-  From here on what libraries in C and C++ print goes to `workdir`/native-process-I.log;
-  that of the start before is native-process-I.1.log.
+  A killed process is noticed within `lost_seconds`, usually in half that time; the loss of the
+  first one is noticed at once. Also from now on, output of C and C++ libraries goes to
+  `workdir`/native-process-I.log; the log of the previous start is native-process-I.1.log.
 
   Args:
-    workdir: of the run; "" keeps no log.
-    lost_seconds: as `cluster.join` was told.
+    workdir: directory of the run; with "" no log is kept.
+    lost_seconds: as given to `cluster.join`.
   """
   log = _native_log(workdir)
   stderr = _divert(log)
@@ -75,7 +75,8 @@ def notice_losses(workdir: str, lost_seconds: float) -> None:
     status, untold = shutdown.leaving()
     if untold:
       os.write(stderr, f"{untold}\n".encode())
-    # An error told while others wait to hear it; that a process is lost is why it was made, maybe.
+    # This process was about to end with an error of its own while others waited for it; that error
+    # may only be a consequence of the lost process.
     native = _read(log)
     if status is None or (status == 1 and _SILENT.search(native)):
       status, said = _verdict(native, workdir, lost_seconds)
@@ -89,7 +90,7 @@ def notice_losses(workdir: str, lost_seconds: float) -> None:
 
 
 def _on_abort(handle: Callable[[int], None]) -> int | None:
-  """Has SIGABRT handled by a function; the address of what did before."""
+  """Handle SIGABRT by a function; return the address of the previous handler."""
   handler = _HANDLER(handle)
   _kept.append(handler)
   before: int | None = _signal()(signal.SIGABRT, handler)
@@ -97,15 +98,15 @@ def _on_abort(handle: Callable[[int], None]) -> int | None:
 
 
 def _signal() -> Any:
-  """C's own: Python's handlers run when C++ has returned, which it does not from an abort."""
+  """C's `signal`: Python runs its handlers only after C++ returns, which an abort never does."""
   function = ctypes.CDLL(None).signal
   function.argtypes, function.restype = [ctypes.c_int, _HANDLER], ctypes.c_void_p
   return function
 
 
 def _verdict(native: str, workdir: str, lost_seconds: float) -> tuple[int, str]:
-  """Status, and what to say, by what C++ printed before it aborted."""
-  if _FATAL not in native:  # a check of a library failed; its words are all there is
+  """Exit status and message, from what C++ printed before it aborted."""
+  if _FATAL not in native:  # an assertion in some library; its output is all there is to show
     return 134, f"{native[-_TAIL:]}\nprocess {process()} of {processes()} aborted\n"
   found = _SILENT.search(native)
   numbers = [int(number) for number in re.findall(r"\d+", found[1])] if found else [0]
@@ -132,23 +133,24 @@ def _native_log(workdir: str) -> int:
     if not workdir or "://" in workdir:
       raise OSError("no directory of this machine")
     os.makedirs(workdir, exist_ok=True)
-    with contextlib.suppress(FileNotFoundError):  # of the start before, which may have hung
+    # Keep the log of the previous start, which may have hung.
+    with contextlib.suppress(FileNotFoundError):
       os.replace(path, os.path.join(workdir, f"native-process-{process()}.1.log"))
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o644)
-  except OSError:  # what is wrong with the directory is told by those who write the run into it
+  except OSError:  # problems with the directory are reported where the run's files are written
     with tempfile.TemporaryFile() as file:
       return os.dup(file.fileno())
 
 
 def _divert(log: int) -> int:
-  """Files 1 and 2 are the log from here on; Python's streams go where these went before."""
+  """Redirect file descriptors 1 and 2 to the log; Python's streams keep their old destinations."""
   sys.stdout.flush()
   sys.stderr.flush()
   out, err = os.dup(1), os.dup(2)
   put_in_place(guarded(out, dropping=True), guarded(err, dropping=True))
   for stream in (1, 2):
     os.dup2(log, stream)
-  faulthandler.enable(sys.stderr)  # absl's went to file 2
+  faulthandler.enable(sys.stderr)  # absl had enabled it for file descriptor 2
   return err
 
 

@@ -1,9 +1,9 @@
-"""Standard output and error that may fail without ending what is being done.
+"""Standard output and standard error whose failure does not end the program's work.
 
-A terminal may lack a letter, a reader may go (`| head -1`), a disk may be full. Letters that
-cannot be written are escaped. What nobody reads any more is dropped, and so is whatever stderr
-does not take, for work goes on without it. Where stdout is what was asked for, and does not take
-it for another reason, that is an error in words.
+A terminal may lack a character, a reader may close its pipe (`| head -1`), a disk may be full.
+Characters that cannot be encoded are escaped. Output that nobody reads any more is dropped, and so
+is whatever stderr does not accept, because the work does not depend on it. If stdout is the
+requested result and fails for any other reason, that is a `WriteError`.
 """
 
 from __future__ import annotations
@@ -22,31 +22,31 @@ from xjepa_jax.errors import WriteError
 def run_command(
   main: Callable[[], int], optional: bool = False, reports: Sequence[str] = ()
 ) -> NoReturn:
-  """Runs a command as a program, and ends with its status.
+  """Run a command as a program, and exit with its status.
 
   Args:
     main: the command.
-    optional: as `guard` has it.
-    reports: options with which the command prints what was asked for and does nothing else.
+    optional: as in `guard`.
+    reports: options that make the command only print what they ask for.
   """
   guard(optional and not asks_for_report(sys.argv[1:], reports))
   status: Any
   try:
     try:
       status = main()
-    except SystemExit as ended:  # after a help, among others
+    except SystemExit as ended:  # for example after --help
       status = ended.code
     if not status:
       check_printed()
     sys.stdout.flush()
-  except WriteError as error:  # the rest of what was printed did not find room
+  except WriteError as error:  # the rest of the output could not be written
     print(f"error: {error}", file=sys.stderr)
     status = 1
   sys.exit(status)
 
 
 def asks_for_report(argv: Sequence[str], reports: Sequence[str] = ()) -> bool:
-  """Whether a command line asks for its help, or for one of some reports, with one dash or two."""
+  """Whether a command line asks for help or for one of the reports, with one dash or two."""
   known = ("--helpfull", "--helpshort", *reports)
   for argument in argv:
     name = argument.partition("=")[0].lstrip("-")
@@ -57,7 +57,7 @@ def asks_for_report(argv: Sequence[str], reports: Sequence[str] = ()) -> bool:
 
 
 def check_printed() -> None:
-  """Raises a WriteError if stdout did not take all that was printed, and had to."""
+  """Raise a WriteError if stdout failed to take output that was required."""
   sys.stdout.flush()
   raw = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
   if isinstance(raw, _Guarded) and raw.failed is not None:
@@ -65,21 +65,21 @@ def check_printed() -> None:
 
 
 def guard(optional: bool = False) -> None:
-  """From here on, what is printed may fail.
+  """Guard stdout and stderr from now on.
 
   Args:
-    optional: whatever stdout does not take is dropped too: the program writes its results to files.
+    optional: drop everything that stdout does not accept, since the results are in files.
   """
   put_in_place(_guarded_stream(sys.stdout, optional), _guarded_stream(sys.stderr, True))
 
 
 def guarded(descriptor: int, dropping: bool, like: TextIO | None = None) -> TextIO:
-  """A text stream onto an open file, which it does not close.
+  """A guarded text stream for an open file, which it does not close.
 
   Args:
-    descriptor: of the file.
-    dropping: whatever it does not take is dropped, and not only what nobody reads.
-    like: a stream of whose encoding and buffering it is; None is UTF-8, line by line.
+    descriptor: file descriptor.
+    dropping: drop everything that cannot be written, not only what nobody reads.
+    like: stream whose encoding and buffering to copy; None means UTF-8, line by line.
   """
   return io.TextIOWrapper(
     io.BufferedWriter(_Guarded(descriptor, dropping)),
@@ -90,7 +90,7 @@ def guarded(descriptor: int, dropping: bool, like: TextIO | None = None) -> Text
 
 
 def put_in_place(out: TextIO, err: TextIO) -> None:
-  """Makes two streams stdout and stderr, of handlers of logging too."""
+  """Install two streams as stdout and stderr, also in logging handlers."""
   old = (sys.stderr, sys.__stderr__)
   sys.stdout, sys.stderr = out, err
   for handler in _handlers():
@@ -99,12 +99,12 @@ def put_in_place(out: TextIO, err: TextIO) -> None:
 
 
 class _Guarded(io.FileIO):
-  """Writes to a file until that fails; then to nowhere."""
+  """Writes to a file until a write fails; after that to /dev/null."""
 
   def __init__(self, descriptor: int, dropping: bool):
     super().__init__(descriptor, "w", closefd=False)
     self._dropping = dropping
-    self.failed: WriteError | None = None  # argparse drops what a write raises
+    self.failed: WriteError | None = None  # kept, because argparse swallows exceptions of a write
 
   def write(self, data: Any) -> int:
     try:
@@ -120,22 +120,22 @@ class _Guarded(io.FileIO):
       raise self.failed from error
 
   def _give_up(self) -> None:
-    """What is still buffered must not fail again when the program ends."""
+    """Redirect to /dev/null, so that buffered output does not fail again at exit."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, self.fileno())
     os.close(nowhere)
 
 
 def _guarded_stream(stream: TextIO | None, dropping: bool) -> TextIO:
-  if stream is None:  # closed by whoever started the program
+  if stream is None:  # the parent process started this one with the stream closed
     return open(os.devnull, "w", encoding="utf-8", errors="backslashreplace")
-  with contextlib.suppress(OSError, ValueError):  # no file of the system, such as a notebook's
+  with contextlib.suppress(OSError, ValueError):  # no file descriptor, as in a notebook
     return guarded(stream.fileno(), dropping, stream)
   return stream
 
 
 def _handlers() -> list[Any]:
-  """Every handler of logging that may write to stderr."""
+  """All logging handlers that may write to stderr."""
   found: list[Any] = list(logging.getLogger().handlers)
   if "absl.logging" in sys.modules:
     found.append(sys.modules["absl.logging"].get_absl_handler().python_handler)

@@ -1,17 +1,17 @@
 """SIGTERM to any process: all agree on a step, save there, and end with status 0.
 
-  with stopping.heeding():
+  with preemption.heeding():
     ...                                # prepare: ends at once
-    with stopping.stepping():          # train: ends at a step
+    with preemption.stepping():        # train: ends at a step
       for step in ...:
-        if stopping.agreed(step):
+        if preemption.agreed(step):
           break
-    ...                                # evaluate, report: ends at once, for all is saved
+    ...                                # evaluate, report: ends at once, because all is saved
 
-The processes agree by notes: whoever is asked to stop says so; every process then says which step
-it is at and holds its main thread before the next; the step after the largest is where all stop.
-JAX's own preemption service agrees likewise, but only between steps: it takes SIGTERM away also
-while a program compiles or a run is evaluated, which can last longer than machines are left.
+The processes agree through `barriers`: one that gets the signal publishes a request; each process
+then publishes its step and pauses its main thread before the next; all stop at the step after the
+largest. JAX's own preemption service works alike, but only between steps: it also captures SIGTERM
+during compilation and evaluation, which can last longer than the notice before a machine is gone.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from collections.abc import Iterator
 
 from xjepa_jax.processes import barriers, shutdown
 
-_POLL_SECONDS = 0.5  # between looks at the notes of others
+_POLL_SECONDS = 0.5  # interval at which the keys of other processes are read
 _SAID = "stopped by SIGTERM: what was trained is saved, and the same command continues"
 _heeded: _Heed | None = None
 
 
 @contextlib.contextmanager
 def heeding() -> Iterator[None]:
-  """Heeds SIGTERM, and what other processes say of stopping and of errors.
+  """Handle SIGTERM, and requests to stop and errors from other processes, within the block.
 
-  To be entered by the main thread, after `cluster.join`.
+  Must be entered by the main thread, after `cluster.join`.
   """
   global _heeded
   heed = _Heed()
@@ -48,38 +48,38 @@ def heeding() -> Iterator[None]:
 
 @contextlib.contextmanager
 def stepping() -> Iterator[None]:
-  """Inside, a stop waits for `agreed`.
+  """Within the block, a stop waits for `agreed`.
 
-  All that the steps made has to be saved, on all processes, when it is left.
+  When the block is left, the results of its steps must be saved, on all processes.
   """
   if _heeded is None:
     yield
     return
   _heeded.enter()
   yield
-  _heeded.leave()  # not after an error: this process ends, and says so
+  _heeded.leave()  # skipped after an error, with which this process ends
 
 
 def agreed(step: int) -> bool:
-  """Whether all processes stop after `step` steps. Every process asks, at every step."""
+  """Whether all processes stop after `step` steps. Every process must call this at every step."""
   return _heeded is not None and _heeded.agreed(step)
 
 
 class _Heed:
-  """A thread that hears SIGTERM, whatever the main thread is doing, and the other processes."""
+  """A thread that receives SIGTERM and watches other processes, even if the main thread is busy."""
 
   def __init__(self) -> None:
     self._turn = threading.Condition()
-    self._step: int | None = None  # where the main thread is; None outside of `stepping`
+    self._step: int | None = None  # step of the main thread; None outside `stepping`
     self._inside = False
-    self._deciding = False
-    self._target: int | None = None
-    self._told = False  # whether SIGTERM came to this process
+    self._deciding = False  # while this is True, the main thread waits before its next step
+    self._target: int | None = None  # the number of steps after which all stop
+    self._told = False  # whether this process received SIGTERM
     self._ended: dict[str, float] = {}
     self._ears, self._mouth = os.pipe()
     os.set_blocking(self._mouth, False)
-    # Python runs handlers in the main thread, which may be compiling; the number of the signal
-    # is written into the pipe at once.
+    # Python runs signal handlers in the main thread, which may be compiling for minutes. With a
+    # wakeup fd, the signal's number is written into the pipe at once.
     self._wakeup = signal.set_wakeup_fd(self._mouth, warn_on_full_buffer=False)
     self._handler = signal.signal(signal.SIGTERM, lambda *_: None)
     self._open = True
@@ -105,7 +105,7 @@ class _Heed:
         self._turn.wait()
       self._inside, step, self._step = False, self._step, None
       late = self._target is not None and (step is None or step < self._target)
-    if late:  # all agreed on a step after the last
+    if late:  # the agreed step lies after the last one
       _end()
 
   def agreed(self, step: int) -> bool:
@@ -122,7 +122,7 @@ class _Heed:
       self._told = self._told or signal.SIGTERM in heard
       try:
         self._look()
-      except Exception:  # the process that keeps the notes is gone: noticed in `lost_processes`
+      except Exception:  # the process that holds the keys is lost, which `lost_processes` handles
         continue
 
   def _look(self) -> None:
@@ -149,9 +149,10 @@ class _Heed:
     return "" if self._step is None else str(self._step)
 
   def _decide(self, at: dict[str, str]) -> None:
-    """The same on every process, for all decide by the same notes."""
+    """Set the step to stop at. All processes decide alike, because they read the same keys."""
     if not all(at.values()):
-      # One has not begun its steps, so no step is done; or it is done with them, so all is saved.
+      # One process has not started its steps, so none is done; or it has finished them, so all are
+      # saved. Either way nothing is lost by ending here.
       _end()
     with self._turn:
       self._target = max(map(int, at.values())) + 1

@@ -1,4 +1,7 @@
-"""SIGUSR1 to a process: a profile of its next steps is wanted."""
+"""SIGUSR1 requests a profile of a process's next steps.
+
+The handler only sets a flag, which the training loop reads between steps (`training.profiling`).
+"""
 
 from __future__ import annotations
 
@@ -8,16 +11,16 @@ _wanted = False
 
 
 def heed() -> None:
-  """From here on SIGUSR1 asks, where it would kill; to be called by the main thread.
+  """Make SIGUSR1 request a profile, instead of killing the process; call from the main thread.
 
-  Beside `stopping` it goes unnoticed: that listens for SIGTERM alone.
+  `preemption` also sees the signal through its wakeup fd, but reacts to SIGTERM only.
   """
   signal.signal(signal.SIGUSR1, _ask)
-  signal.siginterrupt(signal.SIGUSR1, False)  # no file that is being written is disturbed
+  signal.siginterrupt(signal.SIGUSR1, False)  # restart system calls, such as a write in progress
 
 
 def wanted() -> bool:
-  """Whether a profile was asked for since the last call; several signals are one wish."""
+  """Whether a profile was requested since the last call; several signals count as one request."""
   global _wanted
   if not _wanted:
     return False

@@ -1,7 +1,7 @@
-"""How a process ends, so that all end: one paragraph for what all say, no one left waiting.
+"""Ending a process so that all end, with one paragraph for a common error and nobody left waiting.
 
-Statuses: 0 done, or stopped and saved; 1 an error in one paragraph; 13 another process was lost, or
-nothing advanced: the same command goes on; 130 interrupted.
+Exit statuses: 0 done, or stopped and saved; 1 an error, explained in one paragraph; 13 another
+process was lost or nothing progressed, and the same command continues; 130 interrupted.
 """
 
 from __future__ import annotations
@@ -19,29 +19,30 @@ from xjepa_jax.processes import barriers, locking, log
 
 LOST = 13
 _ENDED, _GONE = "ended", "gone"
-_AGREE_SECONDS = 10.0  # in which processes that fail alike are seen to
-_LAST_SECONDS = 10.0  # that the first process, which keeps all notes, waits for the others to go
-_OF_OTHERS = ("JaxRuntimeError", "XlaRuntimeError")  # the class of all that XLA raises
+_AGREE_SECONDS = 10.0  # time for processes with the same error to notice each other
+_LAST_SECONDS = 10.0  # the first process holds the key-value store, and waits for others
+_OF_OTHERS = ("JaxRuntimeError", "XlaRuntimeError")  # class names of everything that XLA raises
 _leaving: int | None = None  # the status with which this process is about to end
-_untold = ""  # why, as long as it may be that the first process says so
+_untold = ""  # the reason, while the first process may still print the same one
 
 
 def leaving() -> tuple[int | None, str]:
-  """The status with which this process is about to end, None if it is not; what it has not said."""
+  """The status with which this process is ending, or None; and the reason not yet printed."""
   return _leaving, _untold
 
 
 def fail(status: int, text: str) -> int:
-  """Tells people why this process ends, and the other processes that it does.
+  """Print why this process ends, and inform the other processes.
 
-  The first process tells it; another only what the first does not say too, with its number.
+  The first process prints the text. Another prints it, with its own number, only if it differs from
+  that of the first.
 
   Args:
-    status: not 0.
+    status: exit status, not 0.
     text: one paragraph.
 
   Returns:
-    The status, for a process that is alone. Others end here.
+    The status, if this process is alone. Otherwise the process exits here.
   """
   global _leaving, _untold
   log.note(text, "error")
@@ -60,7 +61,7 @@ def fail(status: int, text: str) -> int:
 
 
 def end_at_once(status: int, text: str = "") -> NoReturn:
-  """Ends this process from any thread, whatever the main thread waits for."""
+  """End this process from any thread, whatever its main thread is waiting for."""
   global _leaving
   _leaving = status
   if text:
@@ -72,14 +73,15 @@ def end_at_once(status: int, text: str = "") -> NoReturn:
 
 
 def fail_for_others(error: Exception, lost_seconds: float) -> int:
-  """As `fail`, of an error that may come of another process's end.
+  """Like `fail`, for an error that the end of another process may have caused.
 
-  A collective or a barrier often fails before the coordination service notices who was lost. So
-  this process waits to be told: `lost_processes` or `look_at_others` end it in between.
+  A collective or a barrier often fails before the coordination service notices which process was
+  lost. This process therefore waits for the cause: in the meantime, `lost_processes` or
+  `look_at_others` may end it.
 
   Args:
-    error: just caught.
-    lost_seconds: as `cluster.join` was told.
+    error: the exception just caught.
+    lost_seconds: as given to `cluster.join`.
   """
   ours = isinstance(error, XJepaError)
   text = f"error: {error}" if ours else "".join(traceback.format_exception(error)).rstrip()
@@ -88,14 +90,14 @@ def fail_for_others(error: Exception, lost_seconds: float) -> int:
   until = time.monotonic() + lost_seconds + _AGREE_SECONDS
   seen: dict[str, float] = {}
   while barriers.connected() and time.monotonic() < until:
-    with contextlib.suppress(Exception):  # the first process may be gone, and with it all notes
+    with contextlib.suppress(Exception):  # the first process, with the store, may be gone
       look_at_others(seen)
     time.sleep(0.2)
   return fail(1 if ours and not isinstance(error, LostError) else LOST, text)
 
 
 def _may_come_of_others(error: BaseException | None) -> bool:
-  """Whether it, or what it was raised from, is of a collective, a barrier or a wait."""
+  """Whether the error, or one of its causes, comes from a collective, a barrier or a wait."""
   while error is not None:
     if isinstance(error, LostError):
       return True
@@ -106,10 +108,10 @@ def _may_come_of_others(error: BaseException | None) -> bool:
 
 
 def look_at_others(seen: dict[str, float]) -> None:
-  """Ends this process too, if another has failed and this one does not by itself.
+  """End this process if another has failed and this one does not end by itself.
 
   Args:
-    seen: process -> when it was first seen to have ended; of an earlier call.
+    seen: process -> when its failure was first noticed; kept between calls.
   """
   for other, note in barriers.published(_ENDED).items():
     first = seen.setdefault(other, time.monotonic())
@@ -128,7 +130,7 @@ def _said_by_first() -> str | None:
 
 
 def _go(status: int) -> NoReturn:
-  """The first process last, for with it goes what the others ask."""
+  """Exit; the first process exits last, because the key-value store ends with it."""
   _note(f"{_GONE}/{barriers.process()}", "")
   if barriers.is_first():
     until = time.monotonic() + _LAST_SECONDS + _AGREE_SECONDS
@@ -139,14 +141,14 @@ def _go(status: int) -> NoReturn:
 
 
 def _note(key: str, value: str) -> None:
-  with contextlib.suppress(Exception):  # the first process may be gone, and with it all notes
+  with contextlib.suppress(Exception):  # the first process, with the store, may be gone
     barriers.publish(key, value)
 
 
 def _exit(status: int) -> NoReturn:
   log.note_end(status)
   locking.let_go_of_all()
-  # Not sys.exit: JAX would wait for the others, and threads that hang would be waited for.
+  # Not sys.exit, after which JAX would wait for the other processes, and Python for hung threads.
   for stream in (sys.stdout, sys.stderr):
     with contextlib.suppress(Exception):
       stream.flush()

@@ -1,4 +1,4 @@
-"""Ends a run whose step does not advance: a hang costs as much as training, and says nothing.
+"""Ends a run that makes no progress: a hang costs as much as training, and prints nothing.
 
 with watchdog.watching(1800, "workdir"):
   for step in ...:
@@ -19,20 +19,20 @@ from collections.abc import Callable, Iterator
 from xjepa_jax.processes.barriers import process, processes
 from xjepa_jax.processes.shutdown import LOST, end_at_once
 
-_FIRST_SECONDS = 1800.0  # for the first step, with compiling
+_FIRST_SECONDS = 1800.0  # at least this long for the first step, which includes compilation
 _watched: _Watch | None = None
 
 
 @contextlib.contextmanager
 def watching(seconds: float, directory: str) -> Iterator[None]:
-  """Ends this process with status 13 where, inside, nothing advances for so long.
+  """End this process with status 13 if nothing advances for too long within the block.
 
-  The stacks of all threads go to stderr and to `directory`/hang-process-I.txt first.
+  The stacks of all threads are first written to stderr and to `directory`/hang-process-I.txt.
 
   Args:
-    seconds: without `advanced`; 0 does not watch. Until the second call it is half an hour at
-      least, for compiling takes its time.
-    directory: of the run.
+    seconds: longest time between calls of `advanced`; 0 turns the watchdog off. Until the second
+      call it is at least half an hour, because the first step includes compilation.
+    directory: directory of the run.
   """
   global _watched
   watch = _Watch(seconds, directory) if seconds else None
@@ -46,13 +46,13 @@ def watching(seconds: float, directory: str) -> Iterator[None]:
 
 
 def advanced(step: int | None = None) -> None:
-  """Says that the run gets on; part of a step's work, such as a batch evaluated, counts too."""
+  """Report progress. A part of a step's work, such as an evaluated batch, counts as well."""
   if _watched is not None:
     _watched.advanced(step)
 
 
 class _Watch:
-  """A thread that looks at the clock."""
+  """The thread that checks the time since the last progress."""
 
   def __init__(self, seconds: float, directory: str, end: Callable[[int, str], None] = end_at_once):
     self._seconds, self._directory, self._end = seconds, directory, end

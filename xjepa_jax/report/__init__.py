@@ -1,1 +1,1 @@
-"""What a person sees of a run: one page, its pictures, its tables, and the numbers as JSON."""
+"""The report of a run: one page, its pictures and tables, and all numbers as JSON."""

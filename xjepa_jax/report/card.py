@@ -1,4 +1,4 @@
-"""The model card that goes with an exported encoder."""
+"""The model card that is exported with an encoder."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from xjepa_jax.report.table import markdown_table
 
 
 def model_card(model: XJepa, findings: Findings) -> str:
-  """Markdown: what the encoder takes and gives, what it reached, what it is not for."""
+  """Write the card in Markdown: the encoder's input and output, its results and its limits."""
   inputs = "\n".join(
     f"- `{key}`: {given.sensor.product}, {given.height} x {given.width} pixels, "
     f"{given.sensor.dtype} in {given.sensor.units}, bands {', '.join(given.sensor.band_names)}"

@@ -1,4 +1,8 @@
-"""The end of a run: its best state evaluated on the test split, exported, and reported."""
+"""The end of a run: its best state is evaluated on the test split, exported and reported.
+
+All processes take part in the evaluation, because its arrays are sharded over all of them. From
+there on the first process works alone: it reports, exports and prints.
+"""
 
 from __future__ import annotations
 
@@ -30,14 +34,14 @@ from xjepa_jax.training.writers import Writers
 
 @dataclasses.dataclass(frozen=True)
 class Trained:
-  """What training leaves.
+  """The result of training.
 
   Attributes:
-    state: the one that is evaluated and exported.
-    encoder: which encoder of it is, see `retrieval.encoder_choice`.
-    last: the last step of the run, which is not that state's if an earlier one was better.
-    verdict: what is wrong with the space, or "".
-    warnings: what else should be known of the run, a sentence or two each.
+    state: the state that is evaluated and exported.
+    encoder: which of its encoders is, see `retrieval.encoder_choice`.
+    last: the last step of the run; the state is of an earlier step if that was better.
+    verdict: what is wrong with the embedding space, or "".
+    warnings: other remarks on the run, a sentence or two each.
     timing: seconds and rates, by name.
   """
 
@@ -50,7 +54,7 @@ class Trained:
 
 
 def conclude(experiment: Experiment, trained: Trained, writers: Writers, workdir: str) -> str:
-  """Evaluates, reports, exports, and prints the table. Every process has to call it.
+  """Evaluate, report and export, and print the table. Every process has to call this.
 
   Returns:
     The path of the report's page; "" on all processes but the first.
@@ -61,9 +65,11 @@ def conclude(experiment: Experiment, trained: Trained, writers: Writers, workdir
   evaluation, split = measured.evaluation, measured.protocol.archive
   encoder = encoders(trained.state)[trained.encoder]
   tokens = first_tokens(experiment, encoder, split)
+  # Every process takes part in gathering what the first one exports.
   encoder = on_every_device(experiment.mesh, encoder)
   predictor = on_every_device(experiment.mesh, trained.state.params["predictor"])
   plain = closed_form(experiment, measured.protocol)
+  # Nothing below needs the devices of other processes.
   if not barriers.is_first():
     return ""
   head = experiment.config.evaluation.head
@@ -116,7 +122,7 @@ def _report(findings: Findings, directory: str, writers: Writers, step: int) -> 
 
 
 def _tell(findings: Findings, headline: Sequence[str], encoder: str, page: str) -> None:
-  """What a person reads at the end, on stdout; a protocol that the table lacks gets its own."""
+  """Print the summary on stdout; a protocol whose columns the usual table lacks gets its own."""
   if findings.summary:
     columns = (*headline, "queries", "archive_size")
     print(text_table(findings.summary, None if set(headline) <= set(HEADLINE) else columns))

@@ -1,4 +1,4 @@
-"""Curves of a run: losses, the geometry of the space, and retrieval over steps."""
+"""Curves of a run over steps: losses, the geometry of the embedding space, and retrieval."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from xjepa_jax.report.table import arrow
 
-# Okabe and Ito's colours, told apart by colour-blind readers; dashes tell more than eight apart.
+# Okabe and Ito's colours, which colour-blind readers can distinguish. Beyond eight lines, dashes
+# distinguish them.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D31")
 _DASHES = ("-", "--", ":", "-.")
-_MOST = 12  # lines of a panel; more cannot be told apart
-_SMOOTHED = 200  # points from which on a loss is drawn as a mean over its neighbours
+_MOST = 12  # lines of a panel; a reader cannot distinguish more
+_SMOOTHED = 200  # number of points from which on a loss is drawn as a running mean
 _NAMES = {"loss/total": "total (weighted)", "loss": "total (weighted)"}
 
 
@@ -30,13 +31,13 @@ class Panel:
   """One plot.
 
   Attributes:
-    title: above it.
-    pattern: a regular expression that is searched in keys of the history; what it matches is left
-      out of a line's name.
-    share: values are shares, shown in per cent.
-    from_zero: the axis of values begins at 0, unless some are below.
-    smooth: draw a running mean over the values where there are many.
-    but: a regular expression of keys that are left out although the pattern fits.
+    title: the text above it.
+    pattern: a regular expression searched for in the keys of the history; the text that it matches
+      is left out of a line's name.
+    share: whether values are shares, shown in per cent.
+    from_zero: whether the axis of values begins at 0, unless some are below.
+    smooth: whether to draw a running mean where there are many values.
+    but: a regular expression for keys to leave out although the pattern matches.
   """
 
   title: str
@@ -47,11 +48,11 @@ class Panel:
   but: str = ""
 
   def fits(self, key: str) -> bool:
-    """Whether a key's values are plotted here."""
+    """Whether a key's values are plotted in this panel."""
     return bool(re.search(self.pattern, key)) and not (self.but and re.search(self.but, key))
 
 
-# A key goes to the first panel that fits.
+# A key goes to the first panel that matches.
 PANELS = (
   Panel("Loss by term", r"^loss(/|$)", smooth=True),
   Panel("Prediction loss by route", r"^(.*/)?route/", smooth=True),
@@ -90,12 +91,12 @@ def curves(
   levels: Mapping[str, float] | None = None,
   panels: Sequence[Panel] = PANELS,
 ) -> Figure | None:
-  """The figure, with a panel for whatever the history has, or None if it has nothing to show.
+  """Draw a figure with a panel for everything in the history, or return None if there is nothing.
 
   Args:
     history: rows of `metrics.jsonl`, each with "step"; rows need not have the same keys.
-    levels: name -> value, drawn as level lines into panels of shares: chance, a baseline.
-    panels: what is plotted.
+    levels: name -> value, drawn as horizontal lines in panels of shares: chance, a baseline.
+    panels: the panels to draw.
   """
   lines = _lines(history, panels)
   shown = [panel for panel in panels if lines[panel.title]]
@@ -110,7 +111,7 @@ def curves(
   last = max(int(row["step"]) for row in history)
   for axis, panel in zip(axes, shown, strict=False):
     _draw(axis, panel, lines[panel.title], levels or {})
-    axis.set_xlim(0, last or 1)  # the same in all, to compare them
+    axis.set_xlim(0, last or 1)  # the same for all panels, so that they can be compared
   for axis in axes[len(shown) :]:
     axis.remove()
   return figure
@@ -119,14 +120,15 @@ def curves(
 def panel_titles(
   history: Sequence[Mapping[str, float]], panels: Sequence[Panel] = PANELS
 ) -> list[str]:
-  """Titles of the panels that `curves` draws."""
+  """Return the titles of the panels that `curves` draws."""
   lines = _lines(history, panels)
   return [panel.title for panel in panels if lines[panel.title]]
 
 
 def png(figure: Figure) -> bytes:
-  """A figure as the bytes of a PNG file."""
+  """Return a figure as the bytes of a PNG file."""
   file = io.BytesIO()
+  # Without the software's name, whose version would change the bytes of an unchanged picture.
   figure.savefig(file, format="png", metadata={"Software": None})
   return file.getvalue()
 
@@ -134,7 +136,7 @@ def png(figure: Figure) -> bytes:
 def _lines(
   history: Sequence[Mapping[str, float]], panels: Sequence[Panel]
 ) -> dict[str, dict[str, tuple[np.ndarray, np.ndarray]]]:
-  """Panel title -> line name -> steps and values; of a step written twice the last counts."""
+  """Return panel title -> line name -> steps and values; the last of a step's values counts."""
   values: dict[str, dict[int, float]] = {}
   for row in history:
     for key, value in row.items():
@@ -194,7 +196,7 @@ def _draw(
 
 
 def _running_mean(values: np.ndarray, width: int) -> np.ndarray:
-  """The mean of the finite values within `width` // 2 on either side, NaN where there are none."""
+  """Average the finite values within `width` // 2 on either side; NaN where there are none."""
   finite = np.isfinite(values)
   kernel = np.ones(2 * (width // 2) + 1)
   count = np.convolve(finite, kernel, "same")

@@ -1,4 +1,8 @@
-"""What a run found out: everything that a report shows, as plain values."""
+"""The results of a run as plain values: everything that a report shows.
+
+The pages, pictures and files of a report are made from `Findings` alone, without JAX, devices or
+the data set.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-# What the numbers of a report mean, by the beginning of their key; the longest that fits counts.
+# The meaning of a report's numbers, by the prefix of their key; the longest matching prefix counts.
 DEFINITIONS = {
   "recall@": "R@k: share of queries whose co-located scene is among the first k of the archive; "
   "denominator: queries with a co-located scene in the archive",
@@ -49,8 +53,8 @@ class Answer:
 
   Attributes:
     picture: (H, W, 3) uint8.
-    pair_id: of the scene.
-    score: the higher, the more alike.
+    pair_id: id of the scene.
+    score: similarity; higher is more similar.
     true: whether it is the query's own scene.
   """
 
@@ -66,11 +70,11 @@ class Example:
 
   Attributes:
     direction: "a->b": the query's sensor and the answers'.
-    picture: (H, W, 3) uint8, of the query.
-    pair_id: of the query's scene.
-    answers: best first.
-    true_rank: of the query's own scene in the whole archive, from 1 on.
-    archive_size: scenes in the archive.
+    picture: (H, W, 3) uint8, the query.
+    pair_id: id of the query's scene.
+    answers: the answers, best first.
+    true_rank: rank of the query's own scene in the whole archive, from 1.
+    archive_size: number of scenes in the archive.
   """
 
   direction: str
@@ -83,10 +87,10 @@ class Example:
 
 @dataclasses.dataclass(frozen=True)
 class TokenMap:
-  """One pair's tokens of several sensors.
+  """The tokens of several sensors for one pair.
 
   Attributes:
-    pair_id: of the pair.
+    pair_id: id of the pair.
     pictures: sensor -> (H, W, 3) uint8.
     tokens: sensor -> (N, D), row-major over its grid.
     grids: sensor -> (rows, columns) of its tokens.
@@ -100,21 +104,21 @@ class TokenMap:
 
 @dataclasses.dataclass(frozen=True)
 class Findings:
-  """A run's results, for `xjepa_jax.report.page.write_report`. All but a title may be empty.
+  """A run's results for `xjepa_jax.report.page.write_report`. All but the title may be empty.
 
   Attributes:
-    title: of the page.
-    summary: rows of the table of results, see `summary_rows`; all values are numbers but "name"
+    title: title of the page.
+    summary: rows of the table of results, see `summary_rows`; all values are numbers except "name"
       ("X-JEPA, layout", "chance") and "direction" ("a->b").
-    protocol: how it was measured, in words: which split, which encoder, what was left out.
-    geometry: numbers of the space: RankMe, modality gap, deviation, by name.
-    collapse: what is wrong with the space, or None if nothing was found to be.
-    warnings: what else should be known: terms that teach nothing, a run that gets worse.
+    protocol: how the results were measured, in words: which split and encoder, what was left out.
+    geometry: measures of the embedding space by name: RankMe, modality gap, deviation.
+    collapse: what is wrong with the space, or None if nothing was found.
+    warnings: other remarks: terms that teach nothing, a run that gets worse.
     history: rows of `metrics.jsonl`.
     examples: queries with their answers, shown in this order within each direction.
     token_maps: pairs whose tokens are shown.
-    config: of the experiment, nested.
-    versions: of what it ran with, by name; also the device and the code's commit.
+    config: the experiment's config, nested.
+    versions: versions of the software, by name; also the device and the code's commit.
     timing: seconds and rates, by name.
   """
 
@@ -133,10 +137,10 @@ class Findings:
 
 
 def summary_rows(name: str, directions: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-  """Rows of a report's table from those of an evaluation.
+  """Return rows of a report's table for the rows of an evaluation.
 
   Args:
-    name: of what was evaluated, for people: "X-JEPA, layout".
+    name: name of the method for people: "X-JEPA, layout".
     directions: `dataclasses.asdict` of retrieval rows: "query", "archive", "queries",
       "archive_size", "metrics".
   """
@@ -144,12 +148,12 @@ def summary_rows(name: str, directions: Iterable[Mapping[str, Any]]) -> list[dic
 
 
 def chance_rows(directions: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-  """What a ranking by lot would reach, as rows of a report's table; see `summary_rows`."""
+  """Return rows of a report's table with what a random ranking would reach; see `summary_rows`."""
   return [_summary("chance", row, row["chance"]) for row in directions]
 
 
 def measure(key: str) -> str:
-  """A number's name for people: "R@5" of "recall@5", and any other key as it is."""
+  """Return the display name of a number: "R@5" for "recall@5"; any other key is unchanged."""
   stem, at, cut = key.partition("@")
   if stem not in _LABELS:
     return key
@@ -158,7 +162,7 @@ def measure(key: str) -> str:
 
 
 def definition(key: str) -> str | None:
-  """What a number of a summary is, denominator included, or None if it is not one of those."""
+  """Return the definition of a summary's number with its denominator, or None for other keys."""
   fitting = [start for start in DEFINITIONS if key.startswith(start)]
   return DEFINITIONS[max(fitting, key=len)] if fitting else None
 

@@ -1,4 +1,4 @@
-"""What a run found, gathered for its report: tables, examples and token maps of the test split."""
+"""Collects a run's findings for its report: tables, examples and token maps of the test split."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import numpy as np
 
 from xjepa_jax.config import to_dict
 from xjepa_jax.data.pictures import picture
+from xjepa_jax.model import images
 from xjepa_jax.model.encoder import has_network
 from xjepa_jax.report.findings import Example, Findings, TokenMap, chance_rows, summary_rows
 from xjepa_jax.report.retrieval_grid import examples_of
@@ -23,18 +24,18 @@ from xjepa_jax.sensors import Sensor
 from xjepa_jax.training.experiment import Experiment, open_split
 from xjepa_jax.versions import versions
 
-_QUERIES = 6  # shown a direction
+_QUERIES = 6  # shown per direction
 _TOKEN_PAIRS = 6
 
 
 def summary(
   evaluation: Evaluation, baselines: Sequence[Row], network: bool = True
 ) -> list[dict[str, Any]]:
-  """Rows of the table of results: every head, every baseline, chance.
+  """Return the rows of the table of results: every head, every baseline, and chance.
 
   Args:
-    evaluation, baselines: of one split.
-    network: whether the heads are a network's, whose name they then bear.
+    evaluation, baselines: results on one split.
+    network: whether the heads belong to a network, whose name their rows then carry.
   """
   rows: list[dict[str, Any]] = []
   for head, found in evaluation.rows.items():
@@ -60,18 +61,18 @@ def gather(
   warnings: Sequence[str],
   timing: Mapping[str, float],
 ) -> Findings:
-  """A run's findings.
+  """Collect a run's findings.
 
   Args:
     experiment: the run.
-    evaluation, baselines: of `split`.
-    tokens: sensor -> (B, N, D) of the first pairs of `split`.
-    split: of the pairs shown.
+    evaluation, baselines: results on `split`.
+    tokens: sensor -> (B, N, D) tokens of the first pairs of `split`.
+    split: the split whose pairs are shown.
     encoder: "averaged" or "trained".
-    title: of the report.
+    title: title of the report.
     history: rows of `metrics.jsonl`.
-    verdict: what is wrong with the space, or "".
-    warnings: what else should be known of the run.
+    verdict: what is wrong with the embedding space, or "".
+    warnings: other remarks on the run.
     timing: seconds and rates, by name.
   """
   device = experiment.mesh.devices.ravel()[0].device_kind
@@ -106,20 +107,20 @@ def gather(
 
 
 class Pictures:
-  """Pictures of a split's pairs, each read when it is wanted; numbered as they are described."""
+  """Pictures of a split's pairs, read on demand and numbered as in the evaluation."""
 
   def __init__(self, experiment: Experiment, split: str):
-    """Opens the split; reads nothing yet."""
+    """Open the split without reading anything."""
     self._inputs = experiment.inputs
     self._datasets = open_split(experiment.config, split)
+    # A record holds all sensors of a pair, which are requested one at a time.
     self._read = functools.lru_cache(maxsize=64)(self._pair)
 
   def __call__(self, sensor: str, number: int) -> np.ndarray:
-    """(H, W, 3) uint8, the part of the image that the model sees, in all bands' best colours."""
+    """Return (H, W, 3) uint8: the part that the model sees, in the best colours of all bands."""
     described, values = self._read(number)[sensor]
-    given = self._inputs[sensor]
-    top, left = (values.shape[0] - given.height) // 2, (values.shape[1] - given.width) // 2
-    return picture(described, values[top : top + given.height, left : left + given.width])
+    crop: Any = images.crop  # of arrays of either kind
+    return picture(described, crop({sensor: values[None]}, self._inputs, None)[sensor][0])
 
   def __enter__(self) -> Pictures:
     return self
@@ -138,7 +139,7 @@ class Pictures:
 
 
 def has_examples(experiment: Experiment, evaluation: Evaluation) -> bool:
-  """Whether `examples` finds any: two pairs that both have two of the sensors."""
+  """Whether `examples` finds any: it needs two pairs that both have two of the sensors."""
   present = evaluation.described.present
   pairs = itertools.combinations(experiment.inputs, 2)
   return any(np.count_nonzero(present[a] & present[b]) >= 2 for a, b in pairs)
@@ -147,12 +148,12 @@ def has_examples(experiment: Experiment, evaluation: Evaluation) -> bool:
 def examples(
   experiment: Experiment, evaluation: Evaluation, pictures: Pictures, count: int
 ) -> tuple[Example, ...]:
-  """Evenly chosen queries of every direction across sensors, by the head ranked first.
+  """Choose evenly spread queries of every direction across sensors, ranked by the main head.
 
   Args:
     experiment: the run.
     evaluation, pictures: of one split.
-    count: queries of a direction, at most.
+    count: largest number of queries per direction.
   """
   descriptors = evaluation.descriptors[experiment.config.evaluation.head]
   present = evaluation.described.present
@@ -165,6 +166,7 @@ def examples(
     scores = descriptors[a][both[chosen]] @ descriptors[b][both].T
     ids = [evaluation.described.pair_ids[number] for number in both]
 
+    # `both` is bound as a default, because the loop assigns it again.
     def shown(sensor: str, number: int, both: np.ndarray = both) -> np.ndarray:
       return pictures(sensor, int(both[number]))
 
@@ -179,15 +181,15 @@ def token_maps(
   pictures: Pictures,
   count: int,
 ) -> tuple[TokenMap, ...]:
-  """The tokens of the first pairs, with their pictures.
+  """Return the tokens of the first pairs, with their pictures.
 
   Args:
     experiment: the run.
     described, pictures: of one split.
-    tokens: sensor -> (B, N, D) of its first pairs.
-    count: pairs, at most.
+    tokens: sensor -> (B, N, D) tokens of its first pairs.
+    count: largest number of pairs.
   """
-  if not tokens:  # without a network
+  if not tokens:  # an encoder without a network has none
     return ()
   grids = {key: given.grid for key, given in experiment.inputs.items()}
   maps = []

@@ -1,4 +1,4 @@
-"""Pictures for those who watch a run: a small one of each validation, and those of its report."""
+"""Pictures for watching a run: a small one per validation, and those of its report."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from xjepa_jax.report.token_maps import token_sheet
 from xjepa_jax.retrieval.evaluation import Evaluation, first_tokens
 from xjepa_jax.training.experiment import Experiment
 
-_QUERIES = 2  # of a direction
+_QUERIES = 2  # per direction
 _TOKEN_PAIRS = 3
 
 
@@ -25,15 +25,15 @@ def glance(
   evaluation: Evaluation,
   shown: bool = True,
 ) -> dict[str, np.ndarray]:
-  """A few queries of the validation split and what they find; of one sensor alone, its tokens.
+  """Show a few validation queries with their answers, or the tokens where there is only one sensor.
 
-  Every process has to call it, for tokens are computed by all.
+  Every process has to call this, because all of them compute the tokens.
 
   Args:
     experiment: the run.
     encoder: parameters of the encoder that was evaluated.
-    evaluation: of the validation split.
-    shown: whether this process has anyone to show them to; else there are none.
+    evaluation: results on the validation split.
+    shown: whether this process shows pictures; if not, it returns none.
 
   Returns:
     Name -> (H, W, 3) uint8, as the metric writers take pictures.
@@ -52,7 +52,7 @@ def glance(
 
 
 def report_pictures(pictures: Mapping[str, bytes]) -> dict[str, np.ndarray]:
-  """A report's PNG files, by file name, as the metric writers take pictures."""
+  """Return a report's PNG files by file name, as the metric writers take pictures."""
   return {
     f"report/{name.rpartition('.')[0]}": _array(Image.open(io.BytesIO(content)))
     for name, content in pictures.items()

@@ -1,4 +1,4 @@
-"""`metrics.json`: every number of a report, with what it means and what it came from."""
+"""`metrics.json`: every number of a report, with its meaning and origin."""
 
 from __future__ import annotations
 
@@ -15,17 +15,18 @@ FORMAT = "xjepa_jax report 1"
 
 
 def write_metrics(path: str, findings: Findings) -> None:
-  """Writes all numbers of a report; NaN and infinity become null, which any JSON reader takes.
+  """Write all numbers of a report. NaN and infinity become null, which every JSON reader accepts.
 
   Raises:
     OSError: the file cannot be written.
   """
+  # A NaN that was missed is an error here; written out, strict JSON readers would refuse the file.
   text = json.dumps(to_json(findings), allow_nan=False, ensure_ascii=False, indent=2)
   storage.write_file(path, text.encode() + b"\n")
 
 
 def to_json(findings: Findings) -> dict[str, Any]:
-  """The content of `metrics.json`: plain values that JSON can hold."""
+  """Return the content of `metrics.json` as plain values that JSON can hold."""
   keys = dict.fromkeys(key for row in findings.summary for key in row)
   return {
     "format": FORMAT,
@@ -45,7 +46,7 @@ def to_json(findings: Findings) -> dict[str, Any]:
 
 
 def last_values(findings: Findings) -> dict[str, float]:
-  """The last value of everything in the history; the whole of it is in `metrics.jsonl`."""
+  """Return the last value of everything in the history; `metrics.jsonl` has the whole history."""
   last: dict[str, float] = {}
   for row in findings.history:
     last.update(row)
@@ -53,7 +54,7 @@ def last_values(findings: Findings) -> dict[str, float]:
 
 
 def plain(value: Any) -> Any:
-  """Nested values as JSON holds them: null for NaN and infinity, lists for tuples and arrays."""
+  """Convert nested values to JSON's types: NaN and infinity to null, tuples and arrays to lists."""
   if dataclasses.is_dataclass(value) and not isinstance(value, type):
     return plain({field.name: getattr(value, field.name) for field in dataclasses.fields(value)})
   if isinstance(value, Mapping):
@@ -62,7 +63,7 @@ def plain(value: Any) -> Any:
     return value
   if isinstance(value, float):
     return value if math.isfinite(value) else None
-  if hasattr(value, "tolist"):  # of NumPy and JAX, scalars too
+  if hasattr(value, "tolist"):  # NumPy's and JAX's arrays and scalars
     return plain(value.tolist())
   if isinstance(value, list | tuple | set | frozenset):
     return [plain(part) for part in value]

@@ -1,8 +1,8 @@
 """The report of a run: one page that shows everything, and the files that it is made of.
 
-index.html      everything, in one file that needs no other and no network
+index.html      everything, in one file that needs no other files and no network
 metrics.json    every number
-retrieval.png   queries and what was found
+retrieval.png   queries and their answers
 tokens.png      tokens as colours
 curves.png      losses, geometry and retrieval over steps
 """
@@ -23,22 +23,22 @@ from xjepa_jax.report.token_maps import token_sheet
 
 PAGE, METRICS = "index.html", "metrics.json"
 RETRIEVAL, TOKENS, CURVES = "retrieval.png", "tokens.png", "curves.png"
-# Nothing but what is in the file itself may be loaded, and no script may run.
+# The page may load nothing that is not in the file itself, and may run no script.
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
 def write_report(
   directory: str, findings: Findings, pictures: Mapping[str, bytes] | None = None
 ) -> str:
-  """Writes a report; a picture that there is nothing for is left out, and its section with it.
+  """Write a report; a picture without content is left out, and so is its section.
 
   Args:
-    directory: of the report, local or an address such as gs://...; made if it is not there.
+    directory: the report's folder, created if missing, or an address such as gs://...
     findings: what to show.
-    pictures: of the findings, as `draw` makes them; None has them drawn.
+    pictures: pictures of the findings, as returned by `draw`; None draws them.
 
   Returns:
-    The path of the page, written last.
+    The path of the page, which is written last.
 
   Raises:
     ValueError: tokens do not fill their grid.
@@ -50,13 +50,14 @@ def write_report(
   metrics_file.write_metrics(f"{directory}/{METRICS}", findings)
   for name, content in pictures.items():
     storage.write_file(f"{directory}/{name}", content)
+  # The page comes last, so that where there is one, the report is complete.
   path = f"{directory}/{PAGE}"
   storage.write_file(path, render(findings, pictures).encode())
   return path
 
 
 def draw(findings: Findings) -> dict[str, bytes]:
-  """The report's pictures, file name -> PNG; only those that there is something for."""
+  """Draw the report's pictures, file name -> PNG, leaving out those without content."""
   found = {}
   if findings.examples:
     found[RETRIEVAL] = sheet.png(retrieval_grid(findings.examples))
@@ -69,11 +70,11 @@ def draw(findings: Findings) -> dict[str, bytes]:
 
 
 def render(findings: Findings, pictures: Mapping[str, bytes]) -> str:
-  """The page as HTML: no script, nothing loaded from anywhere, all text escaped.
+  """Render the page as HTML: without scripts or external resources, and with all text escaped.
 
   Args:
     findings: what to show.
-    pictures: as `draw` makes them.
+    pictures: as returned by `draw`.
   """
   parts = {
     "results": ("Results", sections.results(findings)),
@@ -115,7 +116,7 @@ def render(findings: Findings, pictures: Mapping[str, bytes]) -> str:
 
 
 def _levels(findings: Findings) -> dict[str, float]:
-  """Chance's R@1, as a level line beside the curves; the mean of its directions."""
+  """Return chance's R@1, averaged over directions, as a horizontal line for the curves."""
   values = [
     row["recall@1"] for row in findings.summary if row.get("name") == "chance" and "recall@1" in row
   ]

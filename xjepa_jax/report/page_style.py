@@ -1,4 +1,4 @@
-"""The look of a report's page: readable on a phone and on paper, light or dark as the reader is."""
+"""The style of a report's page: readable on a phone and on paper, in a light or dark scheme."""
 
 from __future__ import annotations
 

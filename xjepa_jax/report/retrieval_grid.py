@@ -1,4 +1,4 @@
-"""Queries and what was found: a row a query, its picture, then the best of the other sensor."""
+"""A picture of queries and their answers: per row, the query and the best of the other sensor."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from xjepa_jax.data import sheet
 from xjepa_jax.report.findings import Answer, Example
 from xjepa_jax.report.table import arrow
 
-SIDE = 132  # of a tile
-FRAME = 6  # of the true scene's frame, which lies around its tile
+SIDE = 132  # pixels, the side of a tile
+FRAME = 6  # pixels, the frame around the tile of the true scene
 _MARGIN = 16
 _BETWEEN = 2 * FRAME + 4
 _AFTER_QUERY = 40
@@ -23,7 +23,7 @@ _ROW = SIDE + _CAPTION + 12
 
 
 class Place(NamedTuple):
-  """Where a tile lies: pixels of its upper left corner, without frame."""
+  """The position of a tile: pixels of its upper left corner, without frame."""
 
   left: int
   top: int
@@ -37,21 +37,21 @@ def examples_of(
   picture: Callable[[str, int], np.ndarray],
   count: int = 5,
 ) -> tuple[Example, ...]:
-  """Queries with the best answers to each, as a report shows them.
+  """Return queries with the best answers to each, as a report shows them.
 
   Args:
     direction: "a->b": the query's sensor and the archive's.
-    scores: (Q, A) of the queries shown with every scene of the archive; of equal scores the lower
-      number comes first, as in `xjepa_jax.retrieval.ranking`.
+    scores: (Q, A) scores of the shown queries for every scene of the archive; among equal scores
+      the lower number comes first, as in `xjepa_jax.retrieval.ranking`.
     queries: (Q,) number of each query's own scene in the archive.
-    ids: (A,) of the archive's scenes.
+    ids: (A,) ids of the archive's scenes.
     picture: (sensor, number of a scene) -> (H, W, 3) uint8.
-    count: answers shown.
+    count: number of answers shown.
   """
   asking, answering = direction.split("->")
   found = []
   for row, own in zip(np.asarray(scores), queries, strict=True):
-    order = np.argsort(-row, kind="stable")
+    order = np.argsort(-row, kind="stable")  # equal scores keep the order of the archive
     answers = tuple(
       Answer(picture(answering, int(i)), ids[i], float(row[i]), bool(i == own))
       for i in order[:count]
@@ -62,7 +62,7 @@ def examples_of(
 
 
 def retrieval_grid(examples: Sequence[Example]) -> Image.Image:
-  """All queries, one direction after another; the true scene is framed in green and ticked.
+  """Draw all queries, one direction after another, with the true scenes framed in green and ticked.
 
   Raises:
     ValueError: there is no example.
@@ -85,7 +85,7 @@ def retrieval_grid(examples: Sequence[Example]) -> Image.Image:
 
 
 def place(examples: Sequence[Example], number: int, column: int) -> Place:
-  """Where a tile of example `number` lies: column 0 is the query's, column r that of rank r."""
+  """Return the position of a tile of example `number`: column 0 is the query, column r rank r."""
   left = _MARGIN + FRAME
   if column:
     left += SIDE + _AFTER_QUERY + (column - 1) * (SIDE + _BETWEEN)

@@ -1,4 +1,4 @@
-"""The sections of a report's page, each a piece of HTML; "" where there is nothing to show."""
+"""The sections of a report's page. Each function returns HTML, or "" if it has nothing to show."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _KINDS = {
 
 
 def lead(findings: Findings) -> str:
-  """The main result in a sentence: the first row's R@1, and chance's."""
+  """State the main result in a sentence: the first row's R@1, and chance's."""
   rows = [row for row in findings.summary if "recall@1" in row]
   if not rows:
     return ""
@@ -42,7 +42,7 @@ def lead(findings: Findings) -> str:
 
 
 def verdict(findings: Findings) -> str:
-  """Whether the space has collapsed, and what else should be known."""
+  """State whether the embedding space has collapsed, and any warnings."""
   lines = []
   if findings.collapse is not None:
     text = escape(findings.collapse)
@@ -56,7 +56,7 @@ def verdict(findings: Findings) -> str:
 
 
 def results(findings: Findings) -> str:
-  """The table of results, how it was measured, and what its numbers mean."""
+  """Show the table of results, how it was measured, and what its numbers mean."""
   if not findings.summary:
     return ""
   table = cells(findings.summary)
@@ -72,7 +72,7 @@ def results(findings: Findings) -> str:
 
 
 def retrieval(findings: Findings, picture: bytes | None) -> str:
-  """Queries with their answers, and the same as a table."""
+  """Show queries with their answers as a picture, and the same as a table."""
   if picture is None:
     return ""
   directions = Counter(example.direction for example in findings.examples)
@@ -103,7 +103,7 @@ def retrieval(findings: Findings, picture: bytes | None) -> str:
 
 
 def geometry(findings: Findings) -> str:
-  """Numbers of the space."""
+  """Show the measures of the embedding space."""
   if not findings.geometry:
     return ""
   rows = [(key, number(key, value)) for key, value in findings.geometry.items()]
@@ -115,7 +115,7 @@ def geometry(findings: Findings) -> str:
 
 
 def prediction(findings: Findings) -> str:
-  """What terms that predict lose at the last validation, beside guesses that know less."""
+  """Show the predictive terms' losses at the last validation, beside guesses that know less."""
   measured = next((row for row in reversed(findings.history) if probed(row)), {})
   rows = []
   for label, route in probed(measured):
@@ -136,7 +136,7 @@ def prediction(findings: Findings) -> str:
 
 
 def tokens(findings: Findings, picture: bytes | None) -> str:
-  """Token maps."""
+  """Show the token maps."""
   if picture is None:
     return ""
   sensors = dict.fromkeys(sensor for pair in findings.token_maps for sensor in pair.tokens)
@@ -154,7 +154,7 @@ def tokens(findings: Findings, picture: bytes | None) -> str:
 
 
 def course(findings: Findings, picture: bytes | None) -> str:
-  """Curves over steps."""
+  """Show the curves over steps."""
   if picture is None:
     return ""
   last = max(int(row["step"]) for row in findings.history)
@@ -165,7 +165,7 @@ def course(findings: Findings, picture: bytes | None) -> str:
 
 
 def run(findings: Findings) -> str:
-  """Timing, versions and configuration."""
+  """Show timing, versions and configuration."""
   parts = []
   for title, content in (("Timing", findings.timing), ("Versions", findings.versions)):
     if content:
@@ -178,7 +178,7 @@ def run(findings: Findings) -> str:
 
 
 def _results_table(table: Cells) -> str:
-  """A table with a group of rows a method."""
+  """Return a table with a group of rows per method."""
   head = "".join(
     f'<th scope="col"{_number_class(i)}>{escape(text) or "Method"}</th>'
     for i, text in enumerate(table.header)
@@ -216,7 +216,7 @@ def _meanings(findings: Findings) -> str:
 
 
 def _all_numbers(findings: Findings) -> str:
-  """Every measure of every row, for what the table of results has no room for."""
+  """Return every measure of every row, for those that the table of results has no room for."""
   keys = dict.fromkeys(key for row in findings.summary for key in row)
   numbers = [key for key in keys if key not in ("name", "direction")]
   table = cells(findings.summary, numbers)
@@ -231,7 +231,7 @@ def _plain_table(
   numbers_from: int | None = None,
   code: bool = False,
 ) -> str:
-  """A table of texts, the first column its rows' headers."""
+  """Return a table of texts, whose first column holds the headers of its rows."""
   kinds = [
     ' class="number"' if numbers_from is not None and i >= numbers_from else ""
     for i in range(len(header))
@@ -255,12 +255,13 @@ def _details(title: str, content: str) -> str:
 
 
 def _scroll(content: str, label: str) -> str:
-  """What may be wider than a phone: it scrolls by itself, also by keyboard."""
+  """Wrap content that may be wider than a phone: it scrolls by itself, also by keyboard."""
   return f'<div class="scroll" tabindex="0" role="region" aria-label="{label}">{content}</div>'
 
 
 def _figure(picture: bytes, alt: str, caption: str, label: str) -> str:
-  width, height = struct.unpack(">II", picture[16:24])  # of the PNG's first chunk
+  width, height = struct.unpack(">II", picture[16:24])  # in the header chunk of a PNG file
+  # On a narrow screen the picture keeps a readable width and scrolls sideways.
   data = base64.b64encode(picture).decode("ascii")
   image = (
     f'<img src="data:image/png;base64,{data}" width="{width}" height="{height}" '

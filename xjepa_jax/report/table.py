@@ -9,7 +9,7 @@ from typing import Any
 
 from xjepa_jax.report.findings import definition, measure
 
-# What is shown of a row that has many numbers, in this order; the rest is in metrics.json.
+# The columns shown for rows that have many numbers, in this order; metrics.json has the rest.
 HEADLINE = (
   "recall@1",
   "recall@5",
@@ -21,18 +21,18 @@ HEADLINE = (
   "queries",
   "archive_size",
 )
-_WITHIN = ("ndcg@10",)  # only where no co-located scene was asked for, as of one sensor alone
+_WITHIN = ("ndcg@10",)  # shown only where there are no co-located scenes: with a single sensor
 _COUNTS = {"queries": "Queries", "archive_size": "Archive"}
 _NOTHING = "–"
 
 
 @dataclasses.dataclass(frozen=True)
 class Cells:
-  """A table's texts.
+  """The texts of a table.
 
   Attributes:
-    header: of each column; the first two are of text, the others of numbers.
-    rows: as long as the header each.
+    header: one text per column; the first two columns hold text, the others numbers.
+    rows: each as long as the header.
     best: (row, column) of the best share of each direction.
   """
 
@@ -42,12 +42,12 @@ class Cells:
 
 
 def cells(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None) -> Cells:
-  """Texts of a summary: shares in per cent, counts with thousands.
+  """Format a summary: shares in per cent, counts with thousands separators.
 
   Args:
     rows: see `Findings.summary`.
-    columns: keys of the numbers shown; None is those of HEADLINE that any row has, or all
-      if there are none.
+    columns: keys of the numbers shown; None takes those of HEADLINE that any row has, or all if
+      there are none.
   """
   if columns is None:
     known = {key for row in rows for key in row}
@@ -70,7 +70,7 @@ def cells(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = Non
 
 
 def text_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None) -> str:
-  """Aligned columns for a terminal, a name only where it changes; "" of no rows."""
+  """Align the table for a terminal, with names only where they change; "" without rows."""
   if not rows:
     return ""
   table = cells(rows, columns)
@@ -91,7 +91,7 @@ def text_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None 
 
 
 def markdown_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None) -> str:
-  """The same as Markdown, the best of each direction bold; "" of no rows."""
+  """Format the table as Markdown, with the best of each direction in bold; "" without rows."""
   if not rows:
     return ""
   table = cells(rows, columns)
@@ -108,7 +108,7 @@ def markdown_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | N
 
 
 def number(key: str, value: Any) -> str:
-  """A number of a summary as text: a share such as R@1 in per cent, others with four digits."""
+  """Format a number of a summary: a share such as R@1 in per cent, others with four digits."""
   if value is None or (isinstance(value, float) and not math.isfinite(value)):
     return _NOTHING
   if isinstance(value, list | tuple):
@@ -116,6 +116,7 @@ def number(key: str, value: Any) -> str:
   if isinstance(value, str | bool):
     return str(value)
   if definition(key) is not None:
+    # Shares below 1 %, such as chance in a large archive, need a second decimal.
     return f"{value:.1%}" if value >= 0.01 or value == 0 else f"{value:.2%}"
   if float(value).is_integer() or abs(value) >= 1000:
     return f"{value:,.0f}"
@@ -123,7 +124,7 @@ def number(key: str, value: Any) -> str:
 
 
 def arrow(direction: str) -> str:
-  """ "a → b" of "a->b"."""
+  """Return "a → b" for "a->b"."""
   return " → ".join(direction.split("->"))
 
 
@@ -140,7 +141,7 @@ def _best(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> frozense
         and isinstance(row.get(key), int | float)
         and math.isfinite(row[key])
       }
-      if len(values) > 1:
+      if len(values) > 1:  # a single value is not the best of anything
         most = max(values.values())
         found |= {(place, column) for place, value in values.items() if value == most}
   return frozenset(found)

@@ -1,7 +1,7 @@
-"""Tokens as colours: what the encoder tells apart, and whether two sensors agree on it.
+"""Tokens as colours: what the encoder distinguishes, and whether two sensors agree on it.
 
 The three principal components of all tokens shown, of both sensors together, become red, green
-and blue. So the same colour means the same direction of the space in every map.
+and blue, so that the same colour means the same direction of the space in every map.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ _BETWEEN = 8
 _APART = 28
 _HEADER = 52
 _CAPTION = 30
-_OUTLIERS = (2.0, 98.0)  # per cent of tokens between black and full colour
-_ROUNDING = 1e-12  # of the tokens' size: a variance or a share below it is none
+_OUTLIERS = (2.0, 98.0)  # percentiles of the tokens that map to black and to full colour
+_ROUNDING = 1e-12  # relative to the tokens' size; a smaller variance or share counts as none
 _UNKNOWN = (128, 128, 128)
 
 
@@ -35,7 +35,7 @@ class Pca:
     mean: (D,).
     components: (3, D), orthonormal rows; 0 where tokens have fewer dimensions. The largest entry
       of each is positive, so that the same tokens always get the same colours.
-    share: (3,) of the variance, each between 0 and 1; 0 of all where tokens do not differ.
+    share: (3,) shares of the variance, each between 0 and 1; all 0 where tokens do not differ.
   """
 
   mean: np.ndarray
@@ -43,12 +43,12 @@ class Pca:
   share: np.ndarray
 
   def project(self, tokens: np.ndarray) -> np.ndarray:
-    """(N, 3) of (N, D)."""
+    """Project (N, D) tokens to (N, 3)."""
     return (np.asarray(tokens, np.float64) - self.mean) @ self.components.T
 
 
 def fit_pca(tokens: np.ndarray) -> Pca:
-  """The first three principal components of (N, D) tokens; rows that are not finite are left out.
+  """Fit the first three principal components of (N, D) tokens, ignoring rows that are not finite.
 
   They are the eigenvectors of the (D, D) covariance, which is cheaper than a decomposition of all
   tokens.
@@ -58,7 +58,7 @@ def fit_pca(tokens: np.ndarray) -> Pca:
   width = tokens.shape[1]
   mean = tokens.mean(axis=0) if len(tokens) else np.zeros(width)
   centred = tokens - mean
-  values, vectors = np.linalg.eigh(centred.T @ centred)  # rising
+  values, vectors = np.linalg.eigh(centred.T @ centred)  # in ascending order
   kept = min(COMPONENTS, width)
   components, share = np.zeros((COMPONENTS, width)), np.zeros(COMPONENTS)
   components[:kept] = vectors[:, ::-1][:, :kept].T
@@ -71,15 +71,14 @@ def fit_pca(tokens: np.ndarray) -> Pca:
 
 
 def colours(maps: Sequence[TokenMap]) -> tuple[list[dict[str, np.ndarray]], Pca]:
-  """Every pair's tokens as small pictures.
+  """Return every pair's tokens as small pictures.
 
   Returns:
-    For each pair sensor -> (rows, columns, 3) uint8, and the components that made them. Each
-    component goes from its 2nd to its 98th percentile over all tokens shown; a token that is not
-    finite is grey.
+    For each pair sensor -> (rows, columns, 3) uint8, and the components used. Each component spans
+    its 2nd to its 98th percentile over all tokens shown; a token that is not finite is grey.
 
   Raises:
-    ValueError: there is no token, or their number is not that of a grid's places.
+    ValueError: there is no token, or the number of tokens does not fill a grid.
   """
   for pair in maps:
     for sensor, tokens in pair.tokens.items():
@@ -106,10 +105,10 @@ def colours(maps: Sequence[TokenMap]) -> tuple[list[dict[str, np.ndarray]], Pca]
 
 
 def token_sheet(maps: Sequence[TokenMap]) -> Image.Image:
-  """A row a pair: each sensor's picture and, beside it, the colours of its tokens.
+  """Draw a row per pair: each sensor's picture and, beside it, the colours of its tokens.
 
   Raises:
-    ValueError: as `colours`.
+    ValueError: see `colours`.
   """
   coloured, pca = colours(maps)
   sensors = list(dict.fromkeys(sensor for pair in maps for sensor in pair.tokens))
@@ -143,7 +142,8 @@ def token_sheet(maps: Sequence[TokenMap]) -> Image.Image:
 
 def _colour(pca: Pca, tokens: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
   projected = pca.project(tokens)
-  varied = (high > low) & (pca.share > _ROUNDING)  # else rounding would be painted; it is black
+  # A component without variance is black; otherwise rounding errors would be painted.
+  varied = (high > low) & (pca.share > _ROUNDING)
   shown = np.clip((projected - low) / np.where(varied, high - low, 1), 0, 1) * varied
   finite = np.isfinite(projected).all(axis=1)
   levels = np.round(np.where(finite[:, None], shown, 0) * 255).astype(np.uint8)

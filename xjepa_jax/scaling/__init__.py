@@ -1,1 +1,1 @@
-"""What a run would need on machines that are not here: memory, messages, time of a step."""
+"""Planning a run for machines that are not at hand: memory, communication, and time per step."""

@@ -1,10 +1,10 @@
-"""Bytes of activations by arithmetic: what a device keeps of a step, and what passes its memory.
+"""Estimated bytes of activations: what a device stores for the backward pass, and memory traffic.
 
-A layer of width D and hidden width H keeps of each token, in the dtype of products: its input, both
-norms, what attention gives out and what lies between (5 D), queries, keys and values (3 D), the
-MLP's hidden numbers before and after the activation (2 H), and of each head the weights of its keys
-and, in float32, their logits. Compilers fuse some of that away and pad other arrays, so the numbers
-rank layouts; a compiled step says what one needs.
+A layer of width D and hidden width H stores for each token, in the dtype of products: its input,
+both norms, attention's output and the residual after it (5 D), queries, keys and values (3 D), the
+MLP's hidden numbers before and after the activation (2 H), and per head the weights of its keys
+with their logits, the latter in float32. Compilers fuse some of these away and pad other arrays, so
+the estimate serves to rank layouts; compiling a step shows what it really needs.
 """
 
 from __future__ import annotations
@@ -19,20 +19,21 @@ from xjepa_jax.training import flops
 from xjepa_jax.training.experiment import Experiment
 from xjepa_jax.training.plan import image_flops, step_flops
 
-# What libtpu 0.0.52 kept for remat "none", of a large encoder at 224 pixels on 64 v5p, over the sum
-# above: derivatives of activations, padded heads, several forms of the same weights. CPUs keep 3.
+# Ratio of what libtpu 0.0.52 stored for remat "none", with a large encoder at 224 pixels on 64 v5p,
+# to the sum above: derivatives of activations, padded heads, several forms of the same weights.
+# CPUs store 3 times the sum.
 SAVED = 2.1
 
 
 @dataclasses.dataclass(frozen=True)
 class Activations:
-  """Of one sample, in bytes, and in operations.
+  """Activations of one sample, in bytes, and recomputation, in operations.
 
   Attributes:
-    kept: remat -> what the backward pass is left with.
-    layer: the largest that one layer has at once, forward and backward.
-    traffic: remat -> written to and read from memory, each array once a pass.
-    recomputed: remat -> operations done again.
+    kept: remat -> bytes stored for the backward pass.
+    layer: the most bytes that one layer has at once, forward and backward.
+    traffic: remat -> bytes written to and read from memory, each array once per pass.
+    recomputed: remat -> operations that are done again.
   """
 
   kept: dict[str, float]
@@ -42,7 +43,7 @@ class Activations:
 
 
 def activations(experiment: Experiment) -> Activations:
-  """Of a sample of an experiment, on one device; `tensor` divides most of it."""
+  """Estimate an experiment's activations per sample, on one device; `tensor` divides most of it."""
   config, model, plan = experiment.config, experiment.model, experiment.plan
   spec, depth, _ = layer_spec(config.model, model.dtype)
   narrow = predictor_spec(config.predictor, spec)
@@ -62,7 +63,7 @@ def activations(experiment: Experiment) -> Activations:
   inputs = width * (
     contexts * seen * depth * spec.width + wanted * config.predictor.depth * narrow.width
   )
-  # Products are kept: queries, keys, values, both of the MLP's; not weights nor norms.
+  # Only products are stored: queries, keys, values and both of the MLP's; no weights or norms.
   dots = inputs * (3 + 1 + spec.mlp_ratio + 1)
   target = len(model.targets) * whole * depth * token(spec.width, spec.hidden, spec.heads, whole)
   images = _images(experiment)
@@ -83,8 +84,8 @@ def activations(experiment: Experiment) -> Activations:
 
 
 def _images(experiment: Experiment) -> float:
-  """Bytes of what heads make of the images that they read: bands, blurred bands and both of their
-  differences, and sizes of gradients before and after they are blurred, in float32."""
+  """Bytes of what heads compute from the images that they read, in float32: bands, blurred bands
+  with their two differences, and sizes of gradients before and after they are blurred."""
   heads = sum(reads_images(head) for head in experiment.config.heads.values())
   return heads * sum(
     4.0 * each.height * each.width * (4 * each.bands + 2 * DIRECTIONS)
@@ -93,7 +94,7 @@ def _images(experiment: Experiment) -> float:
 
 
 def _forward_of_trained(experiment: Experiment) -> float:
-  """Operations of a forward pass of all that has gradients, of one sample."""
+  """Operations per sample of the forward pass of everything with gradients."""
   config, model, plan = experiment.config, experiment.model, experiment.plan
   spec, depth, _ = layer_spec(config.model, model.dtype)
   target = sum(image_flops(experiment))
@@ -101,4 +102,6 @@ def _forward_of_trained(experiment: Experiment) -> float:
     given = experiment.inputs[key]
     target += flops.stem(plan.tokens, given.patch, given.bands, spec.width)
     target += flops.trunk(spec.width, spec.mlp_ratio, depth, plan.tokens + config.model.registers)
+  # The target encoder and the features of images only run forward. For all else, the backward
+  # pass has twice the operations of the forward pass.
   return (step_flops(experiment) / config.training.batch - target) / 3

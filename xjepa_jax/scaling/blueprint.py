@@ -1,7 +1,7 @@
-"""An experiment without its data set: enough to lower its step, not to run it.
+"""An experiment without its data set: enough to compile its step, not to run it.
 
-The sensors are those of the data set if it is there, else those of the simulation, whose bands are
-Sentinel-1's and Sentinel-2's; so is the size of an image if the config does not say.
+The sensors are those of the data set if it is present, else those of the simulation, with the bands
+of Sentinel-1 and Sentinel-2. The same holds for the image size, if the config does not set it.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from xjepa_jax.errors import ConfigError
 from xjepa_jax.training import experiment
 from xjepa_jax.training.validation import check_batches
 
-_PIXELS = 64  # of a simulated image, where the config names no size
+_PIXELS = 64  # side of a simulated image if the config sets no size
 
 
 def slots_of(config: Config, pixels: int = 0) -> tuple[dict[str, SensorSlot], bool]:
-  """How batches have each sensor, and whether the simulation's were taken for the data set's.
+  """The layout of each sensor in a batch, and whether the simulation's sensors are used.
 
   Args:
-    config: resolved.
-    pixels: side of the images that are stored where the data set is not there; 0 is the config's.
+    config: resolved config.
+    pixels: side of the stored images if the data set is absent; 0 means the config's.
 
   Raises:
-    ConfigError, DatasetError: the data set is there and is not as the config says.
+    ConfigError, DatasetError: the data set is present but does not fit the config.
   """
   directories = config.data.directories
   if directories and all(storage.exists(f"{each}/{INFO_FILE}") for each in directories):
@@ -54,16 +54,16 @@ def slots_of(config: Config, pixels: int = 0) -> tuple[dict[str, SensorSlot], bo
 def blueprint(
   config: Config, mesh: Mesh, slots: Mapping[str, SensorSlot], platform: str
 ) -> experiment.Experiment:
-  """The experiment on a mesh, which may be of devices that are not there.
+  """The experiment on a mesh, whose devices need not exist.
 
   Args:
-    config: resolved.
-    mesh: of devices, or abstract.
+    config: resolved config.
+    mesh: mesh of devices, or an abstract one.
     slots: see `slots_of`.
-    platform: "tpu", "gpu" or "cpu", on which a run would be; decides the precision "auto".
+    platform: "tpu", "gpu" or "cpu", the platform of the run; decides the precision "auto".
 
   Raises:
-    ConfigError: values that do not go together.
+    ConfigError: values that do not fit together.
   """
   check_batches(config, mesh, platform)
   dtype = experiment.compute_dtype(config, platform)

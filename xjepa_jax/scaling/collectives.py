@@ -1,8 +1,8 @@
-"""Collectives: what a device sends, and what fully sharded training cannot do without.
+"""Collectives: the bytes that a device sends, and the least that fully sharded training needs.
 
-Bytes on the wire of one device for a ring, the least that an all-reduce needs (Patarasuk and Yuan,
-J. Parallel Distrib. Comput. 69, 2009): of n devices and S bytes of the whole array, an all-gather
-or a reduce-scatter sends S (n - 1) / n, an all-reduce twice as much.
+Bytes are those that one device sends in a ring, the minimum for an all-reduce (Patarasuk and Yuan,
+J. Parallel Distrib. Comput. 69, 2009): with n devices and S bytes of the whole array, an all-gather
+or a reduce-scatter sends S (n - 1) / n, and an all-reduce twice as much.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ from typing import Any
 import jax
 
 GATHER, SCATTER, REDUCE = "all-gather", "reduce-scatter", "all-reduce"
-GRADIENT = 4  # bytes of an element while devices add it up, see `model.layers`
+GRADIENT = 4  # bytes per element of a gradient while it is summed in float32, see `model.layers`
 
 
 @dataclasses.dataclass(frozen=True)
 class Collective:
-  """One collective instruction, or a sum of alike ones.
+  """One collective instruction, or the sum of several of one kind.
 
   Attributes:
-    op: as HLO names it.
-    size: S, bytes of the whole array: gathered, or to be reduced, or sent.
-    members: n, devices that take part.
-    axes: of the mesh that they lie along.
-    count: how often it runs in a step.
-    at: where in the program it comes from.
-    summed: a reduce-scatter that was compiled as an all-reduce and a slice.
+    op: name in HLO.
+    size: S, bytes of the whole array: after gathering, before reducing, or sent.
+    members: n, number of participating devices.
+    axes: mesh axes along which these lie.
+    count: how often it runs per step.
+    at: place in the program where it originates.
+    summed: whether it is a reduce-scatter that was compiled as an all-reduce and a slice.
   """
 
   op: str
@@ -42,12 +42,12 @@ class Collective:
 
   @property
   def wire(self) -> float:
-    """Bytes that a device sends in a step, with a reduce-scatter counted as one."""
+    """Bytes that a device sends per step, with a reduce-scatter counted as such."""
     return self.count * wire_bytes(self.op, self.size, self.members)
 
 
 def wire_bytes(op: str, size: float, members: int) -> float:
-  """Bytes that each of `members` devices sends in one collective of `size` bytes, see above."""
+  """Bytes that each of `members` devices sends in a collective of `size` bytes; see the module."""
   share = (members - 1) / members
   if op == "all-reduce":
     return 2 * size * share
@@ -58,29 +58,29 @@ def wire_bytes(op: str, size: float, members: int) -> float:
 
 @dataclasses.dataclass(frozen=True)
 class Passes:
-  """How often an array of parameters is needed whole in a step, and whether it has a gradient."""
+  """How often parameters are needed whole per step, and whether they have a gradient."""
 
   gathers: int
   gradient: bool
 
 
 def expected(params: Any, target: Any, mesh: Mapping[str, int], width: int) -> list[Collective]:
-  """What a step cannot do without on a mesh whose axis `tensor` is 1.
+  """The collectives that a step cannot avoid, on a mesh whose axis `tensor` is 1.
 
-  A matrix that `fsdp` cuts is gathered where it is used: once forward, and once more backward if
-  it is in a stack of layers, whose gathered weights are not kept; the target encoder's once. Its
-  gradient is scattered over `fsdp` and summed over `replica`. Of what is whole on every device
-  (norms, biases, tokens) the gradient is summed over all.
+  A matrix that is sharded by `fsdp` is gathered where it is used: once in the forward pass, and
+  again in the backward pass if it is in a stack of layers, whose gathered weights are not kept; the
+  target encoder's only once. Its gradient is scattered over `fsdp` and summed over `replica`. The
+  gradients of replicated parameters (norms, biases, tokens) are summed over all devices.
 
   Args:
     params: the trained parameters, `jax.ShapeDtypeStruct`s with shardings.
     target: those of the target encoder.
     mesh: axis -> size.
-    width: bytes of an element as it is gathered, in the dtype of products. Gradients are summed in
+    width: bytes per gathered element, which has the dtype of products. Gradients are summed in
       float32.
 
   Returns:
-    At most one `Collective` an operation and set of axes.
+    At most one `Collective` per operation and set of axes.
   """
   found: dict[tuple[str, tuple[str, ...]], int] = {}
 
@@ -98,6 +98,7 @@ def expected(params: Any, target: Any, mesh: Mapping[str, int], width: int) -> l
         add(GATHER, ("fsdp",), math.prod(leaf.shape) * width * (2 if twice else 1))
       if trained and cut:
         add(SCATTER, ("fsdp",), size)
+        # After the reduce-scatter, each device sums only its own shard with the other replicas.
         add(REDUCE, ("replica",), size // mesh["fsdp"])
       elif trained:
         add(REDUCE, ("replica", "fsdp"), size)
@@ -108,7 +109,7 @@ def expected(params: Any, target: Any, mesh: Mapping[str, int], width: int) -> l
 
 
 def by_axes(found: Iterable[Collective]) -> dict[tuple[tuple[str, ...], str], Collective]:
-  """Alike ones added up: (axes, operation) -> `size` and `count` of a step, the largest first."""
+  """Add up collectives of one kind: (axes, operation) -> totals per step, the largest first."""
   totals: dict[tuple[tuple[str, ...], str], list[float]] = {}
   example: dict[tuple[tuple[str, ...], str], Collective] = {}
   for each in found:

@@ -1,4 +1,8 @@
-"""A run on machines that are not here, in words: what fits, what is sent, how long it takes."""
+"""A plan in words for machines that are not at hand: memory, communication, time per step.
+
+It puts estimates beside what the compilers found, names the assumptions of the predicted time, and
+ends with warnings and, if there is one, a better layout.
+"""
 
 from __future__ import annotations
 
@@ -18,22 +22,22 @@ from xjepa_jax.scaling.topologies import Topology, topology
 from xjepa_jax.training.config_warnings import config_warnings
 from xjepa_jax.training.plan import step_flops
 
-FASTER = 0.95  # of the step's time, from which another layout is mentioned
-ABOVE = 0.05  # share of bytes above what cannot be avoided, from which there is a warning
+FASTER = 0.95  # another layout is mentioned if its step takes at most this share of the time
+ABOVE = 0.05  # warn if more than this share of bytes is sent beyond the unavoidable ones
 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-  """A layout and what compiling it found.
+  """A layout, and what compiling it showed.
 
   Attributes:
-    layout: by arithmetic.
-    simulated: whether sensors are the simulation's.
-    sent: what a device sends in a step, in the dtypes of a run and on all devices.
-    prediction: of the step's time.
-    compiled: by simulated CPUs; their number may be smaller.
-    by_tpu: by the TPU's compiler, where it is installed.
-    failed: why a compiler gave up.
+    layout: the layout, estimated.
+    simulated: whether the simulation's sensors are used.
+    sent: collectives per step of a device, in the dtypes of a run and over all devices.
+    prediction: predicted time of the step.
+    compiled: result of compiling for simulated CPUs, perhaps fewer than the devices.
+    by_tpu: result of the TPU's compiler, if it is installed.
+    failed: reasons for which a compiler failed.
   """
 
   layout: Layout
@@ -46,18 +50,18 @@ class Plan:
 
   @property
   def temporary(self) -> float:
-    """Bytes of activations and gradients: as compiled, where that was done, else estimated."""
+    """Bytes of activations and gradients: as compiled if possible, else estimated."""
     found = self.by_tpu or self.compiled
     return found.temporary if found else self.layout.temporary
 
   @property
   def peak(self) -> float:
-    """Bytes of a device."""
+    """Bytes needed on one device."""
     return sum(self.layout.parts.values()) + self.temporary
 
   @property
   def above(self) -> float | None:
-    """Share of the bytes sent over what cannot be avoided; None with a tensor axis."""
+    """Share of bytes sent beyond the unavoidable ones; None with a tensor axis."""
     least = sum(each.wire for each in self.layout.theory)
     if self.layout.mesh["tensor"] > 1 or not least:
       return None
@@ -65,16 +69,16 @@ class Plan:
 
 
 def plan(config: Config, name: str, compiles: bool = True, use_libtpu: bool | None = None) -> Plan:
-  """Plans a run.
+  """Plan a run.
 
   Args:
-    config: resolved.
-    name: of the topology, see `topologies.topology`.
-    compiles: compile the step on simulated CPUs; without, what is sent is theory.
-    use_libtpu: compile with the TPU's compiler too; None does where it is installed.
+    config: resolved config.
+    name: name of a topology, see `topologies.topology`.
+    compiles: compile the step for simulated CPUs; if False, communication is estimated.
+    use_libtpu: also compile with the TPU's compiler; None does so if it is installed.
 
   Raises:
-    ConfigError: the name, or the layout, cannot be, or nothing is trained.
+    ConfigError: the name is unknown, the layout is impossible, or there is nothing to train.
   """
   if not config.training.steps:
     raise ConfigError(
@@ -107,9 +111,9 @@ def plan(config: Config, name: str, compiles: bool = True, use_libtpu: bool | No
 
 
 def shrink(layout: Layout) -> tuple[Config, dict[str, int]]:
-  """The config and mesh that are compiled: the largest axis halved until CPUs can be simulated.
+  """The config and mesh to compile: the largest axis is halved until CPUs can be simulated.
 
-  The samples of a device stay as many.
+  The number of samples per device stays the same.
   """
   config, mesh = layout.config, dict(layout.mesh)
   while math.prod(mesh.values()) > lowering.MOST_DEVICES:
@@ -122,11 +126,11 @@ def shrink(layout: Layout) -> tuple[Config, dict[str, int]]:
 
 
 def _as_run(layout: Layout, compiled: Lowered) -> Iterator[Collective]:
-  """What was compiled, as an accelerator would do it on all devices.
+  """Convert compiled collectives to those of an accelerator, over all devices.
 
-  The CPU's compiler widens bfloat16 to float32 before it sends; the TPU's, and a GPU's, do not.
-  Gradients' sums, which do not lie along `tensor`, are float32 everywhere. A ring over more devices
-  sends arrays of the same size.
+  The CPU's compiler widens bfloat16 to float32 before sending; those of TPU and GPU do not. Sums of
+  gradients, which do not lie along `tensor`, are float32 everywhere. A ring over more devices sends
+  arrays of the same size.
   """
   for each in compiled.collectives:
     gradient = each.op in (SCATTER, REDUCE) and "tensor" not in each.axes
@@ -136,11 +140,12 @@ def _as_run(layout: Layout, compiled: Lowered) -> Iterator[Collective]:
       members = members * layout.mesh[axis] // compiled.mesh[axis]
     if each.op == "collective-permute":
       members = each.members
+    # The compiled size is that of float32, 4 bytes per element.
     yield dataclasses.replace(each, size=each.size * width // 4, members=members)
 
 
 def describe(found: Plan) -> Iterator[str]:
-  """The plan in words, warnings and a proposal last."""
+  """The plan in words, with warnings and a proposal at the end."""
   layout = found.layout
   yield from topology_lines(layout.topology)
   if found.simulated:
@@ -162,7 +167,7 @@ def describe(found: Plan) -> Iterator[str]:
 
 
 def topology_lines(machines: Topology) -> Iterator[str]:
-  """The machines and where their numbers come from."""
+  """The machines, and the source of their numbers."""
   chip = machines.chip
   many = f"{machines.slices} x {machines.chips}" if machines.slices > 1 else f"{machines.chips}"
   yield (
@@ -174,7 +179,7 @@ def topology_lines(machines: Topology) -> Iterator[str]:
 
 
 def memory_lines(found: Plan) -> Iterator[str]:
-  """Bytes of one device by what they hold, and what the compilers said."""
+  """Bytes on one device by content, and the compilers' results."""
   layout, parts = found.layout, found.layout.parts
   memory = layout.topology.chip.memory
   yield (
@@ -254,7 +259,7 @@ def time_lines(found: Plan) -> Iterator[str]:
 
 
 def warnings(found: Plan) -> Iterator[str]:
-  """What is wrong with a layout, and what to change."""
+  """Problems of a layout, each with the setting to change."""
   layout, time = found.layout, found.prediction
   machines, mesh = layout.topology, layout.mesh
   memory = machines.chip.memory
@@ -292,7 +297,7 @@ def warnings(found: Plan) -> Iterator[str]:
 
 
 def proposal_lines(found: Plan, trouble: bool) -> Iterator[str]:
-  """A layout that fits and is faster, as flags, and what is predicted of it."""
+  """A layout that fits and is faster, as flags, with its prediction."""
   factor = max(1.0, found.temporary / found.layout.temporary)
   other = proposal.propose(found.layout, factor)
   if other is None:
@@ -312,7 +317,7 @@ def proposal_lines(found: Plan, trouble: bool) -> Iterator[str]:
 
 
 def _largest(found: Plan, most: int = 3) -> Sequence[str]:
-  """Collectives that theory does not know of: those whose kind it lacks, or exceeds."""
+  """The largest collectives of kinds that theory lacks, or the largest of all if it lacks none."""
   known = {(each.op, each.axes) for each in found.layout.theory}
   extra = [each for each in found.sent if (each.op, each.axes) not in known]
   chosen = sorted(extra or found.sent, key=lambda each: -each.wire)[:most]
@@ -320,7 +325,7 @@ def _largest(found: Plan, most: int = 3) -> Sequence[str]:
 
 
 def _argument_bytes(found: Plan) -> float:
-  """Of the mesh that was compiled, where it is the whole; else of the layout."""
+  """Estimated bytes of arguments on the mesh that was compiled, which may be a smaller one."""
   assert found.compiled is not None
   if found.compiled.devices == math.prod(found.layout.mesh.values()):
     return sum(found.layout.parts.values())

@@ -1,7 +1,7 @@
 """The collectives of a compiled program, read from its HLO text, and how often each runs.
 
-Instructions are counted through the call graph: what a loop's body does counts as often as the
-loop is known to turn. All sizes are of one device.
+Instructions are counted through the call graph: those in a loop's body count once per iteration of
+the loop, as far as its number is known. All sizes are per device.
 """
 
 from __future__ import annotations
@@ -17,20 +17,23 @@ import numpy as np
 from xjepa_jax.scaling.collectives import Collective
 from xjepa_jax.scaling.replica_groups import axes_between, parse_groups
 
+# Bits of the types other than integers and floats, whose names tell; a pred takes a byte.
 _BITS = {"pred": 8, "c64": 64, "c128": 128, "token": 0, "opaque": 0}
 _OPS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
 _COLLECTIVE = re.compile(rf"({'|'.join(_OPS)}|ragged-all-to-all)(-start)?$")
+# An array type such as f32[8,128], also f8e4m3fn[8] and dynamic sizes <=8.
 _ARRAY = re.compile(r"\b([a-z]\w*?\d*(?:e\d+m\d+\w*)?)\[([\d,<=]*)\]")
 _HEAD = re.compile(r"^(ENTRY )?%?([\w.\-]+) .*\{$")
 _CALLED = re.compile(r"\b(?:calls|to_apply|body|true_computation|false_computation)=%?([\w.\-]+)")
+# XLA's own annotation of a loop's number of iterations, where it could tell.
 _TRIPS = re.compile(r'known_trip_count":\s*\{"n":"(\d+)"')
-# What gives out the elements it was given, somewhere else or of another type.
+# Opcodes whose result has the same elements as their operand, only moved or converted.
 _PASSING = {"bitcast", "copy", "reshape", "transpose", "convert", "get-tuple-element"}
 
 
 @dataclasses.dataclass(frozen=True)
 class Instruction:
-  """One line: its name, the text of its type, opcode, operands' names, the rest, if a root."""
+  """One line of HLO: name, type, opcode, operands' names, remaining text, whether it is a root."""
 
   name: str
   type: str
@@ -58,7 +61,7 @@ class Program:
     self._users: dict[str, dict[str, list[Instruction]]] = {}
 
   def users(self, computation: str, name: str) -> list[Instruction]:
-    """Instructions of a computation that take another's result."""
+    """The instructions of a computation that use the result of another."""
     if computation not in self._users:
       users: dict[str, list[Instruction]] = defaultdict(list)
       for instruction in self.computations[computation].values():
@@ -68,7 +71,7 @@ class Program:
     return self._users[computation].get(name, [])
 
   def runs(self) -> Iterator[tuple[str, int]]:
-    """Each computation that runs, and how often; one may come several times."""
+    """Each computation that runs, and how often; one may occur several times."""
     waiting = [(self.entry, 1)]
     while waiting:
       name, times = waiting.pop()
@@ -77,7 +80,7 @@ class Program:
         waiting += [(callee, times * n) for callee, n in _callees(self, instruction)]
 
   def is_cut(self, computation: str, name: str, size: int, parts: int) -> bool:
-    """Whether of a result of `size` elements only one of `parts` equal slices is used."""
+    """Whether only one of `parts` equal slices of a result with `size` elements is used."""
     users = self.users(computation, name)
     if not users or self.computations[computation][name].root:
       return False
@@ -99,11 +102,11 @@ class Program:
 
 
 def collectives(text: str, mesh: Mapping[str, int]) -> list[Collective]:
-  """What a compiled program sends, instruction by instruction.
+  """The collectives of a compiled program, one per instruction or part of one.
 
-  An all-reduce of which each device then uses its own slice only, as the CPU's compiler makes of a
-  reduce-scatter, is given as a "reduce-scatter" whose `summed` is True, apart from what else the
-  same instruction reduces.
+  The CPU's compiler turns a reduce-scatter into an all-reduce of which each device uses only its
+  own slice. That is reported as a "reduce-scatter" with `summed` True, separately from the rest of
+  what the same instruction reduces.
 
   Args:
     text: `compiled.as_text()`.
@@ -123,7 +126,7 @@ def collectives(text: str, mesh: Mapping[str, int]) -> list[Collective]:
 
 
 def elements(type_: str) -> int:
-  """Elements of a type's first array."""
+  """Number of elements of a type's first array."""
   match = _ARRAY.search(type_)
   return math.prod(_shape(match[2])) if match else 0
 
@@ -171,7 +174,7 @@ def _collectives(
     parts, rest = math.prod(mesh[axis] for axis in over), tuple(a for a in axes if a not in over)
     if size:
       yield Collective("reduce-scatter", size, parts, over, count, at, summed=True)
-    if size and rest:  # what is left of it is summed over the other axes
+    if size and rest:  # the scattered part is then summed over the remaining axes
       yield Collective("all-reduce", size // parts, members // parts, rest, count, at)
   if whole:
     size = whole * members if op == "all-gather" else whole
@@ -179,7 +182,7 @@ def _collectives(
 
 
 def _scatters(axes: tuple[str, ...], mesh: Mapping[str, int]) -> Iterator[tuple[str, ...]]:
-  """Axes over which an all-reduce over `axes` may be meant as a reduce-scatter: more at first."""
+  """Axes over which an all-reduce over `axes` may stand for a reduce-scatter; most axes first."""
   yield axes
   if len(axes) > 1:
     yield from ((axis,) for axis in sorted(axes, key="replica".__eq__) if mesh[axis] > 1)
@@ -200,7 +203,7 @@ def _slice_used(
 
 
 def turns(program: Program, loop: Instruction) -> int:
-  """Of a loop that counts up to the only constant its condition has; 1 where that is not so."""
+  """Iterations of a loop that counts up to the only constant in its condition; else 1."""
   condition = re.search(r"\bcondition=%?([\w.\-]+)", loop.rest)
   inside = program.computations.get(condition[1] if condition else "", {})
   limits = [each.operands[0] for each in inside.values() if each.opcode == "constant"]
@@ -208,6 +211,8 @@ def turns(program: Program, loop: Instruction) -> int:
 
 
 def _callees(program: Program, instruction: Instruction) -> Iterator[tuple[str, int]]:
+  # These call reducers, comparators and the like, which hold no collectives; what an asynchronous
+  # operation calls is counted where it starts.
   if instruction.opcode.startswith(_OPS) or instruction.opcode in (
     "reduce", "sort", "map", "scatter", "reduce-window", "select-and-scatter", "custom-call",
     "async-update", "async-done",
@@ -242,7 +247,7 @@ def _instruction(line: str) -> Instruction | None:
 
 
 def _closing(text: str, start: int) -> int:
-  """Where the parenthesis that opens at `start` is closed."""
+  """Index of the parenthesis that closes the one at `start`."""
   depth = 0
   for at in range(start, len(text)):
     depth += (text[at] == "(") - (text[at] == ")")

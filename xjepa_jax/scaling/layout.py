@@ -1,4 +1,8 @@
-"""What a layout of a run on a topology needs, by arithmetic: nothing is compiled."""
+"""The estimated needs of a run's layout on a topology, without compiling anything.
+
+The model is traced once; `Layout.on` lays the same run out differently without tracing it again, so
+that `proposal` can rank many layouts.
+"""
 
 from __future__ import annotations
 
@@ -29,14 +33,14 @@ from xjepa_jax.training.validation import check_batches
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-  """A config on a mesh of a topology, which may be much larger than what is here.
+  """A config on the mesh of a topology, which may be far larger than the present machine.
 
   Attributes:
-    topology: of the machines.
+    topology: the machines.
     mesh: axis -> size.
-    experiment: on an abstract mesh.
-    state: abstract, with shardings.
-    each: activations of a sample.
+    experiment: the experiment on an abstract mesh.
+    state: abstract state, with shardings.
+    each: activations per sample.
   """
 
   topology: Topology
@@ -47,17 +51,17 @@ class Layout:
 
   @property
   def config(self) -> Config:
-    """Of the experiment."""
+    """The experiment's config."""
     return self.experiment.config
 
   @property
   def rows(self) -> int:
-    """Samples of a batch on one device."""
+    """Samples of a batch per device."""
     return self.config.training.batch // (self.mesh["replica"] * self.mesh["fsdp"])
 
   @functools.cached_property
   def parts(self) -> dict[str, int]:
-    """Bytes of one device: parameters, optimizer (moments and target encoder), batch."""
+    """Bytes per device: parameters, optimizer (moments and target encoder), batch."""
     return {
       "parameters": device_bytes(self.state.params),
       "optimizer": device_bytes(self.state.opt_state),
@@ -66,13 +70,14 @@ class Layout:
 
   @property
   def temporary(self) -> float:
-    """Bytes of one device for activations and gradients, estimated.
+    """Estimated bytes per device for activations and gradients.
 
-    What is kept of a part of the batch, the layer at work, the gradients, which are as large as the
-    parameters, and two layers' weights gathered.
+    The sum of the stored activations of one part of a batch, the layer at work, the gradients,
+    which are as large as the parameters, and the gathered weights of two layers.
     """
     rows = self.rows / self.config.training.accumulate
     remat = self.config.model.remat
+    # Parts of a batch are processed one after another, so only one part's activations exist.
     kept = (self.each.kept[remat] + self.each.layer) * rows / self.mesh["tensor"]
     layers = max(
       (leaf.dtype.itemsize * math.prod(leaf.shape[1:]) for leaf in self._stacked()), default=0
@@ -81,12 +86,12 @@ class Layout:
 
   @property
   def needed(self) -> float:
-    """Bytes of one device, estimated."""
+    """Estimated bytes needed per device."""
     return sum(self.parts.values()) + self.temporary
 
   @functools.cached_property
   def theory(self) -> list[Collective]:
-    """What cannot be avoided, with sums of a cut layer's activations."""
+    """The unavoidable collectives, including the sums that a tensor axis adds."""
     width, tensor = self.experiment.model.dtype.itemsize, self.mesh["tensor"]
     found = expected(self.state.params, find_target(self.state.opt_state), self.mesh, width)
     again = self.config.training.accumulate
@@ -97,7 +102,7 @@ class Layout:
     return found + (self._tensor_sums() if tensor > 1 else [])
 
   def predict(self, found: Iterable[Collective]) -> Prediction:
-    """The step's time, given what a device sends."""
+    """Predict the time of a step from the collectives of a device."""
     rows, remat, tensor = self.rows, self.config.model.remat, self.mesh["tensor"]
     devices = math.prod(self.mesh.values())
     state = self.parts["parameters"] + self.parts["optimizer"]
@@ -112,12 +117,12 @@ class Layout:
     )
 
   def on(self, sizes: Mapping[str, int], remat: str, accumulate: int) -> Layout:
-    """The same run laid out otherwise, without tracing the model again.
+    """The same run with another layout, without tracing the model again.
 
     Args:
       sizes: axis -> size.
-      remat: of the model's layers.
-      accumulate: parts of a batch.
+      remat: `model.remat`.
+      accumulate: number of parts of a batch.
 
     Raises:
       ConfigError: the batch does not divide over the mesh.
@@ -139,7 +144,7 @@ class Layout:
     return Layout(self.topology, dict(sizes), experiment, state, self.each)
 
   def _tensor_sums(self) -> list[Collective]:
-    """Two sums of activations a layer forward, two backward (Megatron-LM, section 3)."""
+    """Sums of activations: two per layer forward and two backward (Megatron-LM, section 3)."""
     model, plan, config = self.experiment.model, self.experiment.plan, self.config
     size = self.rows * model.dtype.itemsize
     width, narrow, depth, thin = _widths(self.experiment)
@@ -147,7 +152,7 @@ class Layout:
     target = len(model.targets) * plan.tokens * width * depth
     asked = plan.blocks * plan.block_tokens * len(model.routes)
     predictor = (len(model.contexts) * plan.context_tokens + asked) * narrow * thin
-    again = 1 if config.model.remat == "none" else 2  # forward sums done again
+    again = 1 if config.model.remat == "none" else 2  # remat repeats the forward sums
     total = size * (2 * target + 2 * (again + 1) * (context + predictor))
     return [Collective("all-reduce", int(total), self.mesh["tensor"], ("tensor",))]
 
@@ -162,16 +167,16 @@ def lay_out(
   topology: Topology,
   sizes: Mapping[str, int] | None = None,
 ) -> Layout:
-  """A config's layout on a topology.
+  """Lay out a config on a topology.
 
   Args:
-    config: resolved.
+    config: resolved config.
     slots: see `blueprint.slots_of`.
-    topology: of the machines.
-    sizes: axis -> size; None is the config's, where -1 is the rest.
+    topology: the machines.
+    sizes: axis -> size; None means the config's, where -1 takes the rest.
 
   Raises:
-    ConfigError: the mesh does not fit the devices, or the batch the mesh.
+    ConfigError: the mesh does not fit the devices, or the batch does not fit the mesh.
   """
   asked = config.mesh
   sizes = dict(sizes or mesh_sizes(asked.replica, asked.fsdp, asked.tensor, topology.devices))
@@ -182,14 +187,14 @@ def lay_out(
 
 
 def abstract_mesh(sizes: Mapping[str, int]) -> AbstractMesh:
-  """A mesh of devices that need not be there."""
+  """A mesh whose devices need not exist."""
   return AbstractMesh(
     tuple(sizes[axis] for axis in AXES), AXES, axis_types=(AxisType.Auto,) * len(AXES)
   )
 
 
 def _widths(experiment: Experiment) -> tuple[int, int, int, int]:
-  """Widths and depths: encoder's width, predictor's width, encoder's depth, predictor's depth."""
+  """The widths of encoder and predictor, then the depths of encoder and predictor."""
   spec, depth, _ = layer_spec(experiment.config.model, experiment.model.dtype)
   narrow = predictor_spec(experiment.config.predictor, spec)
   return spec.width, narrow.width, depth, experiment.config.predictor.depth

@@ -1,8 +1,8 @@
-"""The train step compiled ahead of time for devices that are not there.
+"""Ahead-of-time compilation of the train step for devices that are not at hand.
 
-In a process of its own, whose devices are simulated: XLA_FLAGS has to be set before JAX starts.
-Where libtpu is installed, a TPU's step can also be compiled by the TPU's own compiler, without a
-TPU. The child reads a JSON request and writes a JSON answer.
+It runs in a process of its own with simulated devices, because XLA_FLAGS has to be set before JAX
+starts. If libtpu is installed, the TPU's own compiler can compile the step as well, without a TPU.
+The child process reads a JSON request and writes a JSON answer.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from xjepa_jax.errors import TrainingError
 from xjepa_jax.scaling.collectives import Collective
 from xjepa_jax.sensors import sensor_from_json, sensor_to_json
 
-# A CPU client of JAX takes no more than 2,048 devices for its own (seen with jax 0.10).
+# A CPU client of JAX accepts at most 2,048 devices of its own (seen with jax 0.10).
 MOST_DEVICES = 2048
-# XLA's backend has nothing to say about collectives: without it compiling takes a tenth.
+# XLA's backend does not change the collectives; with it turned off, compiling takes a tenth.
 _QUICK: dict[str, Any] = {
   "xla_backend_optimization_level": 0,
   "xla_llvm_disable_expensive_passes": True,
@@ -40,16 +40,16 @@ _CHILD = "from xjepa_jax.scaling.lowering import main; main()"
 
 @dataclasses.dataclass(frozen=True)
 class Lowered:
-  """A step as it was compiled, of one device.
+  """A compiled step, per device.
 
   Attributes:
     compiler: "cpu" or "tpu".
-    devices: of the program.
+    devices: number of devices of the program.
     mesh: axis -> size.
     collectives: see `scaling.hlo`.
     arguments, temporary, outputs, aliased: bytes, from `memory_analysis()`.
-    flops: operations by XLA's count, in which a loop's body counts once.
-    seconds: that compiling took.
+    flops: operations as counted by XLA, which counts a loop's body once.
+    seconds: time that compiling took.
   """
 
   compiler: str
@@ -65,7 +65,7 @@ class Lowered:
 
   @property
   def peak(self) -> int:
-    """Bytes that a device needs; what is donated counts once."""
+    """Bytes needed on a device; donated buffers count once."""
     return self.arguments + self.temporary + self.outputs - self.aliased
 
 
@@ -83,19 +83,19 @@ def lower(
   slices: int = 1,
   timeout: float = 3600.0,
 ) -> Lowered:
-  """Compiles the step in a process of its own.
+  """Compile the step in a process of its own.
 
   Args:
-    config: resolved; its batch divides over the mesh.
+    config: resolved config, whose batch divides over the mesh.
     slots: see `blueprint.slots_of`.
     mesh: axis -> size.
-    platform: "tpu", "gpu" or "cpu": what the model is to believe that it runs on.
-    libtpu: a slice's name, such as "v5p:4x4x4", to use the TPU's compiler; None simulates CPUs.
-    slices: of a TPU.
+    platform: "tpu", "gpu" or "cpu": the platform for which the model is traced.
+    libtpu: name of a slice, such as "v5p:4x4x4", to use the TPU's compiler; None simulates CPUs.
+    slices: number of TPU slices.
     timeout: seconds.
 
   Raises:
-    TrainingError: the step does not compile, or not in time; the last lines say why.
+    TrainingError: the step does not compile, or not in time; the message has the last error lines.
   """
   request = {
     "config": to_dict(config),
@@ -112,7 +112,7 @@ def lower(
   for size in mesh.values():
     count *= size
   environment = dict(os.environ, JAX_PLATFORMS="cpu", TPU_SKIP_MDS_QUERY="1")
-  # Where libtpu is installed, this process may have it loaded too.
+  # This process may have loaded libtpu as well, and by default only one process may.
   environment["ALLOW_MULTIPLE_LIBTPU_LOAD"] = "1"
   environment.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
   environment.setdefault("TPU_ACCELERATOR_TYPE", "v5p-8")
@@ -146,7 +146,7 @@ def lower(
 
 
 def compile_step(experiment: Any, platform: str, options: Mapping[str, Any] | None = None) -> Any:
-  """The compiled step of a blueprint, whose mesh has devices."""
+  """Compile the step of a blueprint whose mesh has devices."""
   import jax
 
   from xjepa_jax.model.activation import traced_for
@@ -163,7 +163,7 @@ def compile_step(experiment: Any, platform: str, options: Mapping[str, Any] | No
 
 
 def quick_options() -> dict[str, Any]:
-  """Those of the CPU's compiler options that this version of XLA knows."""
+  """The options of the CPU's compiler in `_QUICK` that this version of XLA knows."""
   import jax
 
   found = {}
@@ -175,7 +175,7 @@ def quick_options() -> dict[str, Any]:
 
 
 def main() -> None:
-  """The child: a request on its input, the answer in a line of its output."""
+  """Entry point of the child: read a request from stdin, print the answer as one line of stdout."""
   request = json.load(sys.stdin)
   import jax
 
@@ -196,7 +196,7 @@ def main() -> None:
   start = time.monotonic()
   with tempfile.TemporaryDirectory() as folder:
     if request["libtpu"]:
-      # The client cannot print what the TPU's compiler made; the compiler can.
+      # libtpu's client cannot print the optimised program, but the compiler can dump it.
       options: dict[str, Any] = {"xla_dump_to": folder, "xla_dump_hlo_as_text": True}
       options |= options_for("tpu", mesh.devices.flat[0].device_kind, mesh.size)
     else:
@@ -224,12 +224,13 @@ def main() -> None:
     flops=float(cost.get("flops", 0.0)),
     seconds=seconds,
   )
+  # Whatever was compiled, nothing may have run on an accelerator.
   assert jax.default_backend() == "cpu"
   print(_MARK + json.dumps(dataclasses.asdict(answer)))
 
 
 def _mesh(request: Mapping[str, Any]) -> Any:
-  """Of simulated devices, or of a TPU's that are only described; slices along `replica`."""
+  """A mesh of simulated devices, or of a TPU's described ones, with slices along `replica`."""
   import jax
   from jax.experimental import topologies
 

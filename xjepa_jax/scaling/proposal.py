@@ -1,8 +1,8 @@
-"""Another layout, where the one asked for does not fit or spends its time sending.
+"""A better layout for a run that does not fit, or that spends its time communicating.
 
-All ways to divide the devices over the three axes, with each kind of remat and more parts of a
-batch, are ranked by arithmetic; nothing is compiled here. The batch, and so what is learned, stays.
-(With `accumulate`, terms over a batch, such as VICReg's, see a part of it at a time.)
+Every division of the devices over the three axes, with each kind of remat and more parts of a
+batch, is ranked by estimates; nothing is compiled. The batch stays, and so does what is learned.
+(With `accumulate`, terms over a batch, such as VICReg's, see one part of it at a time.)
 """
 
 from __future__ import annotations
@@ -13,26 +13,27 @@ from xjepa_jax.errors import ConfigError
 from xjepa_jax.scaling.layout import Layout
 from xjepa_jax.training.mesh import AXES
 
-# Of a device's memory, what a program may plan with: the rest goes to fragmentation and runtime.
+# Share of a device's memory that a plan may use: the rest goes to fragmentation and the runtime.
 USABLE = 0.9
+# In order of preference: the first of two equally fast layouts is proposed.
 _REMAT = ("none", "dots", "full")
 _PARTS = (1, 2, 4, 8)
 
 
 def fits(layout: Layout, factor: float = 1.0) -> bool:
-  """Whether a device's memory is enough, activations taken `factor` times as estimated."""
+  """Whether a device's memory suffices, with activations `factor` times the estimate."""
   kept = sum(layout.parts.values()) + layout.temporary * factor
   return kept <= USABLE * layout.topology.chip.memory
 
 
 def propose(layout: Layout, factor: float = 1.0) -> Layout | None:
-  """The layout that is predicted to be the fastest of those that fit, or None if none does.
+  """The layout with the fastest predicted step among those that fit, or None if none does.
 
-  Parts of a batch are only tried where nothing fits without.
+  A batch is divided into parts only if nothing fits otherwise.
 
   Args:
-    layout: what was asked for.
-    factor: by how much compiling found activations larger than estimated.
+    layout: the requested layout.
+    factor: ratio of the compiled size of activations to the estimate.
   """
   best: tuple[float, Layout] | None = None
   for parts in _PARTS:
@@ -44,7 +45,7 @@ def propose(layout: Layout, factor: float = 1.0) -> Layout | None:
           continue
         if fits(other, factor):
           seconds = other.predict(other.theory).seconds
-          # Where two are alike within 1 %, the one found first: no tensor axis, less remat.
+          # Within 1 %, prefer the layout found first, which has no tensor axis and less remat.
           if best is None or seconds < 0.99 * best[0]:
             best = (seconds, other)
     if best:
@@ -59,13 +60,13 @@ def _meshes(layout: Layout) -> Iterator[dict[str, int]]:
       continue
     rest = topology.devices // tensor
     for fsdp in _divisors(rest):
-      # Copies for each slice, and a size that cuts the model.
+      # Each slice holds whole copies, and `fsdp` has to divide the width to shard the model.
       if (rest // fsdp) % topology.slices == 0 and _width(layout) % fsdp == 0:
         yield {"replica": rest // fsdp, "fsdp": fsdp, "tensor": tensor}
 
 
 def changes(layout: Layout, other: Layout) -> list[str]:
-  """Flags that turn one layout into another, as a command line takes them."""
+  """The command line flags that turn one layout into another."""
   found = [
     f"--config.mesh.{axis}={other.mesh[axis]}"
     for axis in AXES
@@ -79,7 +80,7 @@ def changes(layout: Layout, other: Layout) -> list[str]:
 
 
 def _width(layout: Layout) -> int:
-  """Width of the encoder's tokens, along which `fsdp` cuts."""
+  """Width of the encoder's tokens, which `fsdp` shards."""
   return int(layout.state.params["encoder"]["norm"]["scale"].shape[0])
 
 

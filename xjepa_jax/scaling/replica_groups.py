@@ -1,4 +1,8 @@
-"""Which devices talk to each other in a collective, in every way that XLA writes it down."""
+"""The groups of devices in a collective, parsed from every notation that XLA uses.
+
+XLA writes them as lists, as iotas, or as axes of a mesh. An unknown notation is an error
+rather than a guess.
+"""
 
 from __future__ import annotations
 
@@ -16,17 +20,18 @@ _AXIS = re.compile(r"'([^']+)'(?:=(\d+))?(?::\((\d+)\)(\d+))?")
 
 
 def parse_groups(text: str, devices: int) -> np.ndarray:
-  """The groups of an instruction, as an array (groups, members) of partition numbers.
+  """Parse the groups of an instruction to an array (groups, members) of partition numbers.
 
   Args:
-    text: from "replica_groups=" on: a list `{{0,1},{2,3}}`, an iota `[2,4]<=[8]T(1,0)` (numbers
-      in order, reshaped, transposed, reshaped), or the axes of a mesh,
-      `mesh['a'=2,'b'=4] {'b'}`, in which `'b':(1)2` is a part of an axis, its 2 after the first 1;
-      `device_ids=([2,4]T(1,0))` before the axes says in which order devices fill the mesh.
-    devices: of the program; an empty list is one group of all.
+    text: the text after "replica_groups=": a list `{{0,1},{2,3}}`; an iota `[2,4]<=[8]T(1,0)`
+      (numbers in order, reshaped, transposed, reshaped); or the axes of a mesh,
+      `mesh['a'=2,'b'=4] {'b'}`, in which `'b':(1)2` is a part of an axis, of size 2 after a first
+      factor of 1. There, `device_ids=([2,4]T(1,0))` before the axes gives the order in which
+      devices fill the mesh.
+    devices: devices of the program; an empty list means one group of all.
 
   Raises:
-    ConfigError: it is written in a way that this function does not know.
+    ConfigError: the notation is unknown to this function.
   """
   text = text.strip()
   if text.startswith("{{"):
@@ -57,7 +62,7 @@ def axes_between(groups: Iterable[Sequence[int]], mesh: Mapping[str, int]) -> tu
   """The axes of a mesh along which the members of a group differ.
 
   Args:
-    groups: of partition numbers, which count through the mesh row by row.
+    groups: groups of partition numbers, which number the mesh in row-major order.
     mesh: axis -> size.
   """
   places = np.stack(
@@ -93,7 +98,7 @@ def _of_mesh(match: re.Match[str]) -> np.ndarray:
     ids = np.array(_numbers(listed[1]))
   elif "device_ids" in match[2]:
     raise _unknown(match[0])
-  # Each axis in three factors, (before, part, after); of a whole axis, part is all of it.
+  # Each axis is split into three factors, (before, part, after); for a whole axis, part is all.
   chosen = {
     name: (int(before), int(part)) if part else (1, sizes[name])
     for name, _, before, part in _AXIS.findall(match[3])

@@ -1,12 +1,12 @@
-"""The time of a step that peak rates and bandwidths predict, and what bounds it.
+"""The time of a step as predicted from peak rates and bandwidths, and what limits it.
 
-  compute: operations / (peak x efficiency); recomputation of remat counts here, not in MFU
-  memory:  bytes that XLA says are read and written / memory's rate
+  compute: operations / (peak x efficiency); recomputation by remat counts here, not in MFU
+  memory:  bytes that XLA reports as read and written / memory bandwidth
   links:   bytes that a device sends over the fast links, and over the data centre's network
 
-Collectives run beside products as far as the compiler finds work to hide them under. The time is
+Collectives overlap with products as far as the compiler finds work to hide them behind. The time is
 between the largest of the three (all hidden) and their sum (nothing hidden); the prediction lies
-at `HIDDEN` of the way. MFU is of the model's operations alone (PaLM, arXiv 2204.02311, app. B).
+at `HIDDEN` of the way. MFU counts the model's operations only (PaLM, arXiv 2204.02311, app. B).
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from collections.abc import Iterable, Mapping
 from xjepa_jax.scaling.collectives import Collective
 from xjepa_jax.scaling.topologies import Topology
 
-# XLA's latency-hiding scheduler overlaps a layer's gather with the layer before it. Half of what
-# could be hidden is assumed to be: a guess between its two ends, both of which are told.
+# XLA's latency-hiding scheduler overlaps the gather of a layer with the layer before it. The value
+# is a guess halfway between its two extremes, both of which are reported.
 HIDDEN = 0.5
 
 
 @dataclasses.dataclass(frozen=True)
 class Prediction:
-  """Seconds of a step.
+  """Predicted seconds of a step.
 
   Attributes:
-    compute, memory, near, far: of products, of memory, of the fast links, of the network.
-    flops: of the model, of one device.
+    compute, memory, near, far: seconds of products, memory, fast links and network.
+    flops: operations of the model on one device.
     peak: FLOP/s of one device.
   """
 
@@ -42,22 +42,22 @@ class Prediction:
 
   @property
   def least(self) -> float:
-    """All that can run beside products does."""
+    """Seconds if everything that can overlap with products does."""
     return max(self.compute, self.memory, self.links)
 
   @property
   def most(self) -> float:
-    """Nothing is hidden but memory under products."""
+    """Seconds if nothing overlaps but memory traffic with products."""
     return max(self.compute, self.memory) + self.links
 
   @property
   def links(self) -> float:
-    """Of all messages."""
+    """Seconds of all communication."""
     return self.near + self.far
 
   @property
   def seconds(self) -> float:
-    """Between the two."""
+    """The prediction, between `least` and `most`."""
     return self.most - HIDDEN * (self.most - self.least)
 
   @property
@@ -67,7 +67,7 @@ class Prediction:
 
   @property
   def bound(self) -> str:
-    """What takes longest: "compute", "memory", "links" or "network"."""
+    """The slowest part: "compute", "memory", "links" or "network"."""
     parts = {
       "compute": self.compute,
       "memory": self.memory,
@@ -85,15 +85,15 @@ def predict(
   recomputed: float,
   bytes_accessed: float,
 ) -> Prediction:
-  """A step's time.
+  """Predict the time of a step.
 
   Args:
-    topology: of the machines.
+    topology: the machines.
     mesh: axis -> size.
-    found: what a device sends in a step.
-    flops: of the model, of one device.
-    recomputed: operations of one device that remat does again.
-    bytes_accessed: of one device's memory.
+    found: collectives of a device per step.
+    flops: operations of the model on one device.
+    recomputed: operations that remat repeats on one device.
+    bytes_accessed: bytes read from and written to one device's memory.
   """
   near = far = 0.0
   for each in found:
@@ -110,11 +110,11 @@ def predict(
 
 
 def _seconds(topology: Topology, mesh: Mapping[str, int], each: Collective) -> tuple[float, float]:
-  """Over the fast links, and over the network.
+  """Seconds of a collective over the fast links, and over the network.
 
-  Members count through the mesh with `tensor` innermost, so a group is near as far as the axes
-  from the innermost on fit into what the fast links join. A group that reaches further is done in
-  two levels: inside, then its share between.
+  Partitions are numbered with `tensor` innermost, so a group communicates over the fast links as
+  far as its axes, from the innermost, fit into the chips that these join. A larger group works on
+  two levels: within these chips, and then, with its share, between them.
   """
   stride = 1  # chips between neighbours along the innermost axis of the group
   for axis in reversed(list(mesh)):
@@ -130,16 +130,16 @@ def _seconds(topology: Topology, mesh: Mapping[str, int], each: Collective) -> t
 
 
 def _part(each: Collective, members: int) -> float:
-  """Bytes that a device sends if it were among `members`."""
+  """Bytes that a device would send in a group of `members`."""
   return each.wire * ((members - 1) / members) / ((each.members - 1) / each.members)
 
 
 def _share(topology: Topology, mesh: Mapping[str, int], axes: tuple[str, ...]) -> float:
-  """Of a chip's links, those that a collective along these axes can use.
+  """The share of a chip's links that a collective along these axes can use.
 
-  A switch gives all. On a torus an axis of the mesh has some of the dimensions: all if it is alone
-  on the slice, else the smaller axis one and the larger the rest. A dimension that is not closed
-  to a ring has half the rate.
+  With a switch it is all of them. On a torus, a mesh axis has some of the dimensions: all if it is
+  alone on the slice; otherwise the smaller axis has one and the larger has the rest. A dimension
+  that does not close to a ring has half the rate.
   """
   chip = topology.chip
   if not chip.torus:

@@ -1,12 +1,12 @@
-"""Machines by name: chips, memory, and how fast they compute, remember and talk.
+"""Machines by name: number of chips, memory, and rates of computation and communication.
 
   v5e-16, v6e-256     Cloud TPU: that many chips
-  v5p-128             Cloud TPU v5p counts TensorCores, two a chip: 64 chips
-  h100-8, a100-64     NVIDIA, eight GPUs a machine
+  v5p-128             Cloud TPU v5p counts TensorCores, two per chip: 64 chips
+  h100-8, a100-64     NVIDIA, eight GPUs per machine
   4xv5p-128           four slices, or groups of machines, joined by the data centre's network
 
 Numbers can be replaced: `v5p-128,ici=3e11,dcn=1e10`, or a JSON file `{"like": "v5p-128", "ici":
-3e11}`. Rates are one way, of one chip.
+3e11}`. Rates are in one direction, per chip.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from xjepa_jax.training.device_peaks import peak_flops
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-  """One device as JAX counts them.
+  """One device as counted by JAX.
 
   Attributes:
-    kind: as `jax.Device.device_kind` says it; gives the peak of `training.device_peaks`.
-    memory: bytes that a program can have.
-    memory_rate: bytes a second from and to that memory.
-    ici: bytes a second that a chip sends over all its links inside a slice or machine.
-    dcn: bytes a second that a chip sends to another slice or machine.
-    host: chips of a machine.
-    torus: dimensions of the links' torus; 0 is a switch that joins the chips of a machine.
-    wraps: chips of a slice from which on every dimension of the torus is closed to a ring.
-    cores: by how many the number in a name is larger than that of chips.
-    source: of these numbers.
+    kind: as in `jax.Device.device_kind`; key of the peak rate in `training.device_peaks`.
+    memory: bytes available to a program.
+    memory_rate: memory bandwidth, bytes per second.
+    ici: bytes per second that a chip sends over all its links inside a slice or machine.
+    dcn: bytes per second that a chip sends to another slice or machine.
+    host: chips per machine.
+    torus: dimensions of the links' torus; 0 means a switch that joins the chips of a machine.
+    wraps: least number of chips in a slice whose torus closes to a ring in every dimension.
+    cores: number of cores per chip, if the number in a name counts cores; else 1.
+    source: source of these numbers.
   """
 
   kind: str
@@ -54,32 +54,33 @@ class Chip:
 _GIB = 2.0**30
 _CLOUD = "cloud.google.com/tpu/docs/{0}, key specifications, seen November 2026"
 CHIPS: dict[str, Chip] = {
-  # 1,200 GB/s both ways over six links; 50 Gbit/s of data centre network a chip. Slices of whole
-  # 4 x 4 x 4 cubes are closed.
+  # 1,200 GB/s in both directions over six links; 50 Gbit/s of data centre network per chip. Slices
+  # of whole 4 x 4 x 4 cubes are closed to a torus.
   "v5p": Chip(
     "TPU v5p", 95 * _GIB, 2765e9, 600e9, 6.25e9, 4, 3, 64, 2, _CLOUD.format("v5p")
   ),
-  # 400 GB/s both ways over four links; two NICs of 100 Gbit/s for eight chips. Only a whole pod of
-  # 16 x 16 is closed.
+  # 400 GB/s in both directions over four links; two NICs of 100 Gbit/s for eight chips. Only a
+  # whole pod of 16 x 16 is closed to a torus.
   "v5e": Chip("TPU v5e", 16 * _GIB, 819e9, 200e9, 3.125e9, 8, 2, 256, 1, _CLOUD.format("v5e")),
-  # 800 GB/s both ways over four links; four NICs of 200 Gbit/s for eight chips (v6e-intro).
+  # 800 GB/s in both directions over four links; four NICs of 200 Gbit/s for eight chips
+  # (v6e-intro).
   "v6e": Chip("TPU v6e", 32 * _GIB, 1638e9, 400e9, 12.5e9, 8, 2, 256, 1, _CLOUD.format("v6e")),
-  # NVLink 4, 900 GB/s both ways; DGX H100 has a ConnectX-7 of 400 Gbit/s for each GPU.
+  # NVLink 4, 900 GB/s in both directions; DGX H100 has one ConnectX-7 of 400 Gbit/s per GPU.
   "h100": Chip(
     "NVIDIA H100", 80e9, 3350e9, 450e9, 50e9, 8, 0, 0, 1, "NVIDIA: H100 SXM, DGX H100, data sheets"
   ),
   "h200": Chip(
     "NVIDIA H200", 141e9, 4800e9, 450e9, 50e9, 8, 0, 0, 1, "NVIDIA: H200 SXM, DGX H200, data sheets"
   ),
-  # NVLink 3, 600 GB/s both ways; DGX A100 has a ConnectX-6 of 200 Gbit/s for each GPU.
+  # NVLink 3, 600 GB/s in both directions; DGX A100 has one ConnectX-6 of 200 Gbit/s per GPU.
   "a100": Chip(
     "NVIDIA A100", 80e9, 2039e9, 300e9, 25e9, 8, 0, 0, 1,
     "NVIDIA: A100 80GB SXM, DGX A100, data sheets",
   ),
 }  # fmt: skip
 _RATES = ("memory", "memory_rate", "ici", "dcn", "peak", "efficiency")
-# Of the peak rate that products reach on one chip: an assumption, above the 46 % of it that PaLM's
-# training reached all in all, messages included (arXiv 2204.02311, table 3).
+# Share of the peak rate that products reach on one chip: an assumption, above the 46 % that PaLM's
+# training reached overall, communication included (arXiv 2204.02311, table 3).
 EFFICIENCY = 0.6
 
 
@@ -88,11 +89,11 @@ class Topology:
   """Chips of one kind.
 
   Attributes:
-    name: as it was asked for.
-    chip: of each.
-    chips: of one slice, or of one group of machines.
-    slices: joined by the data centre's network.
-    peak: FLOP/s of a chip in bfloat16, at best.
+    name: the name that was requested.
+    chip: properties of each chip.
+    chips: number per slice, or per group of machines.
+    slices: number of slices, joined by the data centre's network.
+    peak: peak FLOP/s of a chip in bfloat16.
     efficiency: share of the peak that products reach.
   """
 
@@ -105,26 +106,26 @@ class Topology:
 
   @property
   def devices(self) -> int:
-    """All chips."""
+    """Number of all chips."""
     return self.chips * self.slices
 
   @property
   def near(self) -> int:
-    """Chips that the fast links join: of a slice, or of a machine with a switch."""
+    """Number of chips joined by fast links: a slice, or a machine with a switch."""
     return self.chips if self.chip.torus else min(self.chips, self.chip.host)
 
   @property
   def tpu(self) -> bool:
-    """Whether it is a slice of Cloud TPU."""
+    """Whether the chips are Cloud TPUs."""
     return self.chip.torus > 0
 
   @property
   def platform(self) -> str:
-    """Its name for JAX."""
+    """JAX's name of the platform."""
     return "tpu" if self.tpu else "gpu"
 
   def libtpu_name(self) -> str | None:
-    """What `jax.experimental.topologies` calls a slice of it, or None: "v5p:4x4x4"."""
+    """A slice's name in `jax.experimental.topologies`, such as "v5p:4x4x4"; None for a GPU."""
     if not self.tpu:
       return None
     kind = next(name for name, chip in CHIPS.items() if chip.kind == self.chip.kind)
@@ -132,7 +133,7 @@ class Topology:
 
 
 def torus_sides(chips: int, dimensions: int) -> tuple[int, ...]:
-  """Sides of a slice's torus, as even as powers of two allow: 64 in three are 4 x 4 x 4.
+  """The sides of a slice's torus, as even as powers of two allow: 64 chips in 3-D are 4 x 4 x 4.
 
   Raises:
     ConfigError: there is no such slice.
@@ -141,16 +142,16 @@ def torus_sides(chips: int, dimensions: int) -> tuple[int, ...]:
   if chips < 1 or chips != 1 << exponent:
     raise ConfigError(f"a slice of {chips} chips: give a power of two.")
   sides = [exponent // dimensions + (i < exponent % dimensions) for i in range(dimensions)]
-  # v5p says 2x2x1 and 4x4x8, v5e and v6e 2x4: the longer side last but for a last one of 1.
+  # v5p names are 2x2x1 and 4x4x8, v5e's and v6e's 2x4: ascending, but with a side of 1 last.
   ordered = sorted(1 << side for side in sides)
   return tuple(ordered[1:] + ordered[:1] if ordered[0] == 1 else ordered)
 
 
 def topology(text: str) -> Topology:
-  """A topology by its name, with numbers replaced, or from a JSON file; see the module.
+  """Parse a topology: a name, with numbers replaced, or a JSON file; see the module.
 
   Raises:
-    ConfigError: there is no such name, key or file, or a number cannot be one.
+    ConfigError: the name, key or file is unknown, or a number is impossible.
   """
   name, *changes = text.split(",")
   replaced: dict[str, Any] = {}
@@ -161,6 +162,7 @@ def topology(text: str) -> Topology:
     key, _, value = change.partition("=")
     replaced[key] = value
   numbers = {key: _number(text, key, value) for key, value in replaced.items()}
+  # Google Cloud's own name of v5e is v5litepod.
   match = re.fullmatch(r"(?:(\d+)x)?([a-z]\w*)-(\d+)", name.lower().replace("litepod", "e"))
   if not match or match[2] not in CHIPS:
     kind = re.sub(r"^\d+x|-\d+$", "", name.lower())
@@ -197,7 +199,7 @@ def topology(text: str) -> Topology:
 def _from_file(path: str) -> dict[str, Any]:
   try:
     with open(path, "rb") as file:
-      content = json.load(file)  # of bytes, so that a byte-order mark is understood
+      content = json.load(file)  # from bytes, so that a byte-order mark is handled
   except (OSError, ValueError) as error:
     raise ConfigError(f"--topology={path}: cannot be read ({error}).") from error
   if not isinstance(content, dict) or "like" not in content:

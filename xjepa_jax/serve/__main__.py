@@ -1,4 +1,4 @@
-"""The search page: python -m xjepa_jax.serve --index DIR"""
+"""Starts the search page: python -m xjepa_jax.serve --index DIR"""
 
 from __future__ import annotations
 

@@ -1,4 +1,9 @@
-"""The page's server: the page's files, and the archive as JSON, pictures and GeoJSON."""
+"""The page's server: the page's files, and the archive as JSON, pictures and GeoJSON.
+
+Errors that the user can do something about are shown in words; all others name files and hosts, so
+they go to the server's log and the page only says that something failed. FastAPI's own pages are
+off, because they load scripts from other hosts.
+"""
 
 from __future__ import annotations
 
@@ -28,22 +33,22 @@ from xjepa_jax.serve.tiles import answer_json
 from xjepa_jax.serve.uploads import Limits, Told, Uploads, described, receive, safe_name
 
 _LOG = logging.getLogger(__name__)
-_OURS = "see the server's terminal."  # what is wrong here is for whoever runs it
+_OURS = "see the server's terminal."  # only whoever runs the server can do something about it
 _FOREVER = "private, max-age=31536000, immutable"
 _ANEW = "no-store"
-_PLACES = 2000  # of the map at once
+_PLACES = 2000  # places shown on the map at once
 
 
 def create_app(
   archive: Archive, access: Access, limits: Limits, parts: Mapping[str, bool] | None = None
 ) -> Guard:
-  """The application, an ASGI one.
+  """Create the ASGI application.
 
   Args:
-    archive: that is asked.
-    access: who may ask.
-    limits: of uploads.
-    parts: which of "map" and "scatter" have their scripts; None looks.
+    archive: the archive to search.
+    access: who may send requests.
+    limits: limits of uploads.
+    parts: whether "map" and "scatter" have their scripts; None checks for the files.
   """
 
   @asynccontextmanager
@@ -51,7 +56,7 @@ def create_app(
     yield
     archive.close()
 
-  # No pages of FastAPI's own: they load scripts from elsewhere.
+  # FastAPI's documentation pages are off, because they load scripts from other hosts.
   app = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
   uploads = Uploads()
   _add_files(app)
@@ -62,7 +67,8 @@ def create_app(
   app.include_router(of_archive)
   _add_errors(app)
   app.add_middleware(GZipMiddleware, minimum_size=1024)
-  # Around all of it, and no middleware of its own: what fails within leaves with its headers too.
+  # The guard wraps the whole application instead of being one of its middlewares, so that error
+  # responses carry its headers too.
   return Guard(app, access)
 
 
@@ -75,7 +81,7 @@ def _add_files(app: FastAPI) -> None:
 
   @app.get("/page/{path:path}")
   def page(path: str) -> Response:
-    if path not in known:  # so no path leads out of the folder
+    if path not in known:  # a closed list, so no path leads out of the folder
       raise HTTPException(404)
     return _file(path)
 
@@ -110,6 +116,7 @@ def _add_archive(
   def picture(version: str, row: int) -> Response:
     if version != archive.version:
       raise HTTPException(404)
+      # The address contains the archive's version, so a picture may be cached for ever.
     found, lasting = archive.picture(row)
     how = _FOREVER if lasting else _ANEW
     return Response(found, media_type="image/png", headers=_cached(how))
@@ -167,7 +174,7 @@ def _add_errors(app: FastAPI) -> None:
   @app.exception_handler(TooLargeError)
   async def refused(_: Request, error: XJepaError) -> Response:
     status = 413 if isinstance(error, TooLargeError) else 422
-    # The rest of a body that is too large is not read: the connection cannot be used again.
+    # The rest of a body that is too large is not read, so the connection cannot be reused.
     headers = {"connection": "close"} if status == 413 else None
     return JSONResponse({"error": _sentence(str(error))}, status, headers)
 
@@ -178,13 +185,13 @@ def _add_errors(app: FastAPI) -> None:
 
   @app.exception_handler(XJepaError)
   async def broken(request: Request, error: XJepaError) -> Response:
-    # It names files and servers of whoever runs this.
+    # The message names files and servers that are no concern of the user.
     _LOG.error("%s: %s", request.url.path, error)
     return JSONResponse({"error": f"The archive cannot be read; {_OURS}"}, 503)
 
   @app.exception_handler(Exception)
   async def failed(_: Request, error: Exception) -> Response:
-    return JSONResponse({"error": f"Something went wrong; {_OURS}"}, 500)  # and is raised again
+    return JSONResponse({"error": f"Something went wrong; {_OURS}"}, 500)  # then raised again
 
   @app.exception_handler(RequestValidationError)
   async def misspelt(_: Request, error: RequestValidationError) -> Response:
@@ -201,7 +208,7 @@ def _file(path: str) -> Response:
   with open(os.path.join(PAGE, *path.split("/")), "rb") as file:
     content = file.read()
   kind = TYPES[os.path.splitext(path)[1]]
-  # Browsers ask again, so that a new version's scripts never meet an old version's page.
+  # Browsers revalidate, so that a new version's scripts never meet an old version's page.
   return Response(content, media_type=kind, headers=_cached("no-cache"))
 
 
@@ -214,5 +221,5 @@ def _cached(how: str) -> dict[str, str]:
 
 
 def _sentence(text: str) -> str:
-  """With a capital letter, unless it begins with a name, as of a file or a parameter."""
+  """Capitalise the first word, unless it is a name, such as that of a file or parameter."""
   return text[:1].upper() + text[1:] if re.match(r"[a-z]+[ ,]", text) else text

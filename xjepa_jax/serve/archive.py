@@ -1,4 +1,8 @@
-"""The archive as the page sees it: what it holds, its tiles' pictures, and answers."""
+"""The archive as the page sees it: what it holds, its tiles' pictures, and answers to queries.
+
+Requests are served from several threads, but an index and its files serve one query at a time, so
+everything that touches them takes one lock.
+"""
 
 from __future__ import annotations
 
@@ -24,34 +28,34 @@ from xjepa_jax.serve.space import Plane, plane
 from xjepa_jax.serve.tiles import Json, tile_json
 
 _LOG = logging.getLogger(__name__)
-_SIDE = 256  # pixels of a picture's longer side, at most
-_UNKNOWN = 190  # grey, where nothing says how a sensor is shown
-_PICTURES = 1024  # kept, a few kB each
+_SIDE = 256  # pixels; the longest side of a picture
+_UNKNOWN = 190  # grey level for a sensor that nothing says how to show
+_PICTURES = 1024  # pictures kept in memory, a few kB each
 
 
 class Archive:
-  """A searcher, and what the page wants of it besides; safe to use from several threads."""
+  """A searcher, and what else the page needs; safe to use from several threads."""
 
   def __init__(self, searcher: Searcher):
     self.searcher = searcher
     self.files = searcher.files
     self.ground = Ground(searcher.files)
     self._pictures = searcher.pictures
-    self._lock = threading.Lock()  # an index and its files are one query's at a time
+    self._lock = threading.Lock()  # an index and its files serve one query at a time
     self._kept = functools.lru_cache(_PICTURES)(self._found)
 
   @property
   def version(self) -> str:
-    """Changes with the archive: addresses with it in them may be kept for ever."""
+    """Changes with the archive, so an address that contains it may be cached for ever."""
     return self.files.fingerprint[:16]
 
   @property
   def sensors(self) -> tuple[str, ...]:
-    """Of the archive."""
+    """The sensors of the archive."""
     return self.searcher.sensors
 
   def summary(self) -> str:
-    """A line for the terminal."""
+    """Return a line for the terminal."""
     placed = "" if self.ground.bounds else ", without coordinates"
     found = f"{len(self.files):,} tiles of {', '.join(self.sensors)}{placed}"
     if self.searcher.encoder is None:
@@ -59,7 +63,7 @@ class Archive:
     return found
 
   def describe(self) -> Json:
-    """What the page has to know before it shows anything."""
+    """Return what the page has to know before it shows anything."""
     description = self.files.description
     encoder = self.searcher.encoder
     return {
@@ -76,7 +80,7 @@ class Archive:
     }
 
   def tiles(self, rows: Sequence[int] | np.ndarray) -> list[Json]:
-    """Tiles by row number.
+    """Return tiles by row number.
 
     Raises:
       SearchError: there is no such row.
@@ -88,7 +92,7 @@ class Archive:
     return [tile_json(entry) for entry in entries]
 
   def views(self, row: int) -> list[Json]:
-    """All tiles with a tile's id, itself first.
+    """Return all tiles that share a tile's id, that tile first.
 
     Raises:
       SearchError: there is no such row.
@@ -98,10 +102,10 @@ class Archive:
     return [tile, *self.tiles(others[:32])]
 
   def start(self, count: int, sensor: str = "", turn: int = 0) -> list[Json]:
-    """Tiles to start from, spread over the archive; other ones with every turn.
+    """Return tiles to start from, spread over the archive; different ones for every `turn`.
 
     Raises:
-      SearchError: it has no such sensor.
+      SearchError: the archive has no such sensor.
     """
     if sensor and sensor not in self.sensors:
       raise SearchError(f"sensor {sensor!r}: the archive has {', '.join(self.sensors)}.")
@@ -110,7 +114,7 @@ class Archive:
     return self.tiles(rows[spread(len(rows), count, turn)])
 
   def ask(self, question: Question, upload: Query | None = None) -> Answer:
-    """The answer to a question; `upload` is what it names as such.
+    """Answer a question; `upload` is the query of the upload that it names, if any.
 
     Raises:
       SearchError: it cannot be answered.
@@ -127,10 +131,10 @@ class Archive:
     offset: float | None = None,
     trust_units: bool = False,
   ) -> tuple[Query, bytes]:
-    """What an image file asks for, and its picture as PNG; arguments as `read_query` has them.
+    """Return an image file's query, and its picture as PNG; for the arguments see `read_query`.
 
     Raises:
-      XJepaError: it cannot be read, or does not fit the encoder; or there is none.
+      XJepaError: the file cannot be read or does not fit the encoder, or there is no encoder.
     """
     encoder = self.searcher.encoder
     if encoder is None:
@@ -142,12 +146,12 @@ class Archive:
 
   @functools.cached_property
   def plane(self) -> Plane:
-    """The descriptor space on a plane."""
+    """The descriptor space projected onto a plane."""
     with self._lock:
       return plane(self.files, self.ground.places)
 
   def plane_json(self) -> Json:
-    """The plane as the page gets it: a point a row, with its id and the number of its sensor."""
+    """Return the plane as JSON: per row a point, with its id and the number of its sensor."""
     shown = self.plane
     tiles = self.tiles(shown.rows)
     numbers = {sensor: number for number, sensor in enumerate(self.sensors)}
@@ -160,20 +164,20 @@ class Archive:
     }
 
   def warm(self) -> None:
-    """Asks once, so that the first person does not wait for compilation."""
+    """Run one query, so that the first user does not wait for compilation."""
     if len(self.files):
       self.ask(Question(like=(0,)))
 
   def close(self) -> None:
-    """Lets go of files."""
+    """Close files."""
     self._pictures.close()
     self.searcher.index.close()
 
   def draw(self, row: int) -> bytes:
-    """A tile as PNG, crossed out where its image is gone.
+    """Return a tile as PNG, crossed out where its image no longer exists.
 
     Raises:
-      ChangedError: its image is another one than its vector was made of.
+      ChangedError: its image is not the one that its vector was computed from.
       SearchError: there is no such row.
     """
     try:
@@ -184,8 +188,9 @@ class Archive:
       return self._crossed_out(row)
 
   def picture(self, row: int) -> tuple[bytes, bool]:
-    """A tile as PNG, remembered, and whether that is how it looks: else it is crossed out, for its
-    image is gone, or is another one.
+    """Return a tile as PNG from the cache, and whether it shows the tile's image.
+
+    It does not if the image no longer exists or is a different one; the tile is then crossed out.
 
     Raises:
       SearchError: there is no such row.
@@ -211,7 +216,7 @@ class Archive:
       return _png(self._pictures.crossed_out(row))
 
   def _check(self, row: int) -> None:
-    """Before it becomes a number of 64 bits, which not every row that is asked for fits."""
+    """Check a row before it becomes a 64-bit number, in which not every requested row fits."""
     if not 0 <= row < len(self.files):
       raise SearchError(f"there is no such tile: row {row} of {len(self.files):,}.")
 

@@ -1,4 +1,7 @@
-"""What the page asks, from an address's parameters to a query and a filter."""
+"""The page's queries: from the parameters of an address to a query and a filter.
+
+Everything here comes from outside, so every value is checked and refused in words.
+"""
 
 from __future__ import annotations
 
@@ -8,22 +11,22 @@ from xjepa_jax.errors import SearchError
 from xjepa_jax.retrieval.indexes.base import Filter
 from xjepa_jax.retrieval.searching.time_range import TimeRange, time_range
 
-OTHERS = "*other"  # sensors than the query's
-_EXAMPLES = 64
-_MOST = 10_000
+OTHERS = "*other"  # all sensors except the query's
+_EXAMPLES = 64  # largest number of examples
+_MOST = 10_000  # largest number of hits
 
 
 @dataclasses.dataclass(frozen=True)
 class Question:
-  """What is asked.
+  """A query as the page asks it.
 
   Attributes:
-    like, unlike: rows of the archive.
-    upload: the name of an upload, or "".
-    sensor: hits' sensor, "" for all, `OTHERS` for all but the query's.
-    time: from, to: half-open; None where nothing is asked of it.
+    like, unlike: rows of the archive that serve as examples.
+    upload: name of an upload, or "".
+    sensor: sensor of the hits, "" for all, `OTHERS` for all but the query's.
+    time: half-open range (from, to), either of them None if open, or None without a time filter.
     bbox: west, south, east, north, or None.
-    k: hits.
+    k: number of hits.
   """
 
   like: tuple[int, ...] = ()
@@ -35,15 +38,15 @@ class Question:
   k: int = 24
 
   def filter(self, sensors: tuple[str, ...], asked_with: str) -> Filter:
-    """What hits have to pass.
+    """Return the filter that hits have to pass.
 
     Args:
-      sensors: of the archive.
-      asked_with: the query's sensor, or "" where it is of several.
+      sensors: the sensors of the archive.
+      asked_with: the query's sensor, or "" if its examples are of several sensors.
     """
     wanted: tuple[str, ...] = (self.sensor,) if self.sensor else ()
     if self.sensor == OTHERS:
-      # With examples of all sensors, or an archive of one, there is no other to ask for.
+      # With examples of all sensors, or with a single sensor in the archive, there are no others.
       wanted = tuple(key for key in sensors if key != asked_with) if asked_with in sensors else ()
     return Filter(sensors=wanted, bbox=self.bbox, time=self.time)
 
@@ -58,18 +61,18 @@ def question(
   bbox: str = "",
   k: int = 24,
 ) -> Question:
-  """A question from the text of its parameters.
+  """Parse a question from the text of its parameters.
 
   Args:
     like, unlike: rows, separated by commas.
-    upload: as `Question` has it.
-    sensor: as `Question` has it.
+    upload: see `Question`.
+    sensor: see `Question`.
     since, until: days such as 2025-06-30, both included, or times; see `time_range`.
     bbox: four numbers, separated by commas.
-    k: hits.
+    k: number of hits.
 
   Raises:
-    SearchError: something of it cannot be meant.
+    SearchError: a parameter is not valid.
   """
   if not 1 <= k <= _MOST:
     raise SearchError(f"k is {k}; ask for 1 to {_MOST:,} hits.")
@@ -91,11 +94,12 @@ def _rows(text: str, name: str) -> tuple[int, ...]:
   parts = [part for part in text.split(",") if part]
   if len(parts) > _EXAMPLES or not all(part.isascii() and part.isdecimal() for part in parts):
     raise SearchError(f"{name}: expected up to {_EXAMPLES} row numbers, separated by commas.")
+  # 18 digits fit in 64 bits; a longer number is no row of any archive, even when cut short.
   return tuple(dict.fromkeys(int(part.lstrip("0")[:18] or "0") for part in parts))
 
 
 def box(text: str) -> tuple[float, float, float, float]:
-  """A box from text.
+  """Parse a box from text.
 
   Raises:
     SearchError: it is not four numbers.

@@ -1,4 +1,8 @@
-"""The command line of the search page: serve it, or write it as static files."""
+"""The command line of the search page: serve it, or write it as static files.
+
+Heavy modules are imported only when they are needed, so that --help and wrong options do not wait
+for JAX.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +22,7 @@ _MEGABYTE = 2**20
 
 
 def main(argv: list[str] | None = None) -> int:
-  """Serves until it is interrupted, or exports; returns the exit status."""
+  """Serve until interrupted, or export; return the exit status."""
   args = _parser().parse_args(argv)
   try:
     if args.export is not None:
@@ -142,7 +146,7 @@ def _serve(args: argparse.Namespace) -> int:
       log_level="warning",
       access_log=False,
       server_header=False,
-      proxy_headers=False,  # nobody may say that he is someone else
+      proxy_headers=False,  # clients could otherwise claim another address
       limit_concurrency=128,
       timeout_keep_alive=15,
       timeout_graceful_shutdown=3,
@@ -153,7 +157,7 @@ def _serve(args: argparse.Namespace) -> int:
 
 
 def listen(host: str, port: int) -> socket.socket:
-  """A socket that listens, so that a port in use is told before anything is loaded."""
+  """Return a listening socket, so that a port in use is reported before anything is loaded."""
   if not 0 <= port <= 65535:
     raise OptionError(f"--port {port}: expected 0 to 65535.")
   try:

@@ -1,4 +1,4 @@
-"""Where the tiles lie: which are in a part of the map, by place and not by tile.
+"""Tiles on the map: which places are in a part of it, counted by place and not by tile.
 
 Tiles with one id are views of one place by several sensors.
 """
@@ -20,11 +20,11 @@ from xjepa_jax.retrieval.indexes.base import Box, Filter
 
 @dataclasses.dataclass(frozen=True)
 class View:
-  """What is in a part of the map.
+  """The places in a part of the map.
 
   Attributes:
     places: the rows of each place shown, in the archive's order.
-    count: of places in that part; more than are shown where there are too many.
+    count: number of places in that part, which is more than are shown if there are too many.
   """
 
   places: tuple[tuple[int, ...], ...]
@@ -36,8 +36,8 @@ class Places:
   """The rows of every place, in the order of its first row.
 
   Attributes:
-    rows: (N,) of the archive, place by place, each place's in their order.
-    starts: (P + 1,) where each place's begin; the last is N.
+    rows: (N,) rows of the archive, place by place, and in ascending order within a place.
+    starts: (P + 1,) where each place begins in `rows`; the last is N.
   """
 
   rows: np.ndarray
@@ -47,17 +47,17 @@ class Places:
     return len(self.starts) - 1
 
   def rows_of(self, places: np.ndarray) -> np.ndarray:
-    """All rows of some places, by the places' numbers, rising."""
+    """Return all rows of some places, given by number, in ascending order."""
     chosen = np.zeros(len(self), bool)
     chosen[places] = True
     return np.sort(self.rows[np.repeat(chosen, np.diff(self.starts))])
 
 
 class Ground:
-  """Outlines of all tiles as boxes, and the tiles of each place.
+  """Bounding boxes of all tiles, and the tiles of each place.
 
   Args:
-    files: of the archive. Their ids are read at once, and boxes where they have any.
+    files: the archive's embeddings. Their ids, and boxes if any, are read at once.
   """
 
   def __init__(self, files: EmbeddingFiles):
@@ -70,32 +70,34 @@ class Ground:
 
   @functools.cached_property
   def bounds(self) -> Box | None:
-    """West, south, east and north of all tiles; None if none has a place."""
+    """West, south, east and north of all tiles; None if no tile has coordinates."""
     if np.isnan(self._boxes).all():
       return None
     west, south = np.nanmin(self._boxes[:, :2], axis=0)
     east, north = np.nanmax(self._boxes[:, 2:], axis=0)
+    # A tile across the antimeridian lies at both ends of the map.
     if self._round.any():
       west, east = -180.0, 180.0
     return float(west), float(south), float(east), float(north)
 
   def rows_of_place(self, row: int) -> tuple[int, ...]:
-    """All rows with the id of a row, itself among them."""
+    """Return all rows that share a row's id, including itself."""
     places, place = self.places, self._place[row]
     return tuple(places.rows[places.starts[place] : places.starts[place + 1]].tolist())
 
   def view(self, box: Box, most: int) -> View:
-    """The places in a part of the map.
+    """Return the places in a part of the map.
 
     Args:
       box: west, south, east, north in degrees; west > east crosses the antimeridian.
-      most: places shown; of more, every n-th in the archive's order, which follows the ground.
+      most: largest number of places shown. If there are more, every n-th is shown in the archive's
+        order, which follows the ground.
 
     Raises:
-      SearchError: it is no box.
+      SearchError: the box is not valid.
     """
     inside = np.zeros(len(self._boxes), bool)
-    for west, south, east, north in Filter(bbox=box).boxes():  # comparisons with NaN are false
+    for west, south, east, north in Filter(bbox=box).boxes():  # NaN boxes compare as false
       begins, ends = self._boxes[:, 0] <= east, self._boxes[:, 2] >= west
       along = np.where(self._round, begins | ends, begins & ends)
       inside |= along & (self._boxes[:, 1] <= north) & (self._boxes[:, 3] >= south)
@@ -107,25 +109,27 @@ class Ground:
 
   @functools.cached_property
   def places(self) -> Places:
-    """All of them."""
-    # Places are numbered by their first rows, so sorted by number they are in that order.
+    """All places."""
+    # Places are numbered by their first rows, so a stable sort by number yields that order.
     counts = np.bincount(self._place)
     starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
     return Places(np.argsort(self._place, kind="stable"), starts)
 
 
 def spread(count: int, most: int, turn: int = 0) -> np.ndarray:
-  """`most` of `count` numbers, evenly spread; other ones with every turn."""
+  """Return `most` of `count` numbers, evenly spread; different ones for every `turn`."""
   if count <= most:
     return np.arange(count)
   step = count / most
-  offset = turn * step * 0.381966 % step  # the golden section: turns fall between earlier ones
+  # The golden section makes every turn fall between earlier ones.
+  offset = turn * step * 0.381966 % step
   return (np.arange(most) * step + offset).astype(np.int64)
 
 
 def place_numbers(ids: Sequence[pa.ChunkedArray]) -> np.ndarray:
-  """(N,) int64 number of the place of each row, numbered as they come; ids are strings."""
-  # Of large strings, for the ids of an archive may have more than 2 GiB, and never copied together.
+  """Return (N,) int64, the number of each row's place, numbered by first occurrence."""
+  # Large strings have 64-bit offsets: the ids of an archive may exceed 2 GiB. The chunks are never
+  # copied together.
   chunks = [chunk.cast(pa.large_string()) for column in ids for chunk in column.chunks]
   encoded = pa.chunked_array(chunks, pa.large_string()).dictionary_encode()
   numbers = [chunk.indices.to_numpy() for chunk in encoded.chunks]
@@ -133,13 +137,13 @@ def place_numbers(ids: Sequence[pa.ChunkedArray]) -> np.ndarray:
 
 
 def _across(files: EmbeddingFiles, boxes: np.ndarray) -> np.ndarray:
-  """(N,) bool: boxes that cross the antimeridian, their west east of their east.
+  """Return (N,) bool: boxes that cross the antimeridian, whose west is greater than their east.
 
-  A tile across it has an outline of two parts, one at either end of the map, and so a box all
-  around the globe, which is narrowed here. A tile around a pole has one part, and keeps its box.
+  The outline of a tile across the antimeridian has two parts, one at either end of the map, so its
+  box spans the globe; it is narrowed here. A tile around a pole has one part, and keeps its box.
 
   Args:
-    files: of the archive.
+    files: the archive's embeddings.
     boxes: (N, 4) west, south, east, north; narrowed in place.
   """
   wide = np.flatnonzero((boxes[:, 0] <= -180) & (boxes[:, 2] >= 180))

@@ -1,4 +1,4 @@
-"""The page's own files, and which third-party ones were packed with them."""
+"""The page's own files, and whether the third-party ones are installed beside them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TYPES = {
   ".svg": "image/svg+xml",
   ".txt": "text/plain; charset=utf-8",
 }
-# What of vendor/ each part of the page needs; `make page` puts it there.
+# Files in vendor/ that each part of the page needs; `make page` puts them there.
 _NEEDS = {
   "map": (
     "maplibre-gl.mjs",
@@ -30,12 +30,12 @@ _NEEDS = {
 
 
 def vendored() -> dict[str, bool]:
-  """Whether the map and the scatter plot have their third-party scripts."""
+  """Return whether the map and the scatter plot have their third-party scripts."""
   return {part: all(map(_there, names)) for part, names in _NEEDS.items()}
 
 
 def page_files() -> Iterator[str]:
-  """Paths of all files but the index, relative to the page's folder, with "/"."""
+  """Yield the paths of all files but the index, relative to the page's folder, with "/"."""
   for folder, _, names in sorted(os.walk(PAGE)):
     for name in sorted(names):
       path = os.path.relpath(os.path.join(folder, name), PAGE).replace(os.sep, "/")

@@ -1,9 +1,10 @@
-"""Who may ask, and what a browser may do with the page.
+"""Access control: who may send requests, and what a browser may do with the page.
 
-Bound to this machine only, the page needs no token; but any page in the same browser can send
-requests here, and a name can be made to resolve here (DNS rebinding). So the Host header has to be
-this machine's, and requests that other pages cause are refused. A proxy or a tunnel shows the page
-under another address; no header is believed about that, it has to be said (`--public-url`).
+A server that listens on this machine alone needs no token. Still, any page in the same browser can
+send it requests, and a host name can be made to resolve to it (DNS rebinding). So the Host header
+has to be this machine's, and requests caused by other pages are refused. A proxy or tunnel shows
+the page at another address. No header is trusted about that, so it has to be configured
+(`--public-url`).
 """
 
 from __future__ import annotations
@@ -27,20 +28,20 @@ from xjepa_jax.errors import OptionError
 if TYPE_CHECKING:
   from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-# MapLibre GL tells what image formats a browser has, and draws its buttons, with data: images. Its
-# worker is a file of ours, so no blob: is needed. Nothing may be loaded from another origin.
+# MapLibre GL uses data: images to detect which formats a browser supports, and to draw its buttons.
+# Its worker is one of our files, so blob: is not needed. Nothing may be loaded from other origins.
 POLICY = (
   "default-src 'self'; img-src 'self' data:; object-src 'none'; base-uri 'none'; "
   "form-action 'self'; frame-ancestors 'none'"
 )
 # regl compiles its draw commands with Function(), which needs 'unsafe-eval'. So the scatter plot
-# has a frame of its own, without an origin and without a network: it gets points, no more.
+# runs in a frame of its own, without an origin and without network access: it only receives points.
 FRAME_POLICY = (
   "sandbox allow-scripts; default-src 'none'; script-src 'self' 'unsafe-eval'; "
   "style-src 'self' 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'self'"
 )
 FRAME = "/page/scatter.html"
-_PUBLIC = "/page/"  # code that anybody may have; no word of the archive is in it
+_PUBLIC = "/page/"  # code that anybody may read; it contains nothing of the archive
 _ELSEWHERE = (
   "Another page may not ask here. If this is the page itself behind a proxy, start the server with "
   "--public-url and the address that people open."
@@ -55,7 +56,7 @@ _HEADERS = {
 
 
 def is_loopback(host: str) -> bool:
-  """Whether only this machine reaches an address."""
+  """Whether an address can only be reached from this machine."""
   try:
     return ipaddress.ip_address(host.strip("[]")).is_loopback
   except ValueError:
@@ -64,12 +65,12 @@ def is_loopback(host: str) -> bool:
 
 @dataclasses.dataclass(frozen=True)
 class Access:
-  """Who may ask.
+  """Who may send requests.
 
   Attributes:
-    host, port: listened on.
-    token: that every request for data has to show, or "" if none has to.
-    public: what people open where that is another address, as `public_url` has it; or "".
+    host, port: the address that the server listens on.
+    token: the token that every request for data has to carry, or "" if none is needed.
+    public: the address that people open if it differs, as returned by `public_url`, or "".
   """
 
   host: str
@@ -79,12 +80,15 @@ class Access:
 
   @classmethod
   def for_host(cls, host: str, port: int, public: str = "") -> Access:
-    """With a new random token, unless only this machine reaches the host and the public address."""
+    """Create an access with a new random token.
+
+    There is no token if the host and the public address can only be reached from this machine.
+    """
     alone = is_loopback(host) and (not public or is_loopback(urlsplit(public).hostname or ""))
     return cls(host, port, "" if alone else secrets.token_urlsafe(32), public)
 
   def address(self) -> str:
-    """What a person opens."""
+    """Return the address that a person opens."""
     return f"{self.public or self.listening}/" + (f"?token={self.token}" if self.token else "")
 
   @property
@@ -99,12 +103,12 @@ class Access:
 
   @property
   def prefix(self) -> str:
-    """The path of the public address, "/search" of https://archive.example/search."""
+    """The path of the public address: "/search" for https://archive.example/search."""
     return urlsplit(self.public).path
 
   @property
   def cookie(self) -> str:
-    """Its name: cookies know no ports."""
+    """The cookie's name. It contains the port, because browsers share cookies between ports."""
     return f"xjepa_jax_{self.port}"
 
   def knows_host(self, header: str) -> bool:
@@ -115,18 +119,20 @@ class Access:
     if not name or header.endswith("]"):
       name, port = header, "80"
     if self.public and name.strip("[]") == urlsplit(self.public).hostname:
-      return True  # proxies leave the port out or not; a name that resolves here is another's
+      # Proxies may or may not pass the port on. This is no risk: a name that is made to resolve to
+      # this machine is another name.
+      return True
     return name in (*_LOOPBACK_NAMES, self.host) and port == str(self.port)
 
   def is_own(self, origin: str, host: str) -> bool:
-    """Whether an Origin header is the page's: of the address asked, or of the public one."""
+    """Whether an Origin header is the page's own, at the requested or at the public address."""
     known = {f"http://{host}", f"https://{host}"}
     return origin in known or (
       bool(self.public) and origin == self.public.removesuffix(self.prefix)
     )
 
   def shown(self, headers: Mapping[str, str]) -> bool:
-    """Whether a request shows the token, as a bearer's or in the cookie."""
+    """Whether a request carries the token, as a bearer token or in the cookie."""
     if not self.token:
       return True
     kind, _, given = headers.get("authorization", "").partition(" ")
@@ -139,25 +145,25 @@ class Access:
     return any(self.fits(candidate) for candidate in candidates)
 
   def fits(self, token: str) -> bool:
-    """Whether this is the token, in a time that tells nothing of it."""
+    """Whether this is the token, compared in constant time."""
     return hmac.compare_digest(token.encode(), self.token.encode())
 
 
 class Guard:
-  """ASGI middleware: refuses what may not be asked, and adds the headers of every answer."""
+  """ASGI middleware that refuses forbidden requests and adds headers to every response."""
 
   def __init__(self, app: ASGIApp, access: Access):
     self._app = app
     self._access = access
 
   async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-    """Serves one connection."""
+    """Serve one connection."""
     if scope["type"] != "http":
       if scope["type"] == "lifespan":
         await self._app(scope, receive, send)
       return
     prefix = self._access.prefix
-    if prefix and scope["path"].startswith(f"{prefix}/"):  # a proxy that does not take it off
+    if prefix and scope["path"].startswith(f"{prefix}/"):  # the proxy does not strip the prefix
       scope = {**scope, "path": scope["path"].removeprefix(prefix)}
     path = scope["path"]
 
@@ -167,7 +173,7 @@ class Guard:
         for name, value in _HEADERS.items():
           headers[name] = value
         headers["content-security-policy"] = FRAME_POLICY if path == FRAME else POLICY
-        # The frame has no origin, so to it our scripts are another's.
+        # The frame has no origin, so our scripts are cross-origin to it.
         own = "cross-origin" if path.startswith(_PUBLIC) else "same-origin"
         headers["cross-origin-resource-policy"] = own
         if path != FRAME:
@@ -207,10 +213,10 @@ class Guard:
     return JSONResponse({"error": reason}, 401)
 
   def _without_token(self, asked: Sequence[tuple[str, str]]) -> Response:
-    """The token goes from the address, where it would be seen, into a cookie."""
+    """Move the token from the address, where it could be seen, to a cookie."""
     rest = urlencode([(name, value) for name, value in asked if name != "token"])
-    # Relative, and a cookie without a path, which is then the page's: a proxy may have put the page
-    # anywhere, beside pages of others.
+    # The redirect is relative, and the cookie has no path and so gets the page's, because a proxy
+    # may serve the page at any path, beside other pages.
     answer = RedirectResponse("./" + (f"?{rest}" if rest else ""), 303)
     answer.set_cookie(
       self._access.cookie,
@@ -225,17 +231,17 @@ class Guard:
 
 
 def public_url(text: str) -> str:
-  """An address at which people open the page, as browsers name it and without its last slash.
+  """Return an address that people open, as browsers spell it and without its last slash.
 
   Raises:
-    OptionError: it is none.
+    OptionError: it is not an http or https address.
   """
   try:
     parts = urlsplit(text)
     host, port = parts.hostname, parts.port
     if host and not host.isascii():
-      host = idna.encode(host, uts46=True).decode()  # as browsers send it
-  except ValueError:  # of idna too
+      host = idna.encode(host, uts46=True).decode()  # the form in which browsers send it
+  except ValueError:  # also raised by idna
     host, port = None, None
   if not host or parts.scheme not in ("http", "https") or parts.query or parts.fragment:
     raise OptionError(
@@ -248,7 +254,7 @@ def public_url(text: str) -> str:
 
 
 def _from_elsewhere(scope: Scope, headers: Headers, access: Access) -> bool:
-  """Whether another origin's page caused a request; following a link to the page is no such."""
+  """Whether another origin's page caused a request; following a link to the page is allowed."""
   origin = headers.get("origin")
   if origin is not None and not access.is_own(origin, headers.get("host", "")):
     return True

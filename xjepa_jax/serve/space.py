@@ -1,4 +1,8 @@
-"""The descriptor space on a plane: principal components of a sample, pairs kept together."""
+"""The descriptor space projected onto a plane: principal components of a sample of places.
+
+A place is sampled with all its tiles or not at all, so that the views of a scene by several sensors
+can be compared in the plot.
+"""
 
 from __future__ import annotations
 
@@ -9,17 +13,17 @@ import numpy as np
 from xjepa_jax.retrieval.embedding.files import EmbeddingFiles
 from xjepa_jax.serve.ground import Places, spread
 
-_ROWS = 4000
+_ROWS = 4000  # approximate number of points
 
 
 @dataclasses.dataclass(frozen=True)
 class Plane:
-  """A sample of the archive on a plane.
+  """A sample of the archive, projected onto a plane.
 
   Attributes:
-    rows: (n,) of the archive.
-    points: (n, 2) between -1 and 1, both axes on one scale.
-    share: of the sample's variance that the plane shows, between 0 and 1.
+    rows: (n,) rows of the archive.
+    points: (n, 2) between -1 and 1, with both axes on one scale.
+    share: share of the sample's variance that the plane shows, between 0 and 1.
   """
 
   rows: np.ndarray
@@ -28,12 +32,12 @@ class Plane:
 
 
 def plane(files: EmbeddingFiles, places: Places, most: int = _ROWS) -> Plane:
-  """The two principal components of a sample.
+  """Project a sample onto its two principal components.
 
   Args:
-    files: of the archive.
-    places: of the archive; one is taken with all its rows or left out.
-    most: rows, about.
+    files: the archive's embeddings.
+    places: the archive's places; a place is taken with all its rows or left out.
+    most: approximate number of rows.
   """
   total = len(places.rows)
   if not total:
@@ -46,18 +50,19 @@ def plane(files: EmbeddingFiles, places: Places, most: int = _ROWS) -> Plane:
 
 
 def principal_components(vectors: np.ndarray) -> tuple[np.ndarray, float]:
-  """Coordinates along the two directions of most variance, and the share of it that they hold.
+  """Return coordinates along the two directions of most variance, and their share of the variance.
 
   Args:
     vectors: (n, K) float64, n at least 1.
 
   Returns:
-    (n, 2), each direction turned so that its largest component is positive; and the share.
+    (n, 2), with each direction's sign chosen so that its largest component is positive; and the
+    share.
   """
   centred = vectors - vectors.mean(axis=0)
   values, directions = np.linalg.eigh(centred.T @ centred)
   first = directions[:, ::-1][:, :2]
-  if first.shape[1] < 2:  # descriptors of one number
+  if first.shape[1] < 2:  # descriptors of a single number
     first = np.pad(first, ((0, 0), (0, 1)))
   largest = np.take_along_axis(first, np.abs(first).argmax(axis=0)[None], axis=0)
   first = first * np.where(largest < 0, -1.0, 1.0)

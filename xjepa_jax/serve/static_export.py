@@ -1,10 +1,10 @@
-"""The page as static files: the same page, its pictures, and hits that were found beforehand.
+"""The page as static files: the same page, its pictures, and hits computed in advance.
 
 index.html, page/       the page
-archive.json            as the server has it, and which tiles can be asked with
+archive.json            as from the server, and which tiles can be queried
 all-tiles.json          every tile that is shown
 pictures/ROW.png
-hits/ROW.json           sensor -> [row, score, confidence] of its best, best first
+hits/ROW.json           sensor -> [row, score, confidence] of its best hits, best first
 plane.json              the descriptor space on a plane
 """
 
@@ -25,7 +25,7 @@ from xjepa_jax.serve.page_files import INDEX, PAGE, page_files, vendored
 
 @dataclasses.dataclass(frozen=True)
 class Exported:
-  """What was written: tiles shown, tiles with their hits, and bytes."""
+  """What was written: number of tiles shown, number of tiles with their hits, and bytes."""
 
   tiles: int
   queries: int
@@ -33,17 +33,17 @@ class Exported:
 
 
 def export_page(archive: Archive, directory: StrPath, queries: int | None, k: int) -> Exported:
-  """Writes the page for a server of files.
+  """Write the page for any static file server.
 
   Args:
-    archive: that is shown.
-    directory: new, or empty.
-    queries: tiles that can be asked with, spread over the archive; None for all.
-    k: hits of each, of every sensor.
+    archive: the archive to show.
+    directory: a new or empty directory.
+    queries: number of tiles that can be queried, spread over the archive; None for all.
+    k: number of hits per tile and sensor.
 
   Raises:
-    WriteError: the directory has something in it, or cannot be written.
-    SearchError: a tile cannot be asked with.
+    WriteError: the directory is not empty, or cannot be written.
+    SearchError: a tile cannot be queried.
   """
   directory = os.fspath(directory)
   if os.path.isdir(directory) and os.listdir(directory):
@@ -60,6 +60,7 @@ def export_page(archive: Archive, directory: StrPath, queries: int | None, k: in
     out.write(f"pictures/{row}.png", archive.draw(row))
   out.json("all-tiles.json", archive.tiles(tiles))
   plane = archive.plane_json()
+  # Only exported tiles can be opened from the plot.
   plane["points"] = [point for point in plane["points"] if point[0] in shown]
   out.json("plane.json", plane)
   for path in page_files():
@@ -71,7 +72,7 @@ def export_page(archive: Archive, directory: StrPath, queries: int | None, k: in
 
 
 def _asked(archive: Archive, most: int | None) -> list[int]:
-  """Whole places, so that a scene can be asked for from each of its sensors."""
+  """Choose whole places, so that a scene can be queried from each of its sensors."""
   places = archive.ground.places
   count = len(archive.files)
   if most is None or most >= count:
@@ -90,7 +91,7 @@ def _hits(archive: Archive, row: int, sensor: str, k: int) -> list[list[Any]]:
 
 
 class _Output:
-  """A directory that is written, and how many bytes it has."""
+  """A directory that is being written, and the number of bytes in it."""
 
   def __init__(self, directory: str):
     self._directory = directory

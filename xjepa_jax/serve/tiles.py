@@ -1,4 +1,4 @@
-"""Tiles and hits as the page gets them: JSON's types, and nothing of the server's folders."""
+"""Tiles and hits as JSON for the page, without anything about the server's folders."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Json = dict[str, Any]
 
 
 def tile_json(entry: Mapping[str, Any]) -> Json:
-  """A row of `EmbeddingFiles.take`."""
+  """Convert a row of `EmbeddingFiles.take`."""
   footprint = entry.get("footprint")
   return {
     "row": int(entry["row"]),
@@ -29,7 +29,7 @@ def tile_json(entry: Mapping[str, Any]) -> Json:
 
 
 def hit_json(hit: Hit) -> Json:
-  """A hit: a tile, and how good it is."""
+  """Convert a hit: its tile, rank, score and confidence."""
   return {
     "row": hit.row,
     "id": hit.id,
@@ -46,7 +46,7 @@ def hit_json(hit: Hit) -> Json:
 
 
 def answer_json(answer: Answer) -> Json:
-  """An answer, its query's title and sensor beside it."""
+  """Convert an answer, with its query's title and sensor."""
   return {
     "title": answer.query.title,
     "sensor": answer.query.sensor,

@@ -1,4 +1,8 @@
-"""Images that are uploaded to ask with: capped, read by an allow-list of formats, forgotten."""
+"""Uploaded query images: limited in size, restricted to an allow-list of formats, and not kept.
+
+An image exists on disk only while it is encoded. Queries and small pictures are kept in memory,
+under random names, until newer ones replace them.
+"""
 
 from __future__ import annotations
 
@@ -19,17 +23,17 @@ from xjepa_jax.retrieval.searching.answers import Query
 if TYPE_CHECKING:
   from xjepa_jax.serve.archive import Archive
 
-_KEPT = 64  # queries; their images are gone once they are described
+_KEPT = 64  # queries kept; their images are deleted once they are encoded
 _SECONDS = 60.0  # for a whole file to arrive
 
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-  """What an upload may be.
+  """The limits of an upload.
 
   Attributes:
-    bytes: of the file.
-    pixels: times bands, as its header declares.
+    bytes: largest size of the file.
+    pixels: largest number of pixels times bands that its header may declare.
   """
 
   bytes: int = 2**26
@@ -38,7 +42,7 @@ class Limits:
 
 @dataclasses.dataclass(frozen=True)
 class Told:
-  """What a person says of an image, as `query_image.read_query` takes it."""
+  """What the user states about an image, for `query_image.read_query`."""
 
   sensor: str | None = None
   offset: float | None = None
@@ -47,21 +51,21 @@ class Told:
 
 @dataclasses.dataclass(frozen=True)
 class Upload:
-  """An image that was asked with: its query, and its picture as PNG."""
+  """An image that was used as a query: the query, and a picture of the image as PNG."""
 
   query: Query
   picture: bytes
 
 
 class Uploads:
-  """The last uploads by a random name; safe to use from several threads."""
+  """The latest uploads by random name; safe to use from several threads."""
 
   def __init__(self) -> None:
     self._kept: collections.OrderedDict[str, Upload] = collections.OrderedDict()
     self._lock = threading.Lock()
 
   def add(self, upload: Upload) -> str:
-    """Keeps one; returns its name."""
+    """Keep an upload and return its name."""
     name = secrets.token_urlsafe(12)
     with self._lock:
       self._kept[name] = upload
@@ -70,10 +74,10 @@ class Uploads:
     return name
 
   def get(self, name: str) -> Upload:
-    """One that was kept.
+    """Return an upload that was kept.
 
     Raises:
-      SearchError: it was not, or many came after it.
+      SearchError: it never was, or has been replaced by newer ones.
     """
     with self._lock:
       if name not in self._kept:
@@ -82,10 +86,10 @@ class Uploads:
 
 
 def safe_name(name: str) -> str:
-  """A file's name for titles and messages: no folders, no control characters, not too long.
+  """Return a file's name for titles and messages: no folders or control characters, limited length.
 
   Raises:
-    SearchError: its suffix is not one of the formats that are read.
+    SearchError: its suffix is not one of the supported formats.
   """
   name = re.sub(r"[^\w .()+-]", "_", re.split(r"[\\/]", name)[-1]).strip()[-80:]
   if os.path.splitext(name)[1].lower() not in SUFFIXES:
@@ -94,21 +98,22 @@ def safe_name(name: str) -> str:
 
 
 async def receive(body: AsyncIterator[bytes], declared: str | None, most: int, path: str) -> None:
-  """Writes a request's body into a file.
+  """Write a request's body to a file.
 
   Args:
-    body: its parts as they come.
-    declared: the header Content-Length, if there was one.
-    most: bytes.
-    path: of the file.
+    body: its chunks as they arrive.
+    declared: the Content-Length header, or None.
+    most: largest number of bytes.
+    path: the file.
 
   Raises:
-    TooLargeError: it has or declares more; nothing past the cap is kept.
-    SearchError: it is empty, or does not arrive in time.
+    TooLargeError: the body is larger, or declares to be; nothing past the limit is kept.
+    SearchError: the body is empty, or does not arrive in time.
   """
   if declared is not None and declared.isdecimal() and int(declared) > most:
     raise TooLargeError(_too_large(most))
   size = 0
+  # The declared length may be missing or false, so bytes are counted as well.
   try:
     with open(path, "wb") as file:
       async with asyncio.timeout(_SECONDS):
@@ -124,25 +129,26 @@ async def receive(body: AsyncIterator[bytes], declared: str | None, most: int, p
 
 
 def described(archive: Archive, path: str, name: str, told: Told, most: int) -> Upload:
-  """What an uploaded file asks for.
+  """Encode an uploaded file as a query.
 
   Args:
-    archive: that is asked; it has an encoder.
-    path: of the file, its suffix that of `name`.
-    name: what its owner calls it: `safe_name`'s.
-    told: of its sensor and its values.
-    most: pixels x bands that its header may declare.
+    archive: the archive to search; it has an encoder.
+    path: the file, with the suffix of `name`.
+    name: the user's name for the file, from `safe_name`.
+    told: the user's statements on its sensor and values.
+    most: largest number of pixels x bands that its header may declare.
 
   Raises:
-    SearchError: the file cannot be read, or does not fit the encoder; its message has `name` for
-      the path.
-    XJepaError: something else is wrong, and is no concern of whoever asked.
+    SearchError: the file cannot be read, or does not fit the encoder; the message contains `name`
+      in place of the path.
+    XJepaError: something else is wrong that is no concern of the user.
   """
   try:
+    # The header is checked before the pixels are decoded, which could take much more memory.
     read_header(path, most)
     query, picture = archive.query_of_upload(path, told.sensor, told.offset, told.trust_units)
   except (ImageError, SearchError) as error:
-    # Commands name a folder beside the file's, which is a temporary one of this machine.
+    # Messages suggest commands with a folder beside the file's, which is temporary on this machine.
     said = str(error).replace(path, name).replace(f"{os.path.dirname(path)}_", "")
     raise SearchError(
       re.sub(rf"/{re.escape(_stem(path))}\.tif\b", f"/{_stem(name)}.tif", said)

@@ -1,1 +1,1 @@
-"""Loss -> state: the step, the optimizer, checkpoints, and what watches over them."""
+"""From a loss to a trained state: the step, the optimizer, checkpoints and their safeguards."""

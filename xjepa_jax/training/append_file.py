@@ -1,4 +1,4 @@
-"""Bytes at the end of a file: given to the system when the call returns, or an error names it."""
+"""Unbuffered appending to a file: bytes reach the system at once, or an error names the file."""
 
 from __future__ import annotations
 
@@ -8,23 +8,25 @@ from xjepa_jax.errors import TrainingError
 
 
 def open_to_append(path: str) -> FileIO:
-  """The file, without a buffer whose content could be lost, or fail again when it is closed.
+  """Open a file for appending, without a buffer.
+
+  A buffer's content could be lost, or could fail to be written a second time at close.
 
   Raises:
-    OSError: it cannot be made or opened.
+    OSError: the file cannot be created or opened.
   """
   return open(path, "ab", buffering=0)
 
 
 def append(file: FileIO, data: bytes) -> None:
-  """Writes all of the data.
+  """Write all of the data.
 
   Raises:
-    TrainingError: the disk is full, or is no longer there.
+    TrainingError: the disk is full, or is no longer available.
   """
   left = memoryview(data)
   try:
-    while left:
+    while left:  # an unbuffered write may take only a part of the data
       left = left[file.write(left) :]
   except OSError as error:
     raise TrainingError(

@@ -1,4 +1,9 @@
-"""Augmentation on the device: geometry alike for a pair's sensors, radiometry for each alone."""
+"""Augmentation on the device: the same geometry for a pair's sensors, radiometry for each alone.
+
+Mirrors, turns and zoom must be drawn once per pair, or the sensors' tokens would no longer lie on
+the same ground. Gain, offset, curve and noise are drawn per sensor. Pixels and bands that were not
+seen are 0 before and stay 0.
+"""
 
 from __future__ import annotations
 
@@ -12,15 +17,15 @@ from xjepa_jax.config import AugmentConfig
 
 
 def augment(values: Mapping[str, Array], settings: AugmentConfig, key: Array) -> dict[str, Array]:
-  """Mirrored, turned, and with disturbed radiometry.
+  """Mirror, turn and zoom images, and perturb their radiometry.
 
   Args:
-    values: sensor -> (B, H, W, C) scaled images; 0 is a band's mean and where nothing was seen.
-    settings: what is done.
-    key: it is drawn from.
+    values: sensor -> (B, H, W, C) scaled images; 0 is a band's mean and marks what was not seen.
+    settings: the augmentations and their strengths.
+    key: the random key.
 
   Returns:
-    As `values`.
+    Images of the same sensors and shapes.
   """
   batch = next(iter(values.values())).shape[0]
   turn_key, radiometry_key = jax.random.split(key)
@@ -32,7 +37,7 @@ def augment(values: Mapping[str, Array], settings: AugmentConfig, key: Array) ->
     if settings.flips:
       x = _where(turns[0], x[:, :, ::-1], x)
     if settings.quarter_turns and x.shape[1] == x.shape[2]:
-      # A mirrored transpose is a quarter turn, two mirrors are a half turn.
+      # A mirrored transpose is a quarter turn, and two mirrors are a half turn.
       x = _where(turns[1], jnp.swapaxes(x, 1, 2)[:, ::-1], x)
       x = _where(turns[2], x[:, ::-1, ::-1], x)
     if settings.zoom:
@@ -42,7 +47,7 @@ def augment(values: Mapping[str, Array], settings: AugmentConfig, key: Array) ->
 
 
 def _disturb(values: Array, settings: AugmentConfig, key: Array) -> Array:
-  """Random gain and offset a band, and noise a pixel; unseen pixels and missing bands stay 0."""
+  """Apply a random gain and offset per band and noise per pixel; unseen pixels and bands stay 0."""
   gain_key, offset_key, noise_key = jax.random.split(key, 3)
   shape = (values.shape[0], 1, 1, values.shape[-1])
   x = values
@@ -51,7 +56,7 @@ def _disturb(values: Array, settings: AugmentConfig, key: Array) -> Array:
   if settings.offset:
     x = x + settings.offset * jax.random.normal(offset_key, shape)
   if settings.curve:
-    # Odd, monotone, 0 stays 0: bends towards or away from a band's mean.
+    # The map is odd and monotone and keeps 0: it bends values towards or away from a band's mean.
     drawn = jax.random.normal(jax.random.fold_in(key, 1), shape)
     bend = jnp.exp(settings.curve * drawn)
     x = jnp.sinh(bend * jnp.arcsinh(x))
@@ -63,9 +68,9 @@ def _disturb(values: Array, settings: AugmentConfig, key: Array) -> Array:
 
 
 def _zoomed(values: Array, most: float, key: Array) -> Array:
-  """A random part of each image at its whole size, linear in between.
+  """Enlarge a random part of each image to the image's size, with linear interpolation.
 
-  What was made of unseen pixels, wholly or in part, is unseen.
+  A pixel interpolated from any unseen pixel is unseen.
   """
   batch, height, width, _ = values.shape
   scale_key, place_key = jax.random.split(key)
@@ -80,7 +85,7 @@ def _zoomed(values: Array, most: float, key: Array) -> Array:
     )
 
   seen = (values != 0).any(axis=-1, keepdims=True).astype(values.dtype)
-  whole = jax.vmap(one)(seen, scales, places) > 0.999  # but for rounding
+  whole = jax.vmap(one)(seen, scales, places) > 0.999  # 1 up to rounding: seen pixels only
   return jnp.where(whole, jax.vmap(one)(values, scales, places), 0.0)
 
 

@@ -1,8 +1,9 @@
 """The closed form of a canonical layout, fitted on a run's training pairs and put into its state.
 
-It takes one look at the pairs for the mean of each sensor's cells and one for their moments, in
-batches, on any mesh: sums of a batch are float32 on the devices, sums of batches and everything
-after (`canonical_correlation`) are float64 on the host.
+Fitting takes two passes: one over a few pairs for the mean of each sensor's cells, and one over the
+pairs for their second moments about that mean. It works in batches and on any mesh. Sums within a
+batch are float32 on the devices; sums over batches and everything after (`canonical_correlation`)
+are float64 on the host. The pairs that are used do not depend on the size of a batch.
 """
 
 from __future__ import annotations
@@ -30,18 +31,19 @@ from xjepa_jax.training.state import TrainState
 from xjepa_jax.training.step import plain_images
 from xjepa_jax.training.target import TargetState
 
-_MEAN_PAIRS = 512  # that the mean of what is told of a sensor's cells is taken from
+_MEAN_PAIRS = 512  # pairs from which the mean of each sensor's cells is taken
 
 
 @dataclasses.dataclass(frozen=True)
 class Fit:
-  """A closed form, and what it was made of.
+  """A closed form, and the data that it was fitted on.
 
   Attributes:
-    maps: of each sensor.
-    correlations: (d,) of the numbers of cells, over all frequencies; 1 for a sensor alone.
-    pairs: that were looked at.
-    seconds: that it took.
+    maps: the maps of each sensor.
+    correlations: (d,) correlation of each number of a cell over all frequencies; 1 for a single
+      sensor.
+    pairs: number of pairs used.
+    seconds: time that the fit took.
   """
 
   maps: Maps
@@ -58,15 +60,15 @@ class Fit:
 
 
 def fit(experiment: Experiment, heads: Mapping[str, HeadConfig]) -> dict[str, Fit]:
-  """Fits canonical layouts on the training split. Every process has to call it.
+  """Fit canonical layouts on the training split. Every process has to call this.
 
   Args:
     experiment: the run.
-    heads: that have a closed form (`layout.is_fitted`), by name. Each is fitted on `fitted`
-      training pairs at most, taken in random order; those of like numbers in one pass.
+    heads: name -> head with a closed form (`layout.is_fitted`). Each is fitted on at most `fitted`
+      training pairs, in random order; heads with the same limit share one pass.
 
   Returns:
-    What was fitted of each, by name, the seconds being those of its pass.
+    The fit of each head, by name. Its seconds are those of the whole pass.
   """
   found: dict[str, Fit] = {}
   for most in sorted({head.fitted for head in heads.values()}):
@@ -86,7 +88,7 @@ def fit(experiment: Experiment, heads: Mapping[str, HeadConfig]) -> dict[str, Fi
 
 
 def put(state: TrainState, head: str, maps: Maps) -> TrainState:
-  """The state with a layout's maps in place of those drawn, trained and averaged."""
+  """Return the state with a layout's fitted maps, in the trained and in the averaged encoder."""
 
   def averaged(node: Any) -> Any:
     return node._replace(encoder=with_maps(node.encoder, head, maps)) if _is_target(node) else node
@@ -99,7 +101,7 @@ def put(state: TrainState, head: str, maps: Maps) -> TrainState:
 
 
 def with_maps(encoder: Any, head: str, maps: Maps) -> Any:
-  """An encoder's parameters with a layout's maps in place of those drawn, placed as these are."""
+  """Return an encoder's parameters with a layout's fitted maps, sharded like those they replace."""
   layout = encoder["layouts"][head]
   new = {
     key: {name: _like(old, maps[key][name]) for name, old in leaves.items()}
@@ -111,7 +113,7 @@ def with_maps(encoder: Any, head: str, maps: Maps) -> Any:
 def _means(
   experiment: Experiment, readings: Sequence[Reading], most: int
 ) -> list[dict[str, np.ndarray]]:
-  """Of each reading, sensor -> (F,) mean of what is told of the cells seen."""
+  """Return, per reading, sensor -> (F,) the mean of what is read of the cells that were seen."""
 
   def sums(batch: Mapping[str, Any]) -> list[dict[str, tuple[jax.Array, jax.Array]]]:
     values, _ = plain_images(experiment.model, batch["values"])
@@ -125,7 +127,7 @@ def _means(
   total: Any = None
   for found, _ in _measured(experiment, sums, most):
     total = found if total is None else jax.tree.map(np.add, total, found)
-  # Batches have sensors in any order.
+  # Batches hold their sensors in any order; the experiment's order is the one that counts.
   return [
     {key: sums_of[key][0] / max(float(sums_of[key][1]), 1.0) for key in experiment.inputs}
     for sums_of in total
@@ -138,7 +140,7 @@ def _moments(
   means: Sequence[Mapping[str, np.ndarray]],
   most: int,
 ) -> tuple[list[dict[tuple[str, str], Moments]], int]:
-  """Of each reading, the moments of all pairs of sensors; and the number of pairs looked at."""
+  """Return, per reading, the moments of all pairs of sensors, and the number of pairs used."""
 
   def sums(batch: Mapping[str, Any]) -> list[dict[tuple[str, str], Moments]]:
     values, _ = plain_images(experiment.model, batch["values"])
@@ -169,6 +171,7 @@ def _batch_moments(
   for a, b in itertools.combinations_with_replacement(means, 2):
     both = (_present(batch, a) & _present(batch, b))[:, None, None]
     one, other = (jnp.where(both, spectra[key], 0) for key in (a, b))
+    # JAX's default precision would multiply in bfloat16 on TPUs and in TF32 on GPUs.
     products = jnp.einsum("bpf,bpg->pfg", one, other, precision="highest")
     found[a, b] = Moments(
       both.sum(), one.sum(axis=0), other.sum(axis=0), jnp.einsum("rp,pfg->rfg", ring, products)
@@ -185,9 +188,9 @@ def _added(
 def _measured(
   experiment: Experiment, of: Callable[[Any], Any], most: int
 ) -> Iterator[tuple[Any, int]]:
-  """What a function makes of batches of training pairs, float64 on the host, and their rows.
+  """Yield a function's result, float64 on the host, and the row count per batch of training pairs.
 
-  Of the last batch only those that are still wanted are valid, so that the pairs looked at do not
+  In the last batch only the rows that are still wanted are valid, so that the pairs used do not
   depend on the size of a batch.
   """
   mesh = experiment.mesh
@@ -222,9 +225,10 @@ def _is_target(node: Any) -> bool:
 
 
 def _like(old: jax.Array, new: np.ndarray) -> jax.Array:
+  # Every process fills the shards of its own devices only.
   return jax.make_array_from_callback(old.shape, old.sharding, lambda index: new[index])
 
 
 def fitted_heads(heads: Mapping[str, HeadConfig]) -> dict[str, HeadConfig]:
-  """Those that have a closed form."""
+  """Return the heads that have a closed form."""
   return {name: head for name, head in heads.items() if is_fitted(head)}

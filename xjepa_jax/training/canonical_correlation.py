@@ -1,9 +1,9 @@
 """Canonical correlation of sensors' cells, from first and second moments.
 
-Canonical correlation (Hotelling 1936) of two sensors' cells, and for more than two its form of
-largest variance (MAXVAR, Kettenring 1971): directions of each sensor's gradients that correlate
-most with the others'. One map serves all cells and all frequencies; how far sensors agree, though,
-falls with the frequency, so every ring of frequencies gets its own weight,
+For two sensors this is canonical correlation (Hotelling 1936), and for more its form of largest
+variance (MAXVAR, Kettenring 1971): it finds the directions of each sensor's gradients that
+correlate most with the others'. One map serves all cells and all frequencies, but the agreement of
+sensors falls with the frequency, so every ring of frequencies gets its own weight,
 
   scale[r, j] = rho[r, j] / deviation[r, j],
 
@@ -22,24 +22,26 @@ import numpy as np
 
 from xjepa_jax.model import spectrum
 
-# Of the mean eigenvalue of a sensor's covariance: at unit length nine directions are eight numbers,
-# and of statistics of images there are hundreds, with one image a sample. Of .03 and .1 the smaller
-# found one to three points more by labels on 1,600 simulated pairs, the larger one on 880 real.
+# As a share of the mean eigenvalue of a sensor's covariance. Nine directions at unit length are
+# only eight independent numbers. Image statistics number in the hundreds, with one image per
+# sample; for them .03 gave one to three points more by labels than .1 on 1,600 simulated pairs,
+# while .1 gave more on 880 real ones.
 RIDGE, WHOLE_RIDGE = 1e-2, 1e-1
-_MOST_CORRELATED = 0.995  # more is few samples
-# Variance of a number of a cell of length 1: float32 leaves less of images without contrast.
+_MOST_CORRELATED = 0.995  # a higher correlation only shows that there are few samples
+# The least variance of a number of a cell of length 1: what float32 rounding leaves of images
+# without contrast is smaller.
 _ROUNDING = 1e-10
-_CONSTANT = 1e-4  # of a statistic in standard units
+_CONSTANT = 1e-4  # deviation, in standard units, below which a statistic counts as constant
 
 Maps = dict[str, dict[str, np.ndarray]]  # sensor -> kernel, bias, scale of `layout.SensorMap`
 
 
 @dataclasses.dataclass(frozen=True)
 class Moments:
-  """Sums over the images of two sensors that show the same places, or of one.
+  """Sums over the images of two sensors that show the same places, or of one sensor.
 
   Attributes:
-    pairs: () how many.
+    pairs: () number of pairs.
     first, other: (P, F) sums of the spectra of either sensor.
     second: (R, F, F) sums of their products over the frequencies of each ring.
   """
@@ -53,7 +55,7 @@ class Moments:
     return Moments(*(a + b for a, b in zip(self._parts(), more._parts(), strict=True)))
 
   def covariance(self, side: int) -> np.ndarray:
-    """(R, F, F) float64 a frequency, about the mean of each frequency; 0 without pairs."""
+    """Return (R, F, F) float64 per frequency, about each frequency's mean; 0 without pairs."""
     ring, count = spectrum.rings(side), max(float(self.pairs), 1.0)
     means = np.zeros(self.second.shape)
     np.add.at(means, ring, self.first[:, :, None] * self.other[:, None, :] / count)
@@ -74,20 +76,21 @@ def solve(
   ridge: float = RIDGE,
   standardise: bool = False,
 ) -> tuple[Maps, np.ndarray]:
-  """The maps of the largest correlations.
+  """Return the maps with the largest correlations.
 
   Args:
-    moments: (a, b) -> of these sensors' spectra, a before b in the order of `means`, and (a, a).
-    means: sensor -> (F,) the mean of what is told of a cell, which spectra are about.
-    side: cells along a side.
-    numbers: d of each cell.
+    moments: (a, b) -> the moments of these sensors' spectra, with a before b in the order of
+      `means`, and (a, a).
+    means: sensor -> (F,) the mean reading of a cell, about which spectra are taken.
+    side: number of cells along a side.
+    numbers: d, the numbers kept of each cell.
     ridge: added to a sensor's covariance, as a share of its mean eigenvalue.
-    standardise: what is told of a cell has units of its own each: by its deviation.
+    standardise: divide each reading by its deviation, because readings have units of their own.
 
   Returns:
-    sensor -> kernel (F, d), bias (d,), scale (R, d), float32; and the correlations (d,), mean over
-    groups of sensors that share pairs. A sensor alone, or one whose images say nothing, gets its
-    principal directions, and no weights.
+    sensor -> kernel (F, d), bias (d,), scale (R, d), all float32; and the correlations (d,),
+    averaged over groups of sensors that share pairs. A single sensor, or one whose images do not
+    vary, gets its principal directions and no weights.
   """
   own = {key: moments[key, key].covariance(side) for key in means}
   unit = {key: _units(each, standardise) for key, each in own.items()}
@@ -123,10 +126,11 @@ def _correlating(
   numbers: int,
   ridge: float,
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
-  """Kernels of sensors that share pairs, and how they correlate, over all frequencies."""
+  """Return the kernels of sensors that share pairs, and their correlations over all frequencies."""
   weights = np.bincount(spectrum.rings(side))
   power = {key: _positive(np.trace(own[key], axis1=1, axis2=2) / own[key].shape[1]) for key in keys}
 
+  # Every ring is divided by its power, so that strong frequencies do not outweigh the others.
   def pooled(a: str, b: str, covariance: np.ndarray) -> np.ndarray:
     each = covariance / np.sqrt(power[a] * power[b])[:, None, None]
     return np.average(each, axis=0, weights=weights)
@@ -139,8 +143,10 @@ def _correlating(
     if a in keys:
       blocks[at[a], at[b]] = white[a] @ pooled(a, b, covariance) @ white[b]
       blocks[at[b], at[a]] = blocks[at[a], at[b]].T
+  # MAXVAR: eigenvectors of the correlation matrix of all whitened sensors. An eigenvalue is 1 plus
+  # (number of sensors - 1) times a correlation.
   values, vectors = np.linalg.eigh(blocks)
-  parts = np.zeros((len(blocks), numbers))  # those beyond what is told are 0
+  parts = np.zeros((len(blocks), numbers))  # numbers beyond those available stay 0
   parts[:, : len(blocks)] = vectors[:, ::-1][:, :numbers]
   values = np.pad(values, (max(numbers - len(blocks), 0), 0), constant_values=1.0)
   kernels = {key: white[key] @ _unit(parts[at[key]]) for key in keys}
@@ -153,7 +159,7 @@ def _scales(
   cross: Mapping[tuple[str, str], np.ndarray],
   pairs: Mapping[tuple[str, str], float],
 ) -> dict[str, np.ndarray]:
-  """sensor -> (R, d) weights, by the correlations with all its partners; 1 for a sensor alone."""
+  """Return sensor -> (R, d) weights from the correlations with all partners; 1 without any."""
   deviation = {
     key: np.sqrt(_positive(np.einsum("fd,rfg,gd->rd", kernel, own[key], kernel)))
     for key, kernel in kernels.items()
@@ -176,7 +182,7 @@ def _scales(
 
 
 def _connected(keys: Sequence[str], cross: Mapping[tuple[str, str], Any]) -> list[list[str]]:
-  """Sensors in groups that no pair of images connects with another: data sets apart."""
+  """Group the sensors so that no pair of images connects two groups, as in separate data sets."""
   groups = [[key] for key in keys]
   for a, b in cross:
     one, other = (next(group for group in groups if key in group) for key in (a, b))
@@ -187,7 +193,7 @@ def _connected(keys: Sequence[str], cross: Mapping[tuple[str, str], Any]) -> lis
 
 
 def _units(own: np.ndarray, standardise: bool) -> np.ndarray:
-  """(F,) factors of what is told of cells, by its covariances (R, F, F); 0 of what never varies."""
+  """Return (F,) factors of the readings from covariances (R, F, F); 0 for a constant reading."""
   if not standardise:
     return np.ones(own.shape[1])
   deviation = np.sqrt(np.maximum(np.diagonal(own.sum(axis=0)), 0))
@@ -199,7 +205,7 @@ def _between(one: np.ndarray, covariance: np.ndarray, other: np.ndarray) -> np.n
 
 
 def _whitening(covariance: np.ndarray, ridge: float) -> np.ndarray:
-  """(F, F): the root of the inverse, of a covariance with a ridge; 0 for one that is 0."""
+  """Return the inverse square root (F, F) of a covariance with a ridge; 0 for a zero covariance."""
   values, vectors = np.linalg.eigh(covariance)
   ridged = np.maximum(values, 0) + ridge * values.mean()
   if values.mean() <= 0:
@@ -209,7 +215,7 @@ def _whitening(covariance: np.ndarray, ridge: float) -> np.ndarray:
 
 def _principal(covariance: np.ndarray, numbers: int) -> np.ndarray:
   found = np.linalg.eigh(covariance)[1][:, ::-1][:, :numbers]
-  return np.pad(found, ((0, 0), (0, numbers - found.shape[1])))  # more than are told are 0
+  return np.pad(found, ((0, 0), (0, numbers - found.shape[1])))  # numbers beyond those stay 0
 
 
 def _unit(columns: np.ndarray) -> np.ndarray:
@@ -221,6 +227,6 @@ def _varies(covariance: np.ndarray) -> bool:
 
 
 def _positive(values: np.ndarray) -> np.ndarray:
-  """Variances; what rounding or a constant image leaves of one counts as 1, of which nothing is."""
+  """Return variances with those that are mere rounding set to 1, so that they can be divided by."""
   least = max(1e-9 * float(values.max(initial=0)), _ROUNDING)
   return np.where(values > least, values, 1.0)

@@ -1,7 +1,9 @@
-"""Checkpoints: saved while training goes on, whole or not at all, restored onto any mesh.
+"""Checkpoints, saved while training goes on, whole or not at all, and restored onto any mesh.
 
-Orbax writes them. Added are a manifest of checksums, so that a damaged checkpoint is noticed and
-set aside rather than loaded, and a config that has to be the one that the directory began with.
+Orbax writes them. This module adds a manifest of checksums, so that a damaged checkpoint is noticed
+and set aside rather than loaded, and checks that a run's directory keeps the config that it began
+with. Every decision that depends on files is made by the first process alone, so that processes
+never differ in what they do next.
 """
 
 from __future__ import annotations
@@ -31,6 +33,8 @@ from xjepa_jax.training.structure import structure_differences
 from xjepa_jax.training.workdir import claim_workdir
 from xjepa_jax.versions import versions
 
+# Orbax's flag for barriers with names and time-outs, and its suffix of unfinished directories. Both
+# are internal to Orbax and may change with its version.
 _NAMED_BARRIERS = "experimental_orbax_use_distributed_barrier"
 _TEMPORARY = ".orbax-checkpoint-tmp"
 
@@ -38,7 +42,7 @@ _TEMPORARY = ".orbax-checkpoint-tmp"
 class Checkpoints:
   """The checkpoints of one run, in `<workdir>/checkpoints/<step>`.
 
-  All processes have to make the same calls. To be closed, or used in a `with`.
+  All processes have to make the same calls. Close it, or use it in a `with` statement.
   """
 
   def __init__(
@@ -52,18 +56,18 @@ class Checkpoints:
     data: Callable[[], Sequence[Mapping[str, Any]]] | None = None,
     extend: bool = False,
   ):
-    """Opens a run's directory, and makes it if it is new.
+    """Open a run's directory, and create it if it does not exist.
 
     Args:
-      workdir: a local directory that all processes see, or an address.
-      config: the run's, nested mappings of JSON's types; ignored if `read_only`.
-      settings: how often a checkpoint is due and which ones stay; None takes the defaults. The
-        first step saved is the first that `save` is called for, so that a directory that cannot
-        hold a checkpoint is noticed early.
-      best, mode: the metric of the checkpoint that stays whatever its age; see `Preservation`.
-      read_only: nothing is written, renamed or deleted; for other programs than the run.
-      data: gives what tells the run's data from others, and `extend` lets it have more steps than
-        it began with; see `claim_workdir`.
+      workdir: a local directory that all processes see, or an address in object storage.
+      config: the run's config, as nested mappings of JSON's types; ignored if `read_only`.
+      settings: how often a checkpoint is due and which ones are kept; None takes the defaults. The
+        first step for which `save` is called is always saved, so that a directory that cannot hold
+        a checkpoint is noticed early.
+      best, mode: the metric whose best checkpoint is kept whatever its age; see `Preservation`.
+      read_only: write, rename and delete nothing; for programs other than the run.
+      data: returns what identifies the run's data; see `claim_workdir`.
+      extend: lets the run have more steps than it began with; see `claim_workdir`.
 
     Raises:
       CheckpointError: the directory belongs to another config or other data, or cannot be used.
@@ -74,7 +78,7 @@ class Checkpoints:
     self._config = config
     self._read_only = read_only
     self._preservation = Preservation(settings.keep, settings.keep_every, best, mode)
-    self._saving = -1  # the step being written
+    self._saving = -1  # the step that is being written
     if not read_only:
       first_decides(lambda: claim_workdir(workdir, config, data and data(), extend))
       first_decides(lambda: settle(self.directory))
@@ -83,7 +87,7 @@ class Checkpoints:
       _use_named_barriers()
       self._manager = ocp.CheckpointManager(
         self.directory,
-        # Named, or Orbax cannot tell what a checkpoint holds before the first save.
+        # Without named handlers, Orbax cannot tell what a checkpoint holds before the first save.
         handler_registry=ocp.handlers.create_default_handler_registry(
           state=ocp.handlers.StandardCheckpointHandler(),
           about=ocp.handlers.JsonCheckpointHandler(),
@@ -91,29 +95,29 @@ class Checkpoints:
         options=ocp.CheckpointManagerOptions(
           save_interval_steps=settings.every,
           preservation_policy=self._preservation,
-          best_fn=lambda metrics: 0.0,  # metrics are stored only if there is one
+          best_fn=lambda metrics: 0.0,  # Orbax stores metrics only if it is given a best_fn
           cleanup_tmp_directories=not read_only,
           read_only=read_only,
-          # Orbax calls it on the first process, when all files are there and before the rename.
+          # Orbax calls this on the first process once all files exist, before the final rename.
           async_options=ocp.AsyncOptions(post_finalization_callback=self._write_manifest),
         ),
       )
 
   @property
   def steps(self) -> list[int]:
-    """Steps with a checkpoint, ascending, with that being written."""
+    """Steps with a checkpoint in ascending order, including the one that is being written."""
     return sorted(self._manager.all_steps())
 
   @property
   def latest(self) -> int | None:
-    """The last step with a checkpoint."""
+    """The last step with a checkpoint, or None."""
     return max(self.steps, default=None)
 
   @property
   def best(self) -> int | None:
-    """The step of the best checkpoint by the metric chosen, None if none has it.
+    """The step of the best checkpoint by the chosen metric, or None if no checkpoint has it.
 
-    Those found damaged on the way are set aside, as by `restore`.
+    A damaged checkpoint that would be the best is set aside, as in `restore`.
     """
     self.wait()
     chosen = first_decides(self._best)
@@ -128,20 +132,20 @@ class Checkpoints:
     force: bool = False,
     replace: bool = False,
   ) -> bool:
-    """Saves a state if its step is due; writing goes on in the background.
+    """Save a state if its step is due; writing continues in the background.
 
-    The state's arrays are copied before this returns, so the next step may take over their memory.
+    The state's arrays are copied before this returns, so the next step may reuse their memory.
 
     Args:
-      step: steps done.
+      step: number of steps done.
       state: a pytree of arrays.
-      metrics: what an evaluation of this state gave.
-      force: save although it is not due.
-      replace: save although this step has a checkpoint, which is deleted when the new one is
-        whole.
+      metrics: the results of evaluating this state.
+      force: save even if the step is not due.
+      replace: save even if this step has a checkpoint, which is deleted once the new one is
+        complete.
 
     Returns:
-      Whether a save has begun; not if this step has a checkpoint already, unless it is replaced.
+      Whether a save has begun. It has not if this step has a checkpoint that is not to be replaced.
 
     Raises:
       CheckpointError: this save, or the one before it, failed.
@@ -168,12 +172,12 @@ class Checkpoints:
       )
 
   def restore(self, target: Any, step: int | None = None) -> Any:
-    """The state of a step, on the mesh that the target's shardings name.
+    """Restore the state of a step onto the mesh of the target's shardings.
 
     Args:
-      target: `jax.ShapeDtypeStruct`s with shardings, as `abstract_state(..., mesh)` gives them.
-      step: which; None takes the last whose files are as they were written. Those found damaged
-        on the way are set aside as `<step>.bad`, with a warning.
+      target: `jax.ShapeDtypeStruct`s with shardings, as `abstract_state(..., mesh)` returns them.
+      step: the step to restore; None takes the last one whose files match their checksums. Damaged
+        ones after it are set aside as `<step>.bad`, with a warning.
 
     Raises:
       CheckpointError: there is no such checkpoint, it is damaged, or it holds another state.
@@ -187,17 +191,17 @@ class Checkpoints:
     args = ocp.args.Composite(state=ocp.args.StandardRestore(target))
     try:
       return self._manager.restore(chosen, args=args).state
-    except Exception as error:  # of Orbax, TensorStore or a file system
+    except Exception as error:  # Orbax, TensorStore and file systems share no base class
       raise CheckpointError(
         f"{self.directory / str(chosen)}: its files are as they were written, and yet it cannot be "
         f"loaded ({type(error).__name__}: {error}). It was saved with {self._saved_with(chosen)}."
       ) from error
 
   def about(self, step: int) -> dict[str, Any]:
-    """Config, versions and metrics that a checkpoint was saved with.
+    """Return the config, versions and metrics that a checkpoint was saved with.
 
     Raises:
-      CheckpointError: it has none that can be read.
+      CheckpointError: the checkpoint has no readable description.
     """
     try:
       about = json.loads((self.directory / str(step) / "about" / "metadata").read_text())
@@ -208,16 +212,20 @@ class Checkpoints:
     return {**about, "metrics": self.metrics(step)}
 
   def metrics(self, step: int) -> dict[str, float]:
-    """What an evaluation of a checkpoint's state gave; {} if it was not evaluated."""
+    """Return the evaluation results of a checkpoint's state; {} if it was not evaluated."""
     return dict(self._manager.metrics(step) or {})
 
   def wait(self) -> None:
-    """Waits until what is being saved is on disk. Raises CheckpointError if it failed."""
+    """Wait until the running save is on disk.
+
+    Raises:
+      CheckpointError: the save failed.
+    """
     with self._writing():
       self._manager.wait_until_finished()
 
   def close(self) -> None:
-    """Waits as `wait` does, and ends the threads of the background."""
+    """Wait for the running save, and stop the background threads."""
     try:
       self.wait()
       if barriers.is_first() and not self._read_only:
@@ -234,10 +242,10 @@ class Checkpoints:
     except CheckpointError as failure:
       if kind is None:
         raise
-      logging.warning("%s", failure)  # and not instead of what ended the run
+      logging.warning("%s", failure)  # a failed save must not hide the error that ended the run
 
   def _check(self, step: int, target: Any) -> None:
-    """Names what differs, where Orbax would load a part or print whole trees."""
+    """Name the differing arrays; Orbax would restore a part of them or print whole trees."""
     stored = self._manager.item_metadata(step).state.tree
     if differing := structure_differences(stored, target):
       raise CheckpointError(
@@ -279,19 +287,19 @@ class Checkpoints:
       with self._in_words(f"the checkpoint of step {self._saving} could not be written"):
         yield
     except CheckpointError:
-      # Orbax has struck those off its list that were to make room for the one that failed.
+      # Orbax has already removed from its list the checkpoints that the failed one would replace.
       with contextlib.suppress(Exception):
         self._manager.reload()
       raise
 
   @contextlib.contextmanager
   def _in_words(self, what: str) -> Iterator[None]:
-    """Says in one paragraph what went wrong, where Orbax shows the stacks of its threads."""
+    """Report a failure in one paragraph, where Orbax would print the stacks of its threads."""
     try:
       yield
     except XJepaError:
       raise
-    except Exception as error:  # an OSError, or what Orbax and TensorStore make of one
+    except Exception as error:  # an OSError, or an Orbax or TensorStore error that wraps one
       raise CheckpointError(
         f"{self.directory}: {what} ({_reason(error)}). The checkpoints that were finished before "
         "are intact. Make room or check the rights to the directory, and start again with the "
@@ -300,7 +308,7 @@ class Checkpoints:
 
 
 def _reason(error: Exception) -> str:
-  """What the system said, where it can be found among what TensorStore says; else the beginning."""
+  """Return the system's message if TensorStore's text holds its code, else the first line."""
   if code := re.search(r"\[[^]]*os_error_code='(\d+)'", str(error)):
     return os.strerror(int(code[1]))
   first_line = (str(error).splitlines() or [""])[0]
@@ -308,23 +316,25 @@ def _reason(error: Exception) -> str:
 
 
 def _use_named_barriers() -> None:
-  """Orbax's barriers are of devices, without a time-out, unless a flag of its own is set."""
+  """Make Orbax use barriers with time-outs; by default it waits for devices, without a limit."""
   if barriers.processes() > 1 and _NAMED_BARRIERS in flags.FLAGS:
-    if not flags.FLAGS.is_parsed():  # in another program than an absl app
+    if not flags.FLAGS.is_parsed():  # the program is not an absl app
       flags.FLAGS.mark_as_parsed()
     flags.FLAGS[_NAMED_BARRIERS].value = True
 
 
 class _Info:
-  """What `Preservation` looks at."""
+  """The attributes of a checkpoint that `Preservation` reads."""
 
   def __init__(self, step: int, metrics: Mapping[str, float] | None):
     self.step, self.metrics = step, metrics
 
 
 def _first_saves(config: Mapping[str, Any], every: int) -> int:
-  """The first step, but for the beginning, after which a run saves: what is measured is saved too,
-  and so is the last step."""
+  """Return the first step after the initial state at which a run saves.
+
+  Evaluated states are saved too, and so is the last step.
+  """
   evaluated = config.get("evaluation", {}).get("every", 0)
   last = config.get("training", {}).get("steps", 0)
   return min(step for step in (every, evaluated, last and last - 1) if step > 0)

@@ -1,9 +1,9 @@
-"""Says that a space is collapsing, by which numbers, and what to try.
+"""Detection of a collapsing descriptor space, with the evidence in numbers and what to try.
 
-Two kinds of evidence are needed, and both have to last: retrieval of co-located scenes that cannot
-be told from chance, and a geometry that explains it. A healthy run may have either for a while
-early on: a low rank before the encoder has learnt, or retrieval that is only about to rise. Of one
-sensor alone there is no co-located scene to find: there a rank that stays low is enough.
+A verdict needs two kinds of evidence, and both have to last: retrieval of co-located scenes that is
+no better than chance, and a geometry that explains it. A healthy run may show either for a while
+early on: a low rank before the encoder has learnt, or retrieval that is only about to rise. With a
+single sensor there is no co-located scene to find; there a rank that stays low is enough.
 """
 
 from __future__ import annotations
@@ -12,41 +12,41 @@ import dataclasses
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-# In trials on real pairs, a bare latent loss had RankMe 2.9 and retrieval at chance after 300 and
-# after 500 steps, and healthy objectives had 8.3 to 18 (500 steps, batches of 64). Healthy ones
-# found far more than chance after 50 steps; a bare one stood still from 50 to 300.
+# In trials on real pairs (batches of 64), a bare latent loss had RankMe 2.9 and retrieval at chance
+# after 300 and after 500 steps, and healthy objectives had 8.3 to 18 after 500. After 50 steps the
+# healthy ones found far more than chance; a bare one made no progress from step 50 to 300.
 MIN_STEP = 150
 RANK_LOW = 5.0
-# For small descriptors, where 5 would be a good rank: a quarter of the dimensions.
+# For small descriptors, for which a rank of 5 would be good: a quarter of the dimensions.
 RANK_SHARE = 0.25
-# Two measurements in a row: one may be an accident of the validation pairs.
+# Measurements in a row that must agree; a single one may be an accident of the validation pairs.
 WINDOW = 2
-# A rank that has grown by a quarter within the window is on its way; our choice.
+# A rank that has grown by a quarter within the window is recovering. The number is our choice.
 RISING = 1.25
 # In the same trials, the gap between sensors tripled while the bare loss fell. With descriptors
-# that keep the layout it stayed at .93 of the spread from step 50 to 300, while the default's fell
-# from .59 to .23.
+# that keep the layout, the gap of the bare loss stayed at .93 of the spread from step 50 to 300,
+# while that of the default objective fell from .59 to .23.
 GAP_LARGE = 0.75
 GAP_SHRINKING = 0.9
-# A prediction that fits its own scene better than others by less than this cosine; our choice.
+# A cosine below which a prediction fits its own scene no better than others. It is our choice.
 POSITIONAL_LOW = 0.01
-# Hit rates this close to chance are no retrieval: twice chance, or within two standard errors of
-# it (95 %, one-sided: 1.6).
+# Hit rates this close to chance count as no retrieval: up to twice chance, or within two standard
+# errors of it (95 %, one-sided, would be 1.6).
 CHANCE_TIMES = 2.0
 CHANCE_ERRORS = 2.0
 
 
 @dataclasses.dataclass(frozen=True)
 class Measurement:
-  """What was measured on validation pairs at one step.
+  """The results on validation pairs at one step.
 
   Attributes:
     step: steps trained so far.
-    dimensions: K, the descriptors' size.
-    geometry: as `describe_geometry` names it: "rankme/a", "gap_relative/a-b", "positional/a->b".
+    dimensions: K, the size of a descriptor.
+    geometry: as named by `describe_geometry`: "rankme/a", "gap_relative/a-b", "positional/a->b".
     recall: direction between two sensors -> R@k of the co-located scene, 0 to 1, at one k.
-    chance: direction -> what chance gives: k / archive.
-    queries: how many queries each R@k is a mean of.
+    chance: direction -> the recall expected by chance, k / archive size.
+    queries: number of queries that each R@k is averaged over.
   """
 
   step: int
@@ -59,11 +59,11 @@ class Measurement:
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
-  """A collapse, for people.
+  """A collapse, described for people.
 
   Attributes:
-    step: at which it was seen.
-    evidence: what was measured, one clause each, with the numbers.
+    step: the step at which it was found.
+    evidence: the measurements, one clause each, with their numbers.
     remedies: what to try, the likeliest first.
   """
 
@@ -79,15 +79,15 @@ class Verdict:
 
 
 def diagnose(history: Sequence[Measurement], min_step: int = MIN_STEP) -> Verdict | None:
-  """Whether the last measurements show a collapse.
+  """Decide whether the last measurements show a collapse.
 
   Args:
     history: all measurements of a run, in the order of their steps.
-    min_step: nothing is said of earlier steps; at least the warm-up's length, for until then
-      little is learnt.
+    min_step: no verdict is given on earlier steps. It should be at least the length of the warm-up,
+      because little is learnt until then.
 
   Returns:
-    None if there is no evidence of both kinds in each of the last `WINDOW` measurements.
+    A verdict, or None unless each of the last `WINDOW` measurements has evidence of both kinds.
   """
   recent = history[-WINDOW:]
   if len(recent) < WINDOW or recent[0].step < min_step:
@@ -112,7 +112,7 @@ def _retrieval(last: Measurement) -> Iterator[str]:
 
 
 def _at_chance(measurement: Measurement) -> bool:
-  """The mean hit rate of all directions is hardly above chance."""
+  """Whether the mean hit rate over all directions is hardly above chance."""
   if not measurement.recall:
     return False
   recall = sum(measurement.recall.values()) / len(measurement.recall)
@@ -122,7 +122,7 @@ def _at_chance(measurement: Measurement) -> bool:
 
 
 def _low_rank(recent: Sequence[Measurement]) -> tuple[str, tuple[str, ...]] | None:
-  """Every sensor's worst rank is low, and not rising."""
+  """Return evidence if the lowest rank among the sensors is low and not rising."""
   ranks = [_extreme(min, measurement.geometry, "rankme/") for measurement in recent]
   floor = min(RANK_LOW, RANK_SHARE * recent[-1].dimensions)
   (before, _), (now, sensor) = ranks[0], ranks[-1]
@@ -141,7 +141,7 @@ def _low_rank(recent: Sequence[Measurement]) -> tuple[str, tuple[str, ...]] | No
 
 
 def _gap(recent: Sequence[Measurement]) -> tuple[str, tuple[str, ...]] | None:
-  """Two sensors lie apart, and are not coming closer."""
+  """Return evidence if two sensors lie apart and are not coming closer."""
   for name, now in recent[-1].geometry.items():
     before = recent[0].geometry.get(name, math.inf)
     if not name.startswith("gap_relative/") or now < max(GAP_LARGE, GAP_SHRINKING * before):
@@ -159,7 +159,7 @@ def _gap(recent: Sequence[Measurement]) -> tuple[str, tuple[str, ...]] | None:
 
 
 def _positional(recent: Sequence[Measurement]) -> tuple[str, tuple[str, ...]] | None:
-  """No route's predictions know the scene."""
+  """Return evidence if no route's predictions depend on the scene."""
   best = [_extreme(max, measurement.geometry, "positional/") for measurement in recent]
   if not all(difference < POSITIONAL_LOW for difference, _ in best):
     return None
@@ -174,7 +174,10 @@ def _positional(recent: Sequence[Measurement]) -> tuple[str, tuple[str, ...]] | 
 def _extreme(
   choose: Callable[..., tuple[float, str]], geometry: Mapping[str, float], prefix: str
 ) -> tuple[float, str]:
-  """The chosen one of the measurements of a kind, and whose it is; NaN, below nothing, if none."""
+  """Return the extreme value of one kind of measurement and its owner, or NaN if there is none.
+
+  Comparisons with NaN are false, so a kind that was not measured is never evidence.
+  """
   found = [
     (value, name.removeprefix(prefix))
     for name, value in geometry.items()

@@ -1,7 +1,8 @@
-"""Compiler options that let messages between devices run while products are computed.
+"""Compiler options that overlap communication between devices with matrix products.
 
-One table, by platform and generation. Options are given to the compiler with the step, not through
-XLA_FLAGS, where one that a version does not know aborts the process: here it is left out and named.
+They are in one table, by platform and generation. They are passed to the compiler with the step and
+not through XLA_FLAGS, where an option that a version does not know aborts the process. Here an
+unknown option is left out and named.
 """
 
 from __future__ import annotations
@@ -16,12 +17,12 @@ from xjepa_jax.training.progress import say
 
 
 class Option(NamedTuple):
-  """A compiler option for some devices.
+  """A compiler option for some kinds of device.
 
   Attributes:
-    name, value: as XLA has them.
-    devices: pattern of "platform kind" as JAX names them: "gpu NVIDIA H100", "tpu TPU v5 lite".
-    why: what it does.
+    name, value: as XLA defines them.
+    devices: a pattern for "platform kind" as JAX names them: "gpu NVIDIA H100", "tpu TPU v5 lite".
+    why: what the option does.
   """
 
   name: str
@@ -31,9 +32,9 @@ class Option(NamedTuple):
 
 
 _TPU, _GPU, _V5E = "^tpu ", "^gpu ", "^tpu TPU v5 ?(lite|e)"
-# OpenXLA's flags guidance (openxla.org/xla/flags_guidance) and JAX's and NVIDIA's pages on GPU
-# performance. Those of TPUs were tried with libtpu 0.0.52's compiler for v5e, v5p and v6e, those of
-# GPUs with jaxlib 0.10: both know them.
+# Sources: OpenXLA's flags guidance (openxla.org/xla/flags_guidance) and JAX's and NVIDIA's pages on
+# GPU performance. The TPU options were tried with libtpu 0.0.52's compiler for v5e, v5p and v6e,
+# the GPU options with jaxlib 0.10; each compiler knows its options. The gain was not measured.
 TABLE = (
   Option(
     "xla_gpu_enable_latency_hiding_scheduler", True, _GPU, "starts messages early, waits late"
@@ -56,11 +57,11 @@ TABLE = (
 
 
 def options_for(platform: str, kind: str, devices: int) -> dict[str, Any]:
-  """Option -> value for so many devices of a kind; none for one device.
+  """Return option -> value for a number of devices of one kind; {} for a single device.
 
   Args:
     platform, kind: as JAX names them, such as "gpu" and "NVIDIA H100 80GB HBM3".
-    devices: of the mesh.
+    devices: number of devices of the mesh.
   """
   named = f"{platform} {kind}"
   chosen = (each for each in TABLE if re.search(each.devices, named))
@@ -68,12 +69,12 @@ def options_for(platform: str, kind: str, devices: int) -> dict[str, Any]:
 
 
 def compile_step(lowered: Any, devices: Iterable[jax.Device], hide: bool) -> Any:
-  """The step compiled with the options of its devices; options that are unknown are left out.
+  """Compile the step with the options for its devices; unknown options are left out.
 
   Args:
-    lowered: by JAX.
-    devices: of the mesh.
-    hide: False to compile without any option.
+    lowered: the step as lowered by JAX.
+    devices: the devices of the mesh.
+    hide: whether to hide communication behind products; False compiles without any option.
   """
   devices = list(devices)
   first = devices[0]
@@ -82,10 +83,11 @@ def compile_step(lowered: Any, devices: Iterable[jax.Device], hide: bool) -> Any
 
 
 def compile_with(lowered: Any, options: dict[str, Any]) -> Any:
-  """As `compile_step`, with options as they are."""
+  """Compile with the given options; those that the compiler does not know are left out."""
   try:
     return lowered.compile(compiler_options=options)
   except jax.errors.JaxRuntimeError as error:
+    # The name of the unknown option is only in the message; every attempt drops one.
     unknown = re.search(r"No such compile option: '(\w+)'", str(error))
     if not unknown or unknown[1] not in options:
       raise

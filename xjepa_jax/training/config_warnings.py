@@ -1,4 +1,4 @@
-"""What a config may say and seldom means: a sentence each, for the start of a run and for plans."""
+"""Warnings on configs that are valid but seldom intended, a sentence each, for runs and plans."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ import jax
 from xjepa_jax.model.encoder import has_network
 from xjepa_jax.training.experiment import Experiment
 
-WHOLE = 0.1  # of all parameters: less is norms, biases and small tables, which are never cut
+# Share of all parameters that may be unsharded: norms, biases and small tables always are.
+WHOLE = 0.1
 
 
 def config_warnings(experiment: Experiment, sizes: Sequence[int] = ()) -> Iterator[str]:
-  """What goes on and should be known, with what to change.
+  """Yield warnings about a config, each with what to change.
 
   Args:
-    experiment: opened.
-    sizes: of the training split of each data set; () where they are not here.
+    experiment: the opened experiment.
+    sizes: size of the training split of each data set; () where the data are not available.
   """
   if has_network(experiment.config.model):
     yield from _whole_parameters(experiment)
@@ -62,6 +63,7 @@ def _parts_of_batches(experiment: Experiment) -> Iterator[str]:
 def _repeated_pairs(experiment: Experiment, sizes: Sequence[int]) -> Iterator[str]:
   batch, data = experiment.config.training.batch, experiment.config.data
   weights = data.weights or sizes
+  # `sizes` is empty where the data are not available, and then nothing is compared.
   for directory, pairs, weight in zip(data.directories, sizes, weights, strict=False):
     rows = batch * weight / sum(weights)
     if rows > pairs:
@@ -73,7 +75,7 @@ def _repeated_pairs(experiment: Experiment, sizes: Sequence[int]) -> Iterator[st
 
 
 def _over_samples(experiment: Experiment) -> list[str]:
-  """Labels of the terms that compare samples of a batch."""
+  """Return the labels of the terms that compare samples of a batch."""
   return [label for label, term in experiment.objective.terms.items() if term.over_samples]
 
 

@@ -1,4 +1,8 @@
-"""What one process decides and all must know: processes may not differ in what they do next."""
+"""Decisions that the first process makes for all: processes must not differ in what they do next.
+
+The first process decides alone, and the others wait for its answer. Every process has to make the
+same calls in the same order, because decisions are matched by their number.
+"""
 
 from __future__ import annotations
 
@@ -11,23 +15,25 @@ from xjepa_jax.errors import CheckpointError, ConfigError, XJepaError
 from xjepa_jax.processes import barriers
 from xjepa_jax.training.workdir import differences
 
-_SECONDS = 3600.0  # the first may have checksums of large files to compare, or pairs to simulate
-_numbers = itertools.count()  # of decisions: every process makes the same ones
+_SECONDS = 3600.0  # the first process may have to verify large files or simulate pairs
+_numbers = itertools.count()  # number of the decision; the same on every process
 
 
 def first_decides(decide: Callable[[], str | None]) -> str:
-  """What the first process's `decide()` returned, on every process; only there it is called.
+  """Call `decide()` on the first process only, and return its result on every process.
 
-  To be called by all processes. An error of the first is raised by all, so that none waits for
-  another that is gone.
+  All processes have to call this. An error on the first process is raised on all of them, so that
+  none waits for a process that has ended.
 
   Raises:
-    CheckpointError: the first raised an OSError, or, on the others, any error of this program.
-    LostError: the first did not decide within an hour.
+    CheckpointError: the first process raised an OSError, or, on the others, any of this package's
+      errors.
+    LostError: the first process did not decide within an hour.
   """
   key = f"decided/{next(_numbers)}"
   if not barriers.is_first():
     text = barriers.wait_for_note(key, _SECONDS)
+    # A note is text: its first character says whether the rest is a result or an error.
     if text.startswith("-"):
       raise CheckpointError(text[1:])
     return text[1:]
@@ -43,13 +49,13 @@ def first_decides(decide: Callable[[], str | None]) -> str:
 
 
 def check_same_config(config: Mapping[str, Any]) -> None:
-  """Refuses processes that were started with different configs.
+  """Refuse processes that were started with different configs.
 
   Args:
     config: nested mappings of JSON's types.
 
   Raises:
-    ConfigError: this process's is not the first one's.
+    ConfigError: this process's config is not that of the first.
   """
   text = json.dumps(config)
   first = json.loads(first_decides(lambda: text))

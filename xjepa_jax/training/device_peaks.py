@@ -1,13 +1,14 @@
-"""The highest rate of matrix products of the devices that are common, for model FLOPs utilisation.
+"""Peak rates of matrix products of common devices, for model FLOPs utilisation.
 
-Dense rates of one JAX device, from the vendors' data sheets. "float32" is what JAX's default
-precision makes of float32 products: one bfloat16 pass on TPUs, TF32 on NVIDIA GPUs from Ampere on.
+These are dense rates of one JAX device, from the vendors' data sheets. "float32" is the rate of
+float32 products at JAX's default precision: one bfloat16 pass on TPUs, TF32 on NVIDIA GPUs from
+Ampere on.
 """
 
 from __future__ import annotations
 
-# Start of `jax.Device.device_kind` -> FLOP/s in (bfloat16, float32); the longest start that fits
-# is taken. A TPU7x chip is two devices.
+# Prefix of `jax.Device.device_kind` -> FLOP/s in (bfloat16, float32); the longest prefix that
+# matches counts. A TPU7x chip is two devices.
 _PEAKS = {
   "TPU v4": (275e12, 275e12),
   "TPU v4 lite": (137e12, 137e12),
@@ -36,12 +37,13 @@ _PEAKS = {
 
 
 def peak_flops(device_kind: str, precision: str = "bfloat16") -> float | None:
-  """FLOP/s of one device at best, or None where it is not known, as of a CPU or a part of a GPU.
+  """Return the peak FLOP/s of one device, or None if unknown, as for a CPU or a part of a GPU.
 
   Args:
-    device_kind: as `jax.devices()[0].device_kind` says it: "TPU v5 lite", "NVIDIA H100 80GB HBM3".
+    device_kind: as in `jax.devices()[0].device_kind`: "TPU v5 lite", "NVIDIA H100 80GB HBM3".
     precision: of the arrays that are multiplied, "bfloat16" or "float32".
   """
+  # The prefix must end at a word: "NVIDIA L4" must not match "NVIDIA L40".
   fitting = [kind for kind in _PEAKS if f"{device_kind} ".startswith((f"{kind} ", f"{kind}-"))]
   if not fitting or " MIG " in device_kind or precision not in ("bfloat16", "float32"):
     return None

@@ -1,4 +1,10 @@
-"""Everything that a run is made of, opened and checked from its config before any step."""
+"""Everything that a run consists of, opened and checked from its config before the first step.
+
+An `Experiment` holds no state, so planning and ahead-of-time compilation for devices that are not
+here build the same object as a run. `build_experiment` needs neither data nor devices;
+`open_experiment` adds both. A config that does not fit its data or its devices fails here, before
+any time is spent on training.
+"""
 
 from __future__ import annotations
 
@@ -41,15 +47,15 @@ class Experiment:
   """A run without its state.
 
   Attributes:
-    config: resolved.
-    mesh: of the devices.
-    inputs: sensor -> what the model is given of it.
-    slots: sensor -> how a batch has it.
+    config: the resolved config.
+    mesh: the device mesh.
+    inputs: sensor -> the images that the model takes from it.
+    slots: sensor -> the arrays that a batch holds of it.
     model, objective, plan, optimizer: see their modules.
-    schedules: of learning rate and weight decay.
-    momentum: of the target encoder, by update.
+    schedules: schedules of learning rate and weight decay.
+    momentum: momentum of the target encoder, by update.
     step: the jitted train step.
-    describe, tokens, predict: jitted measurements of a batch, see `training.step`.
+    describe, tokens, predict: jitted measurements of a batch; see `training.step`.
   """
 
   config: Config
@@ -68,21 +74,21 @@ class Experiment:
   predict: Any
 
   def init(self, key: jax.Array) -> xjepa.Parameters:
-    """All parameters, drawn from a key."""
+    """Initialise all parameters from a random key."""
     model_key, objective_key = jax.random.split(key)
     return {**self.model.init(model_key), "objective": self.objective.init(objective_key)}
 
   def new_state(self) -> TrainState:
-    """The state before the first step, made in its place on the mesh."""
+    """Create the state before the first step, sharded on the mesh from the start."""
     key = jax.random.key(self.config.training.seed)
     return create_state(self.init, self.optimizer, self.mesh, key)
 
   def abstract_state(self) -> TrainState:
-    """Shapes, types and shardings of a state, as a restore needs them."""
+    """Return the shapes, dtypes and shardings of a state, as needed to restore one."""
     return abstract_state(self.init, self.optimizer, self.mesh)
 
   def training_pipeline(self) -> Pipeline:
-    """Batches of the training split without end; step n's depend on n alone."""
+    """Return endless batches of the training split; the batch of step n depends on n alone."""
     data = self.config.data
     return Pipeline(
       open_split(self.config, data.train),
@@ -98,7 +104,7 @@ class Experiment:
   def passes(
     self, split: str, shuffle: bool = False
   ) -> Iterator[tuple[PairDataset, Iterator[Batch]]]:
-    """For each data set, its pairs of a split and batches that have each of them once."""
+    """Yield each data set of a split with batches that contain each of its pairs once."""
     bands = parse_bands(self.config.data.bands)
     for dataset in open_split(self.config, split):
       held = tuple(key for key in self.inputs if key in dataset.format.sensors)
@@ -117,7 +123,7 @@ class Experiment:
         yield dataset, batches
 
   def _with_all_sensors(self, pipeline: Pipeline) -> Generator[Batch, None, None]:
-    """Batches of a data set, with the sensors that it lacks as those of absent images."""
+    """Yield a data set's batches, with sensors that it lacks added as absent images."""
     rows = pipeline.batch
     lacking = [key for key in self.slots if key not in pipeline.source.slots]
 
@@ -126,7 +132,7 @@ class Experiment:
 
     values = {key: zeros(self.slots[key].shape, self.slots[key].sensor.dtype) for key in lacking}
     present = {key: zeros((), bool) for key in lacking}
-    with contextlib.closing(pipeline.batches()) as batches:  # its reading threads end with it
+    with contextlib.closing(pipeline.batches()) as batches:  # also ends its reading threads
       for _, batch in batches:
         yield {
           **batch,
@@ -140,16 +146,16 @@ def open_experiment(
   devices: Sequence[Any] | None = None,
   terms: Mapping[str, type[Term]] | None = None,
 ) -> Experiment:
-  """Checks a config against its data and the devices, and builds all but the state.
+  """Check a config against its data and the devices, and build everything but the state.
 
   Args:
-    config: resolved.
-    devices: of the mesh; None takes all.
-    terms: of the objective, by name: those that the config names and the package does not have.
+    config: the resolved config.
+    devices: the devices of the mesh; None takes all.
+    terms: name -> class of terms of the objective that the config names and the package lacks.
 
   Raises:
-    ConfigError: values that do not go together, with the data, or with the devices.
-    DatasetError, SensorError: a data set is not as the config says.
+    ConfigError: values that contradict each other, the data or the devices.
+    DatasetError, SensorError: a data set is not what the config says.
   """
   mesh = meshes.make_mesh(config.mesh.replica, config.mesh.fsdp, config.mesh.tensor, devices)
   validation.check_batches(config, mesh, jax.default_backend())
@@ -159,7 +165,10 @@ def open_experiment(
 
 
 def like(experiment: Experiment, config: Config) -> Experiment:
-  """Another config on an open experiment's mesh and data; in float32, as no network is in it."""
+  """Build another config on an open experiment's mesh and data.
+
+  It is meant for configs without a network, so it computes in float32.
+  """
   return _jitted(build_experiment(config, experiment.mesh, experiment.slots, jnp.float32))
 
 
@@ -170,23 +179,24 @@ def build_experiment(
   dtype: Any,
   terms: Mapping[str, type[Term]] | None = None,
 ) -> Experiment:
-  """All but the state, with functions that are not jitted yet: neither data nor devices are needed.
+  """Build everything but the state, with functions not jitted yet. Needs neither data nor devices.
 
   Args:
-    config: resolved.
-    mesh: of devices, or abstract.
-    slots: sensor -> how a batch has it.
-    dtype: in which products are computed.
+    config: the resolved config.
+    mesh: a mesh of devices, or an abstract one.
+    slots: sensor -> the arrays that a batch holds of it.
+    dtype: the dtype in which matrix products are computed.
     terms: see `open_experiment`.
 
   Raises:
-    ConfigError: values that do not go together.
+    ConfigError: values that contradict each other.
   """
   inputs = _inputs(config, slots)
   validation.check_heads(config, inputs)
   routes = parse_routes(config.routes, tuple(inputs))
   validation.check_routes(routes)
   model = xjepa.build(config, inputs, routes, dtype)
+  # A run without steps only evaluates closed forms, so it needs no objective.
   objective = build(config.objective, terms) if config.training.steps else Objective({})
   plan = plan_masks(model.grid, config.mask)
   rates = _schedules(config)
@@ -211,7 +221,7 @@ def build_experiment(
 
 
 def _jitted(experiment: Experiment) -> Experiment:
-  """With every pure function compiled for the mesh when it is first called."""
+  """Jit every pure function for the mesh; each compiles at its first call."""
   batch, whole = meshes.batch_sharding(experiment.mesh), meshes.replicated(experiment.mesh)
   state = jax.tree.map(lambda leaf: leaf.sharding, experiment.abstract_state())
   params, target = state.params, find_target(state.opt_state)
@@ -230,7 +240,7 @@ def _jitted(experiment: Experiment) -> Experiment:
 
 
 def compute_dtype(config: Config, platform: str) -> Any:
-  """In which products are computed on "cpu", "gpu" or "tpu"."""
+  """Return the dtype of matrix products on "cpu", "gpu" or "tpu"."""
   precision = config.training.precision
   if precision == "auto":
     precision = "float32" if platform == "cpu" else "bfloat16"
@@ -238,7 +248,7 @@ def compute_dtype(config: Config, platform: str) -> Any:
 
 
 def data_slots(config: Config) -> Mapping[str, SensorSlot]:
-  """The sensors of the training split as batches will have them."""
+  """Return the sensors of the training split as batches will hold them."""
   with Pipeline(
     open_split(config, config.data.train),
     config.training.batch,
@@ -251,6 +261,7 @@ def data_slots(config: Config) -> Mapping[str, SensorSlot]:
 
 def _inputs(config: Config, slots: Mapping[str, SensorSlot]) -> dict[str, SensorInput]:
   sizes = {key: (slot.shape[0], slot.shape[1]) for key, slot in slots.items()}
+  # data.image_size counts pixels of the first sensor; the others are cut to the same ground.
   wanted = config.data.image_size
   if wanted:
     rows = sizes[next(iter(sizes))][0]
@@ -263,7 +274,7 @@ def _inputs(config: Config, slots: Mapping[str, SensorSlot]) -> dict[str, Sensor
         )
     sizes = {key: (height * wanted // rows,) * 2 for key, (height, _) in sizes.items()}
   sensors = {key: slot.sensor for key, slot in slots.items()}
-  # Without a network there are no patches, and any images go that share a grid of some kind.
+  # Without a network there are no patches, and images of any sizes with a common divisor will do.
   common = math.gcd(*(height for height, _ in sizes.values()))
   first = sizes[next(iter(sizes))][0]
   patch = config.model.patch if has_network(config.model) else first // common
@@ -299,16 +310,17 @@ def _optimizer(config: Config, momentum: optax.Schedule) -> optax.GradientTransf
 
 
 def _reading(config: Config) -> Reading | None:
-  """Threads and prefetch if the config names them, else what the machine suggests."""
+  """Return threads and prefetch if the config sets them; None lets the machine decide."""
   data = config.data
   if not (data.threads or data.prefetch):
     return None
+  # One thread reaches 60 % of the possible reading rate, two reach 95 % (docs/architecture.md).
   threads = data.threads or min(usable_cores(), 2)
   return Reading(threads=threads, prefetch=data.prefetch or 2 * threads)
 
 
 def name_pairs(pipeline: Pipeline, step: int, most: int = 8) -> str:
-  """The pairs of a step's batch as shard and record, for a message."""
+  """Name the pairs of a step's batch by shard and record, for a message."""
   source = pipeline.source
   numbers, records = source.order.places(_positions(step, source.batch))
   named = [
@@ -326,5 +338,5 @@ def _positions(step: int, batch: int) -> Any:
 
 
 def device_batch(batch: Batch) -> Batch:
-  """The part of a batch that a step takes; the rest says where its pairs are stored."""
+  """Return the part of a batch that a step takes; the rest records where its pairs are stored."""
   return {key: batch[key] for key in steps.BATCH_KEYS}

@@ -1,12 +1,10 @@
-"""Floating-point operations of a step, by arithmetic: what its products of matrices need.
+"""Floating-point operations of a step, by arithmetic: those of its matrix products.
 
-A multiplication and an addition are two operations. Only products are counted, as is usual for
-model FLOPs utilisation (PaLM, arXiv 2204.02311, appendix B): norms, softmax and activations are a
-few per cent, and what rematerialisation computes again is no use to the model. The backward pass
-of a product costs two of its size, one for the gradient of each factor.
-
-All functions take plain numbers and return the forward pass of *one* sample; `step` alone is
-about a whole batch, forward and backward.
+A multiplication and an addition count as two operations. Only products count, as is usual for model
+FLOPs utilisation (PaLM, arXiv 2204.02311, appendix B): norms, softmax and activations are a few per
+cent, and the model gains nothing from rematerialisation. The backward pass of a product costs twice
+the forward pass, once per factor. All functions take plain numbers and return the forward pass of
+*one* sample, except `step`, which counts a whole batch, forward and backward.
 """
 
 from __future__ import annotations
@@ -15,43 +13,43 @@ from collections.abc import Sequence
 
 
 def linear(rows: float, inputs: float, outputs: float) -> float:
-  """A (rows, inputs) array times an (inputs, outputs) matrix."""
+  """Count a (rows, inputs) array times an (inputs, outputs) matrix."""
   return 2.0 * rows * inputs * outputs
 
 
 def stem(tokens: float, patch: float, bands: float, width: float) -> float:
-  """The projection of `tokens` patches of patch x patch pixels and `bands` bands."""
+  """Count the projection of `tokens` patches of patch x patch pixels and `bands` bands."""
   return linear(tokens, patch * patch * bands, width)
 
 
 def attention(width: float, tokens: float, keys: float) -> float:
-  """Scores and weighted sum of `tokens` queries over `keys` keys each, without projections.
+  """Count scores and weighted sum of `tokens` queries over `keys` keys each, without projections.
 
-  The number of heads does not matter: each head's width is its share of `width`.
+  The number of heads does not matter, because the widths of all heads add up to `width`.
   """
   return 2 * linear(tokens, width, keys)
 
 
 def mlp(width: float, mlp_ratio: float, tokens: float) -> float:
-  """Both layers of an MLP of hidden width `mlp_ratio * width`."""
+  """Count both layers of an MLP of hidden width `mlp_ratio * width`."""
   return 2 * linear(tokens, width, mlp_ratio * width)
 
 
 def block(width: float, mlp_ratio: float, tokens: float, keys: float | None = None) -> float:
-  """One transformer layer.
+  """Count one transformer layer.
 
   Args:
-    width: of a token.
+    width: width of a token.
     mlp_ratio: hidden width of the MLP over `width`.
-    tokens: that pass through the layer; each is projected to query, key, value and output.
-    keys: that a token attends to, the mean over tokens where they differ; None is all tokens.
+    tokens: tokens that pass through the layer; each is projected to query, key, value and output.
+    keys: keys that a token attends to, the mean over tokens where they differ; None is all tokens.
   """
   pairs = attention(width, tokens, tokens if keys is None else keys)
   return 4 * linear(tokens, width, width) + pairs + mlp(width, mlp_ratio, tokens)
 
 
 def cross_block(width: float, mlp_ratio: float, tokens: float, memory: float) -> float:
-  """One layer whose `tokens` attend to `memory` other tokens instead of themselves.
+  """Count one layer whose `tokens` attend to `memory` other tokens instead of themselves.
 
   Queries and outputs are projected from the tokens, keys and values from the memory.
   """
@@ -60,7 +58,7 @@ def cross_block(width: float, mlp_ratio: float, tokens: float, memory: float) ->
 
 
 def trunk(width: float, mlp_ratio: float, depth: float, tokens: float) -> float:
-  """`depth` layers over `tokens` tokens that all see each other."""
+  """Count `depth` layers over `tokens` tokens that all attend to each other."""
   return depth * block(width, mlp_ratio, tokens)
 
 
@@ -73,17 +71,17 @@ def predictor(
   targets: float,
   blocks: float = 1,
 ) -> float:
-  """The narrow predictor of one context sensor: context tokens in, target tokens out.
+  """Count the narrow predictor of one context sensor: context tokens in, target tokens out.
 
-  Context tokens see the context; the tokens of a target block see the context and their own
-  block.
+  Context tokens attend to the context; the tokens of a target block attend to the context and to
+  their own block.
 
   Args:
-    encoder_width: of the tokens that come in and are regressed.
+    encoder_width: width of the tokens that come in and of those that are predicted.
     width, mlp_ratio, depth: the predictor's own.
-    context: context tokens.
-    targets: target tokens, of all blocks and of all target sensors together.
-    blocks: target blocks of all target sensors, among which they are shared evenly.
+    context: number of context tokens.
+    targets: number of target tokens, over all blocks and all target sensors.
+    blocks: number of target blocks over all target sensors; tokens are shared evenly among them.
   """
   tokens = context + targets
   keys = context + targets * (targets / blocks) / tokens
@@ -100,7 +98,7 @@ def query_predictor(
   targets: float,
   queries: float,
 ) -> float:
-  """The predictor with shared learnable queries, of one context sensor.
+  """Count the predictor with shared learnable queries, for one context sensor.
 
   `queries` learnable tokens and the context attend to each other in `depth` layers; the target
   tokens then attend to all of these in one layer. The other arguments are as in `predictor`.
@@ -111,17 +109,17 @@ def query_predictor(
 
 
 def head(width: float, size: float, hidden: float = 0, cells: float = 1) -> float:
-  """The projections of a descriptor of `size` numbers, `size / cells` for each of its cells."""
+  """Count the projections of a descriptor of `size` numbers, `size / cells` for each cell."""
   if not hidden:
     return linear(1, width, size)
   return linear(cells, width, hidden) + linear(1, hidden, size)
 
 
 def gradients(height: float, width: float, bands: float, cells: float, directions: float) -> float:
-  """Oriented gradients of an image, as `model.gradients` computes them.
+  """Count the oriented gradients of an image, as `model.gradients` computes them.
 
-  Every filter is a product along rows and one along columns: blurs of the bands and of what was
-  seen, twice, and the means of cells, of each direction and of what was seen.
+  Every filter is a product along rows and one along columns. There are blurs of the bands and of
+  the mask of seen pixels, twice, and the means over cells of each direction and of that mask.
   """
   return _oriented(height, width, bands, cells, cells, directions)
 
@@ -129,7 +127,7 @@ def gradients(height: float, width: float, bands: float, cells: float, direction
 def structure(
   height: float, width: float, bands: float, rows: float, columns: float, directions: float
 ) -> float:
-  """What `model.local` says of rows x columns pieces of an image without learning."""
+  """Count the features that `model.local` computes without learning, for rows x columns pieces."""
   means = (2 * bands + 1) * _means(height, width, rows, columns)
   return _oriented(height, width, bands, rows, columns, directions) + means
 
@@ -142,7 +140,7 @@ def statistics(
   cells: float,
   directions: float,
 ) -> float:
-  """What `model.statistics` says of an image, by pieces of so many pixels along a side."""
+  """Count the statistics of an image (`model.statistics`) by pieces with these sides in pixels."""
   means = sum(_means(height, width, height // side, width // side) for side in pieces)
   return _oriented(height, width, bands, cells, cells, directions) + (2 * bands + 1) * means
 
@@ -167,14 +165,14 @@ def local(
   patches: float,
   token: float,
 ) -> float:
-  """The local network of an image, see `model.local`.
+  """Count the local network of an image; see `model.local`.
 
   Args:
-    described: numbers that are known of a part without learning.
+    described: number of features of a part that are computed without learning.
     width, hidden, depth: of its layers, which read 3 x 3 parts.
-    parts: of the image.
-    patches: whose tokens take of it.
-    token: a token's width.
+    parts: number of parts of the image.
+    patches: number of patches whose tokens read from the parts.
+    token: width of a token.
   """
   layer = linear(parts, 9 * width, hidden) + linear(parts, hidden, width)
   taken = linear(patches, parts / patches * width, token)
@@ -182,27 +180,27 @@ def local(
 
 
 def canonical(cells: float, numbers: float, told: float) -> float:
-  """A canonical layout from what it reads on: maps of cells, and the transform.
+  """Count a canonical layout from its readings on: the maps of cells, and the transform.
 
   Args:
-    cells: along a side.
-    numbers: of a cell.
-    told: of a cell, such as the directions of its gradients.
+    cells: number of cells along a side.
+    numbers: numbers kept of a cell.
+    told: readings of a cell, such as the directions of its gradients.
   """
   whole = cells**2
   return linear(whole, told, numbers) + 2 * linear(whole, cells, numbers)
 
 
 def addition(width: float, places: float, cells: float, numbers: float, split: float) -> float:
-  """What a network adds to a canonical layout.
+  """Count what a network adds to a canonical layout.
 
   Args:
-    width: of a place's vector.
-    places: of an image.
-    cells, numbers: as of `canonical`.
-    split: into how many parts along a side a place is cut.
+    width: width of a place's vector.
+    places: number of places of an image.
+    cells, numbers: as in `canonical`.
+    split: number of parts along a side into which a place is cut.
   """
-  hidden = 2 * places * width  # vectors of fill are told by being null
+  hidden = 2 * places * width  # a vector that is null marks a place of fill
   spread = linear(cells**2, places * split**2, numbers)
   return linear(places, width, split**2 * numbers) + hidden + spread
 
@@ -228,30 +226,30 @@ def step(
   images: Sequence[float] = (),
   parts: float = 0.0,
 ) -> float:
-  """One update of a whole batch: what the model needs, forward and backward.
+  """Count one update of a whole batch, forward and backward.
 
-  The online encoder sees the context tokens of every context sensor, the target encoder all
-  tokens of every target sensor, and the predictor runs once a context sensor. Backward is twice
-  forward for all that gets gradients, once for stems, whose input gets none, and nothing for the
-  target encoder.
+  The online encoder sees the context tokens of every context sensor, the target encoder sees all
+  tokens of every target sensor, and the predictor runs once per context sensor. The backward pass
+  costs twice the forward pass for everything that gets gradients, once for stems, whose input gets
+  none, and nothing for the target encoder.
 
   Args:
-    pairs: of the global batch.
+    pairs: pairs in the global batch.
     contexts: (patch in pixels, bands) of each context sensor.
-    targets: the same of each target sensor.
+    targets: (patch in pixels, bands) of each target sensor.
     routes: how many target sensors each context sensor predicts.
-    tokens: of a whole image.
-    context_tokens: that the online encoder sees of an image.
-    target_tokens: to predict of an image, of all blocks together.
+    tokens: tokens of a whole image.
+    context_tokens: tokens of an image that the online encoder sees.
+    target_tokens: tokens of an image to predict, over all blocks.
     blocks: target blocks of an image.
     width, depth, mlp_ratio: the encoder's; the ratio is the predictor's too.
     predictor_width, predictor_depth: the predictor's.
     queries: shared learnable queries of `query_predictor`; None is the narrow `predictor`.
     registers: tokens without a place, in every image.
-    heads: operations of each descriptor, see `head`, `canonical` and `addition`.
-    images: operations of what reads images without learning, see `gradients` and `structure`; of
-      each sensor, () for none. No gradient flows into an image.
-    parts: operations of the local network, see `local`; 0 without one.
+    heads: operations of each descriptor; see `head`, `canonical` and `addition`.
+    images: per sensor, operations of what reads images without learning; see `gradients` and
+      `structure`; () for none. No gradient flows into an image.
+    parts: operations of the local network; see `local`; 0 without one.
   """
   total = 0.0
   for patch, bands in targets:
@@ -265,6 +263,7 @@ def step(
       route = predictor(*sizes, asked, predicted * blocks)
     else:
       route = query_predictor(*sizes, asked, queries)
+    # Stems get no gradient of their input: forward, and the gradient of the kernel.
     total += 2 * stem(context_tokens, patch, bands, width)
     total += 3 * (parts + encoder + sum(heads) + route)
   return pairs * (total + sum(images))

@@ -1,7 +1,7 @@
-"""The geometry of a space of descriptors, in float64: rank, spread, gap between sensors.
+"""Measures of the geometry of a descriptor space, in float64: rank, spread, gap between sensors.
 
 A falling loss proves nothing: a bare latent loss falls while its space collapses to three
-dimensions. These numbers, on validation pairs, show it; `collapse` reads them.
+dimensions. These numbers, computed on validation pairs, show it; `collapse` interprets them.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 
 from xjepa_jax.errors import EvaluationError
 
-# Descriptors compared with all others at a time: bounds the memory of `uniformity`.
+# Rows of descriptors compared with all others at a time; this bounds the memory of `uniformity`.
 _ROWS = 512
 
 
@@ -23,22 +23,23 @@ def describe_geometry(
   present: Mapping[str, np.ndarray] | None = None,
   predictions: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]] | None = None,
 ) -> dict[str, float]:
-  """All measures of this module, under names for a log.
+  """Compute all measures of this module, under names for a log.
 
   Args:
-    descriptors: sensor -> (P, K), row p of every sensor being scene p.
-    present: sensor -> (P,) bool, whether the scene has that sensor; all do if None.
-    predictions: route -> predicted (B, M, D), target (B, M, D), positions (B, M) of
-      `positional_collapse`.
+    descriptors: sensor -> (P, K), where row p of every sensor is scene p.
+    present: sensor -> (P,) bool, whether the scene has that sensor; None means that all do.
+    predictions: route -> predicted (B, M, D), target (B, M, D) and positions (B, M), the arguments
+      of `positional_collapse`.
 
   Returns:
-    For a sensor: "rankme/a", "deviation_min/a", "deviation_mean/a", "uniformity/a". For two:
-    "gap/a-b", "gap_relative/a-b", "alignment/a-b". For a route: "positional/a->b". What needs two
-    scenes, or scenes with both sensors, or a position seen in two samples, is left out where
-    there are none.
+    Per sensor: "rankme/a", "deviation_min/a", "deviation_mean/a", "uniformity/a". Per pair of
+    sensors: "gap/a-b", "gap_relative/a-b", "alignment/a-b". Per route: "positional/a->b". A measure
+    is left out where the data do not allow it: it may need two scenes, scenes with both sensors, or
+    a position seen in two samples.
 
   Raises:
-    EvaluationError: the sensors' rows disagree, or a present scene's descriptor is not finite.
+    EvaluationError: the sensors' numbers of rows differ, or a present scene's descriptor is not
+      finite.
   """
   if len({len(values) for values in (*descriptors.values(), *(present or {}).values())}) > 1:
     raise EvaluationError("sensors have different numbers of descriptors; expected one a scene.")
@@ -78,23 +79,23 @@ def describe_geometry(
 
 
 def normalised(descriptors: np.ndarray) -> np.ndarray:
-  """Vectors (..., K) as float64 of unit length; a null vector stays null."""
+  """Return vectors (..., K) in float64, scaled to unit length; a null vector stays null."""
   values = np.asarray(descriptors, np.float64)
   length = np.linalg.norm(values, axis=-1, keepdims=True)
   return values / np.where(length > 0, length, 1.0)
 
 
 def rankme(descriptors: np.ndarray) -> float:
-  """Effective rank: exp of the entropy of the singular values' shares.
+  """Return the effective rank: exp of the entropy of the normalised singular values.
 
-  RankMe (Garrido et al. 2023, eq. 1), without its epsilon. Not centred, as in the paper: an
-  offset that all descriptors share counts, and lowers it.
+  This is RankMe (Garrido et al. 2023, eq. 1) without its epsilon. As in the paper, descriptors are
+  not centred: an offset that all of them share counts, and lowers the rank.
 
   Args:
     descriptors: (P, K), not normalised.
 
   Returns:
-    From 1 to min(P, K); 0 if all are null.
+    A number from 1 to min(P, K); 0 if all descriptors are null.
   """
   values = np.linalg.svd(np.asarray(descriptors, np.float64), compute_uv=False)
   if not values.sum() > 0:
@@ -105,24 +106,24 @@ def rankme(descriptors: np.ndarray) -> float:
 
 
 def deviations(descriptors: np.ndarray) -> np.ndarray:
-  """(K,) deviation of each dimension of normalised descriptors (P, K).
+  """Return the (K,) standard deviation of each dimension of descriptors (P, K), normalised here.
 
-  1 / sqrt(K) where they are spread evenly over the sphere, 0 where they are one point.
+  The values are 1 / sqrt(K) for descriptors spread evenly over the sphere, 0 for a single point.
   """
   return normalised(descriptors).std(axis=0)
 
 
 def modality_gap(one: np.ndarray, other: np.ndarray) -> tuple[float, float]:
-  """Distance between two sensors' means of normalised descriptors (Liang et al. 2022).
+  """Return the distance between two sensors' mean normalised descriptors (Liang et al. 2022).
 
   Args:
     one: (P, K).
     other: (P', K), not necessarily of the same scenes.
 
   Returns:
-    The distance, and the distance over the spread: the root of the mean squared distance of a
-    descriptor from its own sensor's mean, averaged over the two sensors as squares. Infinite for
-    two different points without spread.
+    The distance, and the distance divided by the spread. The spread is the root mean square
+    distance of a descriptor from its own sensor's mean, averaged over the two sensors as squares.
+    The ratio is infinite for two different points without spread.
   """
   sides = [normalised(one), normalised(other)]
   means = [side.mean(axis=0) for side in sides]
@@ -133,21 +134,23 @@ def modality_gap(one: np.ndarray, other: np.ndarray) -> tuple[float, float]:
 
 
 def alignment(one: np.ndarray, other: np.ndarray) -> float:
-  """Mean squared distance of co-located normalised descriptors (P, K) (Wang and Isola 2020, eq. 1).
+  """Return the mean squared distance of co-located normalised descriptors (P, K).
 
-  0 where both sensors agree, 2 where they have nothing to do with each other.
+  See Wang and Isola 2020, eq. 1. The value is 0 where both sensors agree and 2 where their
+  descriptors are unrelated.
   """
   return float(np.mean(np.sum((normalised(one) - normalised(other)) ** 2, axis=1)))
 
 
 def uniformity(descriptors: np.ndarray) -> float:
-  """log mean exp(-2 d^2) over all pairs of different scenes (Wang and Isola 2020, eq. 2).
+  """Return log mean exp(-2 d^2) over all pairs of different scenes (Wang and Isola 2020, eq. 2).
 
   Args:
     descriptors: (P, K), normalised here; at least two. Time grows with P squared.
 
   Returns:
-    0 if all are one point; about -4 if spread evenly over a sphere of many dimensions.
+    0 if all descriptors are one point; about -4 if they are spread evenly over a sphere of many
+    dimensions.
   """
   values = normalised(descriptors)
   count, total = len(values), 0.0
@@ -156,28 +159,28 @@ def uniformity(descriptors: np.ndarray) -> float:
     block = slice(start, start + _ROWS)
     distances = squares[block, None] + squares - 2 * values[block] @ values.T
     total += float(np.sum(np.exp(-2 * np.maximum(distances, 0))))
-  # Every scene's pair with itself has distance 0 and was counted as 1.
+  # The pair of every scene with itself has distance 0 and was counted as 1.
   return math.log((total - count) / (count * (count - 1)))
 
 
 def positional_collapse(predicted: np.ndarray, target: np.ndarray, positions: np.ndarray) -> float:
-  """How much better a prediction fits its own scene than others at the same place.
+  """Measure how much better a prediction fits its own scene than other scenes at the same place.
 
-  cos(prediction, own target) - mean of cos(prediction, another sample's target at the same
-  position), averaged over all predictions whose position another sample has among its targets.
-  It is 0 when predictions know where they look but not at what: a predictor that has learnt the
-  mean target of each position has a small loss and says nothing. Since both cosines are taken of
-  the same predictions, it does not matter which positions were drawn, only that some were drawn
-  in two samples. A sample may have a position twice, in two blocks that overlap: none of its
-  targets count as another sample's.
+  The measure is cos(prediction, own target) - mean of cos(prediction, another sample's target at
+  the same position), averaged over all predictions whose position is also among another sample's
+  targets. It is 0 when a prediction depends on its position but not on the image: a predictor that
+  has learnt the mean target of each position has a small loss and carries no information. Since
+  both cosines use the same predictions, it does not matter which positions were drawn, only that
+  some were drawn in two samples. A sample may have a position twice, in two blocks that overlap;
+  none of its own targets then count as another sample's.
 
   Args:
-    predicted: (B, M, D) of one route.
-    target: (B, M, D) of the same places.
+    predicted: (B, M, D), the predictions of one route.
+    target: (B, M, D), the targets at the same places.
     positions: (B, M) int, their places in the target's token grid.
 
   Returns:
-    From -2 to 2; NaN if no position was drawn in two samples.
+    A number from -2 to 2; NaN if no position was drawn in two samples.
   """
   samples, tokens, width = predicted.shape
   if not samples:
@@ -187,7 +190,7 @@ def positional_collapse(predicted: np.ndarray, target: np.ndarray, positions: np
   _, place = np.unique(positions, return_inverse=True)
   place = place.reshape(-1)
   sample = np.repeat(np.arange(samples), tokens)
-  # The sum of the targets at this position, less those of this sample at this position.
+  # The sum of the targets at this position, minus those of this sample at this position.
   sums, counts = _grouped(truth, place)
   own_sums, own_counts = _grouped(truth, place * samples + sample)
   others = counts - own_counts
@@ -199,20 +202,20 @@ def positional_collapse(predicted: np.ndarray, target: np.ndarray, positions: np
 
 
 def position_share(tokens: np.ndarray, squares: float, count: float) -> float:
-  """The share of the tokens' variance that their place explains.
+  """Return the share of the tokens' variance that their place explains.
 
-  mean |mean token of a place - mean of all|^2 / mean |token - mean of all|^2: 0 where all places
-  have the same mean, 1 where a token says its place and nothing else. The constant is in neither,
-  for what all tokens share is taken from descriptors anyway. Of P images that have nothing in
-  common it is about 1 / P.
+  It is mean |mean token of a place - mean of all|^2 / mean |token - mean of all|^2: 0 where all
+  places have the same mean, 1 where a token depends on its place and on nothing else. The constant
+  enters neither side, because descriptors are centred and lose what all tokens share. For P
+  unrelated images the value is about 1 / P.
 
   Args:
     tokens: (N, D), the sum of tokens over images.
     squares: the sum of their squares over images, N and D.
-    count: of images.
+    count: the number of images.
 
   Returns:
-    From 0 to 1; NaN of no images, or where all tokens are alike.
+    A number from 0 to 1; NaN without images, or where all tokens are alike.
   """
   if not count:
     return math.nan
@@ -224,7 +227,7 @@ def position_share(tokens: np.ndarray, squares: float, count: float) -> float:
 
 
 def _grouped(values: np.ndarray, group: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  """For every row of values (T, D), the sum and the size of its group: (T, D), (T,)."""
+  """Return, for every row of values (T, D), the sum (T, D) and the size (T,) of its group."""
   _, index, counts = np.unique(group, return_inverse=True, return_counts=True)
   order = np.argsort(index, kind="stable")
   starts = np.concatenate([[0], np.cumsum(counts)[:-1]])

@@ -1,22 +1,10 @@
-"""Where the time of a run went: to steps that count, and to what kept the devices from them.
+"""Accounting of a run's time: steps that count, and everything that kept the devices from them.
 
-  with Goodput("runs/a/goodput.jsonl") as goodput:
-    for step in range(1, steps + 1):
-      with goodput.spending("data"):
-        batch = next(batches)
-      goodput.giving(step)
-      state, metrics = train_step(state, batch)
-      goodput.given(metrics)
-
-The devices work on a step from when it is given to them, or from the end of the one before, until
-its results are there. Dispatch returns long before that, so a thread waits for the results and
-looks at the clock. While a step is under way the time is the step's, whatever the host does; only
-while none is does it belong to what the host spends it on. So all kinds add up to the whole, and
-a batch that was read behind a step has cost nothing.
-
-The file has a row now and then, so that a start that is killed is counted up to its last row. The
-next start adds the last row of each earlier one; its own steps count only beyond the last that
-they tell of, and those before it are "repeated". The time between starts is no part of anything.
+While a step is running, time counts as the step's, whatever the host does; only while none is
+running does it count as the host's activity. All kinds therefore add up to the whole, and a batch
+that was read while a step ran has cost nothing. Dispatch is asynchronous, so a thread waits for the
+results and reads the clock. Rows are written now and then, so that a killed start is counted up to
+its last row; the time between starts counts as nothing.
 """
 
 from __future__ import annotations
@@ -38,15 +26,29 @@ from xjepa_jax.training.json_lines import JsonLines, read_history
 from xjepa_jax.training.progress import duration
 
 STEPS, REPEATED = "steps", "repeated"
-# What else the time of a run can go to; "other" is what is left: starting, telling, histograms.
+# The other uses of a run's time; "other" is the remainder: start-up, messages, histograms.
 ASIDE = ("compile", "data", "save", "restore", "evaluation", "report")
 KINDS = (STEPS, REPEATED, *ASIDE, "other")
-_TOLD_SECONDS = 1.0  # what takes longer has a line in the log, and is written at once
-_HANG_SECONDS = 1.0  # that a process that is to end waits for a step; others may be gone
+_TOLD_SECONDS = 1.0  # anything longer gets a line in the log, and a row at once
+# How long a failing process waits for its last step, which may wait for processes that are lost.
+_HANG_SECONDS = 1.0
 
 
 class Goodput:
-  """Counts seconds by kind. To be used in a `with`, by one thread."""
+  """Counts seconds by kind. Use it in a `with` statement, from one thread.
+
+  with Goodput("runs/a/goodput.jsonl") as goodput:
+    for step in range(1, steps + 1):
+      with goodput.spending("data"):
+        batch = next(batches)
+      goodput.giving(step)
+      state, metrics = train_step(state, batch)
+      goodput.given(metrics)
+
+  A step occupies the devices from its dispatch, or from the end of the step before, until its
+  results are ready. Every start adds the last row of each earlier one. Its own steps count only
+  beyond the last step recorded there; those before it are "repeated".
+  """
 
   def __init__(
     self,
@@ -54,27 +56,27 @@ class Goodput:
     began: float | None = None,
     clock: Callable[[], float] = time.monotonic,
   ):
-    """Begins to count.
+    """Start counting.
 
     Args:
-      path: of the run's rows, of this start and of earlier ones; "" keeps none.
+      path: the file of rows of this start and of earlier ones; "" keeps none.
       began: when this start began, by `clock`; None is now.
-      clock: of seconds; another one for tests.
+      clock: returns seconds; replaced in tests.
 
     Raises:
       TrainingError: the rows of earlier starts cannot be read.
     """
     self._clock = clock
     self._began = self._free = clock() if began is None else began
-    self._start = round(time.time() - (clock() - self._began), 6)  # it is known by that
+    self._start = round(time.time() - (clock() - self._began), 6)  # identifies this start
     rows = read_history(path) if path and storage.exists(path) else []
     self._earlier = {row["start"]: row for row in rows if "start" in row}  # the last row of each
     self._reached = max((int(row["step"]) for row in rows), default=0)
     self._file = JsonLines(path, first=sys.maxsize) if path else None
     self._seconds = dict.fromkeys((STEPS, REPEATED, *ASIDE), 0.0)
-    self._spent: list[tuple[str, float, float]] = []  # since the last step was given
+    self._spent: list[tuple[str, float, float]] = []  # since the last step was dispatched
     self._under_way: collections.deque[tuple[int, float]] = collections.deque()
-    self._done = 0  # the last step of this start whose results were there
+    self._done = 0  # the last step of this start whose results were ready
     self._told = dict(self._seconds)
     self._lock = threading.Lock()
     self._results: queue.SimpleQueue[Any] = queue.SimpleQueue()
@@ -83,7 +85,7 @@ class Goodput:
 
   @contextlib.contextmanager
   def spending(self, kind: str) -> Iterator[None]:
-    """The time inside, where no step is under way, went to one of `ASIDE`. Not to be nested."""
+    """Count the time inside, while no step is running, as one of `ASIDE`. Do not nest."""
     start = self._clock()
     yield
     end = self._clock()
@@ -93,7 +95,7 @@ class Goodput:
       self.write()
 
   def giving(self, step: int) -> None:
-    """The devices are about to be given a step, counted from 1."""
+    """Record that a step, counted from 1, is about to be dispatched."""
     now = self._clock()
     with self._lock:
       if not self._under_way:
@@ -102,25 +104,25 @@ class Goodput:
       self._under_way.append((step, now))
 
   def given(self, results: Any) -> None:
-    """They were given it; these are what will be there when it is done."""
+    """Record that the step was dispatched; `results` are ready when it is done."""
     self._results.put(results)
 
   def finished(self) -> None:
-    """The first step under way is done. Called by a thread that waits for its results."""
+    """Record that the oldest running step is done. Called by the thread that waits for results."""
     now = self._clock()
     with self._lock:
       self._seconds, self._free = self._until(now), now
       self._done, _ = self._under_way.popleft()
 
   def seconds(self) -> dict[str, float]:
-    """Of this start, by kind: see `KINDS`. They add up to all that passed."""
+    """Return the seconds of this start by kind (`KINDS`); they add up to all that has passed."""
     with self._lock:
       now = self._clock()
       found = self._until(now)
     return {**found, "other": now - self._began - sum(found.values())}
 
   def totals(self) -> dict[str, float]:
-    """The same, of all starts of the run."""
+    """Return the seconds of all starts of the run by kind."""
     found = self.seconds()
     return {
       kind: value + sum(row.get(kind, 0.0) for row in self._earlier.values())
@@ -128,9 +130,12 @@ class Goodput:
     }
 
   def scalars(self) -> dict[str, float]:
-    """For the metric writers: the share of all time that went to steps that count, of all starts,
-    and the seconds of each kind; the share of the time of steps that was waited for data besides,
-    since the last call."""
+    """Return scalars for the metric writers.
+
+    They are the share of time over all starts that went to steps that count, the seconds of each
+    kind, and the share of the time since the last call that was spent waiting for data, out of
+    steps and waiting.
+    """
     totals, now = self.totals(), self.seconds()
     since = {kind: now[kind] - before for kind, before in self._told.items()}
     self._told = {kind: now[kind] for kind in self._told}
@@ -142,7 +147,7 @@ class Goodput:
     }
 
   def line(self) -> str:
-    """Where the time went, for people: what took a thousandth or more, the longest first."""
+    """Return where the time went as text: kinds of a thousandth or more, the longest first."""
     totals = self.totals()
     shares = {kind: _share(value, totals) for kind, value in totals.items() if kind != STEPS}
     named = sorted((kind for kind in shares if shares[kind] >= 0.001), key=lambda k: -shares[k])
@@ -154,7 +159,7 @@ class Goodput:
     )
 
   def write(self) -> None:
-    """Writes the row of now.
+    """Write a row of the seconds so far.
 
     Raises:
       TrainingError: the disk is full.
@@ -173,8 +178,9 @@ class Goodput:
     trace: TracebackType | None,
   ) -> None:
     self._results.put(None)
-    # A thread that comes back from XLA after Python is gone aborts the process; one of several
-    # processes ends without Python's leave (`ending`), and may have a step that never does.
+    # A thread that returns from XLA after the interpreter has gone aborts the process, so the
+    # thread is joined. After an error in one of several processes, its step may wait for ever, and
+    # the process then exits without the interpreter's shutdown (`shutdown`).
     self._thread.join(_HANG_SECONDS if error is not None and barriers.connected() else None)
     try:
       self.write()
@@ -186,7 +192,7 @@ class Goodput:
         self._file.close()
 
   def _until(self, now: float) -> dict[str, float]:
-    """Seconds until now, the lock held: of a step, or of what the host did since the last."""
+    """Seconds until now, with the lock held: the running step's, or the host's since the last."""
     found = dict(self._seconds)
     if self._under_way:
       step, given = self._under_way[0]
@@ -201,9 +207,10 @@ class Goodput:
     import jax
 
     while (results := self._results.get()) is not None:
-      with contextlib.suppress(Exception):  # the main thread meets it too, and says so
+      with contextlib.suppress(Exception):  # the main thread gets the same error and reports it
         jax.block_until_ready(results)
       self.finished()
+      # Otherwise this thread would hold the arrays until the next results arrive.
       del results
 
 

@@ -1,8 +1,9 @@
-"""`metrics.jsonl`: one JSON object a line with its step, for any tool to read.
+"""`metrics.jsonl`: one JSON object per line with its step, readable by any tool.
 
   {"step": 100, "loss": 0.71, "loss/latent": 0.55}
 
-A number that is NaN or infinite is null, for JSON has none. Several lines may have one step.
+NaN and infinity are written as null, because JSON has neither. Several lines may have the same
+step. A last line that was cut short by a crash is ignored; any other malformed line is an error.
 """
 
 from __future__ import annotations
@@ -19,26 +20,26 @@ from xjepa_jax.data import storage
 from xjepa_jax.errors import TrainingError
 from xjepa_jax.training.append_file import append, open_to_append
 
-_REMOTE_SECONDS = 30.0  # objects cannot be appended to: the whole is written, now and then
+_REMOTE_SECONDS = 30.0  # objects cannot be appended to, so the whole file is rewritten now and then
 
 
 class JsonLines:
-  """Appends scalars to a file of JSON lines; histograms and images are not for it.
+  """Appends scalars to a file of JSON lines; histograms and images are ignored.
 
-  On a disk every line is there when `scalars` returns. In object storage the file is written
-  again at most every 30 seconds and when it is closed.
+  On a local disk every line is written when `scalars` returns. In object storage the file is
+  rewritten at most every 30 seconds, and when it is closed.
   """
 
   def __init__(self, path: str, first: int = 0):
-    """Opens the file for appending.
+    """Open the file for appending.
 
     Args:
-      path: of the file; its folder exists.
-      first: the first step that will be written; lines of this step and after are dropped, all
-        at once or not at all, and so is a last line that a crash cut short.
+      path: the file; its folder exists.
+      first: the first step that will be written. Lines of this step and later are dropped, all at
+        once or not at all, and so is a last line that a crash cut short.
 
     Raises:
-      TrainingError: a line is no JSON object with a step.
+      TrainingError: a line is not a JSON object with a step.
     """
     self.path = path
     self._remote = storage.is_remote(path)
@@ -53,7 +54,7 @@ class JsonLines:
     self._file = None if self._remote else open_to_append(path)
 
   def scalars(self, step: int, values: Mapping[str, SupportsFloat]) -> None:
-    """One line of all values."""
+    """Write one line with all values."""
     row = {"step": int(step)} | {key: _finite(float(value)) for key, value in values.items()}
     line = json.dumps(row, allow_nan=False, ensure_ascii=False).encode() + b"\n"
     if self._file is not None:
@@ -65,13 +66,13 @@ class JsonLines:
       self._write_remote()
 
   def histograms(self, step: int, values: Mapping[str, np.ndarray]) -> None:
-    """Not written."""
+    """Ignore histograms."""
 
   def images(self, step: int, values: Mapping[str, np.ndarray]) -> None:
-    """Not written."""
+    """Ignore images."""
 
   def close(self) -> None:
-    """Closes the file; may be called twice."""
+    """Close the file; may be called twice."""
     if self._file is not None:
       self._file.close()
     elif self._remote and self._pending:
@@ -83,11 +84,12 @@ class JsonLines:
 
 
 def read_history(path: str) -> list[dict[str, float]]:
-  """The rows of a `metrics.jsonl`, in its order; "step" is an int, null is NaN.
+  """Return the rows of a `metrics.jsonl` in its order; "step" is an int, null becomes NaN.
 
   Raises:
-    FileNotFoundError: there is none.
-    TrainingError: a line other than a last one cut short is no JSON object with a step.
+    FileNotFoundError: there is no such file.
+    TrainingError: a line, other than a last one that was cut short, is not a JSON object with a
+      step.
   """
   return [
     {key: math.nan if value is None else value for key, value in row.items()}
@@ -96,14 +98,14 @@ def read_history(path: str) -> list[dict[str, float]]:
 
 
 def _lines(content: bytes, path: str) -> list[tuple[bytes, dict[str, Any]]]:
-  """Whole lines and what they hold."""
+  """Return the complete lines and the objects that they hold."""
   found = []
   for number, line in enumerate(content.splitlines(keepends=True), 1):
     try:
       row = json.loads(line)
     except ValueError:
       row = None
-    if not line.endswith(b"\n"):  # cut short by a crash, even where what is left can be read
+    if not line.endswith(b"\n"):  # cut short by a crash, even if what is left can be parsed
       break
     if not isinstance(row, dict) or not isinstance(row.get("step"), int):
       raise TrainingError(

@@ -1,4 +1,10 @@
-"""The training loop. In every turn, in this order: evaluate, save, next batch, step, write."""
+"""The training loop: every iteration evaluates, saves, takes a batch, steps and writes, in order.
+
+The state is evaluated and saved before the next step because a step donates the state's buffers.
+At most two steps are in flight: the host waits for the step before the last one, so batches do not
+pile up on the devices. After an interruption the loop continues at the step of the restored state,
+with the same batches.
+"""
 
 from __future__ import annotations
 
@@ -27,8 +33,8 @@ from xjepa_jax.training.state import TrainState
 from xjepa_jax.training.step import Step
 from xjepa_jax.training.writers import Writers
 
-_SAVE_SECONDS = 1800.0  # that the last checkpoint may take to be written by all
-# Scalars of an evaluation, and a verdict in words if the space has collapsed.
+_SAVE_SECONDS = 1800.0  # the longest that all processes may take to write the last checkpoint
+# Measures a state: scalars, and a verdict in words if the embedding space has collapsed.
 Evaluate = Callable[[TrainState, int], tuple[dict[str, float], str]]
 
 
@@ -37,9 +43,9 @@ class Outcome:
   """How a run ended.
 
   Attributes:
-    state: after the last step.
-    verdict: of the last evaluation, "" if all is well.
-    stopped: whether the run ended early, because of that verdict.
+    state: the state after the last step.
+    verdict: the verdict of the last evaluation, or "" if all is well.
+    stopped: whether the run ended early because of that verdict.
     preempted: whether it ended early because all processes were asked to stop.
   """
 
@@ -61,16 +67,17 @@ def train(
   verdict: str = "",
   unmeasured: bool = False,
 ) -> Outcome:
-  """Runs from the state's step to the config's last, or until all processes stop.
+  """Train from the state's step to the config's last, or until all processes stop.
 
   Args:
-    experiment, state: what is trained, and from where.
-    checkpoints, writers, progress, goodput: where to.
-    evaluate: measures the state, see `retrieval.evaluation.Validation`.
-    workdir: of profiles.
-    verdict: of the last evaluation of an earlier start.
-    unmeasured: the state's step is due to be evaluated and was not: the run begins, or an earlier
-      start had no time for it.
+    experiment: what is trained.
+    state: the state to start from.
+    checkpoints, writers, progress, goodput: where states, metrics and times are recorded.
+    evaluate: measures the state; see `retrieval.evaluation.Validation`.
+    workdir: the run's directory, in which profiles are written.
+    verdict: the verdict of the last evaluation of an earlier start.
+    unmeasured: whether the first state is due for evaluation and has not been evaluated, either
+      because the run begins or because an earlier start had no time for it.
 
   Raises:
     TrainingError: too many updates in a row were not finite.
@@ -94,11 +101,12 @@ def train(
       measured = None
       watchdog.advanced(done)
       log.at(done)
-      # Before the first step nothing is lost, and compiling it need not be waited for.
+      # Before the first step there is nothing to lose, so a stop ends the process at once, even
+      # while the step compiles.
       outcome.preempted = done > first and preemption.agreed(done)
       due = is_due(config, done) and (done > first or unmeasured) and not outcome.preempted
       if due or done % config.checkpoint.every == 0 or done == total:
-        jax.block_until_ready(metrics)  # or the pause would hide the time of steps under way
+        jax.block_until_ready(metrics)  # otherwise the pause would hide the time of running steps
       if due:
         with progress.paused(), goodput.spending("evaluation"):
           measured, outcome.verdict = evaluate(state, done)
@@ -121,9 +129,9 @@ def train(
       if done == first:
         with goodput.spending("compile"):
           step = _compiled(experiment, state, batch)
-        preemption.agreed(done)  # from here on a stop waits for the step that begins
+        preemption.agreed(done)  # from here on a request to stop waits until this step is done
       with jax.profiler.StepTraceAnnotation("train", step_num=done):
-        # One step is under way while the next is asked for; with more, batches would pile up.
+        # One step runs while the next is dispatched; with more in flight, batches would pile up.
         jax.block_until_ready(earlier)
         earlier = metrics
         goodput.giving(done + 1)
@@ -150,20 +158,25 @@ def train(
 
 
 def is_due(config: Config, step: int) -> bool:
-  """Whether the state after a step is evaluated; that before the first one is, for what training
-  adds to it can be judged by nothing else."""
+  """Return whether the state after this many steps is evaluated.
+
+  The state before the first step is evaluated too: without it, nothing shows what training adds.
+  """
   every = config.evaluation.every
   return bool(every) and (step % every == 0 or step == config.training.steps)
 
 
 def _all_stop(verdict: str) -> bool:
-  """As the first process sees it: numbers of other machines may differ in their last digits."""
+  """Return the first process's decision: other machines' numbers may differ in the last digits."""
   return bool(first_decides(lambda: verdict[:1]))
 
 
 def _compiled(experiment: Experiment, state: TrainState, batch: Batch) -> Step:
-  """The step, compiled before its first run: what compiling leaves is given back in between, or it
-  would be added to the activations of the largest moment of the run."""
+  """Compile the step before its first run.
+
+  Memory that the compiler frees is returned to the system in between; otherwise it would add to
+  the activations at the moment when the run needs most.
+  """
   lowered = experiment.step.lower(state, device_batch(batch))  # type: ignore[attr-defined]
   devices = experiment.mesh.devices.ravel()
   step: Step = compile_step(lowered, devices, hide=experiment.config.training.overlap)
@@ -172,9 +185,9 @@ def _compiled(experiment: Experiment, state: TrainState, batch: Batch) -> Step:
 
 
 def _scalars(experiment: Experiment, metrics: Mapping[str, Any], step: int) -> dict[str, float]:
-  """A step's metrics on the host, with what its schedules gave."""
+  """Copy a step's metrics to the host, and add the values of the schedules at that step."""
   found = {key: float(value) for key, value in jax.device_get(dict(metrics)).items()}
-  update = step - (found["skipped/total"] - found["skipped"])  # schedules stand still in a skip
+  update = step - (found["skipped/total"] - found["skipped"])  # skipped steps advance no schedule
   found["schedule/learning_rate"] = float(experiment.schedules.learning_rate(update))
   found["schedule/weight_decay"] = float(experiment.schedules.weight_decay(update))
   found["schedule/momentum"] = float(experiment.momentum(update))

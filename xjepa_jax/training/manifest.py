@@ -1,7 +1,7 @@
-"""SHA-256 of a checkpoint's files, for Orbax loads flipped bits without a word.
+"""SHA-256 checksums of a checkpoint's files, because Orbax loads flipped bits without an error.
 
-The manifest lies in the checkpoint and is written before the checkpoint gets its final name, so
-there is none without it.
+The manifest is part of the checkpoint and is written before the checkpoint gets its final name, so
+no finished checkpoint lacks one.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from etils import epath
 from xjepa_jax.paths import missing_right
 
 MANIFEST = "manifest.json"
-# Written by Orbax at the top of a checkpoint after its manifest, when it commits.
+# Orbax writes these at the top of a checkpoint on commit, after the manifest.
 _LATER = ("_CHECKPOINT_METADATA", "commit_success.txt")
-SMALL = 1 << 20  # bytes of files that are read through when a directory is opened
-_THREADS = 8  # hashlib lets go of the interpreter's lock
+SMALL = 1 << 20  # bytes; files up to this size are read in full when a directory is opened
+_THREADS = 8  # hashlib releases the interpreter lock, so threads hash in parallel
 
 
 def write_manifest(directory: epath.Path) -> None:
-  """Writes size and SHA-256 of every file below a directory into its `manifest.json`.
+  """Write the size and SHA-256 of every file below a directory to its `manifest.json`.
 
   Raises:
     OSError: a file cannot be read, or the manifest cannot be written.
@@ -45,16 +45,16 @@ def damage(
   edited: Collection[str] = (),
   spare: Collection[str] = (),
 ) -> str:
-  """What is wrong with a checkpoint's files in words, "" if nothing is.
+  """Describe in words what is wrong with a checkpoint's files; "" if nothing is.
 
   Args:
-    directory: of one checkpoint.
-    most_bytes: of files larger than this only the size is compared; None reads all files.
-    edited: files that people may have changed since; they have to be there.
-    spare: files that are not needed: they are not compared where this user may not read them.
+    directory: the directory of one checkpoint.
+    most_bytes: for files larger than this only the size is compared; None reads all files.
+    edited: files that people may have changed since; they only have to exist.
+    spare: files that are not needed; they are skipped where this user may not read them.
 
   Raises:
-    RightsError: this user may not read a file, so that nobody knows.
+    RightsError: this user may not read a file, so its state is unknown.
   """
   try:
     files = json.loads((directory / MANIFEST).read_text())["files"]

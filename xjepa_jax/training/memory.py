@@ -1,4 +1,4 @@
-"""Memory that a run has now and had at most, for the metric writers."""
+"""Current and peak memory of a run, for the metric writers."""
 
 from __future__ import annotations
 
@@ -17,13 +17,14 @@ _OF_DEVICES = {
 
 
 def memory_scalars(devices: Sequence[Any] | None = None) -> dict[str, float]:
-  """Bytes of this process in the host's memory, and on the fullest of its devices.
+  """Return the bytes of this process in the host's memory, and on the fullest of its devices.
 
   Args:
-    devices: that are asked; None asks all of this process.
+    devices: the devices to query; None queries all devices of this process.
 
   Returns:
-    What is known: a CPU's memory is the host's, and outside of Linux the host does not tell.
+    The numbers that are known. A CPU device reports none, because its memory is the host's, and
+    the host's are only known on Linux.
   """
   found = {"host_bytes": resident(), "host_peak_bytes": peak_resident()}
   stats = [device.memory_stats() or {} for device in devices or jax.local_devices()]

@@ -1,9 +1,10 @@
-"""The device mesh, and which axis of which array lies along which of its axes.
+"""The device mesh, and the sharding of every array on it.
 
-Three axes: `replica` copies the parameters, `fsdp` cuts parameters and batch, `tensor` cuts each
-layer as Megatron-LM does (Shoeybi et al., section 3): the first matrix of a pair by its output, the
-second by its input, so that a pair needs one sum over devices. Arrays are described in two steps:
-a parameter's path gives the logical axes of its dimensions, and these have a mesh axis or none.
+There are three mesh axes: `replica` copies the parameters, `fsdp` shards parameters and batch, and
+`tensor` splits each layer as Megatron-LM does (Shoeybi et al., section 3): the first matrix of a
+pair by its output, the second by its input, so that a pair needs one sum over devices. Shardings
+are derived in two steps: a parameter's path gives the logical axes of its dimensions, and the axis
+rules give each logical axis a mesh axis or none. A parameter without an entry is an error.
 """
 
 from __future__ import annotations
@@ -27,15 +28,15 @@ AXES = ("replica", "fsdp", "tensor")
 
 @dataclasses.dataclass(frozen=True)
 class AxisRules:
-  """The mesh axis along which a logical axis lies, or None where every device has all of it.
+  """The mesh axis of each logical axis, or None where every device holds the whole dimension.
 
   Attributes:
-    embed: the width of tokens, at the end of a layer's matrices that is not cut by `tensor`.
-    heads: queries, keys and values of all attention heads, and what comes out of them.
+    embed: the width of tokens, at the end of a layer's matrices that `tensor` does not split.
+    heads: queries, keys and values of all attention heads, and the output of attention.
     mlp: the hidden width of an MLP.
-    patch: the numbers of a patch.
-    descriptor: what a head gives out.
-    vector: the width of tokens in an array that is small: norms, biases, tokens, tags.
+    patch: the values of a patch.
+    descriptor: the output of a head.
+    vector: the width of tokens in a small array: norms, biases, tokens, tags.
   """
 
   embed: str | None = "fsdp"
@@ -48,9 +49,10 @@ class AxisRules:
 
 RULES = AxisRules()
 
-# (pattern, logical axes of the last dimensions): the first pattern found in a path counts. Patterns
-# are of a path's end, so that they also describe Adam's moments and the target encoder, whose paths
-# end in the parameter's. Dimensions before those named, such as the layers of a stack, are whole.
+# (pattern, logical axes of the last dimensions): the first pattern that matches a path counts. The
+# patterns match the end of a path, so that they also cover Adam's moments and the target encoder,
+# whose paths end like the parameter's. Leading dimensions that are not named, such as the layers of
+# a stack, are not sharded.
 PARAMETER_AXES: tuple[tuple[str, tuple[str, ...]], ...] = (
   (r"(^|/)objective/.+$", ()),
   (r"(^|/)stems/.+/kernel$", ("patch", "embed")),
@@ -71,18 +73,19 @@ PARAMETER_AXES: tuple[tuple[str, tuple[str, ...]], ...] = (
 def make_mesh(
   replica: int = 1, fsdp: int = -1, tensor: int = 1, devices: Sequence[Any] | None = None
 ) -> Mesh:
-  """A mesh of all devices with the axes replica, fsdp and tensor.
+  """Make a mesh of all devices with the axes replica, fsdp and tensor.
 
-  Of several TPU slices, or groups of GPUs joined by NVLink, the parts lie along replica, so that
-  only the gradients' sums cross the network between them. GPUs may do otherwise: where replica is
-  no multiple of the groups, they are taken in their order.
+  Several TPU slices, or several groups of GPUs joined by NVLink, are laid along replica, so that
+  only the sums of gradients cross the network between them. For GPUs this is not required: where
+  replica is not a multiple of the number of groups, devices are used in their given order.
 
   Args:
-    replica, fsdp, tensor: devices along each axis; one of them may be -1, the rest.
-    devices: those of the mesh; None takes all of all processes.
+    replica, fsdp, tensor: number of devices along each axis; one of them may be -1, which takes
+      the remaining devices.
+    devices: the devices of the mesh; None takes all devices of all processes.
 
   Raises:
-    ConfigError: the sizes do not give exactly the number of devices, or would cut a TPU slice; or
+    ConfigError: the sizes do not multiply to the number of devices, or would split a TPU slice, or
       JAX has no devices.
   """
   if devices is None:
@@ -100,10 +103,10 @@ def make_mesh(
 def slices_along_replica(
   sizes: tuple[int, ...], slices: int, devices: Sequence[Any]
 ) -> np.ndarray[Any, Any]:
-  """Devices (replica, fsdp, tensor) of several slices, each slice a range of replica.
+  """Arrange the devices of several slices as (replica, fsdp, tensor), a range of replica per slice.
 
   Raises:
-    ConfigError: replica is no multiple of the slices.
+    ConfigError: replica is not a multiple of the number of slices.
   """
   replica, fsdp, tensor = sizes
   if replica % slices:
@@ -116,10 +119,10 @@ def slices_along_replica(
 
 
 def mesh_sizes(replica: int, fsdp: int, tensor: int, count: int) -> dict[str, int]:
-  """Axis -> size of the mesh of `count` devices; see `make_mesh`.
+  """Return axis -> size for a mesh of `count` devices; see `make_mesh`.
 
   Raises:
-    ConfigError: the sizes do not give exactly that number.
+    ConfigError: the sizes do not multiply to that number.
   """
   sizes = dict(zip(AXES, (replica, fsdp, tensor), strict=True))
   open_axes = [axis for axis, size in sizes.items() if size == -1]
@@ -147,37 +150,37 @@ def mesh_sizes(replica: int, fsdp: int, tensor: int, count: int) -> dict[str, in
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-  """A batch's: its first axis over replica and fsdp."""
+  """Return the sharding of a batch: its first axis over replica and fsdp."""
   return NamedSharding(mesh, PartitionSpec(("replica", "fsdp")))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-  """That of an array of which every device has all."""
+  """Return the sharding of an array that every device holds in full."""
   return NamedSharding(mesh, PartitionSpec())
 
 
 def on_every_device(mesh: Mesh, tree: Any) -> Any:
-  """Arrays of which every device has all, from some that may be cut; all processes call it."""
+  """Copy arrays that may be sharded to every device in full. All processes must call this."""
   shardings = jax.tree.map(lambda _: replicated(mesh), tree)
   return jax.jit(lambda tree: tree, out_shardings=shardings)(tree)
 
 
 def parameter_shardings(mesh: Mesh, tree: Any, rules: AxisRules = RULES) -> Any:
-  """The sharding of each array of a state: parameters, moments, averages, counts.
+  """Return the sharding of each array of a state: parameters, moments, averages, counts.
 
-  A dimension that its mesh axis does not divide is left whole, and so are scalars.
+  Scalars are replicated, and so is a dimension whose size its mesh axis does not divide.
 
   Args:
     mesh: see `make_mesh`.
-    tree: arrays or `jax.ShapeDtypeStruct`s, in any structure of which the paths end as those of
-      the parameters do.
-    rules: mesh axis of each logical axis.
+    tree: arrays or `jax.ShapeDtypeStruct`s, in any structure whose paths end like those of the
+      parameters.
+    rules: the mesh axis of each logical axis.
 
   Returns:
     A `NamedSharding` for each array, in the structure of `tree`.
 
   Raises:
-    ConfigError: no pattern describes an array's path, or two of its dimensions share a mesh axis.
+    ConfigError: no pattern matches an array's path, or two of its dimensions share a mesh axis.
   """
 
   def sharding(path: Any, leaf: Any) -> NamedSharding:
@@ -191,7 +194,7 @@ def _spec(name: str, shape: tuple[int, ...], mesh: Mesh, rules: AxisRules) -> Pa
   if not shape:
     return PartitionSpec()
   logical = _logical_axes(name)
-  if len(logical) > len(shape):  # a summary of a parameter, such as Adafactor's means of rows
+  if len(logical) > len(shape):  # a summary of a parameter, such as Adafactor's row means
     return PartitionSpec()
   axes: list[str | None] = [None] * (len(shape) - len(logical))
   for size, axis in zip(shape[len(axes) :], logical, strict=True):

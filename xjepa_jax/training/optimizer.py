@@ -1,8 +1,9 @@
-"""AdamW with a scheduled learning rate and weight decay, and the target encoder at the chain's end.
+"""AdamW with scheduled learning rate and weight decay, and the target encoder at the chain's end.
 
 `update = -rate(n) * (adam(clipped gradient) + decay(n) * factor(path) * parameter)`, which is
 decoupled weight decay (Loshchilov and Hutter, AdamW, algorithm 2) with the decay on a schedule, as
-in DINO and I-JEPA. The factor of a parameter comes from a table of rules by its path.
+in DINO and I-JEPA. The factor of a parameter comes from a table of rules on its path. A parameter
+that no rule matches is an error, so that a new one cannot silently get the wrong decay.
 """
 
 from __future__ import annotations
@@ -21,12 +22,12 @@ from xjepa_jax.training.target import target_encoder
 
 DecayRules = Sequence[tuple[str, float]]
 
-# The first pattern found in a parameter's path ("encoder/trunk/blocks/mlp/up/kernel") gives the
-# factor of its decay. What the objective learns (temperatures, metrics) has a scale that means
-# something, and so have norms, biases and whatever stands for a place, a query or a sensor.
+# The first pattern that matches a parameter's path ("encoder/trunk/blocks/mlp/up/kernel") gives the
+# factor of its decay. Parameters of the objective (temperatures, metrics) have a meaningful scale
+# and do not decay; nor do norms, biases and embeddings of a place, a query or a sensor.
 DECAY_RULES: DecayRules = (
   (r"^objective/", 0.0),
-  (r"(^|/)layouts/[^/]+/maps/", 0.0),  # fitted in closed form
+  (r"(^|/)layouts/[^/]+/maps/", 0.0),  # fitted in closed form, not trained
   (r"(^|/)(bias|scale)$", 0.0),
   (r"(^|/)\w*kernel$", 1.0),
   (r"(^|/)(query|shared_queries|register_tokens|mask_token|\w+_tags/\w+)$", 0.0),
@@ -34,7 +35,7 @@ DECAY_RULES: DecayRules = (
 
 
 class Schedules(NamedTuple):
-  """What an update depends on besides the gradients: functions of the update's number, from 0."""
+  """The scheduled quantities of an update, as functions of its number, counted from 0."""
 
   learning_rate: optax.Schedule
   weight_decay: optax.Schedule
@@ -48,11 +49,12 @@ def schedules(
   weight_decay: float = 0.0,
   final_weight_decay: float | None = None,
 ) -> Schedules:
-  """The learning rate's and the weight decay's values by update.
+  """Return the schedules of learning rate and weight decay by update.
 
   The rate of update n is `learning_rate * (n + 1) / warmup` while n < warmup, so that the first
   update is not lost, and then follows a cosine to `final_learning_rate` at n = steps. The decay
-  follows a cosine from `weight_decay` to `final_weight_decay` (None: it stays) over all steps.
+  follows a cosine from `weight_decay` to `final_weight_decay` (None keeps it constant) over all
+  steps.
 
   Raises:
     ConfigError: a value is negative or not finite, or no steps are left after the warm-up.
@@ -99,7 +101,7 @@ def optimizer(
   clip: float = 0.0,
   decay_rules: DecayRules = DECAY_RULES,
 ) -> optax.GradientTransformationExtraArgs:
-  """Clipping, AdamW and the target encoder as one transformation.
+  """Return clipping, AdamW and the target encoder as one transformation.
 
   Args:
     learning_rate, warmup, steps, final_learning_rate, weight_decay, final_weight_decay: see
@@ -107,10 +109,10 @@ def optimizer(
     momentum: tau of the target encoder by update; see `target.configured_schedule`.
     b1, b2, eps: Adam's.
     clip: largest global norm of the gradients; 0 does not clip.
-    decay_rules: (pattern, factor): the first pattern found in a parameter's path counts.
+    decay_rules: (pattern, factor) pairs; the first pattern that matches a parameter's path counts.
 
   Raises:
-    ConfigError: see `schedules`; or on init, a parameter that no rule matches.
+    ConfigError: see `schedules`; or, on init, no rule matches a parameter.
   """
   rate, decay = schedules(
     learning_rate, warmup, steps, final_learning_rate, weight_decay, final_weight_decay
@@ -120,12 +122,13 @@ def optimizer(
     optax.scale_by_adam(b1=b1, b2=b2, eps=eps),
     decay_weights(decay, decay_rules),
     optax.scale_by_learning_rate(rate),
+    # The target encoder averages the parameters plus the final updates, so it has to come last.
     target_encoder(momentum),
   )
 
 
 class DecayState(NamedTuple):
-  """State of `decay_weights`: () int32, the updates seen."""
+  """State of `decay_weights`: () int32, the number of updates seen."""
 
   count: jax.Array  # type: ignore[assignment]  # hides tuple.count, as in optax's states
 
@@ -133,10 +136,10 @@ class DecayState(NamedTuple):
 def decay_weights(
   decay: optax.Schedule, rules: DecayRules = DECAY_RULES
 ) -> optax.GradientTransformationExtraArgs:
-  """Adds `decay(n) * factor * parameter` to each update, the factor by rule.
+  """Add `decay(n) * factor * parameter` to each update, with the factor given by the rules.
 
   Raises:
-    ConfigError: on init, a parameter that no rule matches.
+    ConfigError: on init, no rule matches a parameter.
     TrainingError: on update, `params` was not given.
   """
 
@@ -163,7 +166,7 @@ def decay_weights(
 
 
 def decay_factors(params: Any, rules: DecayRules = DECAY_RULES) -> Any:
-  """The factor of each parameter's decay, in the structure of `params`.
+  """Return the factor of each parameter's decay, in the structure of `params`.
 
   Raises:
     ConfigError: no rule matches a parameter.
@@ -183,5 +186,5 @@ def decay_factors(params: Any, rules: DecayRules = DECAY_RULES) -> Any:
 
 
 def _cosine(start: float, end: float, done: jax.Array) -> jax.Array:
-  """From start to end along half a cosine as `done` goes from 0 to 1."""
+  """Interpolate from start to end along half a cosine as `done` goes from 0 to 1."""
   return end + (start - end) * (1 + jnp.cos(jnp.pi * jnp.clip(done, 0, 1))) / 2

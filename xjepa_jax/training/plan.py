@@ -1,4 +1,9 @@
-"""What a run will need, before it runs: parameters, operations, memory of a device."""
+"""The resources that a run will need, determined before it runs: parameters, FLOPs and memory.
+
+Operations are counted by formula (`flops`). Device memory is read from the compiled step, and the
+process's memory is measured while this module compiles it: the compiler's share is too large to
+guess. The numbers of the process therefore hold only in a process that did nothing else before.
+"""
 
 from __future__ import annotations
 
@@ -25,25 +30,25 @@ from xjepa_jax.training.mesh import batch_sharding
 from xjepa_jax.training.splits import split_sizes
 from xjepa_jax.training.step import BATCH_KEYS
 
-# Measured on a CPU, JAX 0.10: what a run loads that a plan does not, Grain and Orbax's writer, and
-# its other programs, which draw a state and measure it.
+# Measured on a CPU with JAX 0.10: what a run loads and a plan does not, namely Grain, Orbax's
+# writer and the programs that initialise and evaluate a state.
 _BESIDES = 80_000_000
 
 
 @dataclasses.dataclass(frozen=True)
 class Memory:
-  """Bytes: of one device, and of this process.
+  """Memory in bytes, of one device and of this process.
 
   Attributes:
-    state: of one device: parameters, moments, target encoder.
-    batch: of one device and one step, as stored.
-    temporary: of one device: what the compiled step needs besides: activations, gradients.
-    compiling: the most that the process had while it compiled the step, as measured.
-    process: of the process when the step was compiled, as measured: Python, JAX, libraries and the
-      step itself.
-    ahead: batches that are read ahead of the step, all of this process.
-    devices: of this process.
-    shared: whether the devices' memory is the process's, as on a CPU.
+    state: on one device: parameters, moments and target encoder.
+    batch: on one device: the batch of one step, as stored.
+    temporary: on one device: what the compiled step needs besides, activations and gradients.
+    compiling: the process's peak while it compiled the step, as measured.
+    process: the process's memory after it compiled the step, as measured: Python, JAX, libraries
+      and the compiled step.
+    ahead: batches that the process reads ahead of the step.
+    devices: number of devices of this process.
+    shared: whether the devices' memory is the process's own, as on a CPU.
   """
 
   state: int
@@ -57,25 +62,28 @@ class Memory:
 
   @property
   def peak(self) -> int:
-    """Of one device: the state is updated in place."""
+    """The peak on one device. The state is updated in place, so it counts once."""
     return self.state + self.batch + self.temporary
 
   @property
   def kept(self) -> int:
-    """Of the process, all the time: its state on a CPU, batches read ahead, libraries."""
+    """What the process holds throughout: its state on a CPU, batches read ahead, libraries."""
     return self.ahead + _BESIDES + (self.state * self.devices if self.shared else 0)
 
   @property
   def process_peak(self) -> int:
-    """Of the process, on its first start: while it compiles, or while a step runs and the copy of
-    the state before it is being saved."""
+    """The peak of the process at its first start.
+
+    It is reached either while the step compiles, or while a step runs and a copy of the state
+    before it is being saved.
+    """
     step = (self.batch + self.temporary) * self.devices if self.shared else 0
     running = self.process + self.kept + self.state * self.devices + step
     return max(self.compiling + self.kept, running)
 
 
 def step_flops(experiment: Experiment) -> float:
-  """Floating-point operations of one update of a whole batch, forward and backward."""
+  """Return the floating-point operations of one update with a whole batch, forward and backward."""
   config, model, plan = experiment.config, experiment.model, experiment.plan
   if not has_network(config.model):
     return 0.0
@@ -105,7 +113,7 @@ def step_flops(experiment: Experiment) -> float:
 
 
 def _head_flops(head: HeadConfig, width: int, experiment: Experiment) -> float:
-  """Of a descriptor, from what a network says of places, or from the gradients of cells."""
+  """Return the FLOPs of one descriptor, computed from tokens or from the gradients of cells."""
   if head.pooling == "gradients":
     return 0.0
   if is_fitted(head):
@@ -129,7 +137,7 @@ def _sources(experiment: Experiment, width: int) -> list[Source]:
 
 
 def image_flops(experiment: Experiment) -> list[float]:
-  """Of each sensor's image, by what reads it without learning."""
+  """Return, per sensor, the FLOPs per image of everything that reads it without learning."""
   config, model = experiment.config, experiment.model
   readings = [Reading.of(head) for head in config.heads.values() if reads_images(head)]
   rows, columns = (PARTS * PIECES * length for length in model.grid)
@@ -149,7 +157,7 @@ def image_flops(experiment: Experiment) -> list[float]:
 
 
 def parts_flops(experiment: Experiment, width: int) -> float:
-  """Of an image, by the local network, the mean over sensors."""
+  """Return the FLOPs per image of the local network, averaged over sensors."""
   config, grid = experiment.config.model, experiment.model.grid
   if not config.local:
     return 0.0
@@ -162,16 +170,16 @@ def parts_flops(experiment: Experiment, width: int) -> float:
 
 
 def peak_rate(experiment: Experiment) -> float | None:
-  """FLOP/s of all devices together at best, or None where it is not known."""
+  """Return the peak FLOP/s of all devices together, or None where it is not known."""
   devices = experiment.mesh.devices.ravel()
   peak = peak_flops(devices[0].device_kind, str(experiment.model.dtype))
   return None if peak is None else peak * len(devices)
 
 
 def memory(experiment: Experiment) -> Memory:
-  """Compiles the step and reads what a device will need. Takes as long as a run's first step.
+  """Compile the step and determine the memory that it needs. Takes as long as a run's first step.
 
-  The measurements of the process are those of a process that has done nothing else before.
+  The process's numbers are right only in a process that has done nothing else before.
   """
   state, batch = experiment.abstract_state(), abstract_batch(experiment)
   compiled = experiment.step.lower(state, batch).compile()  # type: ignore[attr-defined]
@@ -193,7 +201,7 @@ def memory(experiment: Experiment) -> Memory:
 
 
 def abstract_batch(experiment: Experiment) -> dict[str, Any]:
-  """Shapes, types and shardings of what the step takes of a batch."""
+  """Return shapes, dtypes and shardings of the part of a batch that the step takes."""
   slots = experiment.slots
   rows, sharding = experiment.config.training.batch, batch_sharding(experiment.mesh)
 
@@ -209,7 +217,7 @@ def abstract_batch(experiment: Experiment) -> dict[str, Any]:
 
 
 def device_bytes(tree: Any) -> int:
-  """Of one device, of arrays that have shardings."""
+  """Return the bytes that sharded arrays take on one device."""
   return sum(
     math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
     for leaf in jax.tree.leaves(tree)
@@ -217,7 +225,7 @@ def device_bytes(tree: Any) -> int:
 
 
 def describe_plan(experiment: Experiment) -> Iterator[str]:
-  """The plan for people, line by line: config, sensors, parameters, operations, memory, mesh."""
+  """Yield the plan as text, line by line: config, sensors, parameters, FLOPs, memory, mesh."""
   yield "Config"
   yield from (f"  {line}" for line in config_lines(experiment))
   yield from _input_lines(experiment)
@@ -241,7 +249,7 @@ def describe_plan(experiment: Experiment) -> Iterator[str]:
 
 
 def _input_lines(experiment: Experiment) -> Iterator[str]:
-  """Sensors, and what a network sees of them: tokens, masks, routes."""
+  """Yield lines on the sensors and on what a network sees of them: tokens, masks and routes."""
   network = has_network(experiment.config.model)
   yield "Sensors"
   for key, given in experiment.inputs.items():
@@ -262,13 +270,13 @@ def _input_lines(experiment: Experiment) -> Iterator[str]:
 
 
 def memory_lines(needed: Memory) -> Iterator[str]:
-  """What a device needs and what the process needs, each with its parts, in MB."""
+  """Yield lines on the memory of a device and of the process, with their parts in MB."""
   yield (
     f"Memory of a device: {_mb(needed.peak)}: state {_mb(needed.state)}, batch "
     f"{_mb(needed.batch)}, activations and gradients {_mb(needed.temporary)}"
   )
   if not needed.process:
-    return  # the system does not tell
+    return  # the operating system does not report the process's memory
   yield (
     f"Memory of the process, at most: {_mb(needed.process_peak)}"
     + (", the devices' included" if needed.shared else "")
@@ -284,7 +292,7 @@ def memory_lines(needed: Memory) -> Iterator[str]:
 
 
 def config_lines(experiment: Experiment) -> Iterator[str]:
-  """Every key with its value; those that differ from the default are marked."""
+  """Yield every key with its value; those that differ from the default are marked with a star."""
   values = dotted(to_dict(experiment.config))
   defaults = {key: default for key, default, _ in describe_keys()}
   flat = dotted(defaults)
@@ -293,7 +301,7 @@ def config_lines(experiment: Experiment) -> Iterator[str]:
 
 
 def parameter_lines(experiment: Experiment) -> Iterator[str]:
-  """Name, shape, number and sharding of every array of parameters, and their sum."""
+  """Yield name, shape, size and sharding of every parameter array, and the total number."""
   params = experiment.abstract_state().params
   leaves = jax.tree_util.tree_leaves_with_path(params)
   names = [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in leaves]

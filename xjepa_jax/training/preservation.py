@@ -1,4 +1,4 @@
-"""Which checkpoints are kept."""
+"""The policy that decides which checkpoints are kept."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from typing import Any
 
 @dataclasses.dataclass(frozen=True)
 class Preservation:
-  """A preservation policy of Orbax: the last ones, every so many steps, and the best.
+  """A preservation policy for Orbax: the last few checkpoints, every n-th step, and the best.
 
-  Orbax's own policies joined would do but for the best: `BestN` fails on checkpoints whose metrics
-  lack the key and ranks NaN anywhere.
+  Joining Orbax's own policies would do, except for the best one: `BestN` fails on checkpoints whose
+  metrics lack the key, and it ranks NaN anywhere.
 
   Attributes:
-    last: so many of the last.
-    every: steps whose multiples are kept for good; 0 keeps none for that.
-    best: metric by which one more is kept, "" for none. Checkpoints without it do not take part.
+    last: number of most recent checkpoints to keep.
+    every: checkpoints at multiples of this step are kept for good; 0 keeps none for this reason.
+    best: metric by which one more is kept, "" for none. Checkpoints without it are not considered.
     mode: "max" if a larger metric is better, or "min".
   """
 
@@ -28,7 +28,7 @@ class Preservation:
   mode: str = "max"
 
   def should_preserve(self, checkpoints: Sequence[Any], *, context: Any = None) -> list[bool]:
-    """For each checkpoint, in the order of steps, whether it stays."""
+    """Return whether each checkpoint is kept; checkpoints are in the order of their steps."""
     del context
     kept = {info.step for info in checkpoints[-self.last :]}
     if self.every:
@@ -37,7 +37,7 @@ class Preservation:
     return [info.step in kept for info in checkpoints]
 
   def best_step(self, checkpoints: Sequence[Any]) -> int | None:
-    """The step of the best checkpoint, the later of equals; None if no metric was ever given."""
+    """Return the step of the best checkpoint, the later of equals; None if none has the metric."""
     ranked = [
       (float(info.metrics[self.best]) * (1 if self.mode == "max" else -1), info.step)
       for info in checkpoints

@@ -1,9 +1,10 @@
-"""Whether latent prediction knows more than the place that it is asked for.
+"""Measures whether latent prediction knows more than the position that it is asked for.
 
-Much of a target needs no context: what all targets have in common, and what all targets at a place
-have. A predictor can bring its loss down to that floor, and a target encoder can lower the floor
-itself, without anything being learnt of scenes. So beside a term's loss stands what guesses lose
-that know less, in the term's own measure: `probe`, on validation pairs under one mask.
+Much of a target can be predicted without any context: what all targets share, and what all targets
+at a position share. A predictor can bring its loss down to that floor, and a target encoder can
+lower the floor itself, without learning anything about scenes. So each term's loss on validation
+pairs, under one mask, is compared with the loss of guesses that know less, in the term's own
+measure. See `probe`.
 """
 
 from __future__ import annotations
@@ -23,18 +24,19 @@ from xjepa_jax.training.triviality import CONSTANT, OTHER, PARTS, POSITION, REAL
 
 
 def second_moments(targets: np.ndarray) -> dict[str, float]:
-  """The mean square of targets, split into what explains it.
+  """Split the mean square of targets into the parts that explain it.
 
-  Two-way analysis of variance without replication: t = constant + position + scene + rest, whose
-  squares add up, for the four are orthogonal over a whole table of samples and places.
+  This is a two-way analysis of variance without replication: t = constant + position + scene +
+  rest. The squares add up, because the four parts are orthogonal over a complete table of samples
+  and positions.
 
   Args:
     targets: (B, M, D) of one route; place m is the same in all samples.
 
   Returns:
-    Means over B, M and D of the squares of: "constant", the mean of all; "position", what the
-    mean of a place adds; "scene", what the mean of a sample adds; "rest". Their sum is that of the
-    targets, 1 for layer-normalised ones.
+    Mean squares over B, M and D of: "constant", the mean of all; "position", what the mean of a
+    place adds; "scene", what the mean of a sample adds; "rest". Their sum is the mean square of the
+    targets, which is 1 for layer-normalised ones.
   """
   values = np.asarray(targets, np.float64)
   constant = values.mean(axis=(0, 1), keepdims=True)
@@ -45,16 +47,17 @@ def second_moments(targets: np.ndarray) -> dict[str, float]:
 
 
 def guesses(outputs: Outputs) -> dict[str, dict[str, np.ndarray]]:
-  """What stands in for the predictor, each as route -> (B, M, D), 0 where a sensor is absent.
+  """Return substitutes for the predictions, each as route -> (B, M, D), 0 where a sensor is absent.
 
-  "real": the predictions. "other_context": those for the sample before, of those that have both
-  sensors, so what the predictor says of this place when shown another sample. "position": the mean
-  target of the place, and "constant": of all places. Both means are of the very targets they are
-  compared with, so in squares they are floors: nothing that knows as little can lose less on these
-  pairs. With B samples that is a B-th below what a mean of other pairs would lose.
+  "real" are the predictions themselves. "other_context" are the predictions of the sample before,
+  among those that have both sensors, so what the predictor says about this place when shown another
+  sample. "position" is the mean target of the place, and "constant" that of all places. Both means
+  are taken over the very targets that they are compared with, so in squares they are floors: a
+  guess that knows no more cannot lose less on these pairs. With B samples that is 1 / B below the
+  loss of a mean over other pairs.
 
   Args:
-    outputs: on the host, of samples under one mask. A route that fewer than two samples have is
+    outputs: on the host, for samples under one mask. A route that fewer than two samples have is
       left out.
   """
   found: dict[str, dict[str, np.ndarray]] = {k: {} for k in (REAL, OTHER, POSITION, CONSTANT)}
@@ -77,25 +80,25 @@ def guesses(outputs: Outputs) -> dict[str, dict[str, np.ndarray]]:
 
 
 def has_route(outputs: Outputs, route: str) -> np.ndarray:
-  """(B,) bool: the samples that have both sensors of a route."""
+  """Return (B,) bool, whether a sample has both sensors of a route."""
   return np.all([outputs.present[key] for key in route.split("->")], axis=0)
 
 
 def probe(
   objective: Objective, parameters: Mapping[str, Any], outputs: Outputs, key: jax.Array
 ) -> dict[str, float]:
-  """What every term that predicts loses beside what guesses lose.
+  """Compare the loss of every term that predicts with the losses of guesses.
 
   Args:
-    objective: whose terms that log a loss by route are probed.
-    parameters: the objective's.
+    objective: the terms that log a loss by route are probed.
+    parameters: the objective's parameters.
     outputs: see `guesses`.
-    key: for terms that draw.
+    key: random key for terms that sample.
 
   Returns:
-    "probe/LABEL/real/a->b", the same of "other_context", "position" and "constant", and
-    "probe/LABEL/over_position/a->b", real over position: 1 and more is no better than a table of
-    places. Of each route's targets "targets/constant/a->b" and so on, see `second_moments`.
+    "probe/LABEL/real/a->b", and the same for "other_context", "position" and "constant";
+    "probe/LABEL/over_position/a->b", real divided by position, where 1 or more is no better than a
+    table of positions; and per route "targets/constant/a->b" and so on, see `second_moments`.
   """
   standing = guesses(outputs)
   routes = list(standing[REAL])

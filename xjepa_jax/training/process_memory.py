@@ -1,4 +1,4 @@
-"""Memory of this process, as the system counts it: Linux; elsewhere nothing is known or done."""
+"""Memory of this process as Linux counts it; other systems report 0 and give nothing back."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ import ctypes.util
 
 
 def resident() -> int:
-  """Bytes of physical memory that the process has now; 0 where that is not known."""
+  """Return the bytes of physical memory that the process has now; 0 where unknown."""
   return _status("VmRSS")
 
 
 def peak_resident() -> int:
-  """The most that it ever had; 0 where that is not known."""
+  """Return the most physical memory that the process has ever had; 0 where unknown."""
   return _status("VmHWM")
 
 
 def give_back() -> None:
-  """Gives memory that was freed back to the system.
+  """Return freed memory to the system.
 
-  Compiling a train step leaves half a gigabyte of small pieces that were freed and that the C
-  library keeps, while the arrays of a step, which are large, get pages of their own.
+  Compiling a train step leaves half a gigabyte of small freed pieces in the C library's heap, which
+  the arrays of a step cannot use: they are large and get pages of their own.
   """
-  with contextlib.suppress(AttributeError, OSError):  # of another C library
+  with contextlib.suppress(AttributeError, OSError):  # a C library other than glibc
     ctypes.CDLL(ctypes.util.find_library("c")).malloc_trim(0)
 
 
@@ -33,7 +33,7 @@ def _status(key: str) -> int:
       for line in file:
         name, _, value = line.partition(":")
         if name == key:
-          return int(value.split()[0]) * 1024
+          return int(value.split()[0]) * 1024  # the kernel writes kB and means KiB
   except OSError:
     pass
   return 0

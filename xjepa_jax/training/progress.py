@@ -1,4 +1,4 @@
-"""How a run is getting on: a bar on a terminal, a line now and then in a log.
+"""The progress of a run: a bar on a terminal, or a line now and then in a log.
 
 with Progress(total=1000, pairs=64, first=step) as progress:
   for step, batch in batches:
@@ -29,10 +29,10 @@ _BAR = "{percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt}{postfix}"
 
 
 class Progress:
-  """Counts steps, measures their rate and says how it goes.
+  """Counts steps, measures their rate and shows the state of the run.
 
-  The clock starts at the first `update`, after the first step, so that the time of compiling it
-  is no part of the rate; pauses are no part of it either.
+  The clock starts at the first `update`, after the first step, so that compilation does not count
+  towards the rate; nor do pauses.
   """
 
   def __init__(
@@ -48,18 +48,18 @@ class Progress:
     stream: TextIO | None = None,
     clock: Callable[[], float] = time.monotonic,
   ):
-    """Shows nothing yet.
+    """Prepare without showing anything.
 
     Args:
       total: steps of the whole run.
-      pairs: of a global batch.
-      first: steps already done, of a run that is continued.
-      flops: of a step, as `flops.step` counts them; 0 is unknown.
-      peak: FLOP/s of all devices together at best, or None where it is not known.
-      window: updates over which the rate is measured.
-      seconds: between lines where `stream` is no terminal.
-      stream: where it is shown; None is stderr.
-      clock: of seconds; another one for tests.
+      pairs: pairs in a global batch.
+      first: steps already done, in a run that is resumed.
+      flops: operations of a step, as `flops.step` counts them; 0 is unknown.
+      peak: peak FLOP/s of all devices together, or None where unknown.
+      window: number of updates over which the rate is measured.
+      seconds: time between lines where `stream` is not a terminal.
+      stream: where progress is shown; None is stderr.
+      clock: returns seconds; replaced in tests.
     """
     self.total, self.pairs = total, pairs
     self.step = first
@@ -77,11 +77,11 @@ class Progress:
       )
 
   def update(self, step: int, scalars: Mapping[str, SupportsFloat] | None = None) -> None:
-    """Takes note that `step` steps are done, and of their scalars, and says so when it is time.
+    """Record that `step` steps are done, with their scalars, and show it when it is time.
 
     Args:
       step: updates done so far; `total` at the end.
-      scalars: as written to `metrics.jsonl`. Shown are "loss/total", "loss/<term>", and those
+      scalars: as written to `metrics.jsonl`. Shown are "loss/total", "loss/<term>", and retrieval
         such as "validation/a->b/recall@1".
     """
     self.step = step
@@ -90,12 +90,12 @@ class Progress:
     self._show()
 
   def note(self, scalars: Mapping[str, SupportsFloat]) -> None:
-    """Takes note of scalars such as those of an evaluation; they show from the next line on."""
+    """Record scalars such as those of an evaluation; they show from the next line on."""
     self._known.update({key: float(value) for key, value in scalars.items()})
 
   @contextlib.contextmanager
   def paused(self) -> Iterator[None]:
-    """Whatever happens inside is no part of the rate: evaluations, checkpoints, compiling."""
+    """Exclude the time inside from the rate: evaluations, checkpoints, compilation."""
     start = self._clock()
     try:
       yield
@@ -104,33 +104,33 @@ class Progress:
 
   @property
   def rate(self) -> float | None:
-    """Pairs a second over the window, or None before two updates."""
+    """Pairs per second over the window, or None before two updates."""
     steps = self._steps_a_second()
     return None if steps is None else steps * self.pairs
 
   @property
   def utilisation(self) -> float | None:
-    """Model FLOPs utilisation, a share of `peak`, or None where it cannot be said."""
+    """Model FLOPs utilisation as a share of `peak`, or None where it is unknown."""
     steps = self._steps_a_second()
     return steps * self._flops / self._peak if steps and self._flops and self._peak else None
 
   @property
   def seconds_left(self) -> float | None:
-    """Until the last step at the present rate, pauses not counted; None before two updates."""
+    """Seconds to the last step at the present rate, without pauses; None before two updates."""
     steps = self._steps_a_second()
     return (self.total - self.step) / steps if steps else None
 
   def scalars(self) -> dict[str, float]:
-    """What is known of "pairs_per_second" and "mfu", for the metric writers."""
+    """Return "pairs_per_second" and "mfu", where known, for the metric writers."""
     found = {"pairs_per_second": self.rate, "mfu": self.utilisation}
     return {key: value for key, value in found.items() if value is not None}
 
   def line(self) -> str:
-    """The whole state in one line."""
+    """Return the whole state in one line."""
     return f"step {self.step:,}/{self.total:,}  " + "  ".join(self._parts())
 
   def message(self, text: str) -> None:
-    """Shows a line of text without tearing the bar, and notes it in the log."""
+    """Show a line of text without breaking the bar, and write it to the log."""
     log.note(text)
     self._print(text)
 
@@ -141,7 +141,7 @@ class Progress:
       self._bar.write(text, file=self._stream)
 
   def close(self) -> None:
-    """Leaves the bar as it is and frees the terminal."""
+    """Leave the bar as it is and release the terminal."""
     if self._bar is not None:
       self._bar.close()
       self._bar = None
@@ -186,14 +186,14 @@ class Progress:
 
 
 def say(line: str) -> None:
-  """Tells a person something, where no `Progress` is shown; of many processes, the first does."""
+  """Show a message where there is no `Progress`; of several processes, only the first prints it."""
   log.note(line)
   if barriers.is_first():
     print(line, file=sys.stderr, flush=True)
 
 
 def duration(seconds: float) -> str:
-  """Seconds for people: "0:07", "12:30", "3:05:00", "2 d 04:00"."""
+  """Format seconds for people: "0:07", "12:30", "3:05:00", "2 d 04:00"."""
   minutes, rest = divmod(round(seconds), 60)
   hours, minutes = divmod(minutes, 60)
   days, hours = divmod(hours, 24)
@@ -203,12 +203,12 @@ def duration(seconds: float) -> str:
 
 
 def _shows_bars(stream: TextIO) -> bool:
-  """Whether it is a terminal of some width; one in a container may have none, and show no bar."""
+  """Whether the stream is a terminal with a width; one in a container may have none."""
   if not stream.isatty():
     return False
   try:
     return os.get_terminal_size(stream.fileno()).columns > 0
-  except (OSError, ValueError):  # no file of the system, such as a notebook's
+  except (OSError, ValueError):  # not a file of the system, such as a notebook's stream
     return True
 
 
@@ -230,7 +230,7 @@ def _losses(known: Mapping[str, float]) -> str:
 
 
 def _recalls(known: Mapping[str, float]) -> Iterator[str]:
-  # "validation/a->b/recall@1" is of the head ranked first; other heads have one part more.
+  # "validation/a->b/recall@1" belongs to the main head; keys of other heads have one more part.
   found = [value for key, value in known.items() if key.split("/")[2:] == ["recall@1"]]
   if found:
     yield "R@1 " + " ".join(f"{value:.1%}" for value in found)

@@ -1,4 +1,4 @@
-"""An endpoint that Prometheus asks, for those who want it: `pip install xjepa_jax[prometheus]`.
+"""An optional endpoint for Prometheus to scrape: `pip install xjepa_jax[prometheus]`.
 
 xjepa_step 120.0
 xjepa_scalar{key="loss/total"} 0.51
@@ -15,17 +15,17 @@ from xjepa_jax.errors import ConfigError
 
 
 class Prometheus:
-  """Answers with the last value of every scalar, by its key in `metrics.jsonl`.
+  """Serves the last value of every scalar, under its key in `metrics.jsonl`.
 
-  A label holds the key, for a metric's own name could not hold "validation/a->b/recall@1".
+  The key is a label, because a metric's name cannot contain "validation/a->b/recall@1".
   """
 
   def __init__(self, port: int, address: str):
-    """Begins to answer, in a thread of its own.
+    """Start serving in a thread of its own.
 
     Args:
-      port: at which.
-      address: of the network interface: 127.0.0.1 is asked from this machine only.
+      port: the port to listen on.
+      address: the network interface; 127.0.0.1 can be reached from this machine only.
 
     Raises:
       ConfigError: the package is not installed, or the port is taken.
@@ -38,7 +38,7 @@ class Prometheus:
         f"cannot be imported ({error}). Install it with `pip install xjepa_jax[prometheus]`, or "
         "set the key to 0."
       ) from error
-    registry = CollectorRegistry()  # nothing but what is here
+    registry = CollectorRegistry()  # the default registry would add metrics of the process itself
     self._step = Gauge("xjepa_step", "Updates done", registry=registry)
     self._scalar = Gauge(
       "xjepa_scalar", "The last value of a scalar, by its key", ["key"], registry=registry
@@ -53,19 +53,19 @@ class Prometheus:
       ) from error
 
   def scalars(self, step: int, values: Mapping[str, SupportsFloat]) -> None:
-    """Takes the place of the values before."""
+    """Replace the previous values."""
     self._step.set(step)
     for key, value in values.items():
       self._scalar.labels(key).set(float(value))
 
   def histograms(self, step: int, values: Mapping[str, np.ndarray]) -> None:
-    """Not shown."""
+    """Ignore histograms."""
 
   def images(self, step: int, values: Mapping[str, np.ndarray]) -> None:
-    """Not shown."""
+    """Ignore images."""
 
   def close(self) -> None:
-    """Answers no more; may be called twice."""
+    """Stop serving; may be called twice."""
     self._server.shutdown()
     self._server.server_close()
     self._thread.join()

@@ -1,4 +1,4 @@
-"""`progress.json`: the step of the last checkpoint that was written, for whatever starts a run."""
+"""`progress.json`: the step of the last written checkpoint, for whatever starts a run."""
 
 from __future__ import annotations
 
@@ -11,15 +11,19 @@ PROGRESS = "progress.json"
 
 
 def write_reached(workdir: str, step: int) -> None:
-  """Takes note of a step. Raises OSError if that cannot be written."""
+  """Record a step.
+
+  Raises:
+    OSError: the file cannot be written.
+  """
   storage.write_file(f"{workdir}/{PROGRESS}", json.dumps({"step": step}).encode())
 
 
 def read_reached(workdir: str) -> int | None:
-  """The step noted last; None if none was.
+  """Return the step recorded last; None if none was.
 
   Raises:
-    CheckpointError: the file is not what was written.
+    CheckpointError: the file does not hold what was written.
   """
   path = f"{workdir}/{PROGRESS}"
   try:

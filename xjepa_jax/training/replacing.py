@@ -1,4 +1,4 @@
-"""A checkpoint that is saved again stays beside the new one until that one is whole."""
+"""Replacement of a checkpoint: the old one is kept until the new one is complete."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _BEFORE = ".before"
 
 
 def put_aside(directory: epath.Path, step: int) -> None:
-  """Makes room for a step's new checkpoint; the old one waits as `<step>.before`.
+  """Make room for a step's new checkpoint; the old one is kept as `<step>.before`.
 
   Raises:
     OSError: it cannot be renamed.
@@ -19,12 +19,12 @@ def put_aside(directory: epath.Path, step: int) -> None:
 
 
 def settle(directory: epath.Path) -> None:
-  """Deletes what was replaced, and puts back what was not, for its replacement is not whole.
+  """Delete checkpoints that were replaced, and restore those whose replacement is incomplete.
 
-  Not to be called while a checkpoint is being written.
+  Do not call this while a checkpoint is being written.
 
   Raises:
-    OSError: the directory cannot be read, or a checkpoint neither renamed nor deleted.
+    OSError: the directory cannot be read, or a checkpoint can be neither renamed nor deleted.
   """
   for old in directory.glob(f"*{_BEFORE}") if directory.exists() else ():
     new = directory / old.name.removesuffix(_BEFORE)

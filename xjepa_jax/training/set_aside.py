@@ -1,7 +1,7 @@
-"""Damaged checkpoints are set aside by name, never deleted, and the one before is used.
+"""Setting aside damaged checkpoints: they are renamed, never deleted, and the one before is used.
 
-A run whose checkpoints are all damaged or gone is refused, for it would replace what it had by a
-beginning.
+A run whose checkpoints are all damaged or missing is refused, because it would replace its results
+by those of a run that starts over.
 """
 
 from __future__ import annotations
@@ -19,21 +19,23 @@ from xjepa_jax.training.reached import PROGRESS, read_reached
 
 _BAD = ".bad"
 _METRICS, _GOODPUT = "metrics.jsonl", "goodput.jsonl"
-_RESULTS = ("encoder", "report")  # of a run that was finished, beside its checkpoints
+_RESULTS = ("encoder", "report")  # directories of a finished run, beside its checkpoints
 
 
 def set_aside_damaged(directory: epath.Path, every: int) -> None:
-  """Sets aside what opening a directory of checkpoints would stumble over.
+  """Set aside every damaged checkpoint in a directory that is about to be opened.
 
   Files of more than a megabyte are compared by their size only.
 
   Args:
-    directory: holds a directory a step.
-    every: steps between saves, each of which waits for the one before. Metrics of later steps show
-      that there was a whole checkpoint; those of a run that was killed before do not.
+    directory: holds one directory per step.
+    every: number of steps between saves, each of which waits for the one before. Metrics of later
+      steps show that there was a complete checkpoint; metrics of a run that was killed earlier do
+      not.
 
   Raises:
-    CheckpointError: none is whole, though some were written: training would start anew unasked.
+    CheckpointError: no checkpoint is sound although some were written; going on would silently
+      start training over.
     OSError: the directory cannot be read, or a checkpoint cannot be renamed.
   """
   sound = 0
@@ -50,16 +52,16 @@ def set_aside_damaged(directory: epath.Path, every: int) -> None:
 def sound_step(
   directory: epath.Path, steps: Sequence[int], step: int | None = None, read_only: bool = False
 ) -> int:
-  """The step asked for, or the last whose files are as they were written.
+  """Return the requested step, or the last one whose files match their checksums.
 
   Args:
-    directory: holds a directory a step.
-    steps: those with a checkpoint, ascending.
-    step: the one wanted; None takes the last that is sound, and sets those after it aside.
-    read_only: leave damaged ones where they are.
+    directory: holds one directory per step.
+    steps: the steps with a checkpoint, ascending.
+    step: the requested step; None takes the last sound one, and sets those after it aside.
+    read_only: leave damaged checkpoints where they are.
 
   Raises:
-    CheckpointError: the step asked for is not there or damaged, or none is sound.
+    CheckpointError: the requested step is missing or damaged, or no checkpoint is sound.
     OSError: a checkpoint cannot be renamed.
   """
   if step is not None:
@@ -77,7 +79,7 @@ def sound_step(
 
 
 def is_sound(path: epath.Path, read_only: bool = False) -> bool:
-  """Whether a checkpoint's files are as they were written; one that is not is set aside.
+  """Whether a checkpoint's files match their checksums; a checkpoint that does not is set aside.
 
   Raises:
     OSError: it cannot be renamed.
@@ -91,9 +93,9 @@ def is_sound(path: epath.Path, read_only: bool = False) -> bool:
 
 
 def _written(directory: epath.Path) -> str:
-  """What shows that a run had checkpoints worth more than a beginning, "" if nothing does.
+  """Return the evidence that a run had checkpoints beyond the initial state; "" if there is none.
 
-  A run that was killed while it saved its beginning has noted step 0, and has lost nothing.
+  A run that was killed while it saved its initial state has recorded step 0, and has lost nothing.
   """
   workdir = directory.parent
   if reached := read_reached(str(workdir)):
@@ -107,9 +109,10 @@ def _written(directory: epath.Path) -> str:
 
 
 def _measured(directory: epath.Path, every: int) -> str:
-  """As `_written`, of what a run measures as it goes on."""
+  """Like `_written`, with evidence from the metrics that a run writes as it goes."""
   for name in (_METRICS, _GOODPUT):
-    with contextlib.suppress(FileNotFoundError, TrainingError):  # others say what is wrong there
+    # A missing file is no evidence, and a malformed one is reported by the code that reads it.
+    with contextlib.suppress(FileNotFoundError, TrainingError):
       last = max((row["step"] for row in read_history(str(directory.parent / name))), default=0)
       if last > every:
         return f"{name} goes as far as step {last:,.0f}"

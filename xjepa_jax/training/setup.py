@@ -1,4 +1,4 @@
-"""What has to be there before a run is opened: its directory, a cache, pairs to be simulated."""
+"""Preparations before a run is opened: its directory, the compilation cache, simulated pairs."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _SHARD_BYTES = 128_000_000
 
 
 def check_workdir(workdir: str) -> None:
-  """Refuses at once what would be refused when the first checkpoint is written.
+  """Refuse at once a directory in which the first checkpoint could not be written.
 
   Raises:
     ConfigError: it is in object storage.
-    CheckpointError: it cannot be made or written.
+    CheckpointError: it cannot be created or written.
   """
   if storage.is_remote(workdir):
     raise ConfigError(
@@ -33,6 +33,7 @@ def check_workdir(workdir: str) -> None:
       "it to object storage when it is done."
     )
   place = os.path.abspath(workdir)
+  # The nearest existing ancestor decides whether the directory can be created.
   while not os.path.lexists(place):
     place = os.path.dirname(place)
   if not os.path.isdir(place) or not os.access(place, os.W_OK | os.X_OK):
@@ -44,14 +45,14 @@ def check_workdir(workdir: str) -> None:
 
 
 def use_compilation_cache(workdir: str) -> None:
-  """A run that is continued does not compile again; a cache that is set otherwise is kept."""
+  """Cache compiled programs for when the run is resumed; a cache that is already set is kept."""
   if not jax.config.values["jax_compilation_cache_dir"]:
     jax.config.update("jax_compilation_cache_dir", os.path.abspath(f"{workdir}/compiled"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
 
 
 def simulate_if_asked(config: Config) -> None:
-  """Writes the simulated data set, where the config asks for one that is not there yet.
+  """Write the simulated data set if the config asks for one that does not exist yet.
 
   Raises:
     ConfigError: more than one data set is named.
@@ -69,7 +70,7 @@ def simulate_if_asked(config: Config) -> None:
 
 
 def _simulate(config: Config, directory: str) -> None:
-  """By the first process, while the others wait."""
+  """Runs on the first process, while the others wait."""
   if storage.exists(f"{directory}/{INFO_FILE}"):
     return
   say(f"Simulating {config.data.simulate:,} pairs into {directory}")

@@ -1,4 +1,4 @@
-"""The splits that a config names, opened."""
+"""The splits that a config names: opened, identified by digest, and sampled."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from xjepa_jax.errors import ConfigError
 
 
 def open_split(config: Config, split: str) -> list[PairDataset]:
-  """The pairs of a split, of each data set.
+  """Open a split of every data set.
 
-  Of the training split as many damaged records are replaced as the config allows; what is measured
-  on another would be of other pairs than it says.
+  In the training split, as many damaged records are replaced as the config allows. In other splits
+  none are, because a measurement would then be on other pairs than it claims.
 
   Raises:
     ConfigError: no data set is named.
-    DatasetError: one cannot be opened, or has no such split.
-    SensorError: the config describes a sensor as it cannot be.
+    DatasetError: a data set cannot be opened, or has no such split.
+    SensorError: the config describes a sensor in a way that cannot be.
   """
   if not config.data.directories:
     raise ConfigError(
@@ -42,11 +42,13 @@ def open_split(config: Config, split: str) -> list[PairDataset]:
 
 
 def data_digests(config: Config) -> list[dict[str, Any]]:
-  """What tells the data sets of a run from others, wherever they lie: digests of each one's
-  sensors, and of the pairs that are trained on, that pick the best step and that are tested on.
+  """Return digests that identify a run's data sets wherever they are stored.
+
+  There is one for each data set's sensors, and one for each split used for training, for choosing
+  the best step and for testing.
 
   Raises:
-    DatasetError: one cannot be opened, or lacks a split.
+    DatasetError: a data set cannot be opened, or lacks a split.
   """
   found: list[dict[str, Any]] = []
   for directory in config.data.directories:
@@ -62,7 +64,7 @@ def data_digests(config: Config) -> list[dict[str, Any]]:
 
 
 def split_sizes(config: Config, split: str) -> list[int]:
-  """Pairs of a split, of each data set."""
+  """Return the number of pairs in a split of each data set."""
   sizes = []
   for dataset in open_split(config, split):
     with dataset:
@@ -71,21 +73,22 @@ def split_sizes(config: Config, split: str) -> list[int]:
 
 
 def shares(config: Config, split: str, most: int) -> list[int]:
-  """How many pairs of a split each data set gives where at most `most` are looked at.
+  """Return how many pairs of a split each data set contributes if at most `most` are used.
 
-  The same of each, or all where it has fewer: so every archive is among them, and every sensor,
-  whichever comes first.
+  Every data set contributes the same number, or all its pairs where it has fewer, so that every
+  archive and every sensor is represented, whichever comes first.
 
   Args:
     config: names the data sets.
-    split: of them.
-    most: pairs of all together.
+    split: name of the split.
+    most: number of pairs over all data sets.
 
   Returns:
-    One number a data set; together `most`, or all there are.
+    One number per data set; together they are `most`, or all the pairs that there are.
   """
   sizes = split_sizes(config, split)
   given, left = [0] * len(sizes), most
+  # In ascending order of size, so that what small data sets lack is shared among the larger ones.
   for done, number in enumerate(sorted(range(len(sizes)), key=sizes.__getitem__)):
     given[number] = min(sizes[number], left // (len(sizes) - done))
     left -= given[number]

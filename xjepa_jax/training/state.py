@@ -1,4 +1,4 @@
-"""The state that a training step takes and gives, created where it belongs on the mesh."""
+"""The state that a training step takes and returns, created with its sharding on the mesh."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ class TrainState:
   """Everything that a step changes.
 
   Attributes:
-    step: () int32, steps done; the next step's number, from 0.
+    step: () int32, number of steps done; also the number of the next step, from 0.
     params: nested dicts of float32 arrays.
-    opt_state: the optimizer's, with the target encoder in it.
-    skipped: () int32, updates skipped so far because of NaN or Inf.
-    streak: () int32, updates skipped in a row up to now.
+    opt_state: the optimizer's state, which contains the target encoder.
+    skipped: () int32, number of updates skipped so far because of NaN or Inf.
+    streak: () int32, number of consecutive updates skipped up to now.
   """
 
   step: jax.Array
@@ -35,7 +35,7 @@ class TrainState:
 
 
 def new_state(params: Any, tx: optax.GradientTransformation) -> TrainState:
-  """The state before the first step."""
+  """Return the state before the first step."""
   return TrainState(
     step=jnp.zeros((), jnp.int32),
     params=params,
@@ -51,17 +51,18 @@ def abstract_state(
   mesh: Mesh | None = None,
   rules: AxisRules = RULES,
 ) -> TrainState:
-  """Shapes and types of a new state; nothing is computed.
+  """Return the shapes and dtypes of a new state without computing anything.
 
   Args:
-    init_params: a random key to parameters.
+    init_params: maps a random key to parameters.
     tx: the optimizer.
-    mesh: if given, each `jax.ShapeDtypeStruct` also has its sharding, as a restore needs it.
-    rules: mesh axis of each logical axis.
+    mesh: if given, each `jax.ShapeDtypeStruct` also has its sharding, as needed for a restore.
+    rules: the mesh axis of each logical axis.
 
   Raises:
     ConfigError: no rule describes a parameter.
   """
+  # Any key will do, because only shapes and dtypes are computed.
   state = jax.eval_shape(lambda key: new_state(init_params(key), tx), jax.random.key(0))
   if mesh is None:
     return state
@@ -79,17 +80,17 @@ def create_state(
   key: jax.Array,
   rules: AxisRules = RULES,
 ) -> TrainState:
-  """A new state, each array made in its place on the mesh and never whole on one device.
+  """Create a new state; every array is created sharded, and is never whole on one device.
 
   Under `jax.jit` alone the optimizer's state would be replicated, so its shardings are given. The
   values do not depend on the mesh: JAX's random bits are the same however they are divided.
 
   Args:
-    init_params: a random key to parameters.
+    init_params: maps a random key to parameters.
     tx: the optimizer.
     mesh: see `mesh.make_mesh`.
-    key: decides the parameters; the same on all processes.
-    rules: mesh axis of each logical axis.
+    key: determines the parameters; the same on all processes.
+    rules: the mesh axis of each logical axis.
 
   Raises:
     ConfigError: no rule describes a parameter.

@@ -3,8 +3,9 @@
   scale, crop, augment, mask, context encoder, target encoder, predictor, terms, gradients, optax
   chain (clip, AdamW, target update)
 
-Everything random in step n comes from `fold_in(seed, n)`, so a step depends on the state and the
-batch alone. A step whose loss or gradients are not finite changes nothing but two counters.
+All randomness in step n comes from `fold_in(seed, n)`, so a step depends on the state and the batch
+alone, and a resumed run repeats it exactly. A step whose loss or gradients are not finite changes
+nothing but the step number and two counters of skipped updates.
 """
 
 from __future__ import annotations
@@ -28,9 +29,10 @@ from xjepa_jax.training.augment import augment
 from xjepa_jax.training.state import TrainState
 from xjepa_jax.training.target import find_target
 
-# What the step needs of a batch; the rest says where its pairs are stored.
+# The fields of a batch that the step uses; the others record where its pairs are stored.
 BATCH_KEYS = ("values", "present", "valid")
-# Samples whose tokens and predictions are looked at; all of a pod's batch would fill its memory.
+# Samples whose tokens and predictions are measured. They are gathered on every device, and a whole
+# pod's batch would not fit there.
 SHOWN = 256
 
 Step = Callable[[TrainState, Mapping[str, Any]], tuple[TrainState, dict[str, Array]]]
@@ -43,12 +45,12 @@ def train_step(
   plan: MaskPlan,
   config: Config,
 ) -> Step:
-  """The pure step, to be jitted with shardings and a donated state.
+  """Return the pure step, to be jitted with shardings and a donated state.
 
   Returns:
-    (state, batch) -> (state, metrics): batch as the data pipeline gives it (B rows, raw values),
-    metrics () float32 each: the losses by label, route and in total, "norm/gradient", "skipped"
-    (1 where the update was not finite), and "skipped/total".
+    (state, batch) -> (state, metrics). The batch is as the data pipeline yields it (B rows, raw
+    values). Each metric is () float32: the losses by label, by route and in total,
+    "norm/gradient", "skipped" (1 where the update was not finite), and "skipped/total".
   """
   seed = config.training.seed
   parts = config.training.accumulate
@@ -72,7 +74,8 @@ def train_step(
       found = one(state.params, target, rows, jax.random.fold_in(key, number), state.step)
       return jax.tree.map(lambda a, b: a + b / parts, total, found), None
 
-    # Every parts-th row, so that the rows of a part lie on all devices as the batch does.
+    # Each part takes every parts-th row, so that its rows lie on all devices, as the batch's do. A
+    # contiguous range of rows would lie on some of the devices only.
     rows = jax.tree.map(lambda x: x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1), batch)
     shapes = jax.eval_shape(one, state.params, target, _first(rows), key, state.step)
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
@@ -84,6 +87,7 @@ def train_step(
     norm = optax.tree.norm(grads)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     sizes = norm, metrics["loss/total"], optax.tree.norm(updates)
+    # The updates are checked too: the optimizer can overflow on gradients that are still finite.
     fine = jnp.isfinite(jnp.stack(sizes)).all()
     params = optax.apply_updates(state.params, updates)
     kept_params, kept_state = jax.tree.map(
@@ -111,13 +115,13 @@ def train_step(
 
 
 def jit_step(step: Step, state_shardings: Any, batch_sharding: Any, replicated: Any) -> Step:
-  """The step compiled for a mesh; the state given is donated.
+  """Jit the step for a mesh; the state passed to it is donated.
 
   Args:
     step: see `train_step`.
-    state_shardings: of every leaf of the state.
-    batch_sharding: of the first axis of every array of a batch.
-    replicated: of the metrics.
+    state_shardings: the sharding of every leaf of the state.
+    batch_sharding: the sharding of the first axis of every array of a batch.
+    replicated: the sharding of the metrics.
   """
   return jax.jit(
     on_mesh(step, replicated.mesh.abstract_mesh),
@@ -130,7 +134,7 @@ def jit_step(step: Step, state_shardings: Any, batch_sharding: Any, replicated: 
 def training_images(
   model: XJepa, stored: Mapping[str, Array], config: Config, key: Array
 ) -> tuple[dict[str, Array], dict[str, Array]]:
-  """Scaled, cut and augmented images (sensor -> (B, H, W, C)), and which bands they have."""
+  """Return scaled, cropped, augmented images, sensor -> (B, H, W, C), and the bands they have."""
   crop_key, augment_key = jax.random.split(key)
   values, seen = _scaled(model, stored)
   values = crop(values, model.inputs, crop_key)
@@ -140,18 +144,18 @@ def training_images(
 def plain_images(
   model: XJepa, stored: Mapping[str, Array]
 ) -> tuple[dict[str, Array], dict[str, Array]]:
-  """Scaled images, cut in the middle and not augmented, and which bands they have."""
+  """Return scaled, centre-cropped images without augmentation, and the bands they have."""
   values, seen = _scaled(model, stored)
   return crop(values, model.inputs, None), seen
 
 
 def describe(model: XJepa) -> Callable[[Parameters, Mapping[str, Any]], dict[str, Any]]:
-  """What an encoder makes of whole images.
+  """Return a function that encodes whole images into descriptors.
 
   Returns:
-    (encoder, batch) -> "descriptors": head -> sensor -> (B, K) float32, not normalised, beside the
-    batch's "present", "valid" and "record", and "sums", see `token_sums`; pure, for a batch as the
-    data pipeline gives it.
+    (encoder, batch) -> a dict. "descriptors" is head -> sensor -> (B, K) float32, not normalised;
+    "present", "valid" and "record" are the batch's; "sums" is described in `token_sums`. The
+    function is pure and takes a batch as the data pipeline yields it.
   """
 
   def described(encoder: Parameters, batch: Mapping[str, Any]) -> dict[str, Any]:
@@ -165,11 +169,11 @@ def describe(model: XJepa) -> Callable[[Parameters, Mapping[str, Any]], dict[str
 
 
 def token_sums(tokens: Mapping[str, Array], present: Mapping[str, Array]) -> dict[str, Any]:
-  """Of each sensor's tokens (B, N, D), over the images that are there: what moments are made of.
+  """Sum each sensor's tokens (B, N, D), and their squares, over the images that are present.
 
   Returns:
-    sensor -> "tokens" (N, D), their sum over B; "squares" (), that of their squares over B, N and
-    D; "count" (), of images. All float32.
+    sensor -> "tokens" (N, D), the sum of the tokens over B; "squares" (), the sum of their squares
+    over B, N and D; "count" (), the number of images. All are float32.
   """
   found = {}
   for key, values in tokens.items():
@@ -184,7 +188,7 @@ def token_sums(tokens: Mapping[str, Array], present: Mapping[str, Array]) -> dic
 
 
 def tokens(model: XJepa) -> Callable[[Parameters, Mapping[str, Any]], dict[str, Array]]:
-  """As `describe`, but sensor -> (SHOWN, N, D) tokens of the first samples."""
+  """Like `describe`, but return sensor -> (SHOWN, N, D) tokens of the first samples."""
 
   def found(encoder: Parameters, batch: Mapping[str, Any]) -> dict[str, Array]:
     values, seen = plain_images(model, batch["values"])
@@ -196,11 +200,11 @@ def tokens(model: XJepa) -> Callable[[Parameters, Mapping[str, Any]], dict[str, 
 def predict(
   model: XJepa, plan: MaskPlan, seed: int
 ) -> Callable[[Parameters, Parameters, Mapping[str, Any]], Outputs]:
-  """What the predictor makes of whole, plain images.
+  """Return a function that runs the whole model on plain images.
 
   Returns:
-    (parameters, target encoder, batch) -> the outputs of its first SHOWN samples under one mask
-    for all of them, so that predictions can be compared place by place.
+    (parameters, target encoder, batch) -> the outputs for the first SHOWN samples. All samples
+    share one mask, so that predictions can be compared place by place.
   """
 
   def predicted(parameters: Parameters, target: Parameters, batch: Mapping[str, Any]) -> Outputs:
@@ -214,7 +218,7 @@ def predict(
 
 
 def _shown(outputs: Any) -> Any:
-  """Of the first samples of a batch: every device gets them, and the host."""
+  """Keep the first samples of a batch: the result goes to every device and to the host."""
   return jax.tree.map(lambda x: x[:SHOWN], outputs)
 
 

@@ -1,4 +1,4 @@
-"""What a checkpoint holds against what is wanted, array by array."""
+"""Comparison of a checkpoint's arrays with those that are to be restored."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from typing import Any
 
 import jax
 
-_SHOWN = 5  # differences named in a message
+_SHOWN = 5  # number of differences named in a message
 
 
 def structure_differences(stored: Any, wanted: Any) -> str:
-  """In words, which arrays are absent or of another shape or type; "" if the trees agree.
+  """Name the arrays that are absent or differ in shape or dtype; "" if the trees agree.
 
   Args:
-    stored, wanted: trees whose leaves have `shape` and `dtype`; other leaves do not count.
+    stored, wanted: trees whose leaves have `shape` and `dtype`; other leaves are ignored.
   """
   then, now = _arrays(stored), _arrays(wanted)
   differing = [

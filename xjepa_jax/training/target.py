@@ -1,7 +1,7 @@
 """The EMA target encoder as the last transformation of an optax chain.
 
 Its state is part of the optimizer's, so it is sharded, saved and restored with it, and an update
-that is skipped or accumulated leaves it alone. `optax.ema` is something else: it averages updates,
+that is skipped or accumulated leaves it unchanged. `optax.ema` does not serve: it averages updates,
 starting from zero.
 """
 
@@ -16,7 +16,7 @@ import optax
 from xjepa_jax.config import TargetConfig
 from xjepa_jax.errors import ConfigError, TrainingError
 
-UNSET = -1.0  # of a config's momentum
+UNSET = -1.0  # a momentum that the config does not set
 PUBLISHED = (0.996, 1.0)  # first and last tau of I-JEPA and X-JEPA
 
 
@@ -24,8 +24,8 @@ class TargetState(NamedTuple):
   """State of `target_encoder`.
 
   Attributes:
-    count: () int32, updates averaged so far.
-    encoder: the averaged parameters, float32, of the same structure as the part averaged.
+    count: () int32, number of updates averaged so far.
+    encoder: the averaged parameters, float32, in the structure of the part that is averaged.
   """
 
   count: jax.Array  # type: ignore[assignment]  # hides tuple.count, as in optax's states
@@ -35,15 +35,16 @@ class TargetState(NamedTuple):
 def target_encoder(
   momentum: optax.Schedule, part: str = "encoder"
 ) -> optax.GradientTransformationExtraArgs:
-  """Averages a part of the parameters as they are after each update; updates pass unchanged.
+  """Average a part of the parameters as they are after each update; updates pass unchanged.
 
   `average <- tau * average + (1 - tau) * parameters` (X-JEPA, section 3; BYOL, eq. 1), in float32
-  whatever the parameters are: in bfloat16 the small steps at tau = 0.999 are rounded away. It has
-  to be the last of a chain, for what it averages is the parameters plus the updates that it sees.
+  whatever the dtype of the parameters: in bfloat16 the small steps at tau = 0.999 are rounded away.
+  This has to be the last transformation of a chain, because it averages the parameters plus the
+  updates that it sees.
 
   Args:
     momentum: tau in [0, 1] of the n-th update, counted from 0.
-    part: key of the parameters' subtree that is averaged.
+    part: key of the subtree of the parameters that is averaged.
 
   Returns:
     A transformation whose update needs `params`. Its state starts as a copy of the part.
@@ -53,7 +54,7 @@ def target_encoder(
   """
 
   def init(params: Any) -> TargetState:
-    # A copy even of float32, or a step that donates its state would donate one buffer twice.
+    # Copy even float32 arrays: a step that donates its state would donate a shared buffer twice.
     encoder = jax.tree.map(
       lambda value: jnp.array(value, dtype=jnp.float32, copy=True), _part(params, part)
     )
@@ -74,28 +75,29 @@ def target_encoder(
 
 
 def power_schedule(lag: float) -> optax.Schedule:
-  """tau by update for an average whose memory is a share of the updates done so far.
+  """Return tau by update for an average whose memory is a fixed share of the updates done so far.
 
   With e = 1 / lag - 1, the n-th update (from 0) has `tau_n = (n / (n + 1))^e`. After N updates the
-  parameters after update k then weigh `(k^e - (k - 1)^e) / N^e`, about e k^(e - 1) / N^e: the power
-  function EMA of Karras et al. 2024 (arXiv:2312.02696, section 3.1, with gamma = e - 1), a kin of
-  the polynomial-decay averaging of Shamir and Zhang 2013. So
+  parameters after update k then have the weight `(k^e - (k - 1)^e) / N^e`, about
+  e k^(e - 1) / N^e. This is the power function EMA of Karras et al. 2024 (arXiv:2312.02696, section
+  3.1, with gamma = e - 1), related to the polynomial-decay averaging of Shamir and Zhang 2013. So
 
-  - the start weighs exactly 0 from the first update on, and all of the first k updates together
+  - the start has weight exactly 0 from the first update on, and the first k updates together have
     (k / N)^e: at a lag of .05 the first half weighs 2e-6, whatever N;
-  - the mean age of what is averaged is lag * N (its deviation nearly the same: .048 N at .05): 5
-    updates of 100, 2,500 of 50,000, in mid-run too, and it does not depend on the run's length;
-  - lag 0 is the last parameters themselves, .5 the plain mean of all since the start.
+  - the mean age of the averaged parameters is lag * N (its deviation is nearly the same: .048 N at
+    .05): 5 updates out of 100, 2,500 out of 50,000. This also holds in mid-run, and does not depend
+    on the run's length;
+  - lag 0 gives the last parameters themselves, .5 the plain mean of all since the start.
 
-  A tau given as such has a memory of 1 / (1 - tau) updates: too long for a short run, which it
-  leaves at its random start (at .98 rising to 1 over 100 updates, that weighs 36 %), and too short
-  for a long one.
+  A fixed tau has a memory of 1 / (1 - tau) updates. That is too long for a short run, whose average
+  stays near its random start (at .98 rising to 1 over 100 updates, the start weighs 36 %), and too
+  short for a long one.
 
   Args:
     lag: mean age of the averaged parameters as a share of the updates done, at least 0, below 1.
 
   Raises:
-    ConfigError: another lag.
+    ConfigError: the lag is out of range.
   """
   if not 0 <= lag < 1:
     raise ConfigError(f"config key 'target.lag' is {lag}; expected at least 0 and less than 1.")
@@ -104,24 +106,24 @@ def power_schedule(lag: float) -> optax.Schedule:
     done = jnp.asarray(count, jnp.float32)
     if lag == 0:
       return jnp.zeros_like(done)
-    # By the logarithm, for n / (n + 1) is rounded before it is raised to a power. 0 where n is 0.
+    # Through the logarithm, because n / (n + 1) would be rounded before the power. 0 where n is 0.
     return jnp.exp((1 - 1 / lag) * jnp.log1p(1 / done))
 
   return schedule
 
 
 def momentum_schedule(kind: str, start: float, end: float = 1.0, steps: int = 1) -> optax.Schedule:
-  """tau by update: `start` throughout, or from `start` to `end`, which it keeps after `steps`.
+  """Return tau by update: constant, or from `start` to `end`, where it stays after `steps`.
 
   Args:
     kind: "constant"; "linear" (I-JEPA, X-JEPA: from .996 to 1); "cosine",
       `end - (end - start) (1 + cos(pi n/steps)) / 2` (BYOL, section 3.2).
     start: tau of the first update.
     end: tau of update number `steps` and later.
-    steps: updates from start to end.
+    steps: number of updates from start to end.
 
   Raises:
-    ConfigError: another kind, a tau outside [0, 1], or no steps.
+    ConfigError: an unknown kind, a tau outside [0, 1], or fewer than one step.
   """
   for key, value in (("momentum", start), ("final_momentum", end)):
     if not 0 <= value <= 1:
@@ -145,7 +147,7 @@ def momentum_schedule(kind: str, start: float, end: float = 1.0, steps: int = 1)
 
 
 def configured_schedule(target: TargetConfig, steps: int) -> optax.Schedule:
-  """tau by update as a config has it, over so many steps of training.
+  """Return tau by update as configured, for a number of training steps.
 
   Raises:
     ConfigError: see `power_schedule` and `momentum_schedule`.
@@ -158,11 +160,11 @@ def configured_schedule(target: TargetConfig, steps: int) -> optax.Schedule:
 
 
 def find_target(opt_state: Any) -> Any:
-  """The target's parameters, wherever in an optimizer's state they are.
+  """Return the target encoder's parameters, wherever in an optimizer's state they are.
 
   Args:
-    opt_state: the state of a chain, however wrapped (`MultiSteps`, `apply_if_finite`, ...); arrays
-      or what stands for them.
+    opt_state: the state of a chain, however wrapped (`MultiSteps`, `apply_if_finite`, ...), with
+      arrays or stand-ins for them.
 
   Raises:
     TrainingError: the optimizer has no target encoder, or several.

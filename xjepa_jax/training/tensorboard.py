@@ -23,37 +23,40 @@ _BINS = 64
 
 
 class TensorBoard:
-  """Scalars, histograms and images as TensorBoard shows them.
+  """Writes scalars, histograms and images for TensorBoard.
 
-  Every event is on disk when the call returns. A thread of its own, as other writers have, would
-  die of a full disk unnoticed, and the run wait for it without end.
+  Every event is on disk when the call returns. Other writers use a thread of their own; on a full
+  disk such a thread dies unnoticed, and the run waits for it without end.
   """
 
   def __init__(self, directory: str, first: int = 0):
-    """Begins a new event file.
+    """Begin a new event file.
 
     Args:
-      directory: of event files, made if it is not there; files of earlier starts stay.
-      first: the first step that will be written; TensorBoard leaves out what earlier files have
-        at this step and after.
+      directory: the folder of event files, created if missing; files of earlier starts stay.
+      first: the first step that will be written; TensorBoard hides what earlier files hold at this
+        step and later.
     """
     from tensorboardX.proto import event_pb2, summary_pb2
 
     self._event, self._summary = event_pb2, summary_pb2
     os.makedirs(directory, exist_ok=True)
+    # The number of files keeps names apart if two begin in the same second.
     begun, before = int(time.time()), len(os.listdir(directory))
     name = f"events.out.tfevents.{begun:010}.{socket.gethostname()}.{os.getpid()}.{before}"
     self._file = open_to_append(f"{directory}/{name}")
+    # The format comes first. The start record makes TensorBoard hide what earlier files have from
+    # this step on.
     self._write(first, file_version="brain.Event:2")
     start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
     self._write(first, session_log=start)
 
   def scalars(self, step: int, values: Mapping[str, SupportsFloat]) -> None:
-    """One curve a key; NaN and infinity are marked there."""
+    """Write one curve per key; TensorBoard marks NaN and infinity."""
     self._show(step, {key: {"simple_value": float(value)} for key, value in values.items()})
 
   def histograms(self, step: int, values: Mapping[str, np.ndarray]) -> None:
-    """The distribution of the finite values of each array; nothing of one that has none."""
+    """Write the distribution of each array's finite values; arrays without any are left out."""
     shown = {}
     for key, value in values.items():
       array = np.asarray(value, dtype=np.float64).ravel()
@@ -63,11 +66,11 @@ class TensorBoard:
     self._show(step, shown)
 
   def images(self, step: int, values: Mapping[str, np.ndarray]) -> None:
-    """Pictures, (H, W, 3) uint8."""
+    """Write pictures, (H, W, 3) uint8."""
     self._show(step, {key: {"image": self._image(value)} for key, value in values.items()})
 
   def close(self) -> None:
-    """Closes the file; may be called twice."""
+    """Close the file; may be called twice."""
     self._file.close()
 
   def _show(self, step: int, shown: Mapping[str, dict[str, Any]]) -> None:

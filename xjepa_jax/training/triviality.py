@@ -1,7 +1,7 @@
-"""What probes say of latent prediction, in words: whether it knows more than a place.
+"""A verdict on latent prediction: whether it knows more than positions, in words.
 
-The measurements are `training.probe`'s; this reads them out of a row of metrics, so that a report
-needs no JAX.
+The measurements come from `training.probe`. This module reads them from a row of metrics, so that a
+report does not need JAX.
 """
 
 from __future__ import annotations
@@ -10,13 +10,15 @@ from collections.abc import Iterator, Mapping
 
 REAL, OTHER, POSITION, CONSTANT = "real", "other_context", "position", "constant"
 PARTS = ("constant", "position", "scene", "rest")
-# A loss that rises by less than this share with another sample's context ignores it; our choice.
+# A loss that rises by less than this share with another sample's context counts as ignoring the
+# context. The number is our choice.
 IGNORED = 0.01
-_ROUNDED = 1e-5  # of a float32 loss: a predictor of the very means is no better than they are
+# Relative rounding of a float32 loss: a predictor of exactly the means is no better than they are.
+_ROUNDED = 1e-5
 
 
 def probed(measured: Mapping[str, float]) -> list[tuple[str, str]]:
-  """Label and route of every loss that `probe` measured, among whatever else was."""
+  """Return label and route of every loss that `probe` measured, among other metrics."""
   found = []
   for name in measured:
     group, *rest = name.split("/")
@@ -26,11 +28,11 @@ def probed(measured: Mapping[str, float]) -> list[tuple[str, str]]:
 
 
 def triviality(measured: Mapping[str, float], taught: Mapping[str, bool]) -> str:
-  """What a probe says of terms that know no more than places, in words; "" if nothing.
+  """Describe in words the terms that know no more than positions; "" if there are none.
 
   Args:
-    measured: as `probe` names it.
-    taught: label -> whether the term has a weight; of one that has none nothing is said.
+    measured: metrics as named by `probe`.
+    taught: label -> whether the term has a weight; terms without one are left out.
   """
   said = list(_trivial_routes(measured, taught))
   if not said:

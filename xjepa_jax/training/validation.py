@@ -1,4 +1,4 @@
-"""Values of a config against what they are used with: devices, data sets, the grid of tokens."""
+"""Checks of a config against what it is used with: devices, data sets and the grid of tokens."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from xjepa_jax.training.splits import open_split
 
 
 def check_batches(config: Config, mesh: Mesh | AbstractMesh, platform: str) -> None:
-  """A batch, and each part of it whose gradients are added up, divides over the devices.
+  """Check that a batch, and each part of it in gradient accumulation, divides over the devices.
 
   Args:
-    config: resolved.
-    mesh: of devices, or abstract.
-    platform: theirs, "cpu", "gpu" or "tpu".
+    config: the resolved config.
+    mesh: a mesh of devices, or an abstract one.
+    platform: the platform of the devices: "cpu", "gpu" or "tpu".
 
   Raises:
-    ConfigError: one does not, or the devices have no such attention.
+    ConfigError: a batch does not divide, or the devices lack the configured attention.
   """
   rows = mesh.shape["replica"] * mesh.shape["fsdp"]
   parts = config.training.accumulate
@@ -44,15 +44,15 @@ def check_batches(config: Config, mesh: Mesh | AbstractMesh, platform: str) -> N
 
 
 def check_splits(config: Config) -> None:
-  """Every split that will be read is there now, rather than missed when training is done.
+  """Check that every split that will be read exists, before training rather than after it.
 
   Raises:
-    ConfigError, DatasetError: a split or a sensor is not there.
+    ConfigError, DatasetError: a split or a sensor is missing.
   """
   splits = {
     "data.train": config.data.train,
     "data.test": config.data.test,
-    "data.validation": config.data.validation,  # of which confidence is learnt at the end
+    "data.validation": config.data.validation,  # the confidence is fitted on it at the end
   }
   for key, split in splits.items():
     try:
@@ -67,11 +67,11 @@ def check_splits(config: Config) -> None:
 
 
 def check_heads(config: Config, inputs: Mapping[str, SensorInput]) -> None:
-  """Every cell of a grid head has a token, and every number of statistics something it is of.
+  """Check that every cell of a grid head has a token, and that there are enough image statistics.
 
   Raises:
-    ConfigError: a head has more cells along a side than there are tokens, or more numbers of the
-      pooling "statistics" than are told of a sensor's images.
+    ConfigError: a head has more cells along a side than there are tokens, or its pooling is
+      "statistics" and it has more numbers than a sensor's images have statistics.
   """
   given = next(iter(inputs.values()))  # all sensors' tokens lie on one grid
   rows, columns = given.grid
@@ -92,13 +92,13 @@ def check_heads(config: Config, inputs: Mapping[str, SensorInput]) -> None:
 
 
 def check_routes(routes: Sequence[Route]) -> None:
-  """Every sensor that is predicted is seen in training, too.
+  """Check that every sensor that is predicted is also a context in training.
 
-  The target encoder is the average of the context encoder. What belongs to a sensor that this never
-  sees, its stem above all, would stay as it was drawn.
+  The target encoder is the average of the context encoder. Whatever belongs to a sensor that the
+  context encoder never sees, above all its stem, would keep its random initial values.
 
   Raises:
-    ConfigError: a sensor is a target and no context.
+    ConfigError: a sensor is a target but not a context.
   """
   contexts, targets = ({route[end] for route in routes} for end in range(2))
   for key in sorted(targets - contexts):
@@ -110,7 +110,7 @@ def check_routes(routes: Sequence[Route]) -> None:
 
 
 def _check_sensors(wanted: tuple[str, ...], datasets: Sequence[PairDataset]) -> None:
-  """Every sensor named is in a data set, and every data set has one of them."""
+  """Check that every named sensor is in a data set, and that every data set has one of them."""
   known = {key: None for dataset in datasets for key in dataset.format.sensors}
   for key in wanted:
     if key not in known:

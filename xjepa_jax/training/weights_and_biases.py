@@ -1,4 +1,4 @@
-"""Weights & Biases, for those who ask for it: `pip install xjepa_jax[wandb]`."""
+"""An optional writer for Weights & Biases: `pip install xjepa_jax[wandb]`."""
 
 from __future__ import annotations
 
@@ -13,16 +13,17 @@ from xjepa_jax.errors import ConfigError
 
 
 class WeightsAndBiases:
-  """A run of a Weights & Biases project; a run that is continued stays the same run there.
+  """A run of a Weights & Biases project; a run that is resumed stays the same run there.
 
-  Steps that were logged before a restart are kept as they are: the service takes no step twice.
+  Steps that were logged before a restart are kept: the service does not accept a step twice.
   """
 
   def __init__(self, project: str, directory: str, config: Mapping[str, Any]):
-    """Begins or continues a run; its identity is kept in `directory`/wandb_id.txt.
+    """Begin or resume a run; its identity is kept in `directory`/wandb_id.txt.
 
     Raises:
-      ConfigError: the package is not installed, or takes no run: it has no key, say.
+      ConfigError: the package is not installed, or no run can be opened, for lack of a key for
+        example.
     """
     try:
       import wandb
@@ -39,7 +40,7 @@ class WeightsAndBiases:
         dir=None if storage.is_remote(directory) else directory,
         config=dict(config),
         id=identity,
-        resume="allow",
+        resume="allow",  # continues the run of this identity if there is one
       )
     except Exception as error:  # UsageError without a key, CommError without a network
       why = " ".join(str(error).split())[:300]
@@ -51,11 +52,11 @@ class WeightsAndBiases:
       ) from error
 
   def scalars(self, step: int, values: Mapping[str, SupportsFloat]) -> None:
-    """One curve a key."""
+    """Log one curve per key."""
     self._run.log({key: float(value) for key, value in values.items()}, step=step)
 
   def histograms(self, step: int, values: Mapping[str, np.ndarray]) -> None:
-    """The distribution of the finite values of each array."""
+    """Log the distribution of each array's finite values."""
     made = {}
     for key, value in values.items():
       array = np.asarray(value, dtype=np.float64).ravel()
@@ -65,12 +66,12 @@ class WeightsAndBiases:
     self._run.log(made, step=step)
 
   def images(self, step: int, values: Mapping[str, np.ndarray]) -> None:
-    """Pictures, (H, W, 3) uint8."""
+    """Log pictures, (H, W, 3) uint8."""
     made = {key: self._wandb.Image(np.asarray(value)) for key, value in values.items()}
     self._run.log(made, step=step)
 
   def close(self) -> None:
-    """Sends what waits and ends the run."""
+    """Send what is queued and end the run."""
     self._run.finish()
 
 

@@ -1,7 +1,7 @@
-"""A working directory belongs to one config and its data: a run goes on with what it began with.
+"""A working directory belongs to one config and its data: a run resumes with what it began with.
 
-The data are told by digests, in `data.json`, and not by their path: other pairs at the same path
-are other data, and the same ones may move.
+The data are identified by digests, in `data.json`, and not by their path: other pairs at the same
+path are other data, and the same pairs may move.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from xjepa_jax.errors import CheckpointError, ConfigError, DataError
 from xjepa_jax.training.manifest import SMALL, damage
 
 CONFIG, DATA = "config.json", "data.json"
-# Keys that may change from one start to the next, for they change neither what a state means nor
-# what is computed from it: a key, or a group with all its keys. `training.steps` is not among them:
-# the schedules are made of it.
+# Keys that may change from one start to the next, because they change neither the meaning of a
+# state nor what is computed from it. Each is a key, or a group with all its keys. `training.steps`
+# is not among them, because the schedules depend on it.
 FREE_KEYS = (
   "checkpoint",
   "evaluation",
@@ -40,7 +40,7 @@ FREE_KEYS = (
   "training.bad_steps",
 )
 
-# Where data lie, and how they come there: free where they are told by their digests.
+# Where the data are and how they get there. These keys are free once digests identify the data.
 DATA_KEYS = ("data.directories", "data.simulate")
 STEPS = "training.steps"
 
@@ -51,15 +51,15 @@ def claim_workdir(
   data: Sequence[Mapping[str, Any]] | None = None,
   extend: bool = False,
 ) -> None:
-  """Writes a run's config and data into its directory, or compares them with what is there.
+  """Write a run's config and data to its directory, or compare them with what is there.
 
   Args:
-    workdir: made if it is not there; a local directory or an address.
+    workdir: a local directory, created if missing, or an address in object storage.
     config: nested mappings of JSON's types.
-    data: of each data set "directory", "sensors" and "splits", see `splits.data_digests`; None
-      compares no data. A run that began before there were digests, or digests of a split, gets
-      those of now.
-    extend: the config may have more steps than the directory's, which gets them.
+    data: per data set "directory", "sensors" and "splits", see `splits.data_digests`; None compares
+      no data. A run that began before there were digests, or digests of a split, gets the present
+      ones.
+    extend: the config may have more steps than the directory's, which is then updated.
 
   Raises:
     CheckpointError: the directory belongs to a run of another config or of other data, or cannot be
@@ -129,7 +129,7 @@ def _check_data(workdir: str, known: Mapping[str, Any], data: Sequence[Mapping[s
 def _with_splits(
   known: Mapping[str, Any] | None, data: Sequence[Mapping[str, Any]]
 ) -> Mapping[str, Any]:
-  """What is known of a run's data, with the splits of which it has no digest yet."""
+  """Return the recorded data of a run, with digests added for splits that have none yet."""
   if known is None:
     return {"data": data}
   pairs = zip(known["data"], data, strict=True)
@@ -142,7 +142,7 @@ def _with_splits(
 def _data_differences(
   then: Sequence[tuple[str, str, dict[str, str]]], data: Sequence[Mapping[str, Any]]
 ) -> str:
-  """In words, "" if there are none; of splits, those that both name are compared."""
+  """Describe the differences, "" if there are none; only splits that both name are compared."""
   if len(then) != len(data):
     return f"{len(then)} data sets then and {len(data)} now"
   for (directory, sensors, splits), now in zip(then, data, strict=True):
@@ -183,7 +183,7 @@ def _with_steps(stored: Mapping[str, Any], config: Mapping[str, Any]) -> dict[st
 
 
 def _saved_config(workdir: str) -> dict[str, Any] | None:
-  """That of the last whole checkpoint, where the directory's own is gone; None if there is none."""
+  """Return the config of the last sound checkpoint, for a directory that has lost its own."""
   folder = f"{workdir}/checkpoints"
   try:
     steps = [int(name) for name in storage.listing(folder) if name.isdecimal()]
@@ -197,7 +197,7 @@ def _saved_config(workdir: str) -> dict[str, Any] | None:
 
 
 def _read(path: str) -> dict[str, Any] | None:
-  """What a JSON file holds, None if it is not there."""
+  """Return the content of a JSON file, or None if it does not exist."""
   if not storage.exists(path):
     return None
   try:
@@ -219,11 +219,12 @@ def _write(path: str, content: Mapping[str, Any]) -> None:
 def differences(
   stored: Mapping[str, Any], config: Mapping[str, Any], free: Sequence[str] = FREE_KEYS
 ) -> list[str]:
-  """ "key: then, now" of every dotted key that differs and is not free to.
+  """Return "key: then, now" for every dotted key that differs and is not free to change.
 
-  A key that is newer than the run counts as having its default then: a new key's default is what
-  the package did without it.
+  A key that is newer than the run counts as having had its default: the default of a new key is
+  what the package did without it.
   """
+  # A round trip through JSON turns tuples into lists, as in the stored config.
   then, now = dotted(json.loads(json.dumps(stored))), dotted(json.loads(json.dumps(config)))
   then = {key: value for key, value in _defaults(stored).items() if key in now} | then
   return [
@@ -235,7 +236,7 @@ def differences(
 
 
 def _defaults(stored: Mapping[str, Any]) -> dict[str, Any]:
-  """A stored config with the defaults of all keys; {} if it has keys that there are no more."""
+  """Return a stored config with all keys' defaults; {} if it has keys that no longer exist."""
   try:
     return dotted(json.loads(json.dumps(to_dict(resolve(stored)))))
   except ConfigError:

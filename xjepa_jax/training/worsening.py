@@ -1,7 +1,7 @@
-"""Says that a run finds less than it did, while its loss falls.
+"""Detection of a run whose retrieval gets worse while its loss falls.
 
-The best step is kept and exported, so nothing is lost but time; but a run of which three quarters
-are lost has a term that works against retrieval, and its loss does not show it.
+The best step is kept and exported, so nothing is lost but time. But if three quarters of a run are
+wasted, one of its terms works against retrieval, and the loss does not show it.
 """
 
 from __future__ import annotations
@@ -12,21 +12,22 @@ from collections.abc import Iterator, Mapping, Sequence
 SCORE = "validation/score"
 LOSS = "validation/loss/total"
 SHARE = "geometry/position_share/"
-# As many evaluations in a row have to be below the best: one may be an accident.
+# Consecutive evaluations that have to be below the best; a single one may be an accident.
 WINDOW = 2
-# By more than so many standard errors of a hit rate over the validation pairs. Evaluations of one
-# run ask the same pairs, so they differ by less than two samples of pairs would.
+# Standard errors of a hit rate over the validation pairs by which they have to be below. One is
+# enough, because evaluations of one run use the same pairs and so differ by less than two samples
+# of pairs would.
 ERRORS = 1.0
-QUERIES = 100  # taken for the number of pairs where it is not known: one sensor alone
-# Tokens are of their place where it explains a fifth of their variance, and twice what it did at
-# best. On 70 real pairs a default run went from .01 at step 100 to .38 and .53, and found less all
-# the while.
+QUERIES = 100  # assumed number of pairs where it is unknown, with a single sensor
+# Tokens encode their position if it explains a fifth of their variance, and twice as much as at its
+# lowest. On 70 real pairs a default run went from .01 at step 100 to .38 and .53, and its retrieval
+# fell all the while.
 SHARE_LARGE = 0.2
 SHARE_GROWN = 2.0
 
 
 def worsening(rows: Sequence[Mapping[str, float]]) -> str:
-  """What the evaluations of a run say of its course, in words; "" if nothing.
+  """Describe in words how a run's evaluations get worse; "" if they do not.
 
   Args:
     rows: the evaluations so far, in the order of their steps, each with "step", SCORE, LOSS,
@@ -50,7 +51,7 @@ def _falling_score(rows: Sequence[Mapping[str, float]]) -> Iterator[str]:
   highest = best[SCORE]
   queries = max(best.get("chance/queries", QUERIES), 1)
   error = math.sqrt(max(highest * (1 - highest), 0) / queries)
-  # Of a score near 1 the binomial error vanishes; a query more or less is no fall either.
+  # Near a score of 1 the binomial error vanishes, but a difference of one query is not a fall.
   clear = highest - max(ERRORS * error, 1 / queries)
   recent = scored[-WINDOW:]
   if all(row[SCORE] < clear for row in recent):

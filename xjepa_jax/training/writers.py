@@ -1,6 +1,6 @@
-"""Where the numbers of a run go: one small interface, and several writers behind it.
+"""The interface for writing a run's metrics, and the writers behind it.
 
-Only one process writes; the caller decides which. Steps count updates done.
+Only one process writes; the caller decides which. Steps count the updates done.
 """
 
 from __future__ import annotations
@@ -13,54 +13,54 @@ import numpy as np
 
 
 class Writer(Protocol):
-  """What every writer can be told. Keys are paths such as "loss/latent"."""
+  """The methods of every writer. Keys are paths such as "loss/latent"."""
 
   def scalars(self, step: int, values: Mapping[str, SupportsFloat]) -> None:
-    """Numbers of one step, 0-dimensional arrays included."""
+    """Write numbers of one step; 0-dimensional arrays are allowed."""
 
   def histograms(self, step: int, values: Mapping[str, np.ndarray]) -> None:
-    """Arrays of any shape whose values' distribution is of interest."""
+    """Write the distribution of the values of arrays of any shape."""
 
   def images(self, step: int, values: Mapping[str, np.ndarray]) -> None:
-    """Pictures, (H, W, 3) uint8."""
+    """Write pictures, (H, W, 3) uint8."""
 
   def close(self) -> None:
-    """Finishes all that is under way. Nothing is written after."""
+    """Finish everything that is in progress. Nothing may be written afterwards."""
 
 
 class Writers:
-  """Tells several writers the same; itself a `Writer` and a context manager."""
+  """Passes everything on to several writers; itself a `Writer` and a context manager."""
 
   def __init__(self, writers: Sequence[Writer] = ()):
     self._writers = tuple(writers)
 
   def __bool__(self) -> bool:
-    """Whether anything is written; pictures need not be made for nobody."""
+    """Whether anything is written; if not, callers need not make pictures."""
     return bool(self._writers)
 
   def add(self, more: Writers) -> None:
-    """Tells these too from here on, and closes them."""
+    """Pass everything on to these writers too from now on, and close them at the end."""
     self._writers += more._writers
 
   def scalars(self, step: int, values: Mapping[str, SupportsFloat]) -> None:
-    """Numbers of one step, brought to the host once for all writers."""
+    """Write numbers of one step, copied to the host once for all writers."""
     numbers = {key: float(value) for key, value in values.items()}
     for writer in self._writers:
       writer.scalars(step, numbers)
 
   def histograms(self, step: int, values: Mapping[str, np.ndarray]) -> None:
-    """Arrays of one step, brought to the host once for all writers."""
+    """Write arrays of one step, copied to the host once for all writers."""
     arrays = {key: np.asarray(value) for key, value in values.items()}
     for writer in self._writers:
       writer.histograms(step, arrays)
 
   def images(self, step: int, values: Mapping[str, np.ndarray]) -> None:
-    """Pictures of one step."""
+    """Write pictures of one step."""
     for writer in self._writers:
       writer.images(step, values)
 
   def close(self) -> None:
-    """Closes every writer, also those after one that fails, then raises the first failure."""
+    """Close every writer, even after one that fails, then raise the first failure."""
     failure: Exception | None = None
     for writer in self._writers:
       try:
@@ -90,17 +90,20 @@ def open_services(
   prometheus_address: str = "127.0.0.1",
   config: Mapping[str, Any] | None = None,
 ) -> Writers:
-  """Prometheus and Weights & Biases where wanted: what is likely to be refused, so that it can be
-  before anything is computed.
+  """Open Prometheus and Weights & Biases where configured.
+
+  Both are likely to be refused, for lack of a package, a port or a key, so they are opened before
+  anything is computed.
 
   Args:
-    directory: of the run; it exists.
-    wandb: project of Weights & Biases; empty is none.
-    prometheus_port, prometheus_address: where Prometheus is answered; port 0 is nowhere.
-    config: of the experiment, for Weights & Biases.
+    directory: the run's directory; it exists.
+    wandb: project of Weights & Biases; empty for none.
+    prometheus_port, prometheus_address: where Prometheus is served; port 0 for nowhere.
+    config: the experiment's config, for Weights & Biases.
 
   Raises:
-    ConfigError: one is wanted and not installed, a port is taken, or Weights & Biases takes no run.
+    ConfigError: a service is configured and not installed, a port is taken, or Weights & Biases
+      accepts no run.
   """
   writers: list[Writer] = []
   if prometheus_port:
@@ -115,13 +118,13 @@ def open_services(
 
 
 def open_files(directory: str, first: int = 0, tensorboard: bool = True) -> Writers:
-  """`metrics.jsonl`, and TensorBoard where wanted.
+  """Open `metrics.jsonl`, and TensorBoard's event files where configured.
 
   Args:
-    directory: of the run; it exists.
+    directory: the run's directory; it exists.
     first: the first step that will be written. What earlier starts of the run wrote at this step
-      and after is dropped, so that the curve is that of one run.
-    tensorboard: write event files into `directory`/tensorboard.
+      and later is dropped, so that the curve is that of one run.
+    tensorboard: write event files to `directory`/tensorboard.
 
   Raises:
     TrainingError: the `metrics.jsonl` of an earlier start cannot be continued.

@@ -228,7 +228,20 @@ def test_an_archive_of_which_most_lack_the_offset_is_the_other_product(
   assert status == 1 and "Name the product without it, such as sentinel2_l2a" in out
 
 
-@pytest.mark.parametrize("having", [(3,), (1, 3, 5, 7, 9), (0, 1, 2, 4, 5, 6, 7, 8, 9)])
+def test_most_images_with_the_offset_are_refused_though_a_few_lack_it(
+  tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+  archive(tmp_path, [SIZE] * 10)
+  with_offset(tmp_path, [number for number in range(10) if number != 3])
+  for options in (("--dry-run",), ()):
+    status, out, _ = ran(capsys, *command("manifest", tmp_path, *options))
+    assert status == 1 and "9 of 10 images: " in out and "seem to carry the +1000" in out
+  status, out, err = ran(capsys, *command("manifest", tmp_path, "--trust-offset"))
+  assert status == 0, err
+  assert "nothing in 9 of 10 images is darker than about 1000" in out
+
+
+@pytest.mark.parametrize("having", [(3,), (1, 3, 5, 7, 9)])
 def test_a_mixture_that_values_cannot_decide_is_a_note_in_import_and_inspect(
   having: tuple[int, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

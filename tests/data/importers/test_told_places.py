@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
+import shapely
 
 from xjepa_jax.data.dataset import PairDataset
 from xjepa_jax.data.geography import distances
@@ -82,6 +83,30 @@ def test_swapped_columns_are_refused_with_row_and_both_places(
   assert "(are lon and lat swapped?)" in said
   check(table(berlin, (lon, lat), ("", "")))  # the remedies
   check(table(berlin, (lon, lat), (lon, lat)))
+
+
+@both
+def test_the_geometry_of_a_geoparquet_is_a_place_too(
+  check: Callable[[Path], None], berlin: Path, centre: tuple[float, float]
+) -> None:
+  geopandas = pytest.importorskip("geopandas")
+  point = geopandas.points_from_xy([centre[0]], [centre[1]], crs="EPSG:4326")
+  rows = {"pair_id": ["p0"], "s1": ["a.tif"], "s2": ["b.tif"]}
+  path = berlin / "pairs.parquet"
+  geopandas.GeoDataFrame(
+    rows, geometry=shapely.buffer(point.to_numpy(), 0.001), crs="EPSG:4326"
+  ).to_parquet(path)
+  check(path)
+  elsewhere = geopandas.points_from_xy([centre[1]], [centre[0]], crs="EPSG:4326")
+  geopandas.GeoDataFrame(rows, geometry=elsewhere).to_parquet(path)
+  with pytest.raises(TableError, match=r"'p0'.*a.tif lies at lon 13\.\d+.*swapped"):
+    check(path)
+  geopandas.GeoDataFrame(rows, geometry=point).to_crs(32633).to_parquet(path)
+  with pytest.raises(TableError, match=r"'geometry' lies at 390320, .*to_crs\(4326\)"):
+    check(path)
+  frame = geopandas.read_parquet(path).to_crs(4326)  # as the message says
+  frame.to_parquet(path)
+  check(path)
 
 
 @both

@@ -321,7 +321,7 @@ def test_undeclared_fill_of_a_query_is_refused_with_what_helps(
   values[:, :5] = -50
   path = write_tif("a.tif", values)
   inputs = load_encoder(tile_encoder).inputs
-  with pytest.raises(SearchError, match="hold -50.*Declare it as the file's nodata value"):
+  with pytest.raises(SearchError, match="hold -50.*Say so: --nodata radar=-50"):
     read_query(str(path), inputs, "radar")
   path = write_tif("a.tif", values, nodata=-50)
   assert np.isnan(read_query(str(path), inputs, "radar").values[:, :5]).all()

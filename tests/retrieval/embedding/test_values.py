@@ -88,6 +88,17 @@ def test_what_a_file_declares_as_nodata_becomes_the_sensors(
   np.testing.assert_array_equal(found[2:].astype(float), values[2:].astype(float))
 
 
+def test_an_image_that_does_not_carry_the_offset_is_refused() -> None:
+  values = np.full((8, 8, 3), 400, np.uint16)
+  values[:, :2] = 0  # nodata
+  with pytest.raises(ImageError, match="c.tif: an offset of -1000 takes 100% of its values below"):
+    fit_values(Fit("s2", OPTICAL, -1000.0), values, 0, "c.tif")
+  values[values > 0] = 1400
+  values[0, 2:4] = 990  # noise over water
+  found, _ = fit_values(Fit("s2", OPTICAL, -1000.0), values, 0, "c.tif")
+  assert sorted(set(found.ravel().tolist())) == [0, 1, 400]
+
+
 def test_an_offset_is_brought_to_the_encoders_and_never_makes_nodata() -> None:
   values = np.array([[0, 1, 1000, 1001, 5000, 65535]], np.uint16)[..., None].repeat(3, -1)
   found, seen = fit_values(Fit("optical", OPTICAL, -1000.0), values, 0, "x")

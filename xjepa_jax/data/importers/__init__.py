@@ -1,1 +1,1 @@
-"""Archives of co-located scenes, one module a format; each lists pairs and reads one."""
+"""Archives of co-located scenes, one module per format; each lists the pairs and reads one."""

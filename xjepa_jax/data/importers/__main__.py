@@ -1,4 +1,4 @@
-"""python -m xjepa_jax.data.importers NAME --src ARCHIVE --out DIRECTORY"""
+"""Runs an importer: python -m xjepa_jax.data.importers NAME --src ARCHIVE --out DIRECTORY"""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ NAMES = ("manifest", "folders", "bigearthnet", "sen12ms", "ssl4eo_s12", "so2sat"
 
 
 def main(argv: list[str] | None = None) -> int:
-  """Runs one import; returns the exit status."""
+  """Run one import; returns the exit status."""
   parser = argparse.ArgumentParser(
     prog="python -m xjepa_jax.data.importers",
     description="Import an archive of co-located scenes as a data set of pairs.",

@@ -1,11 +1,12 @@
 """Imports BigEarthNet: 120 x 120 pixels of Sentinel-1 and Sentinel-2 L2A at 10 m, with labels.
 
-v1 (BigEarthNet-MM)  a folder of S2 patches and one of S1 patches, of any names. A patch is a folder
-  with `<patch>_<band>.tif` and `<patch>_labels_metadata.json`; an S1 patch's names its S2 patch.
+v1 (BigEarthNet-MM)  a folder of S2 patches and one of S1 patches, with any names. A patch is a
+  folder with `<patch>_<band>.tif` and `<patch>_labels_metadata.json`; that of S1 names its S2
+  patch.
 v2 (reBEN)  BigEarthNet-S2/<product>/<patch_id>/<patch_id>_<band>.tif, BigEarthNet-S1 likewise,
-  metadata.parquet, and metadata_for_patches_with_snow_cloud_or_shadow.parquet where it was loaded.
+  metadata.parquet, and metadata_for_patches_with_snow_cloud_or_shadow.parquet if downloaded.
 
-Both: S1 dB as float32, S2 as uint16, 12 bands of 120, 60 and 20 pixels a side, no B10 (Sumbul et
+Both: S1 in dB as float32, S2 as uint16, 12 bands of 120, 60 and 20 pixels a side, no B10 (Sumbul et
 al. 2021; Clasen et al. 2024). Times are UTC.
 """
 
@@ -45,7 +46,7 @@ SENSORS = {"s1": preset("sentinel1_grd"), "s2": preset("sentinel2_l2a")}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-  """Adds the options that only this importer has."""
+  """Add the options specific to this importer."""
   parser.add_argument(
     "--subset",
     metavar="[SPLIT=]CSV",
@@ -60,11 +61,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def open_archive(args: argparse.Namespace) -> Archive:
-  """Lists the pairs of `args.src`, whichever version it holds.
+  """List the pairs of `args.src`, in either version.
 
   Raises:
     ArchiveError: the folder is of neither version, or an option does not apply to it.
-    TableError, OptionError: a subset or the metadata cannot be read, or a subset names a patch for
+    TableError, OptionError: a subset or the metadata cannot be read, or a subset assigns a patch to
       two splits.
   """
   subset = read_subset(args.subset)
@@ -74,7 +75,7 @@ def open_archive(args: argparse.Namespace) -> Archive:
   missing = set(subset)
   for one in list_v2(args) if v2 else list_v1(args, subset):
     names = (one.pair_id,) if isinstance(one, Skip) else one.names
-    named = [name for name in names if name in subset]
+    named = [name for name in names if name in subset]  # by the name in v1 or in v2
     if subset and not named:
       continue
     missing.difference_update(named)
@@ -101,11 +102,11 @@ def open_archive(args: argparse.Namespace) -> Archive:
 
 
 def read_pair(entry: Entry, src: str, nomenclature: str, misaligned: str, resample: str) -> Pair:
-  """Reads both patches of a pair, every band on the 10 m grid.
+  """Read both patches of a pair, with every band on the 10 m grid.
 
   Raises:
     ImageError: an image is missing or damaged, or the grids differ.
-    ArchiveError: the labels of a patch of v1 cannot be read.
+    ArchiveError: the labels of a v1 patch cannot be read.
   """
   source = Source(*entry.source)
   labels = source.labels
@@ -114,7 +115,7 @@ def read_pair(entry: Entry, src: str, nomenclature: str, misaligned: str, resamp
   if labels is None:
     content = read_json(src, source.s2)
     labels = tuple(content["labels"])
-    # Names of v1 hold no sound time: 09:41:56 is T94161 there.
+    # Times in v1's patch names are not reliable: 09:41:56 is written T94161.
     acquired["s2"] = _time(str(content.get("acquisition_date", "")))
     if nomenclature == "19":
       labels = to_19(os.path.join(src, source.s2), labels)
@@ -141,7 +142,7 @@ def _band_path(folder: str, band: str) -> str:
 
 
 def _time(text: str) -> str:
-  """ISO 8601 in UTC, or "" where the text is no time."""
+  """A time as ISO 8601 in UTC, or "" if the text is not a time."""
   try:
     return datetime.datetime.fromisoformat(text).replace(tzinfo=None).isoformat() + "Z"
   except ValueError:

@@ -1,11 +1,11 @@
-"""BigEarthNet's 43 CORINE names of v1, and the 19 that they became."""
+"""BigEarthNet's 43 CORINE class names of v1, and the 19 classes into which they were merged."""
 
 from __future__ import annotations
 
 from xjepa_jax.errors import ArchiveError
 
 # BigEarthNet-19 (Sumbul et al. 2021; label_indices.json of BigEarthNet-S2_19-classes_models): each
-# name and the CORINE names of v1 that became it. A class that kept its name stands alone.
+# class, and the CORINE names of v1 merged into it; none if the class only kept its name.
 BEN19: dict[str, tuple[str, ...]] = {
   "Urban fabric": ("Continuous urban fabric", "Discontinuous urban fabric"),
   "Industrial or commercial units": (),
@@ -59,7 +59,7 @@ _TO_19: dict[str, str] = {
 
 
 def to_19(where: str, labels: tuple[str, ...]) -> tuple[str, ...]:
-  """Names of BigEarthNet-19, each once, without those that it dropped."""
+  """The BigEarthNet-19 classes of v1 labels, each once, without the classes that it dropped."""
   for label in labels:
     if label not in _TO_19:
       raise ArchiveError(f"{where}: the label {label!r} is not one of BigEarthNet's 43.")

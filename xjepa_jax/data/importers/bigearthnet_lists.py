@@ -1,4 +1,4 @@
-"""Which pairs a BigEarthNet holds: v1 by its JSON files, v2 by its metadata; and subsets."""
+"""Lists the pairs of a BigEarthNet: v1 by its JSON files, v2 by its metadata; and reads subsets."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ _COLUMNS = ("patch_id", "labels", "split", "s1_name")
 FLAGS = ("contains_seasonal_snow", "contains_cloud_or_shadow")
 _JSON = "_labels_metadata.json"
 _S1_NAME = re.compile(r"S1[A-D]_IW_GRDH_1SDV_\d{8}T\d{6}_\w{5}_\d+_\d+")
-_S2_NAME = re.compile(r"S2[A-D]_MSIL2A_\d{8}T\d{5,6}_\w+")  # v1 has five digits before 10:00
+_S2_NAME = re.compile(r"S2[A-D]_MSIL2A_\d{8}T\d{5,6}_\w+")  # v1 has five time digits before 10:00
 
 
 class Source(NamedTuple):
-  """Folders of both patches below --src, and labels, or None where a JSON file holds them."""
+  """Folders of both patches below --src, and labels, or None if a JSON file holds them."""
 
   s1: str
   s2: str
@@ -37,7 +37,7 @@ class Source(NamedTuple):
 
 
 class Listed(NamedTuple):
-  """A pair, the names of its S2 patch in v1 and v2, and its split where no subset says another."""
+  """A pair, its S2 patch's names in v1 and v2, and its split unless a subset assigns another."""
 
   entry: Entry
   names: tuple[str, ...]
@@ -48,7 +48,7 @@ class Listed(NamedTuple):
 
 
 def list_v1(args: argparse.Namespace, subset: Mapping[str, str]) -> Iterator[Listed | Skip]:
-  """The pairs of v1, and what has no counterpart. Raises ArchiveError."""
+  """The pairs of v1, and the patches without a counterpart. Raises ArchiveError."""
   if args.drop_snow_and_cloud:
     raise ArchiveError(
       f"{args.src}: --drop-snow-and-cloud needs v2, whose metadata flags such patches; for v1, "
@@ -80,7 +80,7 @@ def list_v1(args: argparse.Namespace, subset: Mapping[str, str]) -> Iterator[Lis
 
 
 def _roots(src: str) -> tuple[str, str]:
-  """Folders of the S1 and of the S2 patches below `src`, told apart by what a patch holds."""
+  """The folders of S1 and of S2 patches below `src`, distinguished by the contents of a patch."""
   found: dict[str, list[str]] = {"s1": [], "s2": []}
   below = _folders(src, 1000)
   deeper = [os.path.join(one, two) for one in below for two in _folders(os.path.join(src, one), 20)]
@@ -98,7 +98,7 @@ def _roots(src: str) -> tuple[str, str]:
 
 
 def _kind(src: str, folder: str) -> str:
-  """ "s1" or "s2" if the folder holds patches of v1, going by the first that can be read."""
+  """The kind of v1 patches in the folder, "s1" or "s2", by the first readable one; else ""."""
   for patch in _folders(os.path.join(src, folder), 20):
     path = os.path.join(folder, patch)
     if os.path.isfile(_json_path(src, path)):
@@ -108,7 +108,7 @@ def _kind(src: str, folder: str) -> str:
 
 
 def _folders(path: str, most: int) -> list[str]:
-  """Names of folders in a folder, of `most` of them, for it may hold hundreds of thousands."""
+  """Names of at most `most` folders in a folder, since it may hold hundreds of thousands."""
   try:
     with os.scandir(path) as entries:
       return sorted(itertools.islice((e.name for e in entries if e.is_dir()), most))
@@ -121,11 +121,11 @@ def _json_path(src: str, patch: str) -> str:
 
 
 def read_json(src: str, patch: str) -> dict[str, Any]:
-  """The labels and metadata of a patch of v1; `labels` is a list of names."""
+  """The labels and metadata of a v1 patch; `labels` is a list of names."""
   path = _json_path(src, patch)
   try:
     with open(path, "rb") as file:
-      content = json.load(file)  # of bytes, so that a byte-order mark is understood
+      content = json.load(file)  # from bytes, since json.load then handles a byte-order mark
   except (OSError, ValueError, RecursionError) as error:
     raise ArchiveError(f"{path}: cannot be read as JSON ({error}). Copy it again.") from error
   labels = content.get("labels") if isinstance(content, dict) else None
@@ -138,7 +138,7 @@ def read_json(src: str, patch: str) -> dict[str, Any]:
 
 
 def list_v2(args: argparse.Namespace) -> Iterator[Listed | Skip]:
-  """The pairs that v2's metadata names. Raises ArchiveError, TableError."""
+  """The pairs in v2's metadata. Raises ArchiveError, TableError."""
   if args.labels == "43":
     raise ArchiveError(f"{args.src}: --labels 43 needs v1; v2 has BigEarthNet-19 only.")
   for folder in ("BigEarthNet-S1", "BigEarthNet-S2"):
@@ -149,7 +149,7 @@ def list_v2(args: argparse.Namespace) -> Iterator[Listed | Skip]:
       continue
     patch, s1 = str(row["patch_id"]), str(row["s1_name"])
     labels, split = row["labels"], _SPLIT_NAMES.get(str(row["split"]))
-    # Names become paths, so nothing but a name may pass.
+    # These names become paths, so anything that is not exactly a name is rejected.
     if not (_S2_NAME.fullmatch(patch) and _S1_NAME.fullmatch(s1)):
       yield Skip(patch, f"{patch!r} and {s1!r} are no names of an S2 and an S1 patch.")
     elif split is None or not isinstance(labels, list) or None in labels:
@@ -158,7 +158,7 @@ def list_v2(args: argparse.Namespace) -> Iterator[Listed | Skip]:
       source = Source(
         s1=os.path.join("BigEarthNet-S1", s1.rsplit("_", 3)[0], s1),
         s2=os.path.join("BigEarthNet-S2", patch.rsplit("_", 2)[0], patch),
-        labels=tuple(sys.intern(str(label)) for label in labels),  # half a million rows, 19 names
+        labels=tuple(sys.intern(str(label)) for label in labels),  # 19 names in 0.5 M rows
       )
       yield Listed(Entry(patch, tuple(source)), (patch, str(row.get("s2v1_name"))), split)
 
@@ -181,7 +181,7 @@ def _metadata(src: str) -> Iterator[Mapping[str, Any]]:
 
 
 def read_subset(options: list[str]) -> dict[str, str]:
-  """S2 name -> split, or "" where the options name none. Raises OptionError, TableError."""
+  """S2 name -> split, or "" if the options name no splits. Raises OptionError, TableError."""
   subset: dict[str, str] = {}
   for option in options:
     split, found, path = option.partition("=")

@@ -1,8 +1,8 @@
-"""Imports pairs from folders: one folder of images a sensor, matched by their names.
+"""Imports pairs from folders: one folder of images per sensor, matched by their names.
 
-Each folder is searched with the folders below it. The id of an image's pair is the image's path
-below its sensor's folder without the suffix, or what `--pair-id` takes out of that; images with
-one id are a pair. Hidden files are left alone, and links to folders are not followed.
+Each folder is searched recursively. The id of an image's pair is its path below the sensor's folder
+without the suffix, or the part of it that `--pair-id` matches; images with equal ids form a pair.
+Hidden files are ignored, and links to folders are not followed.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ EXAMPLE = (
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-  """Adds the options that only this importer has."""
+  """Add the options specific to this importer."""
   add_sensor_arguments(parser, "KEY=PRESET:FOLDER", "FOLDER below --src holds a sensor's images")
   parser.add_argument(
     "--pair-id",
@@ -62,7 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def open_archive(args: argparse.Namespace) -> Archive:
-  """Lists the pairs in the folders below `args.src`.
+  """List the pairs in the folders below `args.src`.
 
   Raises:
     ArchiveError: a folder is missing or holds no images, a path leads out of `args.src`, images of
@@ -99,6 +99,7 @@ def open_archive(args: argparse.Namespace) -> Archive:
     args.src,
     sensors,
     nodata_values(args, sensors),
+    # Sensors adapt to files with the usual dtype and nodata, not to a first one that may be odd.
     {key: headers.usual_first(paths) for key, paths in of_sensor.items()},
     find,
     told_bands(args, sensors),
@@ -131,7 +132,7 @@ def open_archive(args: argparse.Namespace) -> Archive:
   )
 
 
-# What the options say
+# Options
 
 
 def _pattern(text: str | None) -> re.Pattern[str]:
@@ -148,7 +149,7 @@ def _pattern(text: str | None) -> re.Pattern[str]:
 
 
 def _sensors(args: argparse.Namespace, root: str) -> tuple[dict[str, Sensor], dict[str, str]]:
-  """The sensors by key, and their folders. A sensor without one is in the folder of its key."""
+  """The sensors by key, and their folders; the default folder of a sensor is named by its key."""
   if not (args.sensor or args.sensors):
     _, below, _ = next(os.walk(root), ("", [], []))
     names = ", ".join(sorted(below)) or "(none)"
@@ -173,6 +174,7 @@ def _sensors(args: argparse.Namespace, root: str) -> tuple[dict[str, Sensor], di
 
 def _check_apart(folders: Mapping[str, str]) -> None:
   real = {key: os.path.join(os.path.realpath(folder), "") for key, folder in folders.items()}
+  # Images in a folder within another's would count for both sensors.
   for key, folder in real.items():
     for other, around in real.items():
       if key != other and folder.startswith(around):
@@ -182,7 +184,7 @@ def _check_apart(folders: Mapping[str, str]) -> None:
         )
 
 
-# What the folders hold
+# Folders
 
 
 def _images(key: str, root: str, folder: str, find: Callable[[str], str]) -> Iterator[str]:
@@ -193,9 +195,9 @@ def _images(key: str, root: str, folder: str, find: Callable[[str], str]) -> Ite
   found = False
   for full in walk_images(top):
     path = os.path.relpath(full, root)
-    if not path.isprintable():  # bytes that are no UTF-8 included
+    if not path.isprintable():  # also catches bytes that are not UTF-8
       raise ArchiveError(f"{path!r}: is no name for people; rename the file.")
-    find(path)
+    find(path)  # raises an ArchiveError if a link leads out of --src
     found = True
     yield path
   if not found:
@@ -228,7 +230,7 @@ def _by_id(
 
 
 def _match(named: Mapping[str, Mapping[str, str]]) -> dict[str, dict[str, str]]:
-  """Pair id -> sensor key -> path, by id."""
+  """Pair id -> sensor key -> path, sorted by id."""
   ids = sorted({pair_id for by_id in named.values() for pair_id in by_id})
   return {
     pair_id: {key: by_id[pair_id] for key, by_id in named.items() if pair_id in by_id}

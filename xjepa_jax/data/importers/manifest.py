@@ -1,11 +1,11 @@
-"""Imports pairs that a table names: one row a pair, one column of paths a sensor.
+"""Imports the pairs listed in a table: one row per pair, one column of paths per sensor.
 
-Columns: `pair_id`; one of image paths for each sensor, named on the command line, an empty cell
-meaning that the pair lacks that sensor; and, where there are any, `split`, `labels` (names
-separated by ";", or lists in Parquet), `lon`, `lat` or `longitude`, `latitude` (degrees, EPSG:4326;
-refused where the image itself says that it lies elsewhere) and `<sensor>_acquired` (ISO 8601). A
-cell may name one file a band of the sensor, in their order: "B02.tif;B03.tif". Paths are relative
-to the table's folder and may not leave it unless that is allowed.
+Columns: `pair_id`; a column of image paths for each sensor, named on the command line, in which an
+empty cell means that the pair lacks the sensor; and optionally `split`, `labels` (names separated
+by ";", or lists in Parquet), `lon`, `lat` or `longitude`, `latitude` (degrees, EPSG:4326) or a
+GeoParquet `geometry`, which are refused if the image's georeference contradicts them, and
+`<sensor>_acquired` (ISO 8601). A cell may name one file per band of the sensor, in their order:
+"B02.tif;B03.tif". Paths are relative to the table's folder and may not leave it unless allowed.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ _RESERVED = ("pair_id", "split", "labels", *sorted(PLACE_COLUMNS))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-  """Adds the options that only this importer has."""
+  """Add the options specific to this importer."""
   add_sensor_arguments(parser, "KEY=PRESET", "column KEY holds a sensor")
   parser.add_argument("--split-column", help='column of the splits; "split" if there is one')
   parser.add_argument("--label-separator", default=";", help="between names of labels")
@@ -63,13 +63,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def open_archive(args: argparse.Namespace) -> Archive:
-  """Lists the pairs of the table `args.src`.
+  """List the pairs of the table `args.src`.
 
   Raises:
-    TableError: the table cannot be read, or has rows that cannot be used, up to ten of which are
+    TableError: the table cannot be read, or has rows that cannot be used, of which up to ten are
       listed.
     ArchiveError: no image of a sensor fits it.
-    OptionError: an option is malformed, or names no column.
+    OptionError: an option is malformed, or names a column that does not exist.
     SensorError: a sensor's key, preset, bands or nodata value is wrong.
   """
   if not args.label_separator:
@@ -92,11 +92,13 @@ def open_archive(args: argparse.Namespace) -> Archive:
   )
   skipped = without_files(args.src, rows, find)
   lost = {skip.pair_id for skip in skipped}
+  # Sorted by id, so that the order of the rows does not change the shards.
   rows = {pair_id: row for pair_id, row in sorted(rows.items()) if pair_id not in lost}
   pairs = {pair_id: dict(row.source.paths) for pair_id, row in rows.items()}
   paths = {key: [each[key] for each in pairs.values() if key in each] for key in keys}
   headers = read_headers((path for each in paths.values() for path in each), find)
   check_places(args.src, list(_told_places(rows, headers)))
+  # Sensors adapt to files with the usual dtype and nodata, not to a first one that may be odd.
   usual = {key: headers.usual_first(each) for key, each in paths.items()}
   told = told_bands(args, sensors)
   met = meet_files(args.src, sensors, nodata_values(args, sensors), usual, find, told)
@@ -128,7 +130,7 @@ def open_archive(args: argparse.Namespace) -> Archive:
 
 
 def _told_places(rows: Rows, headers: Headers) -> Iterator[ToldPlace]:
-  """What the table tells of pairs, beside the grid of the first image that has a place."""
+  """The table's place of each pair, with the grid of its first georeferenced image."""
   for pair_id, row in rows.items():
     source = row.source
     found = (headers.read[path] for _, path in source.paths if path in headers.read)
@@ -167,7 +169,7 @@ def _sensors(args: argparse.Namespace, columns: Sequence[str]) -> dict[str, Sens
 
 
 def _candidates(src: str, columns: Sequence[str]) -> str:
-  """Columns whose first cell is the name of an image, or all that may be."""
+  """Columns whose first cell is the name of an image, or else all columns that may be."""
   others = [name for name in columns if name and name not in _RESERVED]
   _, row = next(read_rows(src, columns, set(others)), ("", {}))
   files = [name for name in others if str(row.get(name)).lower().endswith(SUFFIXES)]

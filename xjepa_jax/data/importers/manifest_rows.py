@@ -18,7 +18,7 @@ from xjepa_jax.errors import TableError
 
 
 class Row(NamedTuple):
-  """One row: where it is ("line 7"), its split ("" if it has none), and the pair's source."""
+  """One row: its place in the table ("line 7"), its split ("" if none), and the pair's source."""
 
   where: str
   split: str
@@ -29,7 +29,7 @@ Rows = dict[str, Row]  # by pair_id
 
 
 def wanted_columns(keys: Sequence[str], split_column: str) -> set[str]:
-  """The columns that `check_rows` looks at, whether or not the table has them."""
+  """The columns that `check_rows` reads, whether or not the table has them."""
   return {
     "pair_id", split_column, "labels", *PLACE_COLUMNS, *keys, *map(_acquired, keys)
   }  # fmt: skip
@@ -43,15 +43,15 @@ def check_rows(
   separator: str,
   locate: Callable[[str], str],
 ) -> Rows:
-  """Takes what an import needs from each row of a table.
+  """Extract what an import needs from each row of a table.
 
   Args:
     src: the table, for messages.
-    rows: where a row is, and its cells.
-    keys: of the sensors, which are the columns of paths.
+    rows: (place in the table, cells) for each row.
+    keys: sensor keys, which name the columns of paths.
     split_column: name of the column of splits, or "".
-    separator: between names of labels.
-    locate: refuses the paths that a table may not name.
+    separator: separator between names of labels.
+    locate: function that raises an error for a path that a table may not name.
 
   Returns:
     pair_id -> row, in the order of the rows.
@@ -73,7 +73,7 @@ def check_rows(
         _split(cell_text(row, split_column), split_column) if split_column else "",
         _source(row, keys, separator, locate),
       )
-    except ValueError as problem:  # ArchiveError of `locate` included
+    except ValueError as problem:  # includes the ArchiveError from `locate`
       problems.append(f"{where}: {problem}")
   if problems:
     raise TableError(
@@ -86,15 +86,15 @@ def check_rows(
 
 
 def without_files(src: str, rows: Rows, locate: Callable[[str], str]) -> list[Skip]:
-  """The pairs of which a file is missing, or that name none.
+  """The pairs whose row names no file, or a file that is missing.
 
   Args:
     src: the table, for messages.
-    rows: of it.
-    locate: from a path to one that can be opened.
+    rows: rows of the table.
+    locate: turns a path into one that can be opened.
 
   Raises:
-    TableError: these are all pairs.
+    TableError: no pair has its files.
   """
   skipped = []
   for pair_id, (_, _, source) in sorted(rows.items()):
@@ -121,7 +121,7 @@ def _source(
   times = tuple((key, cell_text(row, _acquired(key))) for key in keys)
   for key, time in times:
     try:
-      datetime.datetime.fromisoformat(time or "2000-01-01")
+      datetime.datetime.fromisoformat(time or "2000-01-01")  # an empty cell is valid
     except ValueError:
       raise ValueError(f"column '{_acquired(key)}': {time!r} is no ISO 8601 time") from None
   longitude, latitude = told_degrees(row)

@@ -4,9 +4,9 @@ SEN12MS     ROIs1158_spring/s1_<scene>/ROIs1158_spring_s1_<scene>_p<id>.tif, lik
 SEN12MS-CR  ROIs1158_spring_s1/s1_<scene>/..., likewise _s2 and _s2_cloudy
 flat        s1/ROIs1158_spring_<scene>_p<id>.tif, likewise s2 or s2_cloudfree, s2_cloudy, lc
 
-A file is known by its name, and only where its name says no sensor by its folder, so that any of
-these may be mixed or nested. Sentinel-1 is VV, VH in dB; Sentinel-2 has all 13 bands; band 1 of lc
-is the IGBP class (Schmitt et al. 2019; Ebel et al. 2021).
+A file is identified by its name, and by its folder only if its name does not contain the sensor, so
+these layouts may be mixed or nested. Sentinel-1 is VV, VH in dB; Sentinel-2 has all 13 bands; band
+1 of lc is the IGBP class (Schmitt et al. 2019; Ebel et al. 2021).
 """
 
 from __future__ import annotations
@@ -52,10 +52,10 @@ IGBP = (
   "Barren",
   "Water bodies",
 )
-LABEL_SHARE = 0.1  # of a patch that a class has to cover to be one of its labels
+LABEL_SHARE = 0.1  # share of a patch that a class must cover to be one of its labels
 
-# SEN12MS_holdOutScenes.txt of the authors' toolbox: about 10 % of the patches, as spread in space
-# and season as all of them.
+# SEN12MS_holdOutScenes.txt of the authors' toolbox: about 10 % of the patches, distributed over
+# space and seasons like the whole.
 HOLD_OUT = {
   "ROIs1158_spring": (15, 17, 63, 97, 124, 146),
   "ROIs1868_summer": (15, 19, 43, 72, 79, 104, 131),
@@ -67,13 +67,13 @@ _NAME = re.compile(
   r"(ROIs\d+_(?:spring|summer|fall|winter))_(?:(s1|s2|s2_cloudy|lc)_)?(\d+)_p(\d+)\.tif"
 )
 _FOLDERS = {"s1": "s1", "s2": "s2", "s2_cloudfree": "s2", "s2_cloudy": "s2_cloudy", "lc": "lc"}
-_DAMAGED = ("ROIs1868_summer", 146, 202)  # its Sentinel-1 image
-_DEPTH = 4  # folders below --src
+_DAMAGED = ("ROIs1868_summer", 146, 202)  # its Sentinel-1 image is damaged in the published archive
+_DEPTH = 4  # levels of folders below --src that are searched
 _Place = tuple[str, int, int]  # season, scene, patch
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-  """Adds the options that only this importer has."""
+  """Add the options specific to this importer."""
   parser.add_argument(
     "--cloudy", action="store_true", help="import SEN12MS-CR's cloudy images as a third sensor"
   )
@@ -86,7 +86,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def open_archive(args: argparse.Namespace) -> Archive:
-  """Lists the patches below `args.src`.
+  """List the patches below `args.src`.
 
   Raises:
     ArchiveError: there is no image of a sensor at all, or one occurs twice.
@@ -127,10 +127,10 @@ def open_archive(args: argparse.Namespace) -> Archive:
 def read_pair(
   entry: Entry, src: str, sensors: Mapping[str, Sensor], misaligned: str, resample: str
 ) -> Pair:
-  """Reads one patch of all sensors, and its labels where there is land cover.
+  """Read one patch of all sensors, and its labels if there is land cover.
 
   Raises:
-    ImageError: an image is damaged or of another size, or not on the first one's grid.
+    ImageError: an image is damaged or has another size, or is not on the first one's grid.
   """
   images = {key: read_raster(os.path.join(src, path)) for key, path in entry.source}
   cover = images.pop("lc", None)
@@ -168,7 +168,7 @@ def _check_bands(image: Raster, sensor: Sensor) -> None:
 
 
 def _labels(cover: Raster) -> tuple[str, ...]:
-  """Names of the IGBP classes that cover enough of the patch, in the order of their numbers."""
+  """Names of the IGBP classes that cover at least LABEL_SHARE of the patch, in order of number."""
   classes = cover.values[..., 0]
   numbers, counts = np.unique(classes, return_counts=True)
   return tuple(

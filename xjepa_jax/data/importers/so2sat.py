@@ -2,9 +2,9 @@
 
 `training.h5`, `validation.h5` and `testing.h5`, each with `sen1` (N, 32, 32, 8) and `sen2`
 (N, 32, 32, 10), float64, and `label` (N, 17), one-hot (README of So2Sat LCZ42,
-mediatum.ub.tum.de/1483140; the first version has no testing.h5 or one without labels). Both sensors
-lie on one 10 m grid. Sentinel-1 is complex amplitude and intensity, linear and not in dB;
-Sentinel-2 is reflectance from 0 to about 1. Places and times are not in these files.
+mediatum.ub.tum.de/1483140; the first version has no testing.h5, or one without labels). Both
+sensors are on one 10 m grid. Sentinel-1 is complex amplitude and intensity, linear and not in dB;
+Sentinel-2 is reflectance from 0 to about 1. The files contain neither places nor times.
 """
 
 from __future__ import annotations
@@ -76,23 +76,23 @@ ZONES = (
 )
 
 _FILES = {"train": "training.h5", "validation": "validation.h5", "test": "testing.h5"}
-_PUBLISHED = {"train": 352366, "validation": 24119, "test": 24188}  # patches of each file
+_PUBLISHED = {"train": 352366, "validation": 24119, "test": 24188}  # patches per published file
 _DATASETS = {"s1": "sen1", "s2": "sen2"}
 _SIZE = 32
 _MAX_PAIRS = 2**23  # the published training.h5 holds 352,366
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-  """This importer has no options of its own."""
+  """Add nothing: this importer has no options of its own."""
 
 
 def open_archive(args: argparse.Namespace) -> Archive:
-  """Lists the patches of the h5 files in `args.src`.
+  """List the patches of the h5 files in `args.src`.
 
-  A file that cannot be read, or that lacks a sensor, is one row of what was skipped.
+  A file that cannot be read, or that lacks a sensor, becomes one row of `skipped`.
 
   Raises:
-    ArchiveError: none of the three files is there, or h5py is not installed.
+    ArchiveError: none of the three files exists, or h5py is not installed.
   """
   _h5py()
   splits: dict[str, list[Entry]] = {}
@@ -127,10 +127,10 @@ def open_archive(args: argparse.Namespace) -> Archive:
 
 
 def read_pair(entry: Entry, src: str) -> Pair:
-  """Reads one patch of both sensors and its zone.
+  """Read one patch of both sensors and its zone.
 
   Raises:
-    ImageError: the file is damaged there, or its label is not one-hot.
+    ImageError: the file is damaged at this patch, or its label is not one-hot.
   """
   name, row = entry.source
   path = os.path.join(src, name)
@@ -171,7 +171,7 @@ def _reading(path: str) -> Iterator[None]:
     yield
   except DataError:
     raise
-  except Exception as error:  # h5py's are OSError, KeyError, RuntimeError and ValueError
+  except Exception as error:  # h5py raises OSError, KeyError, RuntimeError and ValueError
     reason = str(error) or type(error).__name__
     raise ImageError(
       f"{path}: cannot be read as HDF5, it is damaged ({reason}). Copy it again."
@@ -192,12 +192,12 @@ def _file(path: str) -> Any:
 
 @functools.lru_cache(maxsize=8)
 def _opened(path: str, process: int) -> Any:
-  """A file opened once a process, for HDF5 handles do not survive a fork."""
-  return _h5py().File(path, "r", locking="best-effort")  # an archive may lie on a read-only disk
+  """A file opened once per process, because HDF5 handles do not survive a fork."""
+  return _h5py().File(path, "r", locking="best-effort")  # allows read-only disks
 
 
 def _dataset(path: str, name: str) -> Any:
-  """A data set of the file that holds its values itself: HDF5 can point to any other file."""
+  """A data set stored in the file itself; links, which could point to any file, are refused."""
   h5py, file = _h5py(), _file(path)
   link = file.get(name, getlink=True)
   if link is None:
@@ -209,7 +209,7 @@ def _dataset(path: str, name: str) -> Any:
 
 
 def _count(path: str) -> tuple[int, bool]:
-  """Number of patches, and whether they have labels, once all shapes are found to be right."""
+  """Number of patches, and whether they have labels, after checking all shapes."""
   expected: dict[str, tuple[int, ...]] = {
     dataset: (_SIZE, _SIZE, len(SENSORS[key].bands)) for key, dataset in _DATASETS.items()
   }

@@ -1,10 +1,11 @@
 """Imports SSL4EO-S12 v1.1 in its Zarr release: one zip holds 64 places on four dates.
 
-`{train,val}/{S1GRD,S2L2A,S2L1C}/ssl4eos12_<split>_seasonal_data_NNNNNN.zarr.zip`; what is in a zip
-is told in `ssl4eo_s12_zip`.
+`{train,val}/{S1GRD,S2L2A,S2L1C}/ssl4eos12_<split>_seasonal_data_NNNNNN.zarr.zip`; `ssl4eo_s12_zip`
+describes the content of a zip.
 
 In this release both Sentinel-2 levels carry the +1000 of processing baseline 04.00 on every date.
-The later release as WebDataset (`ssl4eos12_shard_*.tar`) does not, and is another layout.
+The later WebDataset release (`ssl4eos12_shard_*.tar`) does not, and has another layout, which this
+importer does not read.
 """
 
 from __future__ import annotations
@@ -38,19 +39,19 @@ EXAMPLE = (
 )
 
 KEYS = {"S1GRD": "s1", "S2L2A": "s2", "S2L1C": "s2_l1c"}  # folder -> sensor key
-_PRESETS = {
+_PRESETS = {  # n0400: with the +1000, see the module's docstring
   "S1GRD": "sentinel1_grd",
   "S2L2A": "sentinel2_l2a_n0400",
   "S2L1C": "sentinel2_l1c_n0400",
 }
 _DTYPES = {"S1GRD": "float32", "S2L2A": "int16", "S2L1C": "int16"}
-_SAMPLES = 64  # places in a zip
+_SAMPLES = 64  # places per zip
 _SPLITS = {"train": "train", "val": "validation"}
 _FILE = re.compile(r"ssl4eos12_(?:train|val)_seasonal_data_\d{6}\.zarr\.zip")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-  """Adds the options that only this importer has."""
+  """Add the options specific to this importer."""
   parser.add_argument(
     "--sensors", default="S1GRD,S2L2A", help=f"folders, the first one's grid: {', '.join(KEYS)}"
   )
@@ -58,7 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def open_archive(args: argparse.Namespace) -> Archive:
-  """Lists every place and date of the zips in `args.src`.
+  """List every place and date of the zips in `args.src`.
 
   Every date is a pair of its own, `<sample>_<date>`; all dates of a place are in one split.
 
@@ -112,7 +113,7 @@ def open_archive(args: argparse.Namespace) -> Archive:
 def read_pair(
   entry: Entry, src: str, folders: Sequence[str], misaligned: str, resample: str
 ) -> Pair:
-  """Reads one place on one date, of all sensors.
+  """Read one place on one date, with all sensors.
 
   Raises:
     ImageError: a zip is damaged, or the sensors' grids differ and are to be refused.
@@ -125,7 +126,7 @@ def read_pair(
     path, key = os.path.join(src, part, folder, name), KEYS[folder]
     with reading(path):
       found = sample_ids(path)[number][date]
-      if found != entry.pair_id:
+      if found != entry.pair_id:  # the zip was replaced after it was listed
         raise ImageError(f"{path}: sample {number} is {found!r}, expected {entry.pair_id!r}.")
       rasters[key] = read_image(path, number, date, sensors[key])
       acquired[key] = read_time(path, number, date)
@@ -161,7 +162,7 @@ def _chosen(option: str, text: str, known: Sequence[str]) -> list[str]:
 
 
 def _zip_names(src: str, part: str, folders: Sequence[str]) -> list[str]:
-  """Names of the zips that any of the sensors has in this part of the archive."""
+  """Names of the zips that at least one of the sensors has in this part of the archive."""
   names = {name for folder in folders for name in _listed(src, part, folder)}
   return sorted(name for name in names if _FILE.fullmatch(name))
 
@@ -169,12 +170,12 @@ def _zip_names(src: str, part: str, folders: Sequence[str]) -> list[str]:
 def _listed(*parts: str) -> list[str]:
   try:
     return os.listdir(os.path.join(*parts))
-  except OSError:  # not there, or not to be read: the caller says what was looked for
+  except OSError:  # missing or unreadable; the caller's message names what was expected
     return []
 
 
 def _agreed_ids(paths: Sequence[str]) -> list[list[str]]:
-  """Ids of all samples and dates, the same in the zips of all sensors."""
+  """Ids of all samples and dates, which must be equal in the zips of all sensors."""
   first: list[list[str]] = []
   for path in paths:
     if not os.path.isfile(path):

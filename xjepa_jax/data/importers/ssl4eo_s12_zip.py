@@ -1,15 +1,15 @@
-"""One zip of SSL4EO-S12 v1.1's Zarr release: the images of 64 places on four dates, of one sensor.
+"""One zip of SSL4EO-S12 v1.1's Zarr release: images of 64 places on four dates, from one sensor.
 
 A Zarr version 2 group at the root of the zip (README and zarr_dataset.py of
 DLR-MF-DAS/SSL4EO-S12-v1.1), with the arrays
 
-  bands                    (sample, time, band, y, x): int16 for Sentinel-2, float16 dB else
-  band                     (band), "B01" ... "B8A" ... or "vv", "vh": bands are found by these names
+  bands                    (sample, time, band, y, x): int16 for Sentinel-2, otherwise float16 dB
+  band                     (band), "B01" ... "B8A" ... or "vv", "vh": names by which bands are found
   sample_id                (sample, time), "0080717_0"
   center_lat, center_lon   (sample), degrees
   crs                      (sample), an EPSG code
-  time_                    (sample, time), whole numbers with CF units "... since ..."
-  x_, y_                   (sample, x), (sample, y), map coordinates, taken to be of pixel centres
+  time_                    (sample, time), integers with CF units "... since ..."
+  x_, y_                   (sample, x), (sample, y), map coordinates, assumed to be of pixel centres
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ from xjepa_jax.errors import ArchiveError, DataError, ImageError
 from xjepa_jax.sensors import Sensor
 
 _CODECS = ("blosc", "bz2", "gzip", "lz4", "lzma", "zlib", "zstd")  # numcodecs also knows pickle
-_MAX_BYTES = 2**31  # of one array as declared; bands of a published zip are 0.43e9 bytes
-_LAUNCHED = np.datetime64("2014-04-03")  # Sentinel-1A
+_MAX_BYTES = 2**31  # declared size of one array; the bands of a published zip are 0.43e9 bytes
+_LAUNCHED = np.datetime64("2014-04-03")  # launch of Sentinel-1A; earlier times are wrong
 _STEPS: dict[str, Any] = {
   "days": "D",
   "hours": "h",
@@ -60,12 +60,12 @@ def import_zarr() -> Any:
 
 @contextlib.contextmanager
 def reading(path: str) -> Iterator[None]:
-  """Turns what reading the zip raises into an ImageError, but for errors of ours."""
+  """Turn any error from reading the zip into an ImageError, except this package's own."""
   try:
     yield
   except DataError:
     raise
-  except Exception as error:  # zipfile, zarr, numcodecs and json each have their own
+  except Exception as error:  # zipfile, zarr, numcodecs and json each have their own errors
     reason = str(error) or type(error).__name__
     raise ImageError(
       f"{path}: cannot be read as a Zarr version 2 zip, it is damaged ({reason}). Copy it again."
@@ -83,7 +83,7 @@ def sample_ids(path: str) -> list[list[str]]:
 
 
 def read_image(path: str, number: int, date: int, sensor: Sensor) -> Raster:
-  """One sample on one date, in the sensor's order of bands. Raises an ImageError."""
+  """One sample on one date, with the bands in the sensor's order. Raises an ImageError."""
   bands = _array(path, "bands")
   names = [str(name).upper() for name in _read(path, "band")]
   missing = [name for name in sensor.band_names if name not in names]
@@ -94,7 +94,7 @@ def read_image(path: str, number: int, date: int, sensor: Sensor) -> Raster:
     )
   values = bands[number, date]
   if values.dtype == np.float16:
-    values = values.astype(np.float32)
+    values = values.astype(np.float32)  # which holds the same values
   if values.dtype != sensor.dtype:
     raise ImageError(f"{path}: bands is {values.dtype}, expected {sensor.dtype}.")
   order = [names.index(name) for name in sensor.band_names]
@@ -107,19 +107,19 @@ def read_image(path: str, number: int, date: int, sensor: Sensor) -> Raster:
 
 
 def read_place(path: str, number: int) -> tuple[float, float]:
-  """Longitude and latitude of a sample's centre, degrees."""
+  """Longitude and latitude of a sample's centre in degrees."""
   return float(_read(path, "center_lon")[number]), float(_read(path, "center_lat")[number])
 
 
 def read_time(path: str, number: int, date: int) -> str:
-  """ISO 8601, UTC, or "" where the archive holds none: a few published times are negative."""
+  """Time as ISO 8601 in UTC, or "" if it is not plausible: a few published times are negative."""
   moment = _read(path, "time_")[number, date]
   if not isinstance(moment, np.datetime64):
     units = str(_array(path, "time_").attrs.get("units", "nanoseconds since 1970-01-01"))
     step, _, epoch = units.partition(" since ")
     start = np.datetime64(epoch.strip().replace(" ", "T")[:19])
     moment = start + np.timedelta64(int(moment), _STEPS[step])
-  if not moment > _LAUNCHED:  # NaT included
+  if not moment > _LAUNCHED:  # written so that NaT counts as implausible
     return ""
   return f"{np.datetime_as_string(moment, unit='s')}Z"
 
@@ -130,12 +130,12 @@ def _zip(path: str) -> _Zip:
 
 @functools.lru_cache(maxsize=8)
 def _opened(path: str, process: int) -> _Zip:
-  """A zip opened once a process: a handle shared with a parent would share its position too."""
+  """A zip opened once per process, since a handle shared with a parent would share its position."""
   return _Zip(zipfile.ZipFile(path), import_zarr().storage.ZipStore(path, mode="r"))
 
 
 def _array(path: str, name: str) -> Any:
-  """One array of the zip, once its description is found to be harmless."""
+  """One array of the zip, after its metadata has been checked to be harmless."""
   opened = _zip(path)
   try:
     description = json.loads(opened.members.read(f"{name}/.zarray"))
@@ -161,12 +161,12 @@ def _kept(path: str, name: str, process: int) -> np.ndarray:
 
 
 def _read(path: str, name: str) -> np.ndarray:
-  """A small array of the zip, kept for the next sample."""
+  """A small array of the zip, cached for the next sample."""
   return _kept(path, name, os.getpid())
 
 
 def _transform(path: str, number: int, size: tuple[int, int]) -> tuple[float, ...]:
-  """The grid's transform from the coordinates of the centres of its columns and rows."""
+  """The grid's transform, from the coordinates of the centres of its columns and rows."""
   if "x_/.zarray" not in _zip(path).members.NameToInfo:
     return NO_TRANSFORM
   x, y = _read(path, "x_")[number].astype(float), _read(path, "y_")[number].astype(float)

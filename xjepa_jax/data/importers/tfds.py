@@ -43,7 +43,7 @@ _PRESETS = {**PRESETS, "so2sat_s1": so2sat.SEN1, "so2sat_s2": so2sat.SEN2}
 
 @dataclasses.dataclass(frozen=True)
 class _Reading:
-  """What all records are read with. `features` maps a sensor's key to its feature."""
+  """The settings with which all records are read. `features` maps a sensor key to its feature."""
 
   directory: str
   shards: tuple[str, ...]
@@ -53,7 +53,7 @@ class _Reading:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-  """Adds the options that only this importer has."""
+  """Add the options specific to this importer."""
   parser.add_argument(
     "--sensor",
     metavar="KEY=FEATURE:PRESET",
@@ -65,9 +65,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def open_archive(args: argparse.Namespace) -> Archive:
-  """Lists the records of a prepared data set.
+  """List the records of a prepared data set.
 
-  A shard that cannot be read is one row of what was skipped.
+  A shard that cannot be read becomes one row of `skipped`.
 
   Raises:
     ArchiveError: the directory is not a prepared data set, or lacks a feature that was named.
@@ -83,7 +83,7 @@ def open_archive(args: argparse.Namespace) -> Archive:
   listed = 0
   for name, info in sorted(builder.info.splits.items()):
     entries = splits.setdefault(_split(args.src, name), [])
-    number = 0  # of the record within its split, shards that are left out included
+    number = 0  # of the record within its split; counts shards that are left out, so ids are stable
     for shard, expected in zip(sorted(info.filenames), info.shard_lengths, strict=True):
       try:
         count = count_records(os.path.join(args.src, shard), expected)
@@ -108,10 +108,10 @@ def open_archive(args: argparse.Namespace) -> Archive:
 
 
 def read_pair(entry: Entry, reading: _Reading) -> Pair:
-  """Decodes one record.
+  """Decode one record.
 
   Raises:
-    CorruptRecordError, ExampleError: the record is damaged, or not one of this data set's.
+    CorruptRecordError, ExampleError: the record is damaged, or does not fit this data set.
   """
   features = open_builder(reading.directory).info.features
   with decoding(f"{reading.directory}: {entry.pair_id}"):
@@ -130,7 +130,7 @@ def read_pair(entry: Entry, reading: _Reading) -> Pair:
   return Pair(entry.pair_id, observations, labels=labels)
 
 
-# What the options name
+# Options
 
 
 def _sensors(args: argparse.Namespace, features: Any) -> tuple[dict[str, Sensor], dict[str, str]]:
@@ -165,7 +165,7 @@ def _sensors(args: argparse.Namespace, features: Any) -> tuple[dict[str, Sensor]
 
 
 def _flat(features: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-  for name, feature in sorted(features.items()):  # protobuf keeps them in no order
+  for name, feature in sorted(features.items()):  # protobuf maps have no order
     if hasattr(feature, "items"):
       yield from _flat(feature, f"{prefix}{name}/")
     else:
@@ -195,7 +195,7 @@ def _check_label(src: str, name: str, feature: Any) -> None:
 
 
 def _names(feature: Any, value: Any) -> Iterator[str]:
-  """Names of classes, or texts; a class of -1 is how a data set says that there is none."""
+  """Names of classes, or texts; data sets mark a missing class by -1."""
   if hasattr(feature, "feature"):
     for one in value:
       yield from _names(feature.feature, one)
@@ -207,7 +207,7 @@ def _names(feature: Any, value: Any) -> Iterator[str]:
 
 
 def _skipping(features: Any, wanted: set[str], prefix: str = "") -> dict[str, Any]:
-  """What keeps TFDS from decoding the images that nobody asked for."""
+  """Decoders that keep TFDS from decoding images that are not wanted."""
   from tensorflow_datasets import decode
   from tensorflow_datasets import features as kinds
 

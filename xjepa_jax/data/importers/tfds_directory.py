@@ -1,7 +1,7 @@
-"""A directory that TensorFlow Datasets prepared: its description, and the records of its shards.
+"""A directory prepared by TensorFlow Datasets: its description, and the records of its shards.
 
-Nothing in it is believed: its description may name no code but TFDS's own, and whatever the
-libraries that read it raise becomes an error that names the file.
+The directory is not trusted: its description may name no code but TFDS's own, and any error from
+the libraries that read it becomes an error that names the file.
 """
 
 from __future__ import annotations
@@ -23,19 +23,20 @@ _FORMATS = ("tfrecord", "array_record")
 
 
 def open_builder(directory: str) -> Any:
-  """The TFDS builder of a directory, kept for the next call in this process.
+  """The TFDS builder of a directory, cached in this process.
 
   Raises:
-    ArchiveError: it holds no prepared data set, or one that is damaged or of another file format.
+    ArchiveError: the directory holds no prepared data set, or a damaged one, or one in another file
+      format.
   """
   return _opened(directory, os.getpid())
 
 
 def count_records(path: str, expected: int) -> int:
-  """Number of records of a shard, which is read through if it has no index yet.
+  """Number of records of a shard, which is read completely if it has no index yet.
 
   Raises:
-    ExampleError: the shard is missing, or holds another number than `expected`.
+    ExampleError: the shard is missing, or does not hold `expected` records.
     DataError: it is damaged.
   """
   if not os.path.isfile(path):
@@ -50,18 +51,18 @@ def count_records(path: str, expected: int) -> int:
 
 
 def open_records(shards: Sequence[str]) -> Any:
-  """The records of all shards by number, kept for the next call in this process."""
+  """The records of all shards by number, cached in this process."""
   return _kept_records(tuple(shards), os.getpid())
 
 
 @contextlib.contextmanager
 def decoding(where: str) -> Iterator[None]:
-  """Turns what reading `where` raises into an ExampleError, but for errors of ours."""
+  """Turn any error from reading `where` into an ExampleError, except this package's own."""
   try:
     yield
   except DataError:
     raise
-  except Exception as error:  # array_record's, protobuf's, Pillow's and TFDS's own
+  except Exception as error:  # array_record, protobuf, Pillow and TFDS have their own errors
     reason = str(error) or type(error).__name__
     raise ExampleError(f"{where}: cannot be decoded ({reason}). Copy the file again.") from error
 
@@ -84,7 +85,7 @@ def _opened(directory: str, process: int) -> Any:
     builder.info.features.items()
   except DataError:
     raise
-  except Exception as error:  # JSON's, protobuf's and TFDS's own
+  except Exception as error:  # JSON, protobuf and TFDS have their own errors
     raise ArchiveError(
       f"{directory}: {' or '.join(_FILES)} is damaged ({type(error).__name__}: {error}). Copy both "
       "again."
@@ -96,7 +97,7 @@ def _opened(directory: str, process: int) -> Any:
 
 
 def _check_classes(directory: str) -> None:
-  """TFDS imports the module of every class that features.json names: only its own may be named."""
+  """Refuse features.json if it names foreign classes; TFDS imports every module named in it."""
   path = os.path.join(directory, "features.json")
   with open(path, encoding="utf-8") as file:
     waiting: list[Any] = [json.load(file)]

@@ -1,1 +1,1 @@
-"""What importers share: options, sensors as their files show them, splits, reports, one import."""
+"""Code shared by importers: options, sensors fitted to their files, splits, reports, one import."""

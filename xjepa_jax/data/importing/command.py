@@ -1,4 +1,4 @@
-"""The options that all imports share, and one import from plan to summary."""
+"""The options that all imports share, and one import from its plan to its summary."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _SHOWN = 5  # labels shown in the summary
 
 
 def add_output_arguments(parser: argparse.ArgumentParser) -> None:
-  """Options of everything that writes a data set."""
+  """Add the options of every command that writes a data set."""
   parser.add_argument(
     "--out", type=user_path, required=True, help="directory of the data set to be written"
   )
@@ -40,7 +40,7 @@ def add_output_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_import_arguments(parser: argparse.ArgumentParser) -> None:
-  """Options of everything that reads an archive of images."""
+  """Add the options of every command that reads an archive of images."""
   parser.add_argument(
     "--src", type=user_path, required=True, help="the archive: a directory, or a manifest's file"
   )
@@ -83,7 +83,7 @@ def add_import_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(open_archive: Callable[[argparse.Namespace], Archive], args: argparse.Namespace) -> int:
-  """Opens and imports an archive, tells errors in a paragraph, and returns the exit status."""
+  """Open and import an archive, print errors as one paragraph, and return the exit status."""
   try:
     run_import(open_archive(args), args)
   except XJepaError as error:
@@ -96,17 +96,17 @@ def run(open_archive: Callable[[argparse.Namespace], Archive], args: argparse.Na
 
 
 def run_import(archive: Archive, args: argparse.Namespace) -> None:
-  """Plans and writes an archive, with progress and a summary on the terminal.
+  """Plan and write an archive, with progress and a summary on the terminal.
 
   Raises:
-    DataError, WriteError: the archive cannot be imported, or not be written.
+    DataError, WriteError: the archive cannot be imported, or the data set cannot be written.
   """
   if args.shard_mb <= 0 or args.workers < 1:
     raise DataError(f"--shard-mb {args.shard_mb}, --workers {args.workers}: both must be above 0.")
   if not 0 <= _max_skipped(args) <= 1:
     raise DataError(f"--max-skipped {_max_skipped(args):g}: expected a share from 0 to 1.")
-  check_free(args.out, args.resume)
-  trusted = getattr(args, "trust_units", True)  # of the simulation, which has no such option
+  check_free(args.out, args.resume)  # before planning, which reads headers and a sample of pairs
+  trusted = getattr(args, "trust_units", True)  # the simulation has no such option
   plan = plan_import(
     archive,
     int(args.shard_mb * 1e6),
@@ -131,7 +131,7 @@ def run_import(archive: Archive, args: argparse.Namespace) -> None:
 def _write(plan: ImportPlan, args: argparse.Namespace) -> ImportSummary:
   from tqdm import tqdm
 
-  seconds = 0.2 if sys.stderr.isatty() else 10  # a log gets a line now and then
+  seconds = 0.2 if sys.stderr.isatty() else 10  # fewer lines if the output is a log
   with tqdm(total=plan.pairs, unit="pairs", desc=plan.archive.name, mininterval=seconds) as bar:
 
     def progress(count: int) -> None:
@@ -150,7 +150,7 @@ def _write(plan: ImportPlan, args: argparse.Namespace) -> ImportSummary:
 
 
 def _max_skipped(args: argparse.Namespace) -> float:
-  """The simulation, which skips nothing, has no such option."""
+  """The option's value, or the default for the simulation, which has no such option."""
   return float(getattr(args, "max_skipped", MAX_SKIPPED))
 
 

@@ -1,4 +1,4 @@
-"""Sensors as their files show them: with the files' dtype, and the files' or a given nodata."""
+"""Adapts sensors to their files: the files' dtype, and nodata from the files or the user."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from xjepa_jax.data.raster import Raster
 from xjepa_jax.errors import ArchiveError, ImageError, SensorError
 from xjepa_jax.sensors import Sensor
 
-_LOOKED_AT = 100  # files of a sensor that are tried for one that shows its dtype and nodata
+_LOOKED_AT = 100  # files of a sensor that are tried until one can be read for dtype and nodata
 
 
 @dataclasses.dataclass(frozen=True)
 class FileSensors:
-  """Sensors that have met their files.
+  """Sensors adapted to their files.
 
   Attributes:
-    sensors: key -> description with the dtype and nodata value under which values are stored.
+    sensors: key -> description with the dtype and nodata value of the stored values.
     found: key -> dtype of the files. float64 is stored as float32.
-    nodata_given: keys of the sensors whose nodata value was given, whatever files declare.
-    told: key -> names of the bands of its files in their order, where they were given.
-    notes: what about the sensors was changed, for the import's summary.
+    nodata_given: keys of the sensors whose nodata value the user gave, whatever the files declare.
+    told: key -> names of its files' bands in their order, where the user gave them.
+    notes: changes to the sensors, for the import's summary.
   """
 
   sensors: dict[str, Sensor]
@@ -45,19 +45,19 @@ def meet_files(
   locate: Callable[[str], str],
   told: Mapping[str, Sequence[str]] | None = None,
 ) -> FileSensors:
-  """Fits each sensor to the first of its files that can be used.
+  """Adapt each sensor to the first of its files that can be used.
 
   Args:
     src: the archive, for messages.
     sensors: key -> description.
-    nodata: key -> value or None, for those to which it was given.
+    nodata: key -> value or None, for the sensors to which the user gave one.
     paths: key -> its files.
-    locate: from one of those to a path that can be opened.
-    told: key -> names of the bands of its files in their order, where they were given.
+    locate: turns one of those into a path that can be opened.
+    told: key -> names of its files' bands in their order, where the user gave them.
 
   Raises:
-    ArchiveError: a sensor has no files, or none of the first can be used.
-    SensorError: a given nodata value is none of the files' dtype.
+    ArchiveError: a sensor has no files, or none of its first files can be used.
+    SensorError: the files' dtype cannot hold a given nodata value.
   """
   met = FileSensors({}, {}, tuple(nodata), told or {}, [])
   for key, sensor in sensors.items():
@@ -69,12 +69,12 @@ def meet_files(
 
 
 def as_stored(key: str, raster: Raster, met: FileSensors) -> Raster:
-  """The image's bands of its sensor in the sensor's dtype, nodata where its file hides it.
+  """The sensor's bands of an image, in the sensor's dtype, with nodata where the file hides values.
 
   Raises:
-    ImageError: it lacks a band of its sensor, has another dtype than the sensor's first file,
-      declares a scale or an offset of its own, hides values of a sensor that has no nodata value,
-      or shows nothing.
+    ImageError: the image lacks a band, has another dtype than the sensor's first file, declares
+      another scale or offset, hides values although the sensor has no nodata value, or has no valid
+      pixel.
   """
   sensor, dtype = met.sensors[key], raster.values.dtype.name
   raster = _chosen(key, sensor, raster, met.told.get(key, ()))
@@ -86,7 +86,8 @@ def as_stored(key: str, raster: Raster, met: FileSensors) -> Raster:
   unseen = None
   if key not in met.nodata_given:
     unseen = hidden_by_declared(sensor, raster.values, raster.declared)
-  with np.errstate(over="ignore"):  # beyond float32 lie only markers; infinite, they stay unseen
+  # Only nodata values exceed the range of float32. They become infinite and remain nodata.
+  with np.errstate(over="ignore"):
     values = raster.values.astype(sensor.dtype, copy=False)
   if unseen is not None:
     values = _hidden_by(f"its nodata, {_listed(raster)},", key, sensor, raster.path, values, unseen)
@@ -100,11 +101,11 @@ def as_stored(key: str, raster: Raster, met: FileSensors) -> Raster:
 
 
 def as_told(key: str, sensor: Sensor, raster: Raster) -> Raster:
-  """An image that has its sensor's bands and type, as far as its file says more of its values.
+  """An image that already has its sensor's bands and dtype, with its masks applied.
 
   Raises:
-    ImageError: it declares another scale or offset than the sensor has, or a mask hides a part of
-      it and the sensor has no nodata value.
+    ImageError: it declares another scale or offset than the sensor has, or a mask hides part of it
+      and the sensor has no nodata value.
   """
   bands = range(1, raster.count + 1)
   check_scaling(raster.path, key, sensor, raster.scales, raster.offsets, bands)
@@ -117,7 +118,7 @@ def as_told(key: str, sensor: Sensor, raster: Raster) -> Raster:
 def _hidden_by(
   what: str, key: str, sensor: Sensor, path: str, values: np.ndarray, hidden: np.ndarray
 ) -> np.ndarray:
-  """Values with the sensor's nodata where something that the file declares hides them."""
+  """Replace hidden values with the sensor's nodata; `what` names in messages what hides them."""
   try:
     return sensor.hide(values, hidden)
   except SensorError as error:
@@ -134,16 +135,17 @@ def _listed(raster: Raster) -> str:
 
 
 def _chosen(key: str, sensor: Sensor, raster: Raster, told: Sequence[str]) -> Raster:
-  """The image's bands that the sensor has, in its order, hidden where it is transparent.
+  """The sensor's bands of an image, in the sensor's order, hidden where the image is transparent.
 
   Raises:
-    ImageError: it lacks one, or declares another scaling than the sensor's.
+    ImageError: a band is missing, or the image declares another scaling than the sensor's.
   """
   if raster.path.lower().endswith(".npy") and raster.count != len(sensor.bands):
     _check_bands_last(sensor, raster)
   bands = bands_of(key, sensor, raster, told)
   check_scaling(raster.path, key, sensor, raster.scales, raster.offsets, bands)
   hidden = raster.hidden
+  # An alpha band masks pixels unless it is one of the sensor's bands.
   if raster.alpha and raster.alpha not in bands:
     transparent = raster.values[..., raster.alpha - 1 : raster.alpha] == 0
     if transparent.any():
@@ -205,6 +207,7 @@ def _fit(
     notes.append(f"{key}: the files hold float64; values are stored as float32.")
   elif dtype != sensor.dtype:
     notes.append(f"{key}: the files hold {found}, not {sensor.dtype}; values stay {found}.")
+  # The user's nodata takes precedence over the files', and that over the sensor's.
   nodata, declared = sensor.nodata, raster.nodata
   if key in given:
     nodata = given[key]
@@ -220,7 +223,7 @@ def _fit(
     nodata = None
   if nodata is not None and dtype == "float32":
     with np.errstate(over="ignore"):
-      nodata = float(np.float32(nodata))  # as it is in the values; -1.8e308 becomes -inf
+      nodata = float(np.float32(nodata))  # rounded as the values are; -1.8e308 becomes -inf
   return dataclasses.replace(sensor, dtype=dtype, nodata=nodata)
 
 

@@ -1,4 +1,4 @@
-"""The headers of an archive's images, read once: what is decided before any pixel is read."""
+"""The headers of an archive's images, read once, for all decisions made before pixels are read."""
 
 from __future__ import annotations
 
@@ -14,33 +14,33 @@ from xjepa_jax.data.raster import Raster, RasterHeader, raster_of, read_header
 from xjepa_jax.errors import DataError, ImageError
 from xjepa_jax.sensors import Sensor
 
-_MOST_BANDS = 32  # of a sensor; a taller image is not taken for one with bands first
+_MOST_BANDS = 32  # heights above this cannot be a number of bands put first by mistake
 
 
 @dataclasses.dataclass(frozen=True)
 class Headers:
-  """What the files of an archive say of themselves.
+  """The headers of the files of an archive.
 
   Attributes:
-    read: path, as the archive has it -> header.
-    problems: path -> why it has none.
+    read: path as in the archive -> header.
+    problems: path -> why its header cannot be read.
   """
 
   read: Mapping[str, RasterHeader]
   problems: Mapping[str, str]
 
   def __getitem__(self, path: str) -> RasterHeader:
-    """The header of an image that was read.
+    """The header of an image.
 
     Raises:
-      ImageError: it has none.
+      ImageError: it could not be read.
     """
     if path in self.problems:
       raise ImageError(self.problems[path])
     return self.read[path]
 
   def usual_first(self, paths: Sequence[str]) -> list[str]:
-    """The paths, those before the others whose bands, type and nodata most of them have."""
+    """The paths, starting with those that have the most frequent bands, dtype and nodata."""
     kinds = {path: _kind(self.read[path]) for path in paths if path in self.read}
     if not kinds:
       return list(paths)
@@ -49,11 +49,11 @@ class Headers:
 
 
 def read_headers(paths: Iterable[str], locate: Callable[[str], str]) -> Headers:
-  """Reads the header of every image, with a bar where that takes a while.
+  """Read the header of every image, with a progress bar if that takes long.
 
   Args:
-    paths: as the archive has them, those of several files "a.tif;b.tif".
-    locate: from one of those to a path that can be opened.
+    paths: paths as in the archive; several files of one image are joined as "a.tif;b.tif".
+    locate: turns one of those into a path that can be opened.
   """
   from tqdm import tqdm
 
@@ -65,21 +65,21 @@ def read_headers(paths: Iterable[str], locate: Callable[[str], str]) -> Headers:
       header = parts[0] if len(parts) == 1 else stacked_header(parts)
     except DataError as error:
       problems[path] = str(error)
-    else:  # of a hundred thousand files, tags would take more memory than all else
+    else:  # for a hundred thousand files, tags would take more memory than everything else
       read[path] = dataclasses.replace(header, tags={}, crs=sys.intern(header.crs))
   return Headers(read, problems)
 
 
 def without_pixels(header: RasterHeader) -> Raster:
-  """The image as `grids` compares it; instead of pixels it has zeros that take no memory."""
+  """The image as `grids` compares it; broadcast zeros stand in for pixels and take no memory."""
   values = np.broadcast_to(np.zeros((), header.dtype), (*header.shape, header.count))
   return raster_of(header, values)
 
 
 def one_column(header: RasterHeader, sensor: Sensor) -> Raster:
-  """The start of a column of the image, of a value that counts as seen: its bands can be checked.
+  """The start of a column of the image, filled with a valid value, to check its bands.
 
-  Its height is the image's as far as that could be a number of bands, put first by mistake.
+  It is as tall as the image, as long as that could be a number of bands put first by mistake.
   """
   image = without_pixels(header)
   value = min(set(range(1, header.count + 3)) - {sensor.nodata, *image.declared})

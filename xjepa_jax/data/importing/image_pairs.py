@@ -1,4 +1,4 @@
-"""Pairs of image files, one image a sensor, read onto one grid."""
+"""Reads pairs of image files, one image per sensor, onto one grid."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ _ANY_RESOLUTION = "If such pixels are meant, give --any-resolution."
 
 @dataclasses.dataclass(frozen=True)
 class ImagePair:
-  """The source of an `Entry`: where a pair's images are, and what else is known of it.
+  """The source of an `Entry`: the paths of a pair's images, and its metadata.
 
   Attributes:
-    paths: (sensor key, path), in the order of the sensors, or of several files of one band each
-      "a.tif;b.tif", in the order of the sensor's bands. The first one's grid is the pair's.
-    acquired: (sensor key, ISO 8601 time), of the sensors of which it is known.
-    labels: names.
-    longitude, latitude: degrees in EPSG:4326; NaN if they are to be taken from the images.
+    paths: (sensor key, path) in the order of the sensors; several single-band files are joined as
+      "a.tif;b.tif", in the order of the sensor's bands. The pair's grid is that of the first image.
+    acquired: (sensor key, ISO 8601 time) for the sensors with a known time.
+    labels: names of classes.
+    longitude, latitude: degrees in EPSG:4326; NaN to compute them from the images.
   """
 
   paths: tuple[tuple[str, str], ...]
@@ -42,15 +42,15 @@ class ImagePair:
 
 @dataclasses.dataclass(frozen=True)
 class Reading:
-  """What all pairs of an archive are read with.
+  """The settings with which all pairs of an archive are read.
 
   Attributes:
     root: folder of the archive, free of links, to which paths are relative.
-    allow_outside: whether they may leave it.
-    sensors: the sensors as the files show them.
-    misaligned, resample: as `grids.align` takes them.
-    ungeoreferenced: whether images that say nothing of where they lie may be paired.
-    any_resolution: whether pixels may be of another size than a sensor's.
+    allow_outside: whether paths may leave it.
+    sensors: the sensors adapted to their files.
+    misaligned, resample: as in `grids.align`.
+    ungeoreferenced: whether images without a georeference may be paired.
+    any_resolution: whether pixels may have another size than a sensor's.
   """
 
   root: str
@@ -63,11 +63,11 @@ class Reading:
 
 
 def read_pair(entry: Entry, reading: Reading) -> Pair:
-  """Reads the images of one pair and brings them onto the first one's grid, north up.
+  """Read the images of one pair and bring them onto the first one's grid, north up.
 
   Raises:
     ImageError: an image cannot be read, or does not fit its sensor or the others.
-    ArchiveError: an image's path leads out of the archive by now.
+    ArchiveError: an image's path now leads out of the archive.
   """
   source: ImagePair = entry.source
   rasters = {}
@@ -78,6 +78,7 @@ def read_pair(entry: Entry, reading: Reading) -> Pair:
   rasters = upright(rasters)
   rasters = align(rasters, reading.sensors.sensors, reading.misaligned, reading.resample)
   first = next(iter(rasters.values()))
+  # All images are on the first one's grid by now, so one turn fits all of them.
   turn = north_up(first.transform, *first.values.shape[:2])
   place = (source.longitude, source.latitude)
   if math.isnan(place[0]):
@@ -99,11 +100,11 @@ def read_pair(entry: Entry, reading: Reading) -> Pair:
 
 
 def _check_located(rasters: Sequence[Raster], reading: Reading) -> None:
-  """Refuses a pair that nothing shows to lie in one place, unless the user says that it does."""
+  """Refuse a pair whose images may show different places, unless the user vouches for it."""
   if len(rasters) < 2:
     return
   for raster in rasters:
-    check_placed(raster)  # it has a place, which may be another's than the first image's
+    check_placed(raster)  # a place that is not read may differ from the first image's
     if not (raster.georeferenced or reading.ungeoreferenced):
       raise ImageError(
         f"{raster.path}: says nothing of where it lies. Give it a georeference, or, if it is known "
@@ -112,10 +113,10 @@ def _check_located(rasters: Sequence[Raster], reading: Reading) -> None:
 
 
 def pair_sizes(entry: Entry, reading: Reading, headers: Headers) -> dict[str, tuple[int, int]]:
-  """Sensor key -> height and width of the images that `read_pair` gives, told from their headers.
+  """Sensor key -> height and width of the images that `read_pair` returns, from headers alone.
 
   Raises:
-    ImageError: as `read_pair`, as far as headers show it.
+    ImageError: as in `read_pair`, as far as headers show it.
   """
   source: ImagePair = entry.source
   found = [(key, headers[path]) for key, path in source.paths]
@@ -123,7 +124,7 @@ def pair_sizes(entry: Entry, reading: Reading, headers: Headers) -> dict[str, tu
     as_stored(key, one_column(header, reading.sensors.sensors[key]), reading.sensors)
   _check_located([without_pixels(header) for _, header in found], reading)
   if not reading.any_resolution:
-    # What is warped gets the pixels of the first.
+    # Warped images get the pixel size of the first, so only that one is checked.
     for key, header in found[:1] if reading.misaligned == "warp" else found:
       check_resolution(header, reading.sensors.sensors[key], _ANY_RESOLUTION)
   rasters = upright({key: without_pixels(header) for key, header in found})

@@ -1,4 +1,4 @@
-"""What images and their headers say of an archive's pairs, told before anything is written."""
+"""Reports on an archive's pairs from images and their headers, before anything is written."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from xjepa_jax.data.raster import Raster, RasterHeader
 from xjepa_jax.errors import ArchiveError, ImageError
 
 _SHOWN = 5  # distinct values of a property
-_START = 2**16  # bytes; most files of one size differ in them
+_START = 2**16  # bytes; most files of equal size differ within them
 
 
 def pairing_report(
   images: Mapping[str, Sequence[str]], pairs: Mapping[str, Mapping[str, str]], headers: Headers
 ) -> list[str]:
-  """Says what the headers of all images say.
+  """Summarise the headers of all images.
 
   Args:
     images: sensor key -> all of its images.
-    pairs: pair id -> sensor key -> image, of the pairs that lack no sensor.
-    headers: of the images.
+    pairs: pair id -> sensor key -> image, for the pairs with every sensor.
+    headers: headers of the images.
 
   Returns:
     Lines for the import's summary: images found, matched and unmatched, their properties, and how
-    pairs align. Images that cannot be read are counted, and left out of the rest.
+    pairs align. Unreadable images are counted, and left out of the rest.
   """
   lines = [f"{len(pairs):,} pairs have an image of every sensor"]
   for key, paths in images.items():
@@ -70,10 +70,12 @@ def _distinct(values: Iterable[str]) -> str:
 
 
 def copies(root: str, paths: Iterable[str]) -> str:
-  """Says which images hold the same bytes; reads those of one size as far as they agree.
+  """A sentence on byte-identical images.
+
+  Only images of equal size are read, and whole only if their first bytes agree.
 
   Raises:
-    ArchiveError: an image cannot be read any more.
+    ArchiveError: an image can no longer be read.
   """
   groups = [list(paths)]
   for digest in (os.path.getsize, _digest_of_start, _digest):
@@ -86,7 +88,7 @@ def copies(root: str, paths: Iterable[str]) -> str:
 
 
 def _alike(root: str, paths: Iterable[str], digest: Callable[[str], Any]) -> list[list[str]]:
-  """Groups of two or more that have one digest."""
+  """Groups of two or more paths with equal digests."""
   groups: dict[Any, list[str]] = {}
   for path in paths:
     try:
@@ -143,7 +145,7 @@ def _alignment(pairs: Mapping[str, Mapping[str, str]], headers: Headers) -> list
 
 
 def _shift(rasters: Sequence[Raster]) -> float:
-  """Of the worst corner from the first image's, in pixels, among the images that tell it."""
+  """The largest corner shift from the first image in pixels, among images that can be compared."""
   first = rasters[0]
   shifts = [
     max(map(abs, corner_shift(raster, first)))

@@ -1,4 +1,4 @@
-"""Which sensors an import has where no archive says it: the options that name and describe them."""
+"""The options that name and describe an import's sensors if the archive does not define them."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 
 def add_sensor_arguments(parser: argparse.ArgumentParser, metavar: str, where: str) -> None:
-  """Adds --sensor, --bands, --nodata, --sensors, --ungeoreferenced, --any-resolution, --name.
+  """Add --sensor, --bands, --nodata, --sensors, --ungeoreferenced, --any-resolution, --name.
 
   Args:
-    parser: of one importer.
-    metavar: what a --sensor looks like.
-    where: what it means, up to the list of presets: "column KEY holds a sensor".
+    parser: parser of one importer.
+    metavar: form of a --sensor argument.
+    where: its meaning, up to the list of presets: "column KEY holds a sensor".
   """
   add = functools.partial(parser.add_argument, action="append", default=[])
   add("--sensor", metavar=metavar, help=f"{where}: {', '.join(PRESETS)}")
@@ -52,10 +52,10 @@ def add_sensor_arguments(parser: argparse.ArgumentParser, metavar: str, where: s
 def key_values(
   given: Sequence[str], option: str, known: Iterable[str] | None = None
 ) -> dict[str, str]:
-  """KEY=VALUE of a repeated option, as a dictionary of text.
+  """The KEY=VALUE arguments of a repeated option as a dictionary of text.
 
   Raises:
-    OptionError: one is not KEY=VALUE, or names a key twice, or one that is not `known`.
+    OptionError: one is not KEY=VALUE, or repeats a key, or its key is not `known`.
   """
   values: dict[str, str] = {}
   for text in given:
@@ -71,7 +71,7 @@ def key_values(
 
 
 def named_sensors(args: argparse.Namespace, presets: Mapping[str, str]) -> dict[str, Sensor]:
-  """The sensors of --sensor, given as key -> preset, and of --sensors, with their --bands.
+  """The sensors from --sensor, given as key -> preset, and from --sensors, restricted by --bands.
 
   Raises:
     OptionError: --sensors or --bands is malformed, or a sensor is described twice.
@@ -91,10 +91,10 @@ def named_sensors(args: argparse.Namespace, presets: Mapping[str, str]) -> dict[
 
 
 def told_bands(args: argparse.Namespace, sensors: Iterable[str]) -> dict[str, list[str]]:
-  """Sensor key -> names of the bands of its files in their order, of --bands.
+  """Sensor key -> names of its files' bands in their order, from --bands.
 
   Raises:
-    OptionError: it is malformed, or names no sensor.
+    OptionError: --bands is malformed, or its key is not a sensor.
   """
   given = key_values(args.bands, "--bands", sensors)
   return {key: [name.strip() for name in names.split(",")] for key, names in given.items()}
@@ -103,10 +103,10 @@ def told_bands(args: argparse.Namespace, sensors: Iterable[str]) -> dict[str, li
 def nodata_values(
   args: argparse.Namespace, sensors: Mapping[str, Sensor]
 ) -> dict[str, float | None]:
-  """Sensor key -> nodata value or None, for the sensors that --nodata names.
+  """Sensor key -> nodata value or None, for the sensors named in --nodata.
 
   Raises:
-    OptionError: it names no sensor, or no number.
+    OptionError: the key is not a sensor, or the value is not a number.
   """
   given: dict[str, float | None] = {}
   for key, text in key_values(args.nodata, "--nodata", sensors).items():
@@ -118,12 +118,13 @@ def nodata_values(
 
 
 def dataset_name(given: str | None, source: str) -> str:
-  """The given name, or one made of the name of what is imported.
+  """The given name, or one derived from the name of the source.
 
   Raises:
-    OptionError: a data set cannot have the given name.
+    OptionError: the given name is not valid for a data set.
   """
   if given is None:
+    # Prefixed if it would not start with a letter.
     name = re.sub(r"[^a-z0-9]+", "_", source.lower()).strip("_")
     return name if _NAME.fullmatch(name) else f"pairs_{name}".strip("_")
   if not _NAME.fullmatch(given):
@@ -136,7 +137,7 @@ def dataset_name(given: str | None, source: str) -> str:
 def _described(path: str) -> dict[str, Sensor]:
   try:
     with open(path, "rb") as file:
-      content = json.load(file)  # of bytes, so that a byte-order mark is understood
+      content = json.load(file)  # from bytes, since json.load then handles a byte-order mark
   except (OSError, ValueError, RecursionError) as error:
     raise OptionError(f"{path}: cannot be read as JSON ({error}).") from error
   if not isinstance(content, dict) or not content:

@@ -1,4 +1,4 @@
-"""What an import leaves out: by reason, for people, and how much of it is let pass."""
+"""What an import leaves out: grouped by reason, for people, and limited to a share of the pairs."""
 
 from __future__ import annotations
 
@@ -9,24 +9,25 @@ from collections.abc import Sequence
 from xjepa_jax.data.archive import Skip
 from xjepa_jax.errors import ArchiveError
 
-MAX_SKIPPED = 0.05  # of the pairs, unless another share is asked for
-_SHOWN = 8  # reasons, of which an archive has few
+MAX_SKIPPED = 0.05  # default share of the pairs
+_SHOWN = 8  # reasons; an archive has few
+# Names, paths and numbers, which differ from pair to pair in otherwise equal reasons.
 _OWN = re.compile(r"""'[^']*'|"[^"]*"|\S*[/\\]\S*|\S+\.\w{2,4}\b|[-+]?\d[\d.,]*""")
 
 
 def skipped_lines(skipped: Sequence[Skip], kept: int) -> list[str]:
-  """Lines for people: how many pairs fall out, and why, the most frequent reason first.
+  """Lines for people: how many pairs are skipped, and why, the most frequent reason first.
 
   Args:
-    skipped: what falls out.
-    kept: number of pairs that do not.
+    skipped: what is left out.
+    kept: number of pairs that are not.
   """
   lost = sum(skip.pairs for skip in skipped)
   if not lost:
     return []
   lines = [f"{lost:,} of {lost + kept:,} pairs skipped"]
   groups: dict[str, list[Skip]] = {}
-  for skip in skipped:  # names and numbers differ from pair to pair, the reason does not
+  for skip in skipped:
     groups.setdefault(_OWN.sub("", skip.reason), []).append(skip)
   counted = sorted(groups.values(), key=lambda group: -sum(skip.pairs for skip in group))
   for group in counted[:_SHOWN]:
@@ -39,15 +40,15 @@ def skipped_lines(skipped: Sequence[Skip], kept: int) -> list[str]:
 
 
 def check_odd(skipped: Sequence[Skip], let_pass: bool, unfinished: str = "") -> None:
-  """Refuses an import of which some pairs' values contradict their sensors, unless asked for.
+  """Refuse an import with pairs whose values contradict their sensors, unless the user accepts it.
 
   Args:
-    skipped: what falls out.
-    let_pass: whether that is meant.
-    unfinished: directory of what was written until they were met; empty beforehand.
+    skipped: what is left out.
+    let_pass: whether the user accepts losing such pairs.
+    unfinished: directory of the shards written so far; empty before anything is written.
 
   Raises:
-    ArchiveError: some do.
+    ArchiveError: there are such pairs and they are not accepted.
   """
   odd = [skip for skip in skipped if skip.odd]
   if odd and not let_pass:
@@ -67,21 +68,21 @@ def check_odd(skipped: Sequence[Skip], let_pass: bool, unfinished: str = "") -> 
 
 
 def check_skipped(skipped: Sequence[Skip], kept: int, most: float, way_on: str) -> None:
-  """Refuses an import that loses a larger share of its pairs than was asked for.
+  """Refuse an import that loses a larger share of its pairs than allowed.
 
   Args:
-    skipped: what falls out.
-    kept: number of pairs that do not.
-    most: share of all pairs that may fall out.
-    way_on: the option that lets more pass, up to its value: "give --max-skipped".
+    skipped: what is left out.
+    kept: number of pairs that are not.
+    most: largest share of all pairs that may be left out.
+    way_on: option that allows more, up to its value: "give --max-skipped".
 
   Raises:
-    ArchiveError: more fall out. Odd ones do not count: `check_odd` asks for them.
+    ArchiveError: more are left out. Odd pairs do not count here: `check_odd` handles them.
   """
   skipped = [skip for skip in skipped if not skip.odd]
   lost = sum(skip.pairs for skip in skipped)
   total = lost + kept
-  if lost > most * total * (1 + 1e-9):  # .07 * 100 is above 7
+  if lost > most * total * (1 + 1e-9):  # floating point is inexact: .07 * 100 is above 7
     share = math.ceil(1000 * lost / total - 1e-9) / 1000
     reason = skipped_lines(skipped, kept)[1].strip()
     raise ArchiveError(

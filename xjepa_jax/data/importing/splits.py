@@ -1,4 +1,4 @@
-"""Splits of a data set: what they are called, their order, and a hash where an archive has none."""
+"""Splits of a data set: their names, their order, and a hash for archives without splits."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 
 def split_name(text: str) -> str:
-  """What a data set calls the split that an archive calls `text`: "val" is "validation".
+  """The data set's name for the split that an archive calls `text`: "val" becomes "validation".
 
   Raises:
-    ValueError: no split can be called that.
+    ValueError: the text cannot name a split.
   """
   name = _ALIASES.get(text.lower(), text.lower())
   if not _NAME.fullmatch(name):
@@ -26,13 +26,13 @@ def split_name(text: str) -> str:
 
 
 def in_order(splits: Mapping[str, Sequence[Entry]]) -> dict[str, Sequence[Entry]]:
-  """`SPLITS` first, then others by name; none that is empty."""
+  """The splits that are not empty: first `SPLITS`, then others by name."""
   names = [*SPLITS, *sorted(set(splits) - set(SPLITS))]
   return {name: splits[name] for name in names if splits.get(name)}
 
 
 def by_split(entries: Iterable[tuple[str, Entry]]) -> dict[str, Sequence[Entry]]:
-  """Entries by the splits that go with them, `in_order`."""
+  """Entries grouped by the split given with each, `in_order`."""
   splits: dict[str, list[Entry]] = {}
   for split, entry in entries:
     splits.setdefault(split, []).append(entry)
@@ -40,13 +40,13 @@ def by_split(entries: Iterable[tuple[str, Entry]]) -> dict[str, Sequence[Entry]]
 
 
 def hashed_split(pair_id: str, seed: int) -> str:
-  """One of `SPLITS`, which so get 80, 10 and 10 % of many pairs: the id decides, nothing else."""
+  """One of `SPLITS`, with probabilities of 80, 10 and 10 %; depends only on the id and the seed."""
   digit = int.from_bytes(hashlib.sha256(f"{seed}:{pair_id}".encode()).digest()[:8]) % 10
   return SPLITS[max(digit - 7, 0)]
 
 
 def hash_note(seed: int) -> str:
-  """What the import's summary says of these splits, to be followed by a remedy."""
+  """A note on these splits for the import's summary, to be followed by a remedy."""
   return (
     "train, validation and test hold 80, 10 and 10 % of the pairs by a hash of pair_id "
     f"(seed {seed}). If neighbours overlap,"

@@ -1,4 +1,4 @@
-"""Places that a table tells of its images, against those that the images have themselves."""
+"""Compares the places that a table gives for its images with the images' own georeference."""
 
 from __future__ import annotations
 
@@ -15,23 +15,24 @@ from xjepa_jax.data.unicode_names import quoted, shown
 from xjepa_jax.errors import TableError
 
 _SPELLINGS = (("lon", "longitude"), ("lat", "latitude"))
-PLACE_COLUMNS = {name for names in _SPELLINGS for name in names}
-_SHOWN = 10  # rows that cannot be used
-# The image's middle, and the ends of its diagonals, in heights and widths.
+_GEOMETRY = "geometry"  # GeoParquet's column: WKB, in degrees unless the file declares otherwise
+PLACE_COLUMNS = {_GEOMETRY, *(name for names in _SPELLINGS for name in names)}
+_SHOWN = 10  # wrong rows listed in a message
+# The image's centre and the ends of its two diagonals, in widths and heights.
 _POINTS = np.array([(0.5, 0.5), (0, 0), (1, 1), (0, 1), (1, 0)])
 
 
 @dataclasses.dataclass(frozen=True)
 class ToldPlace:
-  """Where a table says that an image lies, and where the image does.
+  """The place of an image according to a table and according to the image.
 
   Attributes:
     where: the row: "line 7".
-    name: of the pair or image.
-    longitude, latitude: degrees that the table tells.
-    path: of the image.
-    crs, transform: of the image, as a `Raster` has them.
-    height, width: pixels.
+    name: name of the pair or image.
+    longitude, latitude: degrees from the table.
+    path: path of the image.
+    crs, transform: georeference of the image, as in `Raster`.
+    height, width: size of the image in pixels.
   """
 
   where: str
@@ -46,12 +47,16 @@ class ToldPlace:
 
 
 def told_degrees(row: Mapping[str, Any]) -> tuple[float, float]:
-  """Longitude and latitude in a row's `PLACE_COLUMNS`, NaN where these are empty.
+  """Longitude and latitude in a row's `PLACE_COLUMNS`, NaN if these are empty.
+
+  Columns of degrees take precedence over a geometry, of which the centroid is used.
 
   Raises:
-    ValueError: they are no degrees, or one of the two is missing.
+    ValueError: they are not degrees, or one of the two is missing.
   """
   x, y = (next((name for name in names if cell_text(row, name)), names[0]) for names in _SPELLINGS)
+  if not (cell_text(row, x) or cell_text(row, y)) and isinstance(row.get(_GEOMETRY), bytes):
+    return _centroid(row[_GEOMETRY])
   longitude, latitude = _degrees(row, x, 180), _degrees(row, y, 90)
   if math.isnan(longitude) != math.isnan(latitude):
     raise ValueError(f"only one of the columns {x!r} and {y!r} has a value")
@@ -59,12 +64,12 @@ def told_degrees(row: Mapping[str, Any]) -> tuple[float, float]:
 
 
 def check_places(table: str, places: Sequence[ToldPlace]) -> None:
-  """Refuses a table whose places are further from those of the images than these are large.
+  """Refuse a table whose places are further from the images' own than the images are large.
 
-  Images without a place of their own, or without a way to EPSG:4326, say nothing.
+  Images without a georeference, or in a system that cannot be converted to EPSG:4326, are ignored.
 
   Raises:
-    TableError: rows contradict their images, some of which are listed.
+    TableError: rows contradict their images; some of them are listed.
   """
   own = [each for each in places if each.crs and not math.isnan(each.transform[0])]
   if not own:
@@ -82,7 +87,7 @@ def check_places(table: str, places: Sequence[ToldPlace]) -> None:
   told = np.array([(each.longitude, each.latitude) for each in own]).T
   away = distances(told[0], told[1], *middle)
   swapped = distances(told[1], told[0], *middle) <= diagonal
-  with np.errstate(invalid="ignore"):  # NaN: no way to degrees
+  with np.errstate(invalid="ignore"):  # NaN where degrees could not be computed
     wrong = np.flatnonzero(away > diagonal)
   if not len(wrong):
     return
@@ -97,6 +102,24 @@ def check_places(table: str, places: Sequence[ToldPlace]) -> None:
     f"{'; ...' if len(wrong) > _SHOWN else '.'} Correct them, or leave them empty: then the "
     "images' own places are taken."
   )
+
+
+def _centroid(wkb: bytes) -> tuple[float, float]:
+  import shapely
+
+  try:
+    shape = shapely.from_wkb(wkb)
+  except shapely.GEOSException as error:
+    raise ValueError(f"column {_GEOMETRY!r} holds no WKB ({error})") from error
+  if shape.is_empty:
+    return math.nan, math.nan
+  x, y = shape.centroid.x, shape.centroid.y
+  if not (abs(x) <= 180 and abs(y) <= 90):
+    raise ValueError(
+      f"column {_GEOMETRY!r} lies at {x:g}, {y:g}, which are no degrees. Write it as GeoPandas' "
+      "to_crs(4326) gives it, or without the column"
+    )
+  return x, y
 
 
 def _degrees(row: Mapping[str, Any], column: str, limit: float) -> float:

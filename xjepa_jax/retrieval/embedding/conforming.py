@@ -17,6 +17,8 @@ from xjepa_jax.data.declared_nodata import hidden_by_declared
 from xjepa_jax.errors import ImageError, SensorError
 from xjepa_jax.sensors import Sensor, possible_range
 
+_CLIPPED = 0.2  # share of values far below what the type holds, from which an offset is wrong
+
 
 @dataclasses.dataclass(frozen=True)
 class Fit:
@@ -115,7 +117,7 @@ def fit_values(
     stored = sensor.hide(stored, unseen)
   fraction = _seen(stored, sensor, unseen if sensor.marker is None else None)
   if fit.shift:
-    stored = _shifted(stored, fit.shift, sensor)
+    stored = _shifted(stored, fit.shift, sensor, where)
   return stored, fraction
 
 
@@ -166,8 +168,13 @@ def _typed(values: np.ndarray, unseen: np.ndarray | None, fit: Fit, where: str) 
   )
 
 
-def _shifted(stored: np.ndarray, shift: float, sensor: Sensor) -> np.ndarray:
-  """Values with an offset added; none becomes nodata by it, and nodata stays what it is."""
+def _shifted(stored: np.ndarray, shift: float, sensor: Sensor, where: str) -> np.ndarray:
+  """Values with an offset added; none becomes nodata by it, and nodata stays what it is.
+
+  Raises:
+    ImageError: the type cannot hold a good part of what comes out, so the values that went in do
+      not carry the offset. Clipped, they would pass every later check.
+  """
   moved = stored.astype(np.float64) + shift
   if stored.dtype.kind == "f":
     moved = moved.astype(stored.dtype)
@@ -177,6 +184,14 @@ def _shifted(stored: np.ndarray, shift: float, sensor: Sensor) -> np.ndarray:
     beside = np.nextafter(marker, stored.dtype.type(0 if marker else 1))
   else:
     limits = np.iinfo(stored.dtype)
+    seen = sensor.known(stored)
+    bound = limits.min - abs(shift) / 4  # beyond what noise over dark water reaches
+    below = float(np.mean(moved[seen] < bound)) if seen.any() else 0.0
+    if below > _CLIPPED:
+      raise ImageError(
+        f"{where}: an offset of {shift:g} takes {below:.0%} of its values below {bound:g}, so "
+        "they do not carry it. Embed this image apart, without --offset."
+      )
     moved = np.clip(np.rint(moved), limits.min, limits.max).astype(stored.dtype)
     if sensor.nodata is None:
       return moved

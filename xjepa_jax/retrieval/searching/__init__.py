@@ -1,1 +1,1 @@
-"""Queries -> answers: what is asked, what an index finds, and how it is shown."""
+"""From queries to answers: parsing a query, searching an index, and presenting the hits."""

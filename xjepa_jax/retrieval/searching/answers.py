@@ -1,4 +1,4 @@
-"""What a query was, and what was found."""
+"""Queries, hits and answers as plain values, shared by the command line, the page and the API."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class Query:
-  """What is looked for.
+  """A search query.
 
   Attributes:
-    title: for people: a file's name, an id, a place.
-    sensor: of the example, or "" where several sensors' examples were mixed.
+    title: its name for people: a file's name, an id, a place.
+    sensor: the example's sensor, or "" where examples of several sensors were combined.
     vector: (K,) float32 of length 1.
-    rows: of the archive that are the examples themselves, and no answers.
-    image: (H, W, C) of the file that is asked with, as stored, or None.
-    mixed: whether the vector is of several examples, which no confidence was fitted for.
+    rows: rows of the archive that are the examples themselves, and are not returned as hits.
+    image: (H, W, C) values of the query's file, as stored, or None.
+    mixed: whether the vector combines several examples, for which no confidence was fitted.
   """
 
   title: str
@@ -35,15 +35,15 @@ class Hit:
   """One answer.
 
   Attributes:
-    rank: from 1 on.
+    rank: from 1.
     row: its number in the archive's embeddings.
-    id, sensor, source, window, labels, valid_fraction: as the embeddings have them.
+    id, sensor, source, window, labels, valid_fraction: as in the embeddings.
     score: inner product with the query's descriptor, at most 1.
-    confidence: the probability that it is the query's scene, or None where none was fitted: within
-      a sensor, and for several examples together.
-    longitude, latitude: of its centre, degrees in EPSG:4326, or None.
+    confidence: the probability that it is the query's scene, or None where none was fitted: for
+      hits of the query's own sensor, and for several examples together.
+    longitude, latitude: its centre, degrees in EPSG:4326, or None.
     footprint: its outline as a GeoJSON geometry, or None.
-    time: of acquisition, or None.
+    time: time of acquisition, or None.
   """
 
   rank: int
@@ -64,11 +64,11 @@ class Hit:
 
 @dataclasses.dataclass(frozen=True)
 class Answer:
-  """What was found for one query.
+  """The answer to one query.
 
   Attributes:
-    query: what was asked.
-    hits: best first.
+    query: the query.
+    hits: the hits, best first.
     among: how many embeddings passed the filter.
   """
 

@@ -1,4 +1,4 @@
-"""Answers drawn into PNG files."""
+"""Answers drawn to PNG files: a gallery of hits, and an explanation of the best one."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from xjepa_jax.retrieval.searching.searcher import Searcher
 
 
 def draw_gallery(path: StrPath, searcher: Searcher, answers: Sequence[Answer]) -> None:
-  """Writes queries and their hits as a picture.
+  """Write queries and their hits as a picture.
 
   Raises:
     WriteError: the file cannot be written.
@@ -32,11 +32,12 @@ def draw_gallery(path: StrPath, searcher: Searcher, answers: Sequence[Answer]) -
 
 
 def draw_explanation(path: StrPath, searcher: Searcher, answer: Answer) -> None:
-  """Writes which patches of a query and its best hit match.
+  """Write a picture of the patches that match between a query and its best hit.
 
   Raises:
-    SearchError: there is no hit, no single example that is asked with, or no encoder.
-    XJepaError: the source of a tile is gone.
+    SearchError: there is no hit, the query does not have exactly one example, or there is no
+      encoder.
+    XJepaError: the source of a tile no longer exists.
     WriteError: the file cannot be written.
   """
   path = os.fspath(path)
@@ -51,6 +52,7 @@ def draw_explanation(path: StrPath, searcher: Searcher, answer: Answer) -> None:
   asked = query.image if query.image is not None else pictures.values(query.rows[0])
   found = pictures.values(hit.row)
   head = searcher.files.description.encoder["head"]
+  # Both images were accepted before, as a query and by `embed`, so they are not judged again.
   patches = [
     encoder.patches({sensor: values[None]}, head, trust_units=True, unseen="take")[0]
     for sensor, values in ((query.sensor, asked), (hit.sensor, found))

@@ -1,4 +1,4 @@
-"""Which patches of a query and a hit match, drawn side by side."""
+"""A picture of the patches that match between a query and a hit, drawn side by side."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from PIL import Image, ImageDraw
 
 from xjepa_jax.data import sheet
 
-SIDE = 320
-LINES = 12  # matches drawn
+SIDE = 320  # pixels, the side of a panel
+LINES = 12  # largest number of matches drawn
 _MARGIN = 16
 _BETWEEN = 48
 _TITLE = 56
@@ -23,7 +23,7 @@ _COLOURS = (
 
 @dataclasses.dataclass(frozen=True)
 class Match:
-  """A patch of the query and a patch of the hit, each the other's best; row-major numbers."""
+  """A patch of the query and a patch of the hit that match each other best; row-major numbers."""
 
   query: int
   hit: int
@@ -31,21 +31,21 @@ class Match:
 
 
 def similarities(query: np.ndarray, hit: np.ndarray) -> np.ndarray:
-  """(N, M) cosine of every patch of the query with every patch of the hit.
+  """Return the (N, M) cosines of every patch of the query with every patch of the hit.
 
   Args:
-    query: (N, d) descriptors of patches, centred on those of their sensor.
+    query: (N, d) descriptors of patches, centred on the mean of their sensor.
     hit: (M, d).
   """
   return _unit(query) @ _unit(hit).T
 
 
 def matches(similarity: np.ndarray, most: int = LINES) -> list[Match]:
-  """Patches that are each other's best, most similar first.
+  """Return patches that are each other's best match, most similar first.
 
   Args:
     similarity: (N, M).
-    most: how many are returned.
+    most: largest number of matches returned.
   """
   best_hit, best_query = similarity.argmax(axis=1), similarity.argmax(axis=0)
   mutual = [
@@ -63,16 +63,17 @@ def explanation(
   grids: tuple[tuple[int, int], tuple[int, int]],
   title: str,
 ) -> Image.Image:
-  """Query and hit side by side with lines between matching patches, and a map of agreement.
+  """Draw query and hit side by side, with lines between matching patches and a map of agreement.
+
+  The map, on the right, shows for each place of the scene how similar the two patches there are, if
+  both images have the same grid. Otherwise it shows how well each patch of the hit is matched by
+  any patch of the query.
 
   Args:
     query_picture, hit_picture: (H, W, 3) uint8, what the encoder saw.
-    similarity: (N, M) of patches.
+    similarity: (N, M) similarities of patches.
     grids: rows and columns of the query's and of the hit's patches.
-    title: above it.
-
-  The map, on the right, shows for each place of the scene how similar the two patches there are,
-  where both have the same grid; else how well each patch of the hit is matched by any.
+    title: the text above.
   """
   width = 2 * _MARGIN + 3 * SIDE + 2 * _BETWEEN
   image = Image.new("RGB", (width, _TITLE + SIDE + _CAPTION), sheet.PAPER)
@@ -109,7 +110,7 @@ def _unit(vectors: np.ndarray) -> np.ndarray:
 
 
 def _heat(values: np.ndarray) -> np.ndarray:
-  """(rows, columns, 3) uint8 of values between -1 (blue), 0 (white) and 1 (red)."""
+  """Return (rows, columns, 3) uint8 for values from -1 (blue) through 0 (white) to 1 (red)."""
   level = np.clip(values, -1, 1)[..., None]
   red, blue, white = np.array([178, 24, 43]), np.array([33, 102, 172]), np.array([247.0] * 3)
   end = np.where(level > 0, red, blue)
@@ -123,9 +124,9 @@ def _box(
   left: int,
   colour: tuple[int, int, int],
 ) -> tuple[float, float]:
-  """Frames a patch of a picture; returns its centre."""
+  """Frame a patch of a picture, and return its centre."""
   rows, columns = grid
-  cell = SIDE / max(rows, columns)  # as `sheet.tile` fits the longer side
+  cell = SIDE / max(rows, columns)  # `sheet.tile` fits the longer side
   across, down = (SIDE - cell * columns) / 2, (SIDE - cell * rows) / 2
   x = left + across + patch % columns * cell
   y = _TITLE + down + patch // columns * cell

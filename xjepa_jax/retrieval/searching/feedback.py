@@ -1,4 +1,4 @@
-"""Several examples as one query: like these, unlike those."""
+"""Relevance feedback: several examples as one query, like these and unlike those."""
 
 from __future__ import annotations
 
@@ -6,24 +6,26 @@ import numpy as np
 
 from xjepa_jax.errors import SearchError
 
-NEGATIVE = 0.5  # weight of what is not wanted; Rocchio's customary value lies between .15 and .75
+NEGATIVE = 0.5  # weight of negative examples; Rocchio's customary value is between .15 and .75
 
 
 def combine(
   positive: np.ndarray, negative: np.ndarray | None = None, weight: float = NEGATIVE
 ) -> np.ndarray:
-  """The mean of what is wanted, less a part of the mean of what is not (Rocchio, 1971).
+  """Return the mean of the positive examples minus a part of the mean of the negative ones.
+
+  This is Rocchio's method (1971), with the result normalised.
 
   Args:
     positive: (P, K) descriptors of length 1, at least one.
     negative: (N, K), or None.
-    weight: of the negative ones' mean.
+    weight: weight of the negative examples' mean.
 
   Returns:
     (K,) float32 of length 1.
 
   Raises:
-    SearchError: there is no positive example, or the negative ones leave nothing of them.
+    SearchError: there is no positive example, or the negative ones cancel the positive ones.
   """
   if not len(positive):
     raise SearchError("a query needs at least one example of what is wanted.")

@@ -17,12 +17,12 @@ _COLUMNS = (
 
 
 def as_table(answers: Sequence[Answer]) -> str:
-  """A line a hit, aligned, with the query above."""
+  """Format answers as aligned text, a line per hit, with the query above."""
   return "\n\n".join(_table(answer) for answer in answers)
 
 
 def as_json(answers: Sequence[Answer]) -> str:
-  """A list with an object a query."""
+  """Format answers as a JSON list with one object per query."""
   entries = [
     {
       "query": answer.query.title,
@@ -32,16 +32,19 @@ def as_json(answers: Sequence[Answer]) -> str:
     }
     for answer in answers
   ]
-  # In ASCII: on a terminal that lacks a letter, what takes its place would be no JSON.
+  # ASCII only: on a terminal that lacks a character, its replacement would not be valid JSON.
   return json.dumps(entries, indent=1, allow_nan=False)
 
 
 def as_geojson(answers: Sequence[Answer], sources: bool = True) -> str:
-  """A FeatureCollection (RFC 7946): the footprint of every hit, null where it has none.
+  """Format answers as a FeatureCollection (RFC 7946), one feature per hit.
+
+  The geometry is the hit's footprint, or its centre, or null where neither is known.
 
   Args:
-    answers: of queries.
-    sources: say which part of which file each hit is; False for those who have no such files.
+    answers: the answers to all queries.
+    sources: whether to include the file and window of each hit; False for readers who do not have
+      these files.
   """
   hidden = () if sources else ("source", "window")
   features = [
@@ -62,7 +65,10 @@ def as_geojson(answers: Sequence[Answer], sources: bool = True) -> str:
 
 
 def as_csv(answers: Sequence[Answer]) -> str:
-  """A row a hit; labels are joined with ";". Text is as `for_spreadsheet` has it."""
+  """Format answers as CSV, a row per hit; labels are joined by ";".
+
+  Text is escaped by `for_spreadsheet`, because spreadsheets take some text for formulas.
+  """
   rows = []
   for answer in answers:
     for hit in answer.hits:

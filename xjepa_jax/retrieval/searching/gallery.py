@@ -1,4 +1,4 @@
-"""Answers as one picture: a row a query, its own picture first where there is one."""
+"""Answers as one picture: a row per query, with the query's own picture first if there is one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from xjepa_jax.data import sheet
 from xjepa_jax.data.plain_text import one_line
 from xjepa_jax.retrieval.searching.answers import Answer, Hit
 
-SIDE = 132
+SIDE = 132  # pixels, the side of a tile
 _MARGIN = 16
 _BETWEEN = 10
 _TITLE = 30
@@ -25,13 +25,13 @@ def gallery(
   queries: Sequence[np.ndarray | None],
   most: int = 10,
 ) -> Image.Image:
-  """The best hits of every query, with rank, score, confidence, id and time below.
+  """Draw the best hits of every query, with rank, score, confidence, id and time below each.
 
   Args:
-    answers: what was found.
+    answers: the answers to all queries.
     pictures: row of the archive -> (H, W, 3) uint8.
-    queries: of each answer, its query's picture, or None.
-    most: hits shown of each.
+    queries: per answer, the query's picture, or None.
+    most: largest number of hits shown per query.
   """
   shown = max((min(len(answer.hits), most) for answer in answers), default=0)
   width = 2 * _MARGIN + (shown + 1) * (SIDE + _BETWEEN) - _BETWEEN

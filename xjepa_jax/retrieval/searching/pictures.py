@@ -1,4 +1,9 @@
-"""Pictures of an archive's tiles, read again from where they came from."""
+"""Pictures of an archive's tiles, read again from the original images.
+
+An image may have been replaced since it was embedded. That is an error and is never drawn, because
+the picture would not be what the vector was computed from. An image that no longer exists is drawn
+as a crossed-out tile.
+"""
 
 from __future__ import annotations
 
@@ -15,15 +20,15 @@ from xjepa_jax.retrieval.embedding.files import EmbeddingFiles
 from xjepa_jax.retrieval.embedding.tile_images import TileImages
 from xjepa_jax.sensors import Sensor
 
-_GREY, _LINE = 190, 150
+_GREY, _LINE = 190, 150  # grey levels of a crossed-out tile and of its lines
 
 
 class TilePictures:
-  """Tiles as their sensors are shown; safe to use from several threads, of which one reads.
+  """Tiles in their sensors' display colours. Safe to use from several threads; one reads at a time.
 
   Args:
-    files: of the archive.
-    sensors: key -> description, as the encoder has them.
+    files: the archive's embeddings.
+    sensors: key -> description, as in the encoder.
   """
 
   def __init__(self, files: EmbeddingFiles, sensors: Mapping[str, Sensor]):
@@ -32,11 +37,11 @@ class TilePictures:
     self._lock = threading.Lock()
 
   def values(self, row: int) -> np.ndarray:
-    """(H, W, C) of a row's tile, as the encoder's sensor stores them.
+    """Return (H, W, C) values of a row's tile, as the encoder's sensor stores them.
 
     Raises:
-      ChangedError: its image is another one than its vector was made of.
-      XJepaError: its source is gone, or cannot be read.
+      ChangedError: its image is not the one that its vector was computed from.
+      XJepaError: its source no longer exists, or cannot be read.
     """
     with self._lock:
       (entry,) = self._files.take([row])
@@ -48,10 +53,10 @@ class TilePictures:
     return entry
 
   def picture(self, row: int) -> np.ndarray:
-    """(H, W, 3) uint8; crossed out in grey where the source cannot be read any more.
+    """Return (H, W, 3) uint8; crossed out in grey where the source can no longer be read.
 
     Raises:
-      ChangedError: its image is another one than its vector was made of.
+      ChangedError: its image is not the one that its vector was computed from.
     """
     try:
       return self.found(row)
@@ -61,12 +66,12 @@ class TilePictures:
       return self.crossed_out(row)
 
   def found(self, row: int) -> np.ndarray:
-    """(H, W, 3) uint8; errors as of `values`."""
+    """Return (H, W, 3) uint8; for errors see `values`."""
     values = self.values(row)
     return picture(self._sensors[self._entry(row)["sensor"]], values)
 
   def crossed_out(self, row: int) -> np.ndarray:
-    """(H, W, 3) uint8, grey and crossed out, of the tile's size: there is no picture of it."""
+    """Return (H, W, 3) uint8, grey and crossed out, of the tile's size: it has no picture."""
     return _crossed_out(self._entry(row))
 
   @functools.cached_property
@@ -77,13 +82,14 @@ class TilePictures:
       raise EmbeddingError(f"{self._files.directory}: its archive is gone ({error}).") from error
 
   def close(self) -> None:
-    """Closes the archive's files."""
-    if "_images" in self.__dict__:
+    """Close the archive's files."""
+    if "_images" in self.__dict__:  # the cached property was used, so there are open files
       self._images.close()
 
 
 def _crossed_out(entry: Mapping[str, Any]) -> np.ndarray:
   window = entry["window"] or {"height": 64, "width": 64}
+  # At least 2 pixels, because the diagonals divide by height - 1.
   height, width = max(window["height"], 2), max(window["width"], 2)
   tile = np.full((height, width, 3), _GREY, np.uint8)
   rows = np.arange(height)

@@ -1,4 +1,4 @@
-"""The tile at a place."""
+"""Finding the tile that contains a place."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from xjepa_jax.data.geography import distances
 from xjepa_jax.errors import SearchError
 from xjepa_jax.retrieval.embedding.files import EmbeddingFiles
 
-_CANDIDATES = 64
-_ROUNDING = 1e-9  # degrees, a tenth of a millimetre: neighbours' common edges have no gap
+_CANDIDATES = 64  # tiles with the nearest centres, whose outlines are read
+# Degrees, about a tenth of a millimetre, so that there are no gaps between adjacent tiles.
+_ROUNDING = 1e-9
 
 
 def row_at(
@@ -24,16 +25,17 @@ def row_at(
   longitudes: np.ndarray,
   latitudes: np.ndarray,
 ) -> int:
-  """The row whose tile contains a place; of several of one sensor, that with the nearest centre.
+  """Return the row whose tile contains a place; if several of one sensor do, the nearest centre's.
 
   Args:
-    files: of the archive.
+    files: the archive's embeddings.
     longitude, latitude: degrees in EPSG:4326.
-    rows: (n,) that may be found.
-    longitudes, latitudes: (n,) of their centres, NaN where unknown.
+    rows: (n,) rows that may be returned.
+    longitudes, latitudes: (n,) centres of these rows, NaN where unknown.
 
   Raises:
-    SearchError: the place is none, or no tile contains it, or tiles of several sensors do.
+    SearchError: the coordinates are out of range, no tile contains the place, or tiles of several
+      sensors do.
   """
   if not (abs(longitude) <= 180 and abs(latitude) <= 90):
     raise SearchError(
@@ -65,14 +67,14 @@ def row_at(
 def _contains(entry: Mapping[str, Any], longitude: float, latitude: float) -> bool:
   """Whether a row's tile contains a place.
 
-  By its outline, for a box is wider than a tile, and that of a tile across the antimeridian may
-  reach all around the globe.
+  This uses the outline, because a box is larger than its tile, and the box of a tile across the
+  antimeridian may span the globe.
   """
   box, footprint = entry.get("bbox"), entry.get("footprint")
   if footprint is None:
     return box is not None and _inside(longitude, latitude, box)
   outline = shapely.from_wkb(footprint)
-  # The antimeridian is -180 as well as 180.
+  # The antimeridian is at -180 as well as at 180.
   turns = (longitude, -longitude) if abs(longitude) == 180 else (longitude,)
   return any(outline.distance(shapely.Point(x, latitude)) <= _ROUNDING for x in turns)
 

@@ -1,4 +1,8 @@
-"""An image file as a query: whose sensor's it is, and what of it the encoder sees."""
+"""Image files as queries: finding the file's sensor, and reading the part that the encoder sees.
+
+A file is read and checked as in `embed`, so that a query is refused for the same reasons as a tile:
+other units, another ground sampling distance, too little seen.
+"""
 
 from __future__ import annotations
 
@@ -22,18 +26,18 @@ from xjepa_jax.retrieval.embedding.conforming import Fit
 from xjepa_jax.retrieval.embedding.items import BandFile, Item, Window
 from xjepa_jax.retrieval.embedding.windows import WindowReader, header_of
 
-_LEAST_SEEN = 0.5
+_LEAST_SEEN = 0.5  # share of the pixels that must have been seen
 _TRUST = "give --trust-units (on the page: trust its units)"
 
 
 @dataclasses.dataclass(frozen=True)
 class QueryImage:
-  """What is asked with.
+  """A query image.
 
   Attributes:
-    sensor: key, as the encoder has it.
-    values: (H, W, C) as its product stores them, of the size that the encoder takes.
-    notes: what a person should know of how it was read.
+    sensor: the sensor's key in the encoder.
+    values: (H, W, C) as the product stores them, of the size that the encoder takes.
+    notes: remarks for the user on how it was read.
   """
 
   sensor: str
@@ -50,21 +54,21 @@ def read_query(
   told: Mapping[str, Sequence[str]] | None = None,
   nodata: Mapping[str, float | None] | None = None,
 ) -> QueryImage:
-  """Reads a GeoTIFF, JPEG 2000, PNG or npy file; of a larger image its middle.
+  """Read a GeoTIFF, JPEG 2000, PNG or npy file; from a larger image, its centre.
 
   Args:
-    path: of the file.
+    path: the file.
     inputs: sensor -> the images that the encoder takes.
-    sensor: whose image it is; None finds it by the file's bands and type of values.
-    offset: of its stored values, where it is not the encoder's (Sentinel-2's -1000).
-    trust_units: take values that contradict the sensor's units, and pixels of another size.
+    sensor: the image's sensor; None finds it by the file's bands and dtype.
+    offset: offset of the stored values if it is not the encoder's (Sentinel-2's -1000).
+    trust_units: accept values that contradict the sensor's units, and pixels of another size.
     told: sensor -> names of the file's bands in their order, as `bands_of` takes them.
-    nodata: sensor -> what marks nodata, whatever the file declares.
+    nodata: sensor -> the nodata value, whatever the file declares.
 
   Raises:
     ImageError: the file cannot be read, or does not fit the sensor.
     SearchError: it fits none or several of the encoder's sensors, shows too little, or its values
-      are in other units than the sensor's.
+      are in units other than the sensor's.
   """
   path = os.fspath(path)
   if offset is not None and not math.isfinite(offset):
@@ -74,7 +78,7 @@ def read_query(
   key = _sensor(path, header, inputs, sensor, told)
   given = inputs[key]
   bands = bands_of(key, given.sensor, header, told.get(key, ()))
-  check_placed(header)  # or nobody knows where its north is, and how large its pixels are
+  check_placed(header)  # otherwise neither its orientation nor its pixel size is known
   rows, columns = header.shape
   if rows < given.height or columns < given.width:
     raise SearchError(
@@ -117,7 +121,7 @@ def read_query(
 
 
 def _notes(judge: units.Judge, values: np.ndarray) -> list[str]:
-  """What one image does not decide: it may be dark or bright ground, or of another product."""
+  """Return remarks on what one image cannot decide: bright or dark ground, or another product."""
   counted = SensorStatistics.of(judge.sensor)
   counted.add(judge.sensor, values)
   statistics = counted.to_json(judge.sensor)
@@ -145,7 +149,7 @@ def _sensor(
       f"{key}: {given.bands} of {given.sensor.dtype} ({', '.join(given.sensor.band_names)})"
       for key, given in inputs.items()
     )
-    # A file of more bands, or of others, may yet be of the sensor whose kind of values it has.
+    # A file with more or other bands may still be of the one sensor whose kind of values it has.
     near = [each for each in problems.values() if each] if header.count > 1 else []
     reason = f" {near[0]}" if len(near) == 1 else ""
     raise SearchError(
@@ -157,7 +161,11 @@ def _sensor(
 def _problem(
   header: RasterHeader, key: str, given: SensorInput, told: Mapping[str, Sequence[str]]
 ) -> str | None:
-  """Why a file's bands are not the sensor's, "" where its values are of another kind; or None."""
+  """Return why a file's bands are not the sensor's, "" if its values are of another kind, or None.
+
+  None means that the bands fit.
+  """
+  # Signed and unsigned integers count as one kind.
   kinds = {np.dtype(each).kind.replace("u", "i") for each in (header.dtype, given.sensor.dtype)}
   if len(kinds) > 1:
     return ""

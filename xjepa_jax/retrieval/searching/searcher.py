@@ -1,4 +1,10 @@
-"""An archive that can be asked: its index, its embeddings, and the encoder that made them."""
+"""A searchable archive: its index, its embeddings, and the encoder that made them.
+
+The three are stored separately and may be replaced independently, so they are checked against each
+other: the index names the embeddings that it was built from, the embeddings name their encoder, and
+every answer first checks that the files are still those that were opened. Rows of one archive are
+never combined with vectors of another.
+"""
 
 from __future__ import annotations
 
@@ -41,29 +47,30 @@ def open_searcher(
   embeddings: StrPath | None = None,
   verify: bool = False,
 ) -> Searcher:
-  """Opens an index with the embeddings that it was built from.
+  """Open an index with the embeddings that it was built from.
 
   Manifests, sizes and the index's bytes are compared now; a part's bytes before it is first read.
 
   Args:
-    index_directory: what `python -m xjepa_jax.retrieval.index` wrote.
-    encoder_directory: the encoder that made the embeddings, to ask by image and for confidences;
-      None for the one that the embeddings name; where that cannot be had, ids and places can be
-      asked for all the same, and `without_encoder` says why.
-    embeddings: of which the index is, if they are not where they were.
+    index_directory: the output of `python -m xjepa_jax.retrieval.index`.
+    encoder_directory: the encoder that made the embeddings, needed for queries by image and for
+      confidences. None takes the one that the embeddings name; if that cannot be loaded, queries by
+      id and place still work, and `without_encoder` says why.
+    embeddings: the embeddings of the index, if they have been moved.
     verify: compare the bytes of all parts now.
 
   Raises:
-    XJepaError: something is damaged, or belongs to something else.
+    XJepaError: something is damaged, or the parts do not belong together.
   """
   index_directory = os.fspath(index_directory)
   embeddings = None if embeddings is None else os.fspath(embeddings)
   description = read_description(index_directory)
+  # Recorded before the index is opened, so that a replacement in between is noticed.
   known = KnownFile(os.path.join(index_directory, FILE))
   index = open_index(index_directory, embeddings)
   described = embeddings_directory(index_directory, description)
   files = open_embeddings(embeddings or described, parts_now=verify)
-  if files.fingerprint != description.fingerprint:  # replaced since the index was opened
+  if files.fingerprint != description.fingerprint:  # replaced after the index was opened
     raise ChangedError(
       f"{files.directory}: has changed while {index_directory} was opened: start again."
     )
@@ -82,13 +89,13 @@ class Searcher:
   """Answers queries.
 
   Attributes:
-    index: finds rows.
-    files: says what the rows are.
-    encoder: describes images, or None: then only what is in the archive can be asked for.
-    without_encoder: why there is none, or "".
+    index: finds rows by vector.
+    files: the embeddings, which describe the rows.
+    encoder: encodes query images, or None; then only tiles of the archive can be queries.
+    without_encoder: why there is no encoder, or "".
 
   Args:
-    description: the file of the index that names all its others.
+    description: the index's own description file, which names all its other files.
   """
 
   def __init__(
@@ -106,25 +113,29 @@ class Searcher:
     self._description = description
 
   def check_unchanged(self) -> None:
-    """Raises a ChangedError if the index or the embeddings were replaced since they were opened."""
+    """Check that the index and the embeddings have not been replaced since they were opened.
+
+    Raises:
+      ChangedError: one of them has.
+    """
     check_unchanged(self._description, os.path.dirname(self._description.path))
     self.files.check_unchanged()
 
   @property
   def sensors(self) -> tuple[str, ...]:
-    """Of the archive."""
+    """The sensors of the archive."""
     return self.files.description.sensors
 
   def answer(self, queries: Sequence[Query], k: int, filter: Filter | None = None) -> list[Answer]:
-    """The k best of the archive that pass the filter, for every query.
+    """Return, for every query, the k best rows of the archive that pass the filter.
 
     Args:
-      queries: what is asked; their own rows are no answers.
-      k: at most so many hits each.
-      filter: by sensor, place, time and labels; None lets all pass.
+      queries: the queries; their own rows are not returned.
+      k: largest number of hits per query.
+      filter: by sensor, place, time and labels; None lets everything pass.
 
     Raises:
-      SearchError: a query or the filter is not of this archive, or k is not positive.
+      SearchError: a query or the filter does not fit this archive, or k is not positive.
       ChangedError: the archive was replaced since it was opened.
     """
     self.check_unchanged()
@@ -132,6 +143,7 @@ class Searcher:
       raise SearchError(f"k is {k}; ask for at least one hit.")
     if not queries:
       return []
+    # Search for more than k, because a query's own rows are found too and are dropped later.
     own = max(len(query.rows) for query in queries)
     found = self.index.search(np.stack([query.vector for query in queries]), k + own, filter)
     among = self.count(filter)
@@ -141,7 +153,7 @@ class Searcher:
     ]
 
   def count(self, filter: Filter | None) -> int:
-    """How many rows pass a filter."""
+    """Return the number of rows that pass a filter."""
     if filter is None or filter.passes_all():
       return len(self.files)
     mask = self.columns.mask(filter)
@@ -149,7 +161,7 @@ class Searcher:
 
   @functools.cached_property
   def shown(self) -> Mapping[str, Sensor]:
-    """How each sensor is shown: as the encoder has it, or, without one, the data set of pairs."""
+    """The sensors' display: from the encoder, or without one from the data set of pairs."""
     if self.encoder is not None:
       return {key: given.sensor for key, given in self.encoder.inputs.items()}
     source = self.files.description.source
@@ -162,12 +174,12 @@ class Searcher:
 
   @functools.cached_property
   def pictures(self) -> TilePictures:
-    """Of the archive's tiles; crossed out where nothing says how they are shown."""
+    """Pictures of the archive's tiles; crossed out where the sensor's display is unknown."""
     return TilePictures(self.files, self.shown)
 
   @property
   def columns(self) -> FilterColumns:
-    """What filters look at, of every row: the index's where it has them, with its masks."""
+    """The filtered columns of every row: the index's, with its cached masks, where it has them."""
     held = getattr(self.index, "columns", None)
     return held if isinstance(held, FilterColumns) else self._own_columns
 
@@ -176,7 +188,7 @@ class Searcher:
     return FilterColumns().with_rows_of(self.files)
 
   def query_of_rows(self, like: Sequence[int], unlike: Sequence[int] = ()) -> Query:
-    """Asks for what is like some rows of the archive and unlike others.
+    """Return a query for tiles like some rows of the archive and unlike others.
 
     Raises:
       SearchError: there is no such row, or the examples cancel one another.
@@ -199,10 +211,10 @@ class Searcher:
     )
 
   def query_of_id(self, id: str, sensor: str | None = None) -> Query:
-    """Asks with a tile of the archive, by its id.
+    """Return a query by the id of a tile of the archive.
 
     Raises:
-      SearchError: no tile has the id, or several sensors' tiles have it and none was named.
+      SearchError: no tile has the id, or tiles of several sensors have it and none was named.
     """
     rows = self.files.find(id, sensor)
     of = f" of sensor {sensor!r}" if sensor else ""
@@ -216,11 +228,11 @@ class Searcher:
     return self.query_of_rows(rows)
 
   def query_of_place(self, longitude: float, latitude: float, sensor: str | None = None) -> Query:
-    """Asks with the tile at a place, degrees in EPSG:4326.
+    """Return a query by the tile at a place, in degrees of EPSG:4326.
 
     Raises:
-      SearchError: the place is none, no tile contains it, or tiles of several sensors do and none
-        was named.
+      SearchError: the coordinates are out of range, no tile contains the place, or tiles of several
+        sensors do and none was named.
     """
     mask = self.columns.mask(Filter(sensors=(sensor,)) if sensor else None)
     rows = np.arange(len(self.files)) if mask is None else np.flatnonzero(mask)
@@ -237,11 +249,10 @@ class Searcher:
     told: Mapping[str, Sequence[str]] | None = None,
     nodata: Mapping[str, float | None] | None = None,
   ) -> Query:
-    """Asks with an image file; see `query_image.read_query`.
+    """Return a query by an image file; see `query_image.read_query`.
 
     Raises:
-      SearchError: there is no encoder to describe it, or it is of no sensor of the encoder's,
-        or in other units.
+      SearchError: there is no encoder, or the file fits none of its sensors or is in other units.
       ImageError: the file cannot be read.
     """
     path = os.fspath(path)
@@ -252,6 +263,7 @@ class Searcher:
       )
     image = read_query(path, self.encoder.inputs, sensor, offset, trust_units, told, nodata)
     head = self.files.description.encoder["head"]
+    # The values were judged by `read_query`, as the user wished, so they are not judged again.
     (vector,) = self.encoder.describe({image.sensor: image.values[None]}, head, trust_units=True)
     notes = f" ({'; '.join(image.notes)})" if image.notes else ""
     return Query(os.path.basename(path) + notes, image.sensor, vector, image=image.values)
@@ -265,6 +277,7 @@ class Searcher:
     filter: Filter | None,
     among: int,
   ) -> Answer:
+    # An index fills up with -1 where fewer rows pass the filter.
     kept = (rows >= 0) & ~np.isin(rows, query.rows)
     rows, scores = rows[kept][:k], scores[kept][:k]
     entries = self.files.take(rows)
@@ -282,9 +295,10 @@ class Searcher:
     scores: np.ndarray,
     filter: Filter | None,
   ) -> list[float | None]:
-    """Of hits of other sensors than the query's, where it was fitted for that direction.
+    """Return confidences of hits of other sensors than the query's, where fitted, or None.
 
-    It was fitted with one image as a query: scores of several examples together mean another thing.
+    They were fitted on queries by one image; scores of several examples together mean something
+    else.
     """
     found: list[float | None] = [None] * len(entries)
     if self.encoder is None or query.mixed:
@@ -298,6 +312,7 @@ class Searcher:
         continue
       direction = from_json(described)
       places = [place for place, entry in enumerate(entries) if entry["sensor"] == sensor]
+      # The probability depends on how many scenes of this sensor compete under the filter.
       answers = self.count(dataclasses.replace(filter or Filter(), sensors=(sensor,)))
       for place, value in zip(places, direction.of(scores[places], answers), strict=True):
         found[place] = float(value)
@@ -305,11 +320,11 @@ class Searcher:
 
 
 def _that_made(files: EmbeddingFiles, directory: str) -> LoadedEncoder:
-  """The encoder in a directory, if it made the embeddings.
+  """Load the encoder in a directory, if it made the embeddings.
 
   Raises:
     ExportError, RightsError: it cannot be loaded.
-    SearchError: it is another.
+    SearchError: it is a different encoder.
   """
   named = files.description.encoder
   encoder = load_encoder(directory)

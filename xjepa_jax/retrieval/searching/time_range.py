@@ -1,4 +1,4 @@
-"""A range of time in words, on the command line and on the page alike."""
+"""Parsing of time ranges, for the command line and the page alike."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ TimeRange = tuple[datetime | None, datetime | None]
 
 
 def time_range(since: str, until: str) -> TimeRange:
-  """From, to: the first included, the second not; None is open.
+  """Parse a half-open time range (from, to); None is open.
 
   Args:
-    since, until: ISO 8601, in UTC if no zone is given; a date without a time is the whole day, and
-      a week without a day (2025-W49) the whole week, at both ends. "" and ".." are open.
+    since, until: ISO 8601, in UTC if no zone is given. A date without a time means the whole day,
+      and a week without a day (2025-W49) the whole week, at both ends. "" and ".." are open.
 
   Raises:
-    SearchError: one of them is no time, or the range is empty.
+    SearchError: one of them is not a time, or the range is empty.
   """
   start = None if since in OPEN else _instant(since)
   end = None if until in OPEN else _instant(until)
@@ -31,10 +31,10 @@ def time_range(since: str, until: str) -> TimeRange:
 
 
 def _instant(text: str) -> datetime:
-  """A time, or the beginning of a day."""
+  """Parse a time, or the beginning of a day."""
   try:
     found = datetime.fromisoformat(text)
-    if not 1 < found.year < 9999:  # where zones and whole days lead out of the calendar
+    if not 1 < found.year < 9999:  # at the limits, zones and whole days would leave the calendar
       raise ValueError
   except ValueError:
     raise SearchError(
@@ -45,7 +45,7 @@ def _instant(text: str) -> datetime:
 
 
 def _length(text: str) -> timedelta:
-  """How long what a text names lasts: a week, a day, or no time."""
+  """Return the length of what a text names: a week, a day, or no time."""
   try:
     date.fromisoformat(text)
   except ValueError:
