@@ -17,7 +17,7 @@ from xjepa_jax.data.declared_nodata import hidden_by_declared
 from xjepa_jax.errors import ImageError, SensorError
 from xjepa_jax.sensors import Sensor, possible_range
 
-_CLIPPED = 0.2  # share of values far below what the type holds, from which an offset is wrong
+_CLIPPED = 0.2  # an offset is wrong if it takes more of the values far below the type's range
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,7 +97,7 @@ def fit_values(
     (H, W, C) in the sensor's dtype, and the fraction of valid pixels.
 
   Raises:
-    ImageError: the sensor's type cannot hold the values.
+    ImageError: the sensor's type cannot hold the values, or they do not carry the offset.
   """
   sensor = fit.sensor
   of_bands = declared if isinstance(declared, Sequence) else (declared,) * values.shape[-1]
@@ -169,11 +169,11 @@ def _typed(values: np.ndarray, unseen: np.ndarray | None, fit: Fit, where: str) 
 
 
 def _shifted(stored: np.ndarray, shift: float, sensor: Sensor, where: str) -> np.ndarray:
-  """Values with an offset added; none becomes nodata by it, and nodata stays what it is.
+  """Values plus an offset; nodata stays nodata, and no other value becomes nodata.
 
   Raises:
-    ImageError: the type cannot hold a good part of what comes out, so the values that went in do
-      not carry the offset. Clipped, they would pass every later check.
+    ImageError: a large part of the results lies below the range of the type, so the stored values
+      do not carry the offset. Clipped, they would pass every later check.
   """
   moved = stored.astype(np.float64) + shift
   if stored.dtype.kind == "f":
@@ -181,11 +181,12 @@ def _shifted(stored: np.ndarray, shift: float, sensor: Sensor, where: str) -> np
     if sensor.nodata is None or not math.isfinite(sensor.nodata):
       return moved
     marker = stored.dtype.type(sensor.nodata)
+    # The nearest value that is not the marker stands in for results that happen to equal it.
     beside = np.nextafter(marker, stored.dtype.type(0 if marker else 1))
   else:
     limits = np.iinfo(stored.dtype)
     seen = sensor.known(stored)
-    bound = limits.min - abs(shift) / 4  # beyond what noise over dark water reaches
+    bound = limits.min - abs(shift) / 4  # noise over dark water stays above this
     below = float(np.mean(moved[seen] < bound)) if seen.any() else 0.0
     if below > _CLIPPED:
       raise ImageError(
