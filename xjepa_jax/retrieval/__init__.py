@@ -1,1 +1,1 @@
-"""Descriptors -> answers: rankings, metrics, and their worth against chance and baselines."""
+"""Retrieval with descriptors: rankings, metrics, and comparison with chance and baselines."""

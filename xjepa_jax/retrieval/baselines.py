@@ -1,4 +1,8 @@
-"""What needs no network, in the same table as the model: image statistics, mutual information."""
+"""Baselines without a network, in the same table as the model.
+
+These are image statistics and mutual information, measured on the same pairs and by the same
+protocol as the model.
+"""
 
 from __future__ import annotations
 
@@ -27,21 +31,22 @@ from xjepa_jax.sensors import Sensor
 from xjepa_jax.training.experiment import Experiment
 from xjepa_jax.training.splits import open_split, shares
 
-_MOST_BANDS = (
-  3  # of a sensor in mutual information: its time grows with the product of two sensors'
-)
+# Mutual information compares at most this many bands of a sensor, because its run time grows with
+# the product of the two sensors' band counts.
+_MOST_BANDS = 3
 _BATCH = 64
 
 
 def baseline_rows(experiment: Experiment, protocol: Protocol) -> list[Row]:
-  """Rows of the baselines under a protocol, on the pairs that a run's end is measured on.
+  """Baseline rows under a protocol, measured on the pairs of the end-of-run evaluation.
 
-  Mutual information compares every image with every other and needs one grid: it is left out for
-  many pairs, for sensors on other grids, and where other pairs ask than are searched.
+  Mutual information compares every image with every other and needs both sensors on one grid. It is
+  left out if there are many pairs, if the sensors' grids differ, or if queries and archive are
+  different splits.
 
   Args:
     experiment: the run.
-    protocol: with the names of the data set's splits.
+    protocol: the protocol, with split names already mapped to the data set's.
   """
   settings = experiment.config.evaluation
   splits = dict.fromkeys((protocol.archive, protocol.queries))
@@ -59,7 +64,7 @@ def baseline_rows(experiment: Experiment, protocol: Protocol) -> list[Row]:
 def _information_rows(
   experiment: Experiment, protocol: Protocol, tested: SceneVectors, labels: np.ndarray | None
 ) -> list[Row]:
-  """Of every direction across sensors, on the pairs that have both."""
+  """Mutual information rows for every cross-sensor direction, on pairs that have both sensors."""
   rows = []
   for (a, b), similarity in _shared_information(
     experiment, protocol.archive, len(tested.ids)
@@ -76,7 +81,7 @@ def _information_rows(
 
 
 def protocol(experiment: Experiment) -> dict[str, str]:
-  """How the baselines are measured, in words, by method."""
+  """Method name -> a description of how that baseline is measured."""
   bands = "; ".join(
     f"{key}: {', '.join(given.sensor.band_names[band] for band in _chosen(given.bands))}"
     for key, given in experiment.inputs.items()
@@ -96,17 +101,20 @@ def measured(
   of: Callable[[str, np.ndarray], np.ndarray],
   named: bool = True,
 ) -> SceneVectors:
-  """Measures the first pairs of a split, a batch at a time; of each data set its share.
+  """Applies a measurement to the first pairs of a split, batch by batch.
+
+  If there are several data sets, each contributes its share of the pairs.
 
   Args:
-    experiment: where they are, and which bands of them count.
-    split: of the data sets.
-    most: pairs.
-    of: (sensor, (R, H, W, C) as stored) -> (R, ...).
-    named: read ids and labels, for which every record is read a second time.
+    experiment: supplies the data sets and the bands that count.
+    split: split of the data sets.
+    most: maximum number of pairs.
+    of: measurement, (sensor, (R, H, W, C) stored values) -> (R, ...).
+    named: also read ids and labels, which reads every record a second time.
 
   Returns:
-    What was measured as the scenes' vectors, of absent images that of zeros.
+    The measurements, in place of the scenes' vectors. An absent image has the measurement of an
+    all-zero image.
   """
   ids: list[str] = []
   labels: list[tuple[str, ...]] = []
@@ -115,6 +123,7 @@ def measured(
     rows = np.flatnonzero(batch["valid"])[:left]
     values = {key: of(key, each[rows]) for key, each in batch["values"].items()}
     parts.append((values, {key: each[rows] for key, each in batch["present"].items()}))
+    # Batches carry neither ids nor labels, so the records are read again for them.
     pairs = [dataset[int(number)] if named else None for number in batch["record"][rows]]
     ids += ["" if pair is None else pair.pair_id for pair in pairs]
     labels += [() if pair is None else pair.labels for pair in pairs]
@@ -123,7 +132,7 @@ def measured(
 
 
 def _joined(parts: Sequence[SceneVectors]) -> SceneVectors:
-  """Scenes of several splits one after another."""
+  """Concatenates the scenes of several splits."""
   keys = parts[0].vectors
   return SceneVectors(
     ids=tuple(each for part in parts for each in part.ids),
@@ -137,7 +146,7 @@ def _joined(parts: Sequence[SceneVectors]) -> SceneVectors:
 def _batches(
   experiment: Experiment, split: str, most: int
 ) -> Iterator[tuple[PairDataset, dict[str, Any], int]]:
-  """A split on the host, with the bands that the model sees, and how many pairs may be taken."""
+  """Host batches of a split with the model's bands, and how many more pairs may be taken."""
   bands = parse_bands(experiment.config.data.bands)
   datasets = open_split(experiment.config, split)
   for dataset, left in zip(datasets, shares(experiment.config, split, most), strict=True):
@@ -145,9 +154,10 @@ def _batches(
     chosen = {key: names for key, names in bands.items() if key in held}
     with (
       Pipeline(dataset, _BATCH, shuffle=False, once=True, bands=chosen, sensors=held) as pipeline,
-      contextlib.closing(pipeline.batches()) as batches,  # its reading threads end with it
+      contextlib.closing(pipeline.batches()) as batches,  # stops its reader threads as well
     ):
       for _, batch in batches if left else ():
+        # A sensor that this data set lacks becomes an absent image, so that all batches are alike.
         for key in set(experiment.inputs) - set(held):
           slot = experiment.slots[key]
           batch["values"][key] = np.zeros((_BATCH, *slot.shape), slot.sensor.dtype)
@@ -165,7 +175,7 @@ def _statistics(sensors: Mapping[str, Sensor]) -> Callable[[str, np.ndarray], np
 def _shared_information(
   experiment: Experiment, split: str, most: int
 ) -> dict[tuple[str, str], np.ndarray]:
-  """(a, b) -> (P, P) mutual information of the P of so many pairs with both, if on one grid."""
+  """(a, b) -> (P, P) mutual information of the P pairs that have both sensors on one grid."""
   sensors = {key: given.sensor for key, given in experiment.inputs.items()}
   stored = measured(experiment, split, most, lambda _, values: values, False)
   found: dict[tuple[str, str], np.ndarray] = {}
@@ -182,17 +192,18 @@ def _shared_information(
     found[a, b] = mutual_information.mutual_information(
       one, other, seen_queries=seen_one, seen_archive=seen_other
     )
-    found[b, a] = found[a, b].T  # what two images share does not depend on which of them asks
+    found[b, a] = found[a, b].T  # mutual information is symmetric
   return found
 
 
 def _without_speckle(values: np.ndarray, seen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  """Means of 2 x 2 pixels, (P, H // 2, W // 2, C), and which have one that was seen."""
+  """Means of 2 x 2 pixels, (P, H // 2, W // 2, C), and a mask of those with any valid pixel."""
   count, height, width, bands = values.shape
   if min(height, width) < 2:
     return values, seen
   cut = slice(None), slice(height // 2 * 2), slice(width // 2 * 2)
   parts = (count, height // 2, 2, width // 2, 2)
+  # Only valid pixels are averaged, since one nodata value would spoil the mean of its 2 x 2.
   weights = seen[cut].reshape(parts)
   known = np.where(seen[..., None], values, 0)[cut].astype(np.float32).reshape(*parts, bands)
   number = weights.sum(axis=(2, 4))
@@ -200,7 +211,7 @@ def _without_speckle(values: np.ndarray, seen: np.ndarray) -> tuple[np.ndarray, 
 
 
 def _chosen(bands: int) -> list[int]:
-  """Bands that are compared: all if they are few, else the middle one of each of equal parts."""
+  """Indices of the bands to compare: all if few, else the middle band of each of equal parts."""
   if bands <= _MOST_BANDS:
     return list(range(bands))
   return [(2 * part + 1) * bands // (2 * _MOST_BANDS) for part in range(_MOST_BANDS)]

@@ -1,8 +1,8 @@
-"""The baselines that need no training: gradients as they are, and the linear layout.
+"""Baselines that need no training: raw gradients, and the linear layout.
 
-The linear layout is fitted on training pairs (`training.canonical`) and ranked as an encoder is: by
-the same images, pairs and protocol. A network that finds less than these is worth less than the
-seconds that they take.
+The linear layout is fitted on training pairs (`training.canonical`). It is ranked exactly as an
+encoder is, on the same images and pairs and by the same protocol. A network that finds less is not
+worth its training, since the fit takes only seconds.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from xjepa_jax.training import canonical
 from xjepa_jax.training.experiment import Experiment, like, open_experiment
 
 LINEAR, GRADIENTS = "linear", "gradients"
-# 1,020 numbers are a KiB as int8 with their scale.
+# With the scale that int8 quantisation adds, 1,020 numbers take exactly 1 KiB.
 HEADS = {
   LINEAR: HeadConfig(pooling="canonical", cells=16, numbers=4, size=1020),
   GRADIENTS: HeadConfig(pooling="gradients", cells=8, size=576),
@@ -41,18 +41,18 @@ HEADS = {
 
 @dataclasses.dataclass(frozen=True)
 class ClosedForm:
-  """Rows of a table, and what made them, in words, by method."""
+  """Table rows, and for each method a description of how it was made."""
 
   rows: Sequence[Row] = ()
   protocol: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
 def closed_form(experiment: Experiment, protocol: Protocol) -> ClosedForm:
-  """Fits and ranks both under a protocol.
+  """Fits the closed-form baselines and ranks them under a protocol.
 
-  Nothing for a run that has no network itself, or whose config leaves them out.
+  The result is empty if the run itself has no network, or if its config omits these baselines.
 
-  Every process has to call it.
+  Every process has to call this.
   """
   if not has_network(experiment.config.model) or not experiment.config.evaluation.linear:
     return ClosedForm()
@@ -79,17 +79,17 @@ def closed_form(experiment: Experiment, protocol: Protocol) -> ClosedForm:
 def closed_form_vectors(
   directory: str, splits: Sequence[str], train: str, sensors: Sequence[str], most: int
 ) -> tuple[dict[str, SceneVectors], dict[str, str]]:
-  """The same for a data set without a run: descriptors of its pairs by both.
+  """Closed-form descriptors of a data set's pairs, without a training run.
 
   Args:
-    directory: of the data set.
-    splits: whose pairs are described.
-    train: split whose pairs the linear layout is fitted on.
-    sensors: those to describe.
-    most: pairs to fit on, at most.
+    directory: directory of the data set.
+    splits: splits whose pairs are described.
+    train: split on whose pairs the linear layout is fitted.
+    sensors: sensors to describe.
+    most: maximum number of pairs to fit on.
 
   Returns:
-    "linear" and "gradients" -> descriptors, and what made them, in words.
+    Descriptors by method ("linear" and "gradients"), and a description of how each was made.
 
   Raises:
     XJepaError: the pairs cannot be read, or their images cannot be cut into cells.
@@ -105,6 +105,7 @@ def closed_form_vectors(
   evaluation = dataclasses.replace(config.evaluation, linear=most)
   plain = open_experiment(dataclasses.replace(config, evaluation=evaluation))
   fitted = _fitted(plain)
+  # `encoder_vectors` takes a loaded encoder, so the fit is exported and read back.
   with tempfile.TemporaryDirectory() as folder:
     path = os.path.join(folder, "encoder")
     export_encoder(path, plain.model, fitted.encoder, fitted.centre, LINEAR, {}, "")
@@ -116,7 +117,7 @@ def closed_form_vectors(
 
 @dataclasses.dataclass(frozen=True)
 class _Fitted:
-  """The encoder whose heads are `HEADS`, what it computes, and what made it, in words."""
+  """An encoder with the heads `HEADS`, its describe function, centres, and a description."""
 
   encoder: Any
   describe: Any
@@ -127,6 +128,7 @@ class _Fitted:
 def _fitted(plain: Experiment) -> _Fitted:
   head = dataclasses.replace(HEADS[LINEAR], fitted=plain.config.evaluation.linear)
   fit = canonical.fit(plain, {LINEAR: head})[LINEAR]
+  # The random parameters are only a template, whose maps the fitted ones replace.
   drawn = plain.model.init(jax.random.key(0))["encoder"]
   encoder = canonical.with_maps(drawn, LINEAR, fit.maps)
   describe = functools.partial(plain.describe, encoder)
@@ -139,13 +141,13 @@ def _fitted(plain: Experiment) -> _Fitted:
 
 
 def _beginnings(config: Config) -> Sequence[int]:
-  """Sizes at which the head ranked first is judged, and so the linear layout beside it."""
+  """Prefix sizes of the head ranked first, at which the linear layout is measured too."""
   found = config.heads[config.evaluation.head].prefixes
   return [size for size in found if size < HEADS[LINEAR].size]
 
 
 def without_network(config: Config) -> Config:
-  """The config of the closed form on the same pairs and images."""
+  """The config of the closed-form baselines on the same pairs and images."""
   return dataclasses.replace(
     config,
     model=ModelConfig(preset="none"),
@@ -157,11 +159,11 @@ def without_network(config: Config) -> Config:
 
 
 def finds_less(rows: Sequence[Row], plain: Sequence[Row]) -> str:
-  """Says that a network finds less than the linear layout does, with what to do; "" if not.
+  """A warning with advice if the network finds less than the linear layout, else "".
 
   Args:
-    rows: of the network, by the head ranked first.
-    plain: of the same directions, `ClosedForm.rows`.
+    rows: the network's rows, by the head ranked first.
+    plain: rows of the closed-form baselines for the same directions, `ClosedForm.rows`.
   """
   own = {(row.query, row.archive): row.metrics["recall@1"] for row in rows if _located(row)}
   theirs = {
@@ -170,6 +172,7 @@ def finds_less(rows: Sequence[Row], plain: Sequence[Row]) -> str:
     if row.method == LINEAR and _located(row)
   }
   both = [(own[way], theirs[way]) for way in own.keys() & theirs.keys()]
+  # Without a common direction both are 0, and the network is not found to be worse.
   network, linear = np.mean(both, axis=0) if both else (0.0, 0.0)
   if network >= linear:
     return ""

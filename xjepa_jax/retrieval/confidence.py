@@ -1,9 +1,8 @@
-"""What a score is worth: how much likelier it is between views of one scene than of two.
+"""Confidence of a search hit: the likelihood ratio of its score, fitted on held-out pairs.
 
-Fitted on pairs that were not trained on. With the scores of true and of false answers distributed
-as f1 and f0, an answer of score s is f1(s) / f0(s) times likelier to be the true one than an answer
-drawn by lot. That ratio carries over to archives of any size; the share of answers of this score
-that are true does not.
+If the scores of true and false answers have the densities f1 and f0, an answer with score s is
+f1(s) / f0(s) times as likely to be the true one as an answer drawn at random. This ratio carries
+over to archives of any size, which the fraction of true answers at a given score does not.
 """
 
 from __future__ import annotations
@@ -18,19 +17,19 @@ from scipy.optimize import isotonic_regression
 
 from xjepa_jax.errors import EvaluationError
 
-_KNOTS = 64  # a description stays readable; between them the logarithm is interpolated
+_KNOTS = 64  # keeps the JSON readable; the log ratio is interpolated between knots
 _LEAST_QUERIES = 10
 
 
 @dataclasses.dataclass(frozen=True)
 class Confidence:
-  """The likelihood ratio of scores of one direction.
+  """Likelihood ratio as a function of the score, for one direction.
 
   Attributes:
-    scores: (n,) rising.
-    log_ratio: (n,) natural logarithm of f1 / f0 at each, never falling.
-    below: (n,) the share of true answers that score less, F1.
-    queries: how many it was fitted on.
+    scores: (n,) knots, increasing.
+    log_ratio: (n,) natural logarithm of f1 / f0 at each knot, non-decreasing.
+    below: (n,) the fraction of true answers with a lower score, F1.
+    queries: number of queries that the fit used.
   """
 
   scores: np.ndarray
@@ -39,16 +38,17 @@ class Confidence:
   queries: int
 
   def of(self, scores: np.ndarray, answers: int) -> np.ndarray:
-    """The probability that each of the best answers to a query is its scene.
+    """Probability that each of the best answers to a query shows the query's scene.
 
-    Bayes' rule with one true scene among `answers`, all alike before the scores are seen. Those
-    that score less than the worst shown, t, together have the ratio answers x F1(t): a false
-    answer's mean ratio below t is F1(t) / F0(t), and F0(t) of the answers are below it. So an
-    answer loses what its rivals gain, and all of them together never exceed 1.
+    This is Bayes' rule with exactly one true scene among `answers`, all equally likely a priori.
+    The answers that score below the worst one shown, t, have a total ratio of answers x F1(t): a
+    false answer's mean ratio below t is F1(t) / F0(t), and a fraction F0(t) of the answers lies
+    below t. One answer's gain is therefore its rivals' loss, and the probabilities of a query never
+    sum to more than 1.
 
     Args:
-      scores: (Q, k) of the best answers; -inf where there is none.
-      answers: how many scenes the query could have found.
+      scores: (Q, k) scores of the best answers; -inf where there is none.
+      answers: number of scenes that the query could have found.
 
     Returns:
       (Q, k) float64; 0 where there is no answer.
@@ -59,23 +59,24 @@ class Confidence:
     ratio = np.where(there, np.exp(log_ratio), 0.0)
     worst = np.min(np.where(there, scores, np.inf), axis=-1, keepdims=True)
     missed = answers * np.interp(worst, self.scores, self.below)
+    # If all answers are shown, none scores below the worst one shown.
     all_shown = answers <= there.sum(axis=-1, keepdims=True)
     total = ratio.sum(axis=-1, keepdims=True) + np.where(all_shown, 0.0, missed)
     return ratio / np.where(total > 0, total, 1.0)
 
 
 def fit_confidence(scores: np.ndarray, own: np.ndarray) -> Confidence | None:
-  """Isotonic regression of being true on the score (Zadrozny and Elkan, KDD 2002).
+  """Isotonic regression of "is the true answer" on the score (Zadrozny and Elkan, KDD 2002).
 
   Args:
-    scores: (Q, A) of every query with every scene of the archive.
+    scores: (Q, A) score of every query with every scene of the archive.
     own: (Q,) int, the archive index of each query's own scene.
 
   Returns:
-    None of fewer than ten queries or two scenes, from which nothing is to be learnt.
+    None if there are fewer than ten queries or two scenes, too few for a fit.
 
   Raises:
-    EvaluationError: `own` is not of the archive.
+    EvaluationError: `own` does not index the archive.
   """
   queries, archive = scores.shape
   if own.shape != (queries,) or (queries and not 0 <= own.min() <= own.max() < archive):
@@ -90,20 +91,23 @@ def fit_confidence(scores: np.ndarray, own: np.ndarray) -> Confidence | None:
   hits = np.add.reduceat(sorted_true, blocks[:-1], dtype=np.float64)
   sizes = np.diff(blocks)
   means = np.add.reduceat(sorted_scores, blocks[:-1], dtype=np.float64) / sizes
-  # Half a count of both kinds keeps a block without the one or the other from being certain.
+  # Adding half a count to each class keeps a block that lacks one of them from being certain.
+  # Every query has one true answer, so the prior odds are 1 : archive - 1, and the last factor
+  # turns posterior odds into a likelihood ratio.
   ratio = (hits + 0.5) / (sizes - hits + 0.5) * (archive - 1)
   kept = _thinned(len(means))
   below = (np.cumsum(hits) - hits / 2) / queries
+  # The half counts can upset the order of the blocks, so the running maximum restores monotonicity.
   return Confidence(means[kept], np.log(np.maximum.accumulate(ratio))[kept], below[kept], queries)
 
 
 def fit_directions(
   descriptors: Mapping[str, np.ndarray], present: Mapping[str, np.ndarray]
 ) -> dict[str, Confidence]:
-  """That of every direction across sensors, "a->b", of pairs in the same order.
+  """Confidences of all cross-sensor directions, keyed "a->b"; row p of every sensor is pair p.
 
   Args:
-    descriptors: sensor -> (P, K) of length 1.
+    descriptors: sensor -> (P, K) of unit length.
     present: sensor -> (P,) bool.
   """
   found = {}
@@ -117,7 +121,7 @@ def fit_directions(
 
 
 def to_json(confidence: Confidence) -> dict[str, Any]:
-  """As an encoder's description holds it."""
+  """A JSON object, as stored in the description of an exported encoder."""
   return {
     "scores": [round(float(value), 6) for value in confidence.scores],
     "log_ratio": [round(float(value), 4) for value in confidence.log_ratio],
@@ -127,12 +131,12 @@ def to_json(confidence: Confidence) -> dict[str, Any]:
 
 
 def from_json(entry: Mapping[str, Any]) -> Confidence:
-  """Back from it."""
+  """Inverse of `to_json`."""
   numbers: list[Sequence[float]] = [entry["scores"], entry["log_ratio"], entry["below"]]
   scores, log_ratio, below = (np.asarray(each, np.float64) for each in numbers)
   return Confidence(scores, log_ratio, below, int(entry["queries"]))
 
 
 def _thinned(count: int) -> np.ndarray:
-  """At most `_KNOTS` of so many knots, first and last among them."""
+  """Indices of at most `_KNOTS` of `count` knots, including the first and the last."""
   return np.unique(np.linspace(0, count - 1, min(count, _KNOTS)).round().astype(int))

@@ -1,4 +1,8 @@
-"""Descriptors of the pairs of a split, centred on the training split and normalised."""
+"""Descriptors of a split's pairs, centred on the training split and normalised.
+
+Centres come from training pairs and never from the pairs that are searched, so nothing is learnt
+from the evaluated scenes. Several encoders describe a split in a single pass over the data.
+"""
 
 from __future__ import annotations
 
@@ -26,22 +30,22 @@ from xjepa_jax.training.target import find_target
 
 Descriptors = dict[str, dict[str, np.ndarray]]
 DescribeBatch = Callable[[Mapping[str, Any]], Mapping[str, Any]]
-_CENTRE_PAIRS = 512  # of the training split: a mean needs no more
+_CENTRE_PAIRS = 512  # training pairs; enough to estimate a mean
 
 
 @dataclasses.dataclass(frozen=True)
 class Described:
-  """The pairs of a split.
+  """Descriptors of the P pairs of a split.
 
   Attributes:
-    pair_ids: one a pair, P of them; none if they were not asked for.
-    labels: the names of each pair's labels; none if they were not asked for.
+    pair_ids: one id per pair; empty if ids were not requested.
+    labels: the names of each pair's labels; empty if labels were not requested.
     present: sensor -> (P,) bool, whether the pair has the sensor.
-    descriptors: head -> sensor -> (P, K), as the encoder gives them.
-    predicted: head -> "a->b" -> (P, K), what sensor a's image says of b's, as the predictor gives
-      it; empty if it was not asked for.
-    position_share: sensor -> how much of its tokens' variance their place explains, see
-      `training.geometry`; empty if it was not asked for.
+    descriptors: head -> sensor -> (P, K), straight from the encoder.
+    predicted: head -> "a->b" -> (P, K), the descriptor of b that the predictor derives from sensor
+      a's image; empty if not requested.
+    position_share: sensor -> fraction of its tokens' variance that position explains, see
+      `training.geometry`; empty if not requested.
   """
 
   pair_ids: tuple[str, ...]
@@ -52,7 +56,7 @@ class Described:
   position_share: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
   def label_sets(self) -> np.ndarray | None:
-    """(P, L) bool over all names that occur, or None where no pair has a label."""
+    """(P, L) bool over all label names that occur, or None if no pair has a label."""
     return label_sets(self.labels)
 
 
@@ -64,7 +68,7 @@ def describe_split(
   shuffle: bool = False,
   named: bool = True,
 ) -> Described:
-  """Describes a split by one encoder; see `describe_by_several`."""
+  """Describes a split with one encoder; see `describe_by_several`."""
   by = {"": functools.partial(experiment.describe, encoder)}
   return describe_by_several(experiment, by, split, most, shuffle, named)[""]
 
@@ -77,17 +81,18 @@ def describe_by_several(
   shuffle: bool = False,
   named: bool = True,
 ) -> dict[str, Described]:
-  """Describes at most `most` pairs of a split, the first ones or, shuffled, any; all in one pass.
+  """Describes at most `most` pairs of a split with several describers in one pass.
 
-  Of several data sets each gives its share, see `training.splits.shares`.
+  If there are several data sets, each contributes its share, see `training.splits.shares`.
 
   Args:
-    experiment: where the pairs are.
-    describers: name -> what describes a batch: `experiment.describe` or `predicting` of an encoder.
-    split: of the data sets.
-    most: pairs.
-    shuffle: take them in random order, the same for a seed.
-    named: read ids and labels, for which every record is read a second time.
+    experiment: supplies the pairs.
+    describers: name -> function that describes a batch: `experiment.describe` of an encoder, or
+      `predicting`.
+    split: split of the data sets.
+    most: maximum number of pairs.
+    shuffle: take pairs in a random order that depends on the seed only, rather than the first ones.
+    named: also read ids and labels, which reads every record a second time.
   """
   parts: dict[str, list[Batch]] = {name: [] for name in describers}
   sums: dict[str, list[Any]] = {name: [] for name in describers}
@@ -96,6 +101,7 @@ def describe_by_several(
     for name, describe in describers.items():
       found = dict(jax.device_get(describe(batch)))
       sums[name].append(found.pop("sums", {}))
+      # The last batch is padded, and no more than `left` pairs may be taken.
       chosen = np.flatnonzero(found["valid"])[:left]
       parts[name].append(jax.tree.map(lambda rows, chosen=chosen: rows[chosen], found))
     if named:
@@ -121,14 +127,14 @@ def _described(
 
 
 def predicting(experiment: Experiment, encoder: Any, predictor: Any) -> DescribeBatch:
-  """Describes batches as the experiment does, and predicts each sensor's descriptors from others'.
+  """A describer that also predicts each sensor's descriptors from the other sensors' images.
 
   Args:
     experiment: the run.
     encoder, predictor: their parameters.
 
   Returns:
-    batch -> as `training.step.describe`, and "predicted": head -> "a->b" -> (B, K).
+    batch -> the result of `training.step.describe`, plus "predicted": head -> "a->b" -> (B, K).
   """
   model = experiment.model
 
@@ -146,6 +152,7 @@ def predicting(experiment: Experiment, encoder: Any, predictor: Any) -> Describe
       "record": batch["record"],
     }
 
+  # Parameters stay sharded as in training, and only the small results are gathered.
   shardings = jax.tree.map(lambda leaf: leaf.sharding, experiment.abstract_state())
   run = jax.jit(
     on_mesh(described, experiment.mesh.abstract_mesh),
@@ -162,14 +169,14 @@ def predicting(experiment: Experiment, encoder: Any, predictor: Any) -> Describe
 def centres(
   experiment: Experiment, describers: Mapping[str, DescribeBatch]
 ) -> dict[str, tuple[Descriptors, Descriptors]]:
-  """Mean descriptors of training pairs, all describers' in one pass.
+  """Mean descriptors of training pairs, for all describers in one pass.
 
-  What all scenes of a sensor have in common says nothing about a scene; taking it away closes most
-  of the gap between sensors. It is taken from training pairs, so nothing is learnt from those
-  that are searched.
+  What all scenes of a sensor have in common carries no information about any one of them, and
+  subtracting it closes most of the gap between sensors. The mean is that of training pairs, so that
+  nothing is learnt from the pairs that are searched.
 
   Returns:
-    Name -> head -> sensor -> (K,) of the descriptors, and head -> "a->b" -> (K,) of predicted ones.
+    Name -> (head -> sensor -> (K,) of descriptors, head -> "a->b" -> (K,) of predicted ones).
   """
   split = experiment.config.data.train
   found = describe_by_several(
@@ -195,7 +202,7 @@ def _centres(found: Described) -> Descriptors:
 
 
 def normalised(descriptors: Descriptors, centre: Descriptors) -> Descriptors:
-  """Descriptors less their sensor's centre, of length 1: what is compared and stored."""
+  """Descriptors minus their sensor's centre, scaled to unit length, as compared and stored."""
   return {
     head: {
       key: _unit(values.astype(np.float32) - centre[head][key]) for key, values in by_sensor.items()
@@ -205,14 +212,14 @@ def normalised(descriptors: Descriptors, centre: Descriptors) -> Descriptors:
 
 
 def beginnings(heads: Mapping[str, HeadConfig]) -> dict[str, tuple[str, int]]:
-  """Name -> head and size, of each size to which a head's descriptors can be cut (`prefixes`)."""
+  """Name -> (head, size) for every size that a head's descriptors can be cut to (`prefixes`)."""
   return {
     f"{name}, first {size}": (name, size) for name, head in heads.items() for size in head.prefixes
   }
 
 
 def _mean(values: np.ndarray) -> np.ndarray:
-  """(K,) mean of (P, K); 0 where no pair has the sensor."""
+  """(K,) mean of (P, K); 0 if no pair has the sensor."""
   total = values.sum(axis=0, dtype=np.float64)
   return (total / max(len(values), 1)).astype(np.float32)
 
@@ -225,7 +232,7 @@ def _unit(values: np.ndarray) -> np.ndarray:
 def _batches(
   experiment: Experiment, split: str, most: int, shuffle: bool
 ) -> Iterator[tuple[PairDataset, Batch, int]]:
-  """Batches of all data sets one after another, and how many pairs of each may still be taken."""
+  """Batches of all data sets in turn, and how many pairs may still be taken from each."""
   left = shares(experiment.config, split, most)
   for number, (dataset, batches) in enumerate(experiment.passes(split, shuffle)):
     for batch in batches if left[number] else ():

@@ -1,4 +1,8 @@
-"""Who asks and who is searched: one direction of an evaluation."""
+"""One direction of an evaluation: the query sensor and scenes, the archive sensor and scenes.
+
+Scenes are numbers in increasing order on both sides, so that a query's own scene is found by binary
+search. Whether that scene is the answer or is left out depends on the sensors and the protocol.
+"""
 
 from __future__ import annotations
 
@@ -8,18 +12,18 @@ import numpy as np
 
 from xjepa_jax.retrieval.ranking import NOTHING
 
-# What is no answer to a query: its own image; or all images of its scene, the other sensor's too.
+# What is not ranked for a query: its own image, or every image of its scene in either sensor.
 LEAVE_OUT = ("query", "scene")
 
 
 @dataclasses.dataclass(frozen=True)
 class Direction:
-  """Scenes that ask in one sensor, and scenes that are searched in another or the same.
+  """Query scenes in one sensor, and archive scenes in another sensor or the same one.
 
   Attributes:
     query, archive: sensors.
-    asking: (Q,) int, scenes in rising order.
-    found: (A,) int, the same.
+    asking: (Q,) int, scene numbers of the queries, increasing.
+    found: (A,) int, scene numbers of the archive, increasing.
     leave_out: one of LEAVE_OUT.
   """
 
@@ -36,21 +40,22 @@ class Direction:
 
   @property
   def located(self) -> bool:
-    """Whether the query's own scene is an answer, and so R@k and MRR can be measured."""
+    """Whether the query's own scene can be found, so that R@k and MRR are defined."""
     return self.across and self.leave_out == "query"
 
   @property
   def own(self) -> np.ndarray:
-    """(Q,) int, where in the archive the query's scene is, or -1."""
+    """(Q,) int, archive index of the query's own scene, or -1."""
+    # A number beyond the last scene is clipped to it, and the comparison then rejects it.
     where = np.searchsorted(self.found, self.asking).clip(max=len(self.found) - 1)
     return np.where(self.found[where] == self.asking, where, NOTHING)
 
   @property
   def exclude(self) -> np.ndarray:
-    """(Q,) int, the archive index left out, or -1 for none."""
+    """(Q,) int, archive index that is left out, or -1 for none."""
     return np.full(len(self.asking), NOTHING) if self.located else self.own
 
   @property
   def answers(self) -> np.ndarray:
-    """(Q,) int, how many answers there are to rank."""
+    """(Q,) int, number of answers that are ranked for each query."""
     return len(self.found) - (self.exclude != NOTHING)

@@ -1,8 +1,9 @@
-"""The table of a retrieval evaluation: one row a direction, each saying what it measured.
+"""The table of a retrieval evaluation: one row per direction, with what it measured.
 
-Across two sensors the one true answer is the co-located scene (R@k, MRR). With labels, an answer is
-relevant if it shares one with the query, graded by how many for nDCG; without, the co-located
-scene alone is. Within a sensor the query itself is left out and only labels can be asked for.
+Across two sensors the only true answer is the co-located scene (R@k, MRR). With labels, an answer
+is relevant if it shares at least one with the query, and nDCG grades it by how many; without
+labels, only the co-located scene is relevant. Within a sensor the query itself is left out, and
+only labels can be evaluated.
 """
 
 from __future__ import annotations
@@ -29,23 +30,23 @@ def evaluate_directions(
   archive: np.ndarray | None = None,
   centre: bool = False,
 ) -> list[Row]:
-  """Every sensor asked for every sensor, by the cosine of descriptors.
+  """Rows for all ordered pairs of sensors, ranked by the cosine of descriptors.
 
   Args:
-    descriptors: sensor -> (P, K), row p of every sensor being scene p. Rows of absent scenes are
-      not read.
+    descriptors: sensor -> (P, K); row p of every sensor is scene p. Rows of absent scenes are not
+      read.
     present: sensor -> (P,) bool, whether the scene has that sensor.
-    labels: (P, L) bool, the scenes' label sets, or None. Within a sensor there is nothing to
-      measure without them, and no row.
+    labels: (P, L) bool, the scenes' label sets, or None. Without labels nothing can be measured
+      within a sensor, and there is no such row.
     k: the cut-offs.
-    queries: (P,) bool, the scenes that ask (the validation split, say); all if None.
-    archive: (P,) bool, the scenes that are searched (the test split, say); all if None.
-    centre: subtract from each sensor's descriptors their own mean over the scenes that ask or are
-      searched. It takes a modality gap away, and it looks at the evaluated scenes to do so.
+    queries: (P,) bool, the scenes used as queries (for example the validation split); all if None.
+    archive: (P,) bool, the scenes that are searched (for example the test split); all if None.
+    centre: subtract from each sensor's descriptors their own mean over the scenes that are queries
+      or are searched. This removes a modality gap, but it uses the evaluated scenes to do so.
 
   Returns:
-    A row for every ordered pair of sensors in the order of `descriptors`; none for a pair of which
-    nobody asks or nobody is searched.
+    A row for every ordered pair of sensors in the order of `descriptors`; none for a pair without
+    queries or without an archive.
 
   Raises:
     EvaluationError: shapes disagree, or a descriptor of a present scene is not finite.
@@ -91,19 +92,19 @@ def evaluate_vectors(
   method: str = "descriptors",
   similarity: str = "cosine of descriptors",
 ) -> Row | None:
-  """The row of one direction whose two sides have vectors of their own.
+  """The row of one direction, with separate vectors for queries and archive.
 
   Args:
-    direction: who asks and who is searched.
-    queries: (P, K) of all scenes, of length 1; rows of scenes that do not ask are not read.
-    archive: (P, K), the same of what is searched.
+    direction: the queries and the archive.
+    queries: (P, K) vectors of all scenes, of unit length; only those of the queries are read.
+    archive: (P, K), the same for the archive.
     labels: (P, L) bool, or None.
-    measures: what is wanted.
-    method, similarity: in words.
+    measures: the metrics to compute.
+    method, similarity: names that the row carries.
 
   Returns:
-    None if nobody asks, nobody is searched, a scene could only find itself, or nothing is known
-    to be relevant: there are no labels, and the scene itself is left out.
+    None if there are no queries, there is no archive, a scene could only find itself, or nothing is
+    known to be relevant (no labels, and the query's own scene is left out).
 
   Raises:
     EvaluationError: shapes disagree, or a vector is not finite.
@@ -125,12 +126,12 @@ def evaluate_similarity(
   *,
   method: str,
 ) -> Row:
-  """The row of similarities that no descriptors made: a baseline's.
+  """The row of a baseline that has similarities but no descriptors.
 
   Args:
     query, archive: sensors.
-    similarity: (P, P) of P scenes that have both; entry (p, p) is of the co-located scene, or
-      within a sensor of the query itself.
+    similarity: (P, P) for P scenes that have both sensors. Entry (p, p) belongs to the co-located
+      scene, or within a sensor to the query itself.
     labels: (P, L) bool, or None.
     k: the cut-offs.
     method: the baseline's name.
@@ -151,7 +152,7 @@ def evaluate_similarity(
 
 
 def unit_rows(values: np.ndarray, used: np.ndarray, centre: bool = False) -> np.ndarray:
-  """Descriptors (P, K) as float32 of unit length; rows not `used` are 0, as is a null vector."""
+  """Descriptors (P, K) as float32 of unit length; rows not `used` and null vectors become 0."""
   values = np.where(used[:, None], values, 0).astype(np.float64)
   if centre and used.any():
     values = np.where(used[:, None], values - values[used].mean(axis=0), 0)

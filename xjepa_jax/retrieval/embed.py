@@ -1,8 +1,9 @@
 """Embeds an archive: python -m xjepa_jax.retrieval.embed --encoder DIR --archive PATH --out DIR
 
 Writes a directory of GeoParquet that `xjepa_jax.retrieval.embedding.files` and other tools read.
-The same command continues after an interruption; several processes share an archive with --process
-and --processes, and write the same bytes as one.
+After an interruption the same command continues where it stopped. Several processes can share an
+archive with --process and --processes; together they write the same bytes as a single process.
+Heavy modules are imported inside the functions, which keeps --help fast.
 """
 
 from __future__ import annotations
@@ -18,10 +19,10 @@ from xjepa_jax.paths import user_path
 from xjepa_jax.processes.devices import check_devices
 from xjepa_jax.processes.output import run_command
 
-_BATCH = {"cpu": 16}  # rows a device computes at once; other devices have more cores to fill
+_BATCH = {"cpu": 16}  # rows per device and call; accelerators need more to be busy
 _ACCELERATOR_BATCH = 256
 _VERSIONS = ("python", "xjepa-jax", "jax", "jaxlib", "numpy")  # and pyarrow: bytes depend on them
-_SHOWN = 5  # of what was left out; all is in skipped.csv
+_SHOWN = 5  # skipped images printed; skipped.csv lists all
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -31,6 +32,7 @@ def main(argv: list[str] | None = None) -> int:
   try:
     if args.beam is not None:
       _embed_by_beam(args, argv)
+    # After Beam all parts are finished, and this only describes the directory.
     embed(args)
   except XJepaError as error:
     print(f"error: {error}", file=sys.stderr)
@@ -42,10 +44,10 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def embed(args: argparse.Namespace) -> None:
-  """Embeds what the command line names.
+  """Embeds the archive that the command line names.
 
   Raises:
-    XJepaError: the encoder, the archive or the directory is not what it has to be.
+    XJepaError: the encoder, the archive or the output directory is not usable.
   """
   import jax
 
@@ -62,6 +64,7 @@ def embed(args: argparse.Namespace) -> None:
   plan = _plan(args, encoder, archive)
   _print_plan(plan, sensors)
   progress = Progress(args.out, plan.settings, process, plan.tiles.items)
+  # Every `processes`-th part belongs to this process; those finished and intact are skipped.
   todo = [
     number
     for number in range(process, len(plan.parts), processes)
@@ -72,6 +75,7 @@ def embed(args: argparse.Namespace) -> None:
     try:
       judges = _judged(args, plan, _judges(args, sensors, archive.kind))
     except XJepaError:
+      # Nothing has been written yet, so the directory is free for other settings.
       progress.release()
       raise
   started = time.monotonic()
@@ -111,7 +115,7 @@ def embed(args: argparse.Namespace) -> None:
 
 
 def _embed_by_beam(args: argparse.Namespace, argv: list[str]) -> None:
-  """Every share of the archive by a machine of its own; what is left is to describe the directory.
+  """Runs each share of the archive in a Beam worker; the caller then only describes the directory.
 
   Raises:
     OptionError, WriteError: see `run_pieces`.
@@ -218,7 +222,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _share(args: argparse.Namespace) -> tuple[int, int]:
-  """This process's number, and how many there are; JAX knows where it is distributed."""
+  """This process's number and the number of processes; from JAX unless the options give them."""
   if (args.process is None) != (args.processes is None):
     raise OptionError("--process and --processes belong together; give both or none.")
   if args.process is not None:
@@ -233,10 +237,10 @@ def _share(args: argparse.Namespace) -> tuple[int, int]:
 
 
 def _judged(args: argparse.Namespace, plan: Any, judges: dict[str, Any]) -> dict[str, Any]:
-  """Judges a sample of the values; returns by which the others are judged, none if trusted.
+  """Judges the units of a sample; returns the judges for all other tiles, none if trusted.
 
   Raises:
-    EmbeddingError: they contradict the encoder's sensors.
+    EmbeddingError: the values contradict the encoder's sensors.
     ArchiveError: none of a sensor's tiles can be used.
   """
   from xjepa_jax.retrieval.embedding.sampling import contradictions
@@ -270,7 +274,7 @@ def _judged(args: argparse.Namespace, plan: Any, judges: dict[str, Any]) -> dict
 def _judges(args: argparse.Namespace, sensors: Any, kind: str) -> dict[str, Any]:
   from xjepa_jax.data.units import Judge
 
-  files = kind != "pairs"  # pairs have the nodata value and the offset of their description
+  files = kind != "pairs"  # pairs take nodata and offset from the data set's description
   return {
     key: Judge(
       sensor,
@@ -329,6 +333,7 @@ def _plan(args: argparse.Namespace, encoder: Any, archive: Any) -> Any:
   head = args.head or encoder.head
   if head not in encoder.heads:
     raise OptionError(f"--head {head}: the encoder has {', '.join(encoder.heads)}.")
+  # Pairs are not tiled; a stride of 0 takes a single tile from the middle.
   stride = args.stride if archive.tiled else 0
   batch = args.batch or _BATCH.get(jax.default_backend(), _ACCELERATOR_BATCH)
   minimum = args.min_valid if args.min_valid is not None else 0.5 * archive.tiled
@@ -397,7 +402,7 @@ def _print_left_out(out: str) -> None:
 def _with_bar(count: int, run: Any) -> None:
   from tqdm import tqdm
 
-  seconds = 0.2 if sys.stderr.isatty() else 10  # a log gets a line now and then
+  seconds = 0.2 if sys.stderr.isatty() else 10  # a log file needs only an occasional line
   with tqdm(total=count, unit="tiles", desc="embed", mininterval=seconds, disable=not count) as bar:
     run(bar.update)
 

@@ -1,7 +1,7 @@
-"""Which weights are measured and exported: the trained encoder's, or their moving average.
+"""Chooses which weights are measured and exported: the trained encoder's or their moving average.
 
-Neither is better in general. An average finds more in mid-run, while the learning rate is high, and
-less where it lags behind (docs/trials.md); so both are measured at every validation.
+Neither is better in general. The average finds more in mid-run, while the learning rate is high,
+and less where it lags behind (docs/trials.md), so both are measured at every validation.
 """
 
 from __future__ import annotations
@@ -16,25 +16,26 @@ from xjepa_jax.training.target import find_target
 
 AVERAGED, TRAINED = "averaged", "trained"
 ENCODERS = (AVERAGED, TRAINED)
-_NAMED = {"target": AVERAGED, "online": TRAINED}  # of the config key evaluation.encoder
+_NAMED = {"target": AVERAGED, "online": TRAINED}  # values of the config key evaluation.encoder
 
 
 def encoders(state: TrainState) -> dict[str, Any]:
-  """Name -> parameters of an encoder; of one without a network, whose two are the same, the one."""
+  """Name -> encoder parameters; without a network the two are the same, and only one is given."""
+  # A model without a network has no predictor.
   if not state.params["predictor"]:
     return {AVERAGED: find_target(state.opt_state)}
   return {AVERAGED: find_target(state.opt_state), TRAINED: state.params["encoder"]}
 
 
 def choose(asked: str, metrics: Mapping[str, float]) -> str:
-  """The encoder that a config asks for, by what was measured of a state.
+  """Name of the encoder that the config asks for, given the metrics of a state.
 
-  Every process has to call it; the first one's numbers count, for those of others may differ in
-  their last digits.
+  Every process has to call this. The first process's metrics decide, because those of the others
+  may differ in the last digits.
 
   Args:
-    asked: "target", "online", or "best": the one of the higher score, the average of equals or
-      where there is no score.
+    asked: "target", "online", or "best" for the one with the higher score. The average wins ties,
+      and is taken where there is no score.
     metrics: with "validation/averaged/score" and "validation/trained/score", where they exist.
   """
   return first_decides(lambda: _NAMED.get(asked) or _better(metrics))

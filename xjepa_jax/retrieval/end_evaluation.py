@@ -1,4 +1,8 @@
-"""The evaluation at the end of a run: by the config's protocol, predicted too where it asks."""
+"""The evaluation at the end of a run, by the protocol that its config names.
+
+The encoder that is not exported is ranked beside the exported one, and predict-then-search is
+ranked as well if the config asks for it.
+"""
 
 from __future__ import annotations
 
@@ -35,16 +39,16 @@ from xjepa_jax.training.state import TrainState
 
 @dataclasses.dataclass(frozen=True)
 class EndEvaluation:
-  """What a run's end is measured by.
+  """Results of the end-of-run evaluation.
 
   Attributes:
-    protocol: with the names of the data set's splits.
-    evaluation: of the split that is searched; its rows are the protocol's; those of
-      predict-then-search, if they are wanted, are under "HEAD, predict-then-search", those of the
-      encoder that is not exported under "HEAD, trained encoder (not exported)" or the same of
+    protocol: the protocol, with split names mapped to the data set's.
+    evaluation: evaluation of the archive split, with the protocol's rows. Rows of
+      predict-then-search, if requested, are keyed "HEAD, predict-then-search"; those of the encoder
+      that is not exported are keyed "HEAD, trained encoder (not exported)", or the same with
       "averaged".
-    predicted_centre: head -> "a->b" -> (K,), what was taken from predicted descriptors.
-    confidence: head -> "a->b" -> what scores are worth, by the validation split.
+    predicted_centre: head -> "a->b" -> (K,), subtracted from predicted descriptors.
+    confidence: head -> "a->b" -> confidence of scores, fitted on the validation split.
   """
 
   protocol: Protocol
@@ -54,12 +58,13 @@ class EndEvaluation:
 
 
 def evaluate_at_end(experiment: Experiment, state: TrainState, chosen: str) -> EndEvaluation:
-  """Describes what asks and what is searched, and ranks by every head.
+  """Describes the queries and the archive, and ranks them with every head.
 
   Args:
     experiment: the run.
-    state: its best.
-    chosen: the encoder that is exported; see `encoder_choice`. The other one is ranked beside it.
+    state: the best state of the run.
+    chosen: name of the encoder that is exported, see `encoder_choice`. The other one is ranked
+      beside it.
   """
   config = experiment.config
   protocol = run_protocol(config.evaluation.protocol, config.data)
@@ -77,7 +82,7 @@ def evaluate_at_end(experiment: Experiment, state: TrainState, chosen: str) -> E
     for name, each in found.items():
       described[name][split] = each
   rows = _rows(config.heads, protocol, described[chosen], centre[chosen], wanted)
-  # Before the first step the two are one.
+  # Before the first step the average equals the trained weights, so there is no other encoder.
   others = set(both) - {chosen} if int(state.step) else ()
   beside = {
     f"{head}, {other} encoder (not exported)": found
@@ -92,6 +97,7 @@ def evaluate_at_end(experiment: Experiment, state: TrainState, chosen: str) -> E
     centre=centre[chosen][0],
     descriptors=normalised(searched.descriptors, centre[chosen][0]),
     rows={
+      # Key order is report order: heads, prefixes, the other encoder, then predict-then-search.
       **{name: rows[name] for name in (*config.heads, *beginnings(config.heads))},
       **beside,
       **rows,
@@ -111,14 +117,14 @@ def _rows(
   centre: tuple[Descriptors, Descriptors],
   predicted: bool,
 ) -> dict[str, list[Row]]:
-  """The protocol's rows of each head, and those of predict-then-search under a name of their own.
+  """The protocol's rows by head, with predict-then-search under names of its own.
 
   Args:
-    heads: by name; their beginnings are ranked too.
-    protocol: who asks, and who is searched.
-    described: split -> its pairs.
+    heads: heads by name; their prefixes are ranked too.
+    protocol: the protocol, which chooses queries and archive.
+    described: split -> descriptors of its pairs.
     centre: see `describe.centres`.
-    predicted: whether predict-then-search is wanted.
+    predicted: whether to rank predict-then-search.
   """
   rows: dict[str, list[Row]] = {}
   whole = {head: joined(described, head, *centre) for head in heads}
@@ -147,10 +153,10 @@ def _confidence(
 
 
 def check_protocol(experiment: Experiment) -> None:
-  """Refuses a split that the protocol needs and the data sets lack, before anything is trained.
+  """Refuses a run whose data sets lack a split of the protocol, before anything is trained.
 
   Raises:
-    DatasetError: there is no such split.
+    DatasetError: a split does not exist.
   """
   config = experiment.config
   protocol = run_protocol(config.evaluation.protocol, config.data)
@@ -160,7 +166,7 @@ def check_protocol(experiment: Experiment) -> None:
 
 
 def run_protocol(name: str, data: DataConfig) -> Protocol:
-  """The protocol of a name with the splits that a run's data have.
+  """The named protocol, with its splits mapped to those of the run's data.
 
   Raises:
     EvaluationError: there is no such protocol.
@@ -172,11 +178,11 @@ def run_protocol(name: str, data: DataConfig) -> Protocol:
 def joined(
   found: dict[str, Described], head: str, centre: Any, predicted_centre: Any
 ) -> SceneVectors:
-  """The scenes of several splits one after another, by one head.
+  """The scenes of several splits, concatenated, with unit vectors of one head.
 
   Args:
-    found: split -> its pairs.
-    head: by name.
+    found: split -> descriptors of its pairs.
+    head: name of the head.
     centre: head -> sensor -> (K,).
     predicted_centre: head -> "a->b" -> (K,).
   """

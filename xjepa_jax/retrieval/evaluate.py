@@ -1,8 +1,8 @@
 """Measures retrieval by published protocols: python -m xjepa_jax.retrieval.evaluate SOURCE ...
 
-Several encoders, embedding directories and files of other models in one table, each number with
-its bootstrap interval over queries, beside what needs no training: chance, image statistics,
-gradients and the linear layout.
+Compares several encoders, embedding directories and files of other models in one table. Each number
+has its bootstrap interval over queries and stands beside the baselines that need no training:
+chance, image statistics, gradients and the linear layout.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def evaluate(args: argparse.Namespace) -> None:
-  """Reads the sources, carries out the protocols, prints and writes.
+  """Reads the sources, carries out the protocols, and prints and writes the results.
 
   Raises:
-    XJepaError: in one paragraph, what is not as it has to be.
+    XJepaError: an option or a source is not usable.
   """
   from xjepa_jax.retrieval.evaluating.comparison import Comparison
   from xjepa_jax.retrieval.evaluating.sources import Reading, read_source, splits_of
@@ -62,6 +62,7 @@ def evaluate(args: argparse.Namespace) -> None:
     ),
   )
   sources = [read_source(given, reading) for given in args.sources]
+  # Where splits are unknown, choosing one would have no effect and all scenes would be measured.
   for option in ("split", "queries", "archive"):
     if split := getattr(args, option):
       _check_split_known(sources, f"--{option} {split}")
@@ -80,6 +81,7 @@ def evaluate(args: argparse.Namespace) -> None:
   if args.quantisation:
     from xjepa_jax.retrieval.evaluating.sizes import sizes_table, write_plot
 
+    # Sizes are measured by the first protocol only.
     prefixes = _numbers(args.prefixes)
     found_sizes = [
       (source.name, comparison.sizes(source, chosen[0], args.quantisation, prefixes))

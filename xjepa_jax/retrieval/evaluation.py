@@ -1,4 +1,9 @@
-"""How well scenes of one sensor find those of another, and what the space looks like."""
+"""Retrieval and geometry of a split while training: how well sensors find each other.
+
+Averaged and trained encoders are described in one pass over the data. `Validation` keeps the
+history of a run, including the part before a restart, so that a continued run is judged like an
+uninterrupted one.
+"""
 
 from __future__ import annotations
 
@@ -33,20 +38,20 @@ from xjepa_jax.training.triviality import triviality
 from xjepa_jax.training.worsening import worsening
 
 CUTS = (1, 5, 10)
-_FIRST = ", first "  # between a head and the size of a beginning, see `describe.beginnings`
-_JUDGED = "recall@5"  # the hit rate that a collapse is judged by
+_FIRST = ", first "  # separates head and prefix size in the names of `describe.beginnings`
+_JUDGED = "recall@5"  # the metric by which a collapse is diagnosed
 
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-  """One split, measured by one encoder.
+  """One split, measured with one encoder.
 
   Attributes:
-    described: its pairs.
-    centre: head -> sensor -> (K,), what was taken from the descriptors.
-    descriptors: head -> sensor -> (P, K), centred and of length 1.
-    rows: head -> a row for every direction; of a head's beginnings under "HEAD, first N".
-    geometry: of the head ranked first, see `training.geometry`.
+    described: descriptors of its pairs.
+    centre: head -> sensor -> (K,), subtracted from the descriptors.
+    descriptors: head -> sensor -> (P, K), centred and of unit length.
+    rows: head -> one row per direction; those of a head's prefixes are keyed "HEAD, first N".
+    geometry: geometry of the head ranked first, see `training.geometry`.
   """
 
   described: Described
@@ -59,15 +64,15 @@ class Evaluation:
 def evaluate(
   experiment: Experiment, state: TrainState, split: str, predicted: Outputs
 ) -> dict[str, Evaluation]:
-  """Describes a split by both encoders, in one pass, and ranks it in every direction by every head.
+  """Describes a split with both encoders in one pass, and ranks every direction with every head.
 
   Args:
-    experiment, state: the run, and what is measured of it.
-    split: of the data sets.
-    predicted: of the same split, see `predictions`.
+    experiment, state: the run, and the state that is measured.
+    split: split of the data sets.
+    predicted: outputs for the same split, see `predictions`.
 
   Returns:
-    "averaged" and "trained", see `encoder_choice`.
+    Evaluations by name, "averaged" and "trained", see `encoder_choice`.
   """
   describers = {
     name: functools.partial(experiment.describe, encoder)
@@ -105,7 +110,7 @@ def _evaluation(
 def geometry_of(
   experiment: Experiment, described: Described, predicted: Outputs
 ) -> dict[str, float]:
-  """The geometry of the head ranked first, on the pairs that are described, and of the tokens."""
+  """Geometry metrics of the head ranked first, on the described pairs, and of the tokens."""
   found = describe_geometry(
     described.descriptors[experiment.config.evaluation.head],
     described.present,
@@ -116,7 +121,7 @@ def geometry_of(
 
 
 def first_tokens(experiment: Experiment, encoder: Any, split: str) -> dict[str, np.ndarray]:
-  """sensor -> (B, N, D): tokens of the first batch of a split, of at most `SHOWN` samples."""
+  """sensor -> (B, N, D): tokens of the first batch of a split, at most `SHOWN` samples."""
   for _, batches in experiment.passes(split):
     for batch in batches:
       found: dict[str, np.ndarray] = jax.device_get(experiment.tokens(encoder, device_batch(batch)))
@@ -125,13 +130,14 @@ def first_tokens(experiment: Experiment, encoder: Any, split: str) -> dict[str, 
 
 
 def scalars(evaluation: Evaluation, head: str) -> dict[str, float]:
-  """An evaluation as numbers for the metric writers.
+  """An evaluation as flat metrics for the metric writers.
 
-  Retrieval by the head ranked first is "validation/a->b/recall@1" and the like, by another head
-  "validation/HEAD/a->b/recall@1", by its first N numbers "validation/HEAD/N/a->b/recall@1";
-  "geometry/rankme/a" and the like; and "validation/score", by which the best checkpoint is chosen,
-  where there is one: the mean of `validation_score` over the head ranked first and its beginnings.
-  "chance/a->b/recall@5" and "chance/queries" are what a collapse is judged against.
+  Retrieval metrics of the head ranked first are named "validation/a->b/recall@1" and so on, those
+  of another head "validation/HEAD/a->b/recall@1", and those of its first N numbers
+  "validation/HEAD/N/a->b/recall@1". Geometry is named "geometry/rankme/a" and so on.
+  "validation/score", which selects the best checkpoint, is the mean of `validation_score` over the
+  head ranked first and its prefixes, if any of them has one. "chance/a->b/recall@5" and
+  "chance/queries" are the reference by which a collapse is diagnosed.
   """
   found = {f"geometry/{name}": value for name, value in evaluation.geometry.items()}
   found |= {f"validation/{key}": value for key, value in _retrieval(evaluation, head).items()}
@@ -145,7 +151,7 @@ def scalars(evaluation: Evaluation, head: str) -> dict[str, float]:
 
 
 def scalars_by_encoder(evaluations: Mapping[str, Evaluation], head: str) -> dict[str, float]:
-  """The retrieval of both encoders: "validation/trained/a->b/recall@1" and so on, as `scalars`."""
+  """Retrieval metrics of both encoders, named "validation/trained/a->b/recall@1" and so on."""
   return {
     f"validation/{name}/{key}": value
     for name, evaluation in evaluations.items()
@@ -154,7 +160,7 @@ def scalars_by_encoder(evaluations: Mapping[str, Evaluation], head: str) -> dict
 
 
 def _retrieval(evaluation: Evaluation, head: str) -> dict[str, float]:
-  """The rows' numbers, and the score by the head ranked first."""
+  """Metrics of all rows, and the score of the head ranked first."""
   found: dict[str, float] = {}
   for name, rows in evaluation.rows.items():
     before = "" if name == head else f"{name.replace(_FIRST, '/')}/"
@@ -167,21 +173,21 @@ def _retrieval(evaluation: Evaluation, head: str) -> dict[str, float]:
 
 
 class Validation:
-  """Evaluates while training, and remembers what it saw, to tell a collapse.
+  """Evaluates during training, and keeps the history that a collapse is diagnosed from.
 
-  A run that is continued is judged as one that was not interrupted.
+  A continued run is judged as if it had not been interrupted.
   """
 
   def __init__(self, experiment: Experiment, rows: Sequence[Mapping[str, float]] = ()):
-    """Begins with what was measured before.
+    """Starts from the metrics logged so far.
 
     Args:
       experiment: the run.
-      rows: of `metrics.jsonl`, up to the step from which it is continued.
+      rows: rows of `metrics.jsonl`, up to the step from which the run continues.
     """
     self.experiment = experiment
     size = experiment.config.heads[experiment.config.evaluation.head].size
-    # What the last call measured, and of which encoder.
+    # The latest evaluation, and the name of the encoder that it measured.
     self.latest: Evaluation | None = None
     self.chosen = AVERAGED
     remembered = [(row, found) for row in rows if (found := _remembered(row, size)) is not None]
@@ -190,18 +196,19 @@ class Validation:
 
   @property
   def verdict(self) -> str:
-    """What is wrong with the space by all that was measured, in words, "" if nothing is."""
+    """Diagnosis of the embedding space from all measurements so far; "" if it is healthy."""
     warmup = self.experiment.config.optimizer.warmup
     verdict = diagnose(self.history, max(MIN_STEP, warmup))
     return "" if verdict is None else str(verdict)
 
   @property
   def warnings(self) -> list[str]:
-    """What else should be known by all that was measured: a sentence or two each.
+    """Further warnings from all measurements so far, one or two sentences each.
 
-    Of triviality nothing is said before the end of the warm-up, for nothing has been learnt yet.
+    There is none before the end of the warm-up, since nothing has been learnt by then.
     """
     experiment = self.experiment
+    # The state before the first step is measured too, but gives no warning.
     if not self.rows or self.rows[-1]["step"] < max(experiment.config.optimizer.warmup, 1):
       return []
     step = int(self.rows[-1]["step"])
@@ -211,7 +218,7 @@ class Validation:
     return [words for words in (triviality(self.rows[-1], taught), worsening(self.rows)) if words]
 
   def __call__(self, state: TrainState, step: int) -> tuple[dict[str, float], str]:
-    """Scalars of the validation split, and a verdict in words, "" if all is well."""
+    """Metrics of the validation split, and a diagnosis, "" if all is well."""
     experiment, config = self.experiment, self.experiment.config
     head, split = config.evaluation.head, config.data.validation
     predicted = predicted_outputs(experiment, state, split)
@@ -243,7 +250,7 @@ def _measurement(evaluation: Evaluation, head: str, step: int) -> Measurement:
 
 
 def _remembered(row: Mapping[str, float], dimensions: int) -> Measurement | None:
-  """The measurement that `scalars` made a row of; None for a row of something else."""
+  """The measurement from which `scalars` made this row; None for rows of another kind."""
   chance = {
     key.split("/")[1]: value
     for key, value in row.items()
@@ -257,7 +264,7 @@ def _remembered(row: Mapping[str, float], dimensions: int) -> Measurement | None
     step=int(row["step"]),
     dimensions=dimensions,
     geometry={
-      # JSON has no infinity, and nothing else of the geometry is ever not finite.
+      # JSON has no infinity, so it is read back as NaN; no other geometry value is ever not finite.
       key.removeprefix("geometry/"): math.inf if math.isnan(value) else value
       for key, value in row.items()
       if key.startswith("geometry/")

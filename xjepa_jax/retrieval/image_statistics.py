@@ -1,8 +1,8 @@
-"""A baseline without a network: statistics of each band, and a linear map between two sensors'.
+"""A baseline without a network: statistics of each band, and a linear map between two sensors.
 
 A frozen image-statistics baseline is strong in nearest-neighbour tests, so it belongs beside every
-model. Two sensors' statistics have different meanings: a ridge regression, fitted on training
-pairs, predicts one sensor's from the other's.
+model. Since the statistics of two sensors mean different things, a ridge regression fitted on
+training pairs predicts one sensor's from the other's.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from xjepa_jax.sensors import Sensor
 
 METHOD = "image statistics"
 PERCENTILES = (5, 25, 50, 75, 95)
-# Of the number of training pairs; features are standardised.
+# Penalty as a fraction of the number of training pairs; features are standardised.
 RIDGE = 0.1
 
 
 def image_statistics(sensor: Sensor, stored: np.ndarray) -> np.ndarray:
-  """Mean, deviation and percentiles of every band, over the pixels that were seen.
+  """Mean, standard deviation and percentiles of every band, over the valid pixels.
 
   Args:
-    sensor: what the values are.
+    sensor: description of the stored values.
     stored: (P, H, W, C) values as stored.
 
   Returns:
-    (P, C * 7) float64 in the sensor's units: the means of all bands, then their deviations, then
-    each percentile. NaN for a band of which nothing was seen.
+    (P, C * 7) float64 in the sensor's units: the means of all bands, then their standard
+    deviations, then each percentile. NaN for a band without a valid pixel.
   """
   known = sensor.known(stored)
   bands = stored.shape[-1]
@@ -44,17 +44,17 @@ def image_statistics(sensor: Sensor, stored: np.ndarray) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class Standard:
-  """Mean and deviation (F,) of training features; a constant feature has deviation 1."""
+  """Mean and standard deviation (F,) of training features; 1 for those that are constant."""
 
   mean: np.ndarray
   deviation: np.ndarray
 
   @classmethod
   def of(cls, features: np.ndarray) -> Standard:
-    """Those of the rows (P, F) that were seen.
+    """Statistics over the rows of features (P, F) that are finite.
 
     Raises:
-      EvaluationError: no row was.
+      EvaluationError: no row is finite.
     """
     rows = features[np.isfinite(features).all(axis=1)]
     if not len(rows):
@@ -63,13 +63,13 @@ class Standard:
     return cls(rows.mean(axis=0), np.where(deviation > 0, deviation, 1.0))
 
   def apply(self, features: np.ndarray) -> np.ndarray:
-    """Features (P, F) in deviations from the mean; 0, the mean, for an image with no seen pixel."""
+    """Standardised features (P, F); an image without a valid pixel gets 0, which is the mean."""
     return np.nan_to_num((features - self.mean) / self.deviation, nan=0.0)
 
 
 @dataclasses.dataclass(frozen=True)
 class RidgeMap:
-  """Predicts standardised statistics of one sensor from another's: x W, with W (F, G)."""
+  """Predicts one sensor's standardised statistics from another's: x W, with W (F, G)."""
 
   source: Standard
   target: Standard
@@ -88,12 +88,12 @@ def fit_ridge(source: np.ndarray, target: np.ndarray, ridge: float = RIDGE) -> R
   """The linear map that minimises |X W - Y|^2 + ridge P |W|^2 over P training pairs.
 
   Args:
-    source: (P, F) statistics of the sensor that asks.
-    target: (P, G) those of the sensor that is searched, of the same scenes.
-    ridge: the penalty, a share of P.
+    source: (P, F) statistics of the query sensor.
+    target: (P, G) statistics of the archive sensor for the same scenes.
+    ridge: the penalty, as a fraction of P.
 
   Raises:
-    EvaluationError: the numbers of rows differ, or no image has a seen pixel.
+    EvaluationError: the numbers of rows differ, or no image has a valid pixel.
   """
   if len(source) != len(target):
     raise EvaluationError(f"{len(source)} and {len(target)} images are no training pairs.")

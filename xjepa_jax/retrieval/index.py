@@ -1,7 +1,8 @@
 """Makes embeddings searchable: python -m xjepa_jax.retrieval.index --embeddings DIR --out DIR
 
-The index is derived: this command builds it again at any time, and after an interruption the same
-command ends in the same index. `indexes/directory.py` opens it.
+The index is derived data: this command can rebuild it at any time, and after an interruption the
+same command ends with the same index. `indexes/directory.py` opens it. Heavy modules are imported
+inside the functions, which keeps --help fast.
 """
 
 from __future__ import annotations
@@ -17,10 +18,10 @@ from xjepa_jax.errors import SearchIndexError, XJepaError
 from xjepa_jax.paths import user_path
 from xjepa_jax.processes.output import run_command
 
-# As in indexes/backends.py, which a test compares: importing that here would make --help slow.
+# Same as in indexes/backends.py, which a test checks: importing that module here would slow --help.
 _BACKENDS = ("exact", "faiss", "qdrant", "pgvector")
-_EXACT_UP_TO = 1_000_000  # vectors of which every product is quickly computed
-_STRAY = 0.003  # by which a measured recall is none too little
+_EXACT_UP_TO = 1_000_000  # vectors; up to here computing every inner product is fast
+_STRAY = 0.003  # a measured recall this far below the target still counts as reaching it
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -69,7 +70,7 @@ def _run(args: argparse.Namespace) -> None:
 
 
 def _chosen(count: int) -> str:
-  """The back end for so many vectors, where none was named; says which and why."""
+  """The default back end for this many vectors; prints which it is and why."""
   if count <= _EXACT_UP_TO:
     print(f"Back end exact, for {count:,} vectors are no more than {_EXACT_UP_TO:,}.")
     return "exact"
@@ -84,12 +85,12 @@ def _chosen(count: int) -> str:
 
 
 def _settings(args: argparse.Namespace, backend: str) -> dict[str, Any]:
-  """Those of the config's file, and those given one by one."""
+  """Settings from the --config file, overridden by those given as options."""
   found: dict[str, Any] = {}
   if args.config:
     try:
       with open(args.config, "rb") as file:
-        found = json.load(file)  # of bytes, so that a byte-order mark is understood
+        found = json.load(file)  # reading bytes lets json detect a byte-order mark
     except (OSError, ValueError) as error:
       raise SearchIndexError(
         f"--config {args.config}: cannot be read as JSON ({error}). Expected an object of settings."

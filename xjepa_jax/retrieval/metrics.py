@@ -1,8 +1,8 @@
-"""What a ranking is worth: one number a query, each under the name of its exact definition.
+"""Retrieval metrics of a ranking: one number per query, named after the exact definition.
 
-Inputs are in the order of the ranking: `gains[q, i]` is the relevance of the answer at place i + 1.
-A query to which nothing in the archive is relevant scores 0, as in trec_eval. Several definitions
-share a name in the literature, so the name here says which one is meant.
+Inputs are in ranking order: `gains[q, i]` is the relevance of the answer at rank i + 1. A query to
+which nothing in the archive is relevant scores 0, as in trec_eval. The literature uses one name for
+several definitions, so the names here state which definition is meant.
 """
 
 from __future__ import annotations
@@ -15,29 +15,29 @@ DENOMINATORS = ("hits", "relevant", "reachable")
 
 
 def recall_at(places: np.ndarray, k: int) -> np.ndarray:
-  """Whether the one true answer is among the first k; its mean is R@k, the hit rate.
+  """Whether the only true answer is among the first k; the mean is R@k, the hit rate.
 
   Args:
-    places: (Q,) int, the place of the true answer, from 1 on.
-    k: how many answers are looked at.
+    places: (Q,) int, rank of the true answer, counted from 1.
+    k: cut-off.
 
   Returns:
-    (Q,) float64 of 0 and 1.
+    (Q,) float64, each 0 or 1.
   """
   return (np.asarray(places) <= k).astype(np.float64)
 
 
 def reciprocal_rank(places: np.ndarray) -> np.ndarray:
-  """1 / place of the one true answer (Q,); its mean is the MRR. Nothing is cut off."""
+  """(Q,) 1 / rank of the only true answer, without a cut-off; the mean is the MRR."""
   return 1.0 / np.asarray(places, np.float64)
 
 
 def precision_at(gains: np.ndarray, k: int) -> np.ndarray:
-  """The share of relevant answers among the first k.
+  """The fraction of the first k answers that are relevant.
 
   Args:
     gains: (Q, >= k) relevance in ranking order; above 0 is relevant.
-    k: how many answers are looked at.
+    k: cut-off.
 
   Returns:
     (Q,) float64.
@@ -51,18 +51,18 @@ def precision_at(gains: np.ndarray, k: int) -> np.ndarray:
 def average_precision_at(
   gains: np.ndarray, k: int, denominator: str, relevant: np.ndarray | None = None
 ) -> np.ndarray:
-  """The precisions at the places of the hits among the first k, summed and divided.
+  """Sum of the precisions at the ranks of the hits among the first k, divided by a count.
 
   Args:
     gains: (Q, >= k) relevance in ranking order; above 0 is relevant.
-    k: how many answers are looked at.
+    k: cut-off.
     denominator: what the sum is divided by. "hits": the hits among the first k, usual in remote
       sensing. "relevant": everything relevant in the archive, which is trec_eval's `map_cut`.
-      "reachable": the latter, but at most k, so that a perfect ranking reaches 1.
-    relevant: (Q,) how many archive entries are relevant; not needed for "hits".
+      "reachable": the same but at most k, so that a perfect ranking reaches 1.
+    relevant: (Q,) number of relevant archive entries; not needed for "hits".
 
   Returns:
-    (Q,) float64; its mean is mAP@k.
+    (Q,) float64; the mean is mAP@k.
 
   Raises:
     EvaluationError: the denominator is unknown, or `relevant` is needed and missing, or the
@@ -73,6 +73,7 @@ def average_precision_at(
       f"denominator {denominator!r} of average precision; expected one of {DENOMINATORS}."
     )
   hits = _hits(gains, k)
+  # The precision at a hit is the number of hits so far divided by the rank.
   summed = np.sum(hits * np.cumsum(hits, axis=1) / np.arange(1, k + 1), axis=1)
   if denominator == "hits":
     count = hits.sum(axis=1)
@@ -87,12 +88,12 @@ def average_precision_at(
 def ndcg_at(gains: np.ndarray, ideal: np.ndarray, k: int) -> np.ndarray:
   """Discounted cumulative gain over that of the best ranking (Jarvelin and Kekalainen 2002).
 
-  The gain is linear and the discount log2(1 + place), which is trec_eval's `ndcg_cut`.
+  The gain is linear and the discount log2(1 + rank), which is trec_eval's `ndcg_cut`.
 
   Args:
-    gains: (Q, >= k) relevance in ranking order, graded or 0 and 1.
-    ideal: (Q, >= k) the archive's largest gains, largest first.
-    k: how many answers are looked at.
+    gains: (Q, >= k) relevance in ranking order, graded or binary.
+    ideal: (Q, >= k) the archive's largest gains in descending order.
+    k: cut-off.
 
   Returns:
     (Q,) float64.
@@ -105,20 +106,21 @@ def ndcg_at(gains: np.ndarray, ideal: np.ndarray, k: int) -> np.ndarray:
 
 
 def discounted(gains: np.ndarray, k: int) -> np.ndarray:
-  """(Q,) sum over the first k places of gain / log2(1 + place)."""
+  """(Q,) sum over the first k ranks of gain / log2(1 + rank)."""
   return _first(gains, k) @ (1.0 / np.log2(np.arange(2, k + 2)))
 
 
 def f1_csmae(query: np.ndarray, retrieved: np.ndarray) -> float:
-  """F1 of the mean precision and the mean recall over all queries and places (CSMAE).
+  """F1 of the mean precision and the mean recall over all queries and ranks (CSMAE).
 
-  P = |q & r| / |r| and R = |q & r| / |q| of label sets q and r. A retrieved item without labels
-  has P = 0, a query without labels R = 0, and an F1 of 0 and 0 is 0; here and in the two below.
-  On one ranking f1_csmae >= f1_query >= f1_item, for F1 is concave in (P, R).
+  P = |q & r| / |r| and R = |q & r| / |q| for the label sets q of a query and r of an answer. An
+  answer without labels has P = 0, a query without labels R = 0, and the F1 of 0 and 0 is 0; the
+  same holds for the two functions below. On one ranking f1_csmae >= f1_query >= f1_item, because
+  F1 is concave in (P, R).
 
   Args:
-    query: (Q, L) bool, the labels of the queries.
-    retrieved: (Q, k, L) bool, those of the k answers.
+    query: (Q, L) bool, labels of the queries.
+    retrieved: (Q, k, L) bool, labels of their k answers.
 
   Returns:
     One number for all queries; 0 if there are none.
@@ -130,7 +132,7 @@ def f1_csmae(query: np.ndarray, retrieved: np.ndarray) -> float:
 
 
 def mean_precision_recall(query: np.ndarray, retrieved: np.ndarray) -> np.ndarray:
-  """(Q, 2) each query's mean precision and mean recall, of whose means `f1_csmae` is the F1."""
+  """(Q, 2) mean precision and mean recall of each query; `f1_csmae` is the F1 of their means."""
   return np.stack([each.mean(axis=1) for each in _precision_recall(query, retrieved)], axis=1)
 
 
@@ -141,13 +143,13 @@ def f1_query(query: np.ndarray, retrieved: np.ndarray) -> np.ndarray:
 
 
 def f1_item(query: np.ndarray, retrieved: np.ndarray) -> np.ndarray:
-  """(Q,) F1 of every retrieved item, averaged over the places (CR-JEPA); see `f1_csmae`."""
+  """(Q,) F1 of every answer, averaged over the ranks (CR-JEPA); see `f1_csmae`."""
   precision, recall = _precision_recall(query, retrieved)
   return _f1(precision, recall).mean(axis=1)
 
 
 def _precision_recall(query: np.ndarray, retrieved: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  """(Q, k) |q & r| / |r| and |q & r| / |q|, 0 where the denominator is."""
+  """(Q, k) |q & r| / |r| and |q & r| / |q|, each 0 where its denominator is 0."""
   query, retrieved = np.asarray(query, bool), np.asarray(retrieved, bool)
   if retrieved.ndim != 3 or query.shape != (retrieved.shape[0], retrieved.shape[2]):
     raise EvaluationError(

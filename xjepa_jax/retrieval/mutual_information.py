@@ -1,8 +1,8 @@
-"""A baseline without learning: the mutual information of the pixels of every pair of images.
+"""A baseline without learning: mutual information between the pixels of two images.
 
-It needs images on one grid, and compares everything with everything: no archive can be searched
-so. It shows how much there is to be found (multi-modal registration: Viola and Wells 1997,
-Maes et al. 1997).
+It needs images on one grid and compares every query with every archive image, so it is no way to
+search an archive. It shows how much there is to be found (multi-modal registration: Viola and Wells
+1997, Maes et al. 1997).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from xjepa_jax.errors import EvaluationError
 
 METHOD = "mutual information"
 BINS = 16
-# One-hot values of a block of images, float32: 64 MiB.
+# Size limit of the one-hot matrix of a block of images, as float32: 64 MiB.
 _BLOCK_VALUES = 1 << 24
 
 
@@ -27,24 +27,24 @@ def mutual_information(
   seen_queries: np.ndarray | None = None,
   seen_archive: np.ndarray | None = None,
 ) -> np.ndarray:
-  """Mutual information, in nats, of the pixels of every query with every image of an archive.
+  """Mutual information, in nats, between the pixels of every query and every archive image.
 
-  Each band of each image is cut into bins of equal frequency, once. The joint counts of two bands
-  over the pixels seen in both are a product of one-hot matrices, so all pairs are one matrix
-  product. Several bands give several pairs of bands; the mean over these is taken.
+  Each band of each image is divided once into bins of equal frequency. The joint counts of two
+  bands over the pixels valid in both are a product of one-hot matrices, so a single matrix product
+  serves all pairs of images. With several bands, the result is the mean over all pairs of bands.
 
   Args:
-    queries: (Q, H, W) or (Q, H, W, C) values, in any unit: only their order matters.
+    queries: (Q, H, W) or (Q, H, W, C) values, in any unit, because only their order matters.
     archive: (A, H, W) or (A, H, W, D) values on the same grid.
-    bins: how many a band, 2 to 256.
-    seen_queries, seen_archive: (Q, H, W) and (A, H, W) bool, the pixels that were seen; all if
-      None. A pair that shares no pixel has 0.
+    bins: number of bins per band, 2 to 256.
+    seen_queries, seen_archive: (Q, H, W) and (A, H, W) bool, the valid pixels; all if None. Two
+      images without a common valid pixel get 0.
 
   Returns:
     (Q, A) float64, at least 0.
 
   Raises:
-    EvaluationError: the grids differ, or the number of bins makes no sense.
+    EvaluationError: the grids differ, or the number of bins is out of range.
   """
   if not 2 <= bins <= 256:
     raise EvaluationError(f"{bins} bins for mutual information; expected 2 to 256.")
@@ -66,11 +66,12 @@ def mutual_information(
 
 
 def _levels(images: np.ndarray, seen: np.ndarray | None, bins: int) -> np.ndarray:
-  """Which bin each pixel is in: (P, C, H W) uint16, `bins` where it was not seen."""
+  """Bin of each pixel, (P, C, H W) uint16; the value `bins` marks a pixel that is not valid."""
   images = images[..., None] if images.ndim == 3 else images
   count, bands = len(images), images.shape[-1]
   values = images.reshape(count, -1, bands)
   pixels = np.ones(values.shape[:2], bool) if seen is None else seen.reshape(count, -1)
+  # uint16, because 256 bins and the marker for invalid pixels do not fit into uint8.
   levels = np.full((count, bands, values.shape[1]), bins, np.uint16)
   for image in range(count):
     known = values[image, pixels[image]]
@@ -83,20 +84,22 @@ def _levels(images: np.ndarray, seen: np.ndarray | None, bins: int) -> np.ndarra
 
 
 def _blocks(levels: np.ndarray, bins: int) -> Iterator[slice]:
-  """Runs of images (P, C, N) whose one-hot matrix stays within `_BLOCK_VALUES`."""
+  """Slices of images (P, C, N) whose one-hot matrix has at most `_BLOCK_VALUES` entries."""
   step = max(1, _BLOCK_VALUES // (levels.shape[1] * levels.shape[2] * bins))
   for start in range(0, len(levels), step):
     yield slice(start, min(start + step, len(levels)))
 
 
 def _one_hot(levels: np.ndarray, bins: int) -> np.ndarray:
-  """(P C bins, N) float32 from levels (P, C, N); all zeros for a pixel that was not seen."""
+  """(P C bins, N) float32 one-hot rows from levels (P, C, N); all zeros for an invalid pixel."""
   hot = levels[:, :, None, :] == np.arange(bins, dtype=levels.dtype)[:, None]
   return hot.astype(np.float32).reshape(-1, levels.shape[2])
 
 
 def _information(counts: np.ndarray) -> np.ndarray:
   """Mutual information of joint counts (Q, C, bins, A, D, bins): (Q, C, A, D) float64."""
+  # With joint counts n and N pixels, I = (sum n_ij log n_ij - sum n_i log n_i - sum n_j log n_j) /
+  # N + log N.
   total = counts.sum(axis=(2, 5), dtype=np.float64)
   entropies = (
     _x_log_x(counts).sum(axis=(2, 5), dtype=np.float64)
@@ -108,6 +111,6 @@ def _information(counts: np.ndarray) -> np.ndarray:
 
 
 def _x_log_x(counts: np.ndarray) -> np.ndarray:
-  # In float64: these sums of up to 2^24 log 2^24 cancel down to a few thousandths.
+  # float64 is needed: sums of up to 2^24 log 2^24 cancel down to a few thousandths.
   counts = counts.astype(np.float64)
   return counts * np.log(np.maximum(counts, 1.0))

@@ -1,4 +1,7 @@
-"""What the predictor makes of a split's pairs, gathered on the host, and what it is worth."""
+"""Predictor outputs for a split's pairs, gathered on the host, and what they are worth.
+
+All pairs are masked alike, so that predictions can be compared position by position.
+"""
 
 from __future__ import annotations
 
@@ -18,9 +21,9 @@ from xjepa_jax.training.target import find_target
 
 
 def predicted_outputs(experiment: Experiment, state: TrainState, split: str) -> Outputs:
-  """Outputs of about `SHOWN` plain pairs under one mask, each data set having its share of them.
+  """Outputs for about `SHOWN` pairs without augmentation, in equal shares from the data sets.
 
-  All are of one mask, so that predictions can be compared place by place.
+  All pairs have the same mask, so that predictions can be compared position by position.
   """
   config = experiment.config
   if not experiment.model.routes:
@@ -30,6 +33,7 @@ def predicted_outputs(experiment: Experiment, state: TrainState, split: str) -> 
   parts = [
     jax.device_get(experiment.predict(state.params, target, device_batch(batch)))
     for _, batches in experiment.passes(split)
+    # Rounded up, so that the data sets together give at least SHOWN pairs.
     for batch in itertools.islice(batches, -(-SHOWN // rows))
   ]
   outputs: Outputs = jax.tree.map(lambda *each: np.concatenate(each), *parts)
@@ -37,9 +41,10 @@ def predicted_outputs(experiment: Experiment, state: TrainState, split: str) -> 
 
 
 def route_predictions(outputs: Outputs) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
-  """route -> predicted and target tokens (B, M, D) and their places (B, M), for `geometry`.
+  """route -> predicted and target tokens (B, M, D) and positions (B, M), for `training.geometry`.
 
-  Of the samples that have both sensors of a route. Places are alike for all samples.
+  Only the samples that have both sensors of a route are included. All samples share one mask, and
+  so the positions are the same for all.
   """
   found = {}
   for route, tokens in outputs.predicted.items():
@@ -53,11 +58,13 @@ def route_predictions(outputs: Outputs) -> dict[str, tuple[np.ndarray, np.ndarra
 def latent_scalars(
   experiment: Experiment, state: TrainState, outputs: Outputs, step: int
 ) -> dict[str, float]:
-  """The objective of plain pairs, and what it is beside guesses; every process has to call it.
+  """Validation losses of the objective, and the probes that put them in proportion.
+
+  Every process has to call this.
 
   Returns:
-    "validation/loss/LABEL" and "validation/loss/total", of the terms with the weights of this
-    step; and what `training.triviality.probe` measures.
+    "validation/loss/LABEL" and "validation/loss/total", with the terms weighted as at this step,
+    and the metrics of `training.probe.probe`.
   """
   if not experiment.objective.terms:
     return {}

@@ -1,4 +1,8 @@
-"""A protocol carried out on vectors of scenes."""
+"""Carries out an evaluation protocol on the vectors of scenes.
+
+The same code serves encoders, baselines and other models, so that their rows can be compared. A
+protocol that can measure nothing is an error with the reason.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +21,7 @@ from xjepa_jax.retrieval.row import Measures
 from xjepa_jax.retrieval.scene_vectors import SceneVectors
 
 PREDICTED = "predict-then-search"
-# Cosine from which on two descriptors are the same to five digits.
+# Two descriptors with at least this cosine agree to five digits.
 _SAME = 1 - 1e-5
 _SIMILARITY = {PREDICTED: "cosine of predicted and plain descriptors"}
 
@@ -28,16 +32,16 @@ def protocol_rows(
   methods: tuple[str, str] = ("descriptors", PREDICTED),
   resamples: int = RESAMPLES,
 ) -> list[Row]:
-  """A row for every direction that the protocol can measure, and for every predicted one.
+  """Rows of every direction that the protocol can measure, plain and predicted.
 
   Args:
-    protocol: who asks, who is searched, what counts.
-    scenes: with their splits, and labels where the protocol needs them.
-    methods: what to call rows of plain and of predicted queries.
-    resamples: of the bootstrap.
+    protocol: chooses queries, archive and what is relevant.
+    scenes: the scenes, with their splits, and labels if the protocol needs them.
+    methods: row names for plain and for predicted queries.
+    resamples: number of bootstrap resamples.
 
   Raises:
-    EvaluationError: nothing can be measured, with the reason.
+    EvaluationError: nothing can be measured; the message has the reason.
   """
   labels = label_sets(scenes.labels) if protocol.relevant == LABELS else None
   if protocol.relevant == LABELS and labels is None:
@@ -64,9 +68,10 @@ def scene_rows(
   methods: tuple[str, str] = ("descriptors", PREDICTED),
   resamples: int = RESAMPLES,
 ) -> list[Row]:
-  """As `protocol_rows`, with labels (P, L) whether the protocol needs them or not.
+  """Same as `protocol_rows`, with labels (P, L) whether or not the protocol needs them.
 
-  Across sensors, recall is of the co-located scene whatever the labels. No row is no error.
+  Across sensors, recall always refers to the co-located scene, whatever the labels. An empty result
+  is not an error.
   """
   measures = Measures(protocol.cuts, protocol.whole, resamples)
   rows = [
@@ -86,7 +91,7 @@ def scene_rows(
 
 
 def directions_of(protocol: Protocol, scenes: SceneVectors) -> Iterator[Direction]:
-  """Every sensor asking every sensor."""
+  """All ordered pairs of sensors, including each sensor with itself."""
   asks, searched = scenes.of(protocol.queries), scenes.of(protocol.archive)
   for one in scenes.vectors:
     for other in scenes.vectors:
@@ -100,9 +105,9 @@ def directions_of(protocol: Protocol, scenes: SceneVectors) -> Iterator[Directio
 
 
 def duplicate_rate(protocol: Protocol, scenes: SceneVectors) -> dict[str, float]:
-  """sensor -> share of the searched vectors that have a double, a cosine of 1 to five digits.
+  """sensor -> fraction of archive vectors with a duplicate, a cosine of 1 to five digits.
 
-  A space in which many scenes have one descriptor ranks them by lot, whatever its recall.
+  If many scenes share one descriptor, their ranking is random, whatever the recall.
   """
   searched = scenes.of(protocol.archive)
   found = {}
@@ -110,6 +115,7 @@ def duplicate_rate(protocol: Protocol, scenes: SceneVectors) -> dict[str, float]
     units = vectors[scenes.present[sensor] & searched]
     doubles = np.zeros(len(units), bool)
     for rows, block in score_blocks(units, units):
+      # A vector is not a duplicate of itself.
       block[np.arange(len(block)), np.arange(len(units))[rows]] = -1
       doubles[rows] = block.max(axis=1, initial=-1) >= _SAME
     found[sensor] = float(doubles.mean()) if len(units) else 0.0
@@ -119,8 +125,9 @@ def duplicate_rate(protocol: Protocol, scenes: SceneVectors) -> dict[str, float]
 def _asking(
   direction: Direction, scenes: SceneVectors, methods: tuple[str, str]
 ) -> Iterator[tuple[str, np.ndarray]]:
-  """What asks in a direction: methods, and (P, K) vectors."""
+  """Yields (method, (P, K) query vectors) for a direction."""
   plain, predicted = methods
+  # Plain vectors of different sensors are comparable only if they share one space.
   if scenes.one_space or not direction.across:
     yield plain, scenes.asking.get(direction.query, scenes.vectors[direction.query])
   route = f"{direction.query}->{direction.archive}"

@@ -1,7 +1,7 @@
-"""Published ways to measure retrieval, as data: who asks, who is searched, what counts.
+"""Published retrieval protocols as data: which split queries which, and what counts as relevant.
 
-A number means something only beside numbers of the same protocol. What a paper leaves open is said
-in `uncertain`.
+A metric can only be compared with others that follow the same protocol. `uncertain` records what a
+paper leaves open, and how that is handled here.
 """
 
 from __future__ import annotations
@@ -16,19 +16,21 @@ LOCATION, LABELS = "location", "labels"
 
 @dataclasses.dataclass(frozen=True)
 class Protocol:
-  """One way to measure.
+  """An evaluation protocol.
 
   Attributes:
-    name: by which it is asked for.
-    title: in words.
-    queries, archive: splits that ask and that are searched.
-    relevant: LOCATION, the co-located scene alone; or LABELS, whatever shares one with the query.
-    leave_out: what is no answer: "query", the query's own image; "scene", its scene in all sensors.
-    headline: the metrics of its table, the first the one that is quoted.
+    name: name on the command line and in a config.
+    title: one-line description.
+    queries, archive: split of the queries, and split that is searched.
+    relevant: LOCATION, only the co-located scene; or LABELS, every scene that shares a label with
+      the query.
+    leave_out: what is not ranked: "query", the query's own image; "scene", its scene in all
+      sensors.
+    headline: metrics shown in its table; the first is the one to quote.
     cuts: all cut-offs k that are measured.
-    whole: whether the whole ranking is, for mAP.
-    source: where it was published.
-    uncertain: what the source leaves open, and what is done here.
+    whole: whether the whole ranking is measured too, for mAP.
+    source: publication.
+    uncertain: what the source leaves open, and how that is handled here.
   """
 
   name: str
@@ -44,13 +46,13 @@ class Protocol:
   uncertain: str = ""
 
   def between(self, queries: str = "", archive: str = "") -> Protocol:
-    """The same protocol of other splits; "" keeps the published one."""
+    """The same protocol between other splits; "" keeps the published one."""
     return dataclasses.replace(
       self, queries=queries or self.queries, archive=archive or self.archive
     )
 
   def words(self) -> dict[str, str]:
-    """What it is, for people."""
+    """A description for tables and reports."""
     found = {
       "protocol": f"{self.name}: {self.title}",
       "splits": f"queries {self.queries!r}, archive {self.archive!r}",
@@ -59,7 +61,7 @@ class Protocol:
     return {**found, "uncertain": self.uncertain} if self.uncertain else found
 
   def in_splits(self, names: Mapping[str, str]) -> Protocol:
-    """The same protocol where a data set calls its splits otherwise: usual name -> its name."""
+    """The same protocol with splits renamed: usual name -> the data set's name."""
     return self.between(names.get(self.queries, ""), names.get(self.archive, ""))
 
 
@@ -145,7 +147,7 @@ def protocol_of(name: str) -> Protocol:
   """The protocol of a name.
 
   Raises:
-    EvaluationError: there is none, with the nearest that is.
+    EvaluationError: there is none; the message suggests the nearest name.
   """
   if name in PROTOCOLS:
     return PROTOCOLS[name]

@@ -1,6 +1,7 @@
-"""Descriptors in several sizes: fewer bits a number, fewer numbers.
+"""Descriptors in smaller sizes: fewer bits per number, or fewer numbers.
 
-An archive is stored small; a query is compared as it is, in float32, but for Hamming distances.
+Only the archive is quantised. A query is compared in float32, except for Hamming distances, where
+both sides are reduced to signs.
 """
 
 from __future__ import annotations
@@ -10,14 +11,14 @@ import numpy as np
 from xjepa_jax.errors import EvaluationError
 from xjepa_jax.retrieval.embedding import quantisation
 
-# "binary": the sign of each number, compared with a float32 query; "hamming": with its signs.
+# "binary": the archive's signs against a float32 query; "hamming": signs against signs.
 KINDS = (*quantisation.QUANTISATIONS, "binary", "hamming")
 _SCALE_BYTES = 4
 _BYTES = {"float32": 4, "float16": 2, "int8": 1}
 
 
 def bytes_a_vector(size: int, kind: str) -> int:
-  """Bytes in which a vector of `size` numbers is stored, the scale of int8 included.
+  """Storage of a vector of `size` numbers in bytes, including the scale of int8.
 
   Raises:
     EvaluationError: no such kind.
@@ -30,10 +31,10 @@ def bytes_a_vector(size: int, kind: str) -> int:
 
 
 def cut(vectors: np.ndarray, size: int) -> np.ndarray:
-  """The first `size` numbers of vectors (n, K), of length 1 again; zeros stay zeros.
+  """The first `size` numbers of vectors (n, K), normalised again; null vectors stay null.
 
   Raises:
-    EvaluationError: they are shorter.
+    EvaluationError: the vectors are shorter.
   """
   if not 1 <= size <= vectors.shape[1]:
     raise EvaluationError(f"vectors of {vectors.shape[1]} numbers cannot be cut to {size}.")
@@ -41,24 +42,24 @@ def cut(vectors: np.ndarray, size: int) -> np.ndarray:
 
 
 def signs_packed(vectors: np.ndarray) -> np.ndarray:
-  """(n, ceil(K / 8)) uint8: a bit a number of (n, K), 1 where it is above 0, highest bit first."""
+  """(n, ceil(K / 8)) uint8: one bit per number of (n, K), 1 if above 0, highest bit first."""
   return np.packbits(vectors > 0, axis=1)
 
 
 def signs_restored(codes: np.ndarray, size: int) -> np.ndarray:
-  """(n, size) float32 of length 1 from packed signs: +1 or -1, over the root of `size`."""
+  """(n, size) float32 of unit length from packed signs: +1 or -1, divided by sqrt(size)."""
   bits = np.unpackbits(codes, axis=1, count=size).astype(np.float32)
   return (2 * bits - 1) / np.float32(np.sqrt(size))
 
 
 def hamming(queries: np.ndarray, archive: np.ndarray) -> np.ndarray:
-  """(Q, A) int, in how many bits packed codes differ; ranks as the product of their signs does."""
+  """(Q, A) int, number of differing bits; ranks exactly as the inner product of the signs does."""
   differing = queries[:, None] ^ archive[None]
   return np.bitwise_count(differing).sum(axis=2, dtype=np.int64)
 
 
 def archive_side(vectors: np.ndarray, kind: str) -> np.ndarray:
-  """(n, K) float32 of length 1: what is left of vectors once they were stored as `kind`.
+  """(n, K) float32 of unit length: vectors after a round trip through storage as `kind`.
 
   Raises:
     EvaluationError: no such kind.
@@ -71,5 +72,5 @@ def archive_side(vectors: np.ndarray, kind: str) -> np.ndarray:
 
 
 def query_side(vectors: np.ndarray, kind: str) -> np.ndarray:
-  """(n, K) float32 of length 1: what a query's vectors are compared as."""
+  """(n, K) float32 of unit length: query vectors as `kind` compares them."""
   return archive_side(vectors, kind) if kind == "hamming" else vectors

@@ -1,8 +1,9 @@
-"""An archive in the order in which it answers a query.
+"""Ranks an archive by its scores with each query.
 
-Everywhere: the higher score comes first, and of equal scores the lower archive index, so a ranking
-does not depend on a sort's whims. (Equal descriptors get equal scores only as far as the matrix
-product computes both alike; it may differ in the last bit.) A query's own entry can be left out.
+The higher score always comes first, and the lower archive index among equal scores, so that a
+ranking does not depend on the sorting algorithm. (Equal descriptors have equal scores only if the
+matrix product computes both alike; they may differ in the last bit.) A query's own entry can be
+left out.
 """
 
 from __future__ import annotations
@@ -13,18 +14,18 @@ import numpy as np
 
 from xjepa_jax.errors import EvaluationError
 
-# Scores held at a time, 64 MiB of float32: what bounds the memory however many the queries.
+# Scores in memory at a time, 64 MiB as float32. This bounds memory for any number of queries.
 BLOCK_SCORES = 1 << 24
-NOTHING = -1  # in `exclude`: this query has no entry to leave out
+NOTHING = -1  # in `exclude`: nothing is left out for this query
 
 
 def ranked(similarity: np.ndarray, exclude: np.ndarray | None = None) -> np.ndarray:
-  """The whole archive in the order in which it answers each query.
+  """The whole archive in ranking order for each query.
 
   Args:
-    similarity: (Q, A) scores, the higher the nearer.
-    exclude: (Q,) int, the archive index to leave out of each query's ranking, or None. Every
-      query has one, for the result is a rectangle.
+    similarity: (Q, A) scores; higher is nearer.
+    exclude: (Q,) int, the archive index to leave out of each query's ranking, or None. Every query
+      has to leave one out, because the result is rectangular.
 
   Returns:
     (Q, A) int archive indices, or (Q, A - 1) with `exclude`.
@@ -42,6 +43,7 @@ def ranked(similarity: np.ndarray, exclude: np.ndarray | None = None) -> np.ndar
       f"exclude: expected one index from 0 to {archive - 1} for each of {queries} queries, found "
       f"{len(exclude)} from {np.min(exclude, initial=0)} to {np.max(exclude, initial=0)}."
     )
+  # Every row loses exactly one entry, so the result stays rectangular.
   return order[order != np.asarray(exclude)[:, None]].reshape(queries, archive - 1)
 
 
@@ -50,8 +52,8 @@ def first(similarity: np.ndarray, k: int, exclude: np.ndarray | None = None) -> 
 
   Args:
     similarity: (Q, A) scores.
-    k: how many, at most A, or A - 1 if anything is left out.
-    exclude: (Q,) int, as for `ranked`; `NOTHING` (-1) where a query leaves nothing out.
+    k: number of answers, at most A, or A - 1 if anything is left out.
+    exclude: (Q,) int, as in `ranked`, but `NOTHING` (-1) for a query that leaves nothing out.
 
   Returns:
     (Q, k) int archive indices.
@@ -65,7 +67,7 @@ def first(similarity: np.ndarray, k: int, exclude: np.ndarray | None = None) -> 
   left_out = exclude is not None and bool(np.any(np.asarray(exclude) != NOTHING))
   if not 1 <= k <= archive - left_out:
     raise EvaluationError(f"k is {k}, and the archive has {archive - left_out} answers to rank.")
-  # All above the k-th score, and of those equal to it the lowest indices: exactly k a row.
+  # All above the k-th score, plus the lowest indices of those equal to it: exactly k per row.
   threshold = np.partition(scores, archive - k, axis=1)[:, archive - k, None]
   above, equal = scores > threshold, scores == threshold
   free = k - above.sum(axis=1, keepdims=True)
@@ -79,10 +81,10 @@ def first(similarity: np.ndarray, k: int, exclude: np.ndarray | None = None) -> 
 def places(
   similarity: np.ndarray, item: np.ndarray, exclude: np.ndarray | None = None
 ) -> np.ndarray:
-  """The place, from 1 on, at which each query's ranking has the archive's `item` (Q,) int.
+  """The rank, counted from 1, of the archive entry `item` (Q,) int for each query.
 
   Returns:
-    (Q,) int: 1 + the items scored higher + the equal ones of a lower index.
+    (Q,) int: 1 + the number of entries scored higher + the number of equal ones at a lower index.
 
   Raises:
     EvaluationError: a score is not finite.
@@ -97,13 +99,13 @@ def places(
 def top(
   queries: np.ndarray, archive: np.ndarray, k: int, exclude: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-  """The k entries of an archive with the largest inner product with each query.
+  """The k archive entries with the largest inner product with each query.
 
   Args:
-    queries: (Q, K) descriptors; of unit length if the cosine is meant.
+    queries: (Q, K) descriptors, of unit length for the cosine.
     archive: (A, K).
-    k: how many.
-    exclude: (Q,) int, as for `first`.
+    k: number of entries.
+    exclude: (Q,) int, as in `first`.
 
   Returns:
     (Q, k) int archive indices and (Q, k) scores, best first.
@@ -120,10 +122,11 @@ def top(
 
 
 def score_blocks(queries: np.ndarray, archive: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
-  """The inner products of queries (Q, K) with an archive (A, K), some queries at a time.
+  """Inner products of queries (Q, K) with an archive (A, K), computed in blocks of queries.
 
   Yields:
-    Which queries, and their (rows, A) scores; at most `BLOCK_SCORES`, but one query at least.
+    The slice of queries, and their (rows, A) scores; at most `BLOCK_SCORES` scores, but always at
+    least one query.
 
   Raises:
     EvaluationError: the descriptors' sizes differ, or a descriptor is not finite.
@@ -144,7 +147,7 @@ def score_blocks(queries: np.ndarray, archive: np.ndarray) -> Iterator[tuple[sli
 
 
 def check_scores(similarity: np.ndarray) -> None:
-  """Refuses scores that have no order.
+  """Refuses scores that cannot be ordered.
 
   Raises:
     EvaluationError: `similarity` is not (Q, A) floating point, or a score is not finite.
@@ -160,7 +163,7 @@ def check_scores(similarity: np.ndarray) -> None:
 
 
 def _without(similarity: np.ndarray, exclude: np.ndarray | None) -> np.ndarray:
-  """Scores with each query's excluded entry last."""
+  """A copy of the scores in which each query's excluded entry is last."""
   if exclude is None:
     return similarity
   scores = similarity.copy()

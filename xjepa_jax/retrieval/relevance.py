@@ -1,4 +1,8 @@
-"""How relevant the answers of a ranking are: by labels shared with the query, or by location."""
+"""Relevance of the answers in a ranking, by labels shared with the query or by location.
+
+Counts over the whole archive are kept beside the k best answers, because some metrics and the
+chance values need them.
+"""
 
 from __future__ import annotations
 
@@ -13,15 +17,15 @@ from xjepa_jax.retrieval.ranking import BLOCK_SCORES, NOTHING
 
 @dataclasses.dataclass(frozen=True)
 class Relevance:
-  """What the metrics need to know of Q queries and their k best answers.
+  """Relevance of the k best answers to Q queries, as the metrics need it.
 
   Attributes:
     gains: (Q, k) relevance in ranking order.
-    ideal: (Q, k) the archive's largest gains, largest first.
-    relevant: (Q,) int, how many answers are relevant, ranked or not.
-    mean_gain: (Q,) over all answers.
-    f1: (Q,) mean over all answers of the F1 of their labels (what a ranking by lot has as
-      `f1_item`), or None without labels.
+    ideal: (Q, k) the archive's largest gains in descending order.
+    relevant: (Q,) int, number of relevant answers, whether among the best k or not.
+    mean_gain: (Q,) mean gain over all answers.
+    f1: (Q,) mean over all answers of the F1 of their labels, which is the expected `f1_item` of a
+      random ranking; None without labels.
   """
 
   gains: np.ndarray
@@ -31,7 +35,7 @@ class Relevance:
   f1: np.ndarray | None
 
   def of(self, queries: np.ndarray) -> Relevance:
-    """That of some queries: (Q,) bool."""
+    """The same for a subset of the queries, (Q,) bool."""
     return Relevance(
       gains=self.gains[queries],
       ideal=self.ideal[queries],
@@ -42,7 +46,7 @@ class Relevance:
 
 
 def label_sets(labels: Sequence[Sequence[str]]) -> np.ndarray | None:
-  """(P, L) bool over all names that occur in P scenes' labels, or None if none has any."""
+  """(P, L) bool over all label names that occur in P scenes, or None if no scene has a label."""
   names = sorted({name for each in labels for name in each})
   if not names:
     return None
@@ -56,13 +60,13 @@ def label_sets(labels: Sequence[Sequence[str]]) -> np.ndarray | None:
 def relevance_of_labels(
   query: np.ndarray, archive: np.ndarray, best: np.ndarray, exclude: np.ndarray
 ) -> Relevance:
-  """An answer's gain is the number of labels that it shares with the query.
+  """Relevance by labels: an answer's gain is the number of labels that it shares with the query.
 
   Args:
     query: (Q, L) bool.
     archive: (A, L) bool.
     best: (Q, k) int archive indices, best first.
-    exclude: (Q,) int, the archive index that is no answer to the query, or -1.
+    exclude: (Q,) int, the archive index that is left out for the query, or -1.
 
   Raises:
     EvaluationError: the label sets have different sizes.
@@ -85,12 +89,12 @@ def relevance_of_labels(
 
 
 def relevance_of_location(own: np.ndarray, best: np.ndarray, answers: np.ndarray) -> Relevance:
-  """The co-located scene alone is relevant.
+  """Relevance by location: only the co-located scene is relevant.
 
   Args:
-    own: (Q,) int, its archive index, or -1 where the archive has none.
+    own: (Q,) int, archive index of the co-located scene, or -1 if the archive has none.
     best: (Q, k) int archive indices, best first.
-    answers: (Q,) int, how many the query can have.
+    answers: (Q,) int, number of answers that are ranked for the query.
   """
   there = own != NOTHING
   ideal = np.zeros(best.shape)
@@ -102,8 +106,7 @@ def relevance_of_location(own: np.ndarray, best: np.ndarray, answers: np.ndarray
 def _shared(
   query: np.ndarray, archive: np.ndarray, best: np.ndarray, exclude: np.ndarray
 ) -> tuple[np.ndarray, ...]:
-  """The fields of `Relevance` for some queries."""
-  # float32 counts labels exactly, and its product is the fast one.
+  # float32 counts labels exactly, and has the fast matrix product.
   shared = query.astype(np.float32) @ archive.astype(np.float32).T
   out = np.flatnonzero(exclude != NOTHING)
   shared[out, exclude[out]] = 0
@@ -113,6 +116,7 @@ def _shared(
   sizes = query.sum(axis=1)[:, None] + archive.sum(axis=1)
   return (
     np.take_along_axis(shared, best, axis=1).astype(np.float64),
+    # A partition finds the k largest without sorting the whole archive.
     -np.sort(np.partition(-shared, max(k - 1, 0), axis=1)[:, :k], axis=1).astype(np.float64),
     np.sum(shared > 0, axis=1),
     shared.sum(axis=1, dtype=np.float64) / answers,

@@ -1,4 +1,9 @@
-"""One row of an evaluation's table: a direction ranked, and every number with what it is of."""
+"""One row of an evaluation table: ranks a direction, and states what each number measures.
+
+Scores are ranked block by block and dropped, so the memory for them does not grow with the number
+of queries. A row carries its denominators, chance values and intervals, since a number alone cannot
+be judged.
+"""
 
 from __future__ import annotations
 
@@ -26,22 +31,24 @@ from xjepa_jax.retrieval.scores import (
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-  """One direction of an evaluation; `dataclasses.asdict` of it goes to JSON.
+  """One direction of an evaluation; written to JSON with `dataclasses.asdict`.
 
   Attributes:
     query, archive: sensors.
-    method: what made the scores: "descriptors", or a baseline's name.
-    queries: how many scenes asked.
-    archive_size: how many scenes were searched, the query's own included.
-    co_located: queries whose own scene is in the archive. Across, R@k and MRR are means over these.
-    labelled: queries with a label. With labels, the other metrics are means over these; without,
-      over the co-located.
-    answerable: of the latter, those to which anything is relevant; the rest score 0.
-    protocol: in words: similarity, what is relevant, what was left out, each denominator.
-    metrics: name -> mean over queries. A cut-off beyond the archive's size is left out.
-    chance: name -> the exact expectation of a ranking by lot, where it has a closed form.
-    interval: name -> lower and upper end of the 95 % bootstrap interval over queries; empty if it
-      was not asked for.
+    method: what the scores come from: "descriptors", or a baseline's name.
+    queries: number of query scenes.
+    archive_size: number of scenes searched, including the query's own.
+    co_located: number of queries whose own scene is in the archive. Across sensors, R@k and MRR are
+      means over these.
+    labelled: number of queries with a label. With labels, the other metrics are means over these;
+      without, over the co-located queries.
+    answerable: number of the latter to which anything is relevant; the rest score 0.
+    protocol: description of the similarity, of what is relevant and left out, and of each
+      denominator.
+    metrics: name -> mean over queries. Cut-offs larger than the archive are omitted.
+    chance: name -> exact expectation for a random ranking, if it has a closed form.
+    interval: name -> lower and upper end of the 95 % bootstrap interval over queries; empty if not
+      requested.
   """
 
   query: str
@@ -60,12 +67,12 @@ class Row:
 
 @dataclasses.dataclass(frozen=True)
 class Measures:
-  """What is measured of a ranking.
+  """Which metrics of a ranking are computed.
 
   Attributes:
     cuts: the cut-offs k.
-    whole: also mAP over the whole ranking, for which everything is sorted.
-    resamples: of the bootstrap; 0 gives no intervals.
+    whole: also compute mAP over the whole ranking, which requires sorting all of it.
+    resamples: number of bootstrap resamples; 0 gives no intervals.
   """
 
   cuts: Sequence[int] = (1, 5, 10)
@@ -81,21 +88,23 @@ def measure(
   method: str,
   similarity: str,
 ) -> Row:
-  """Ranks a direction and measures the ranking.
+  """Ranks a direction and computes the metrics.
 
   Args:
-    direction: who asks and who is searched.
-    blocks: which queries, and their (rows, A) scores.
+    direction: the queries and the archive.
+    blocks: slices of queries and their (rows, A) scores.
     labels: (P, L) bool of all scenes, or None.
-    measures: what is wanted.
-    method, similarity: in words.
+    measures: the metrics to compute.
+    method, similarity: names that the row carries.
   """
   answers, own = direction.answers, direction.own
+  # Precision and F1 have cut-offs of their own, which are not shown for other metrics.
   cuts = [cut for cut in sorted({*measures.cuts, PRECISION_AT, *F1_AT}) if cut <= answers.min()]
   shown = [cut for cut in cuts if cut in measures.cuts]
   asked, found = _label_sets(direction, labels)
   ranking = _Ranking.of(direction, blocks, max(cuts, default=0), asked, found, measures.whole)
   there = own != NOTHING
+  # Means are over queries with a co-located scene or, with labels, over labelled queries.
   scores: list[Score] = []
   if direction.located and there.any():
     scores += located_scores(ranking.place[there], answers[there], shown)
@@ -130,8 +139,8 @@ def measure(
 
 @dataclasses.dataclass(frozen=True)
 class _Ranking:
-  """The best archive indices (Q, depth); the own scene's place (Q,), 0 if none; and the average
-  precision of the whole ranking (Q,), 0 if it was not asked for."""
+  """The best archive indices (Q, depth); the rank of the own scene (Q,), 0 if none; and the average
+  precision of the whole ranking (Q,), 0 if not requested."""
 
   best: np.ndarray
   place: np.ndarray
@@ -155,6 +164,7 @@ class _Ranking:
       if depth:
         ranking.best[rows] = first(block, depth, exclude[rows])
       if direction.located:
+        # Queries without an own scene are ranked by entry 0, and their rank is then set to 0.
         ranking.place[rows] = places(block, own[rows].clip(min=0)) * (own[rows] != NOTHING)
       if whole:
         if asked is None or found is None:
@@ -166,7 +176,7 @@ class _Ranking:
 
 
 def _average_precision(scores: np.ndarray, relevant: np.ndarray, exclude: np.ndarray) -> np.ndarray:
-  """(q,) of the rankings of all answers; one that is left out comes last, and is not relevant."""
+  """(q,) average precision of whole rankings; an excluded entry comes last and is not relevant."""
   out = np.flatnonzero(exclude != NOTHING)
   scores = scores.copy()
   scores[out, exclude[out]] = -np.inf
@@ -179,7 +189,7 @@ def _average_precision(scores: np.ndarray, relevant: np.ndarray, exclude: np.nda
 def _label_sets(
   direction: Direction, labels: np.ndarray | None
 ) -> tuple[np.ndarray | None, np.ndarray | None]:
-  """(Q, L) and (A, L) bool."""
+  """Label sets of the queries (Q, L) and of the archive (A, L), bool."""
   if labels is None:
     return None, None
   return np.asarray(labels[direction.asking], bool), np.asarray(labels[direction.found], bool)
@@ -192,7 +202,7 @@ def _left_out(direction: Direction) -> str:
 
 
 def _intervals(scores: Sequence[Score], resamples: int) -> dict[str, tuple[float, float]]:
-  """Of all scores; those over the same number of queries are over the same queries."""
+  """Intervals of all scores; scores with the same number of queries share the same queries."""
   if not resamples:
     return {}
   found: dict[str, tuple[float, float]] = {}

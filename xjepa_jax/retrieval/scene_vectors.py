@@ -1,4 +1,8 @@
-"""Vectors of scenes, wherever they come from, as an evaluation takes them."""
+"""Vectors of scenes from any source, in the form that an evaluation takes.
+
+Scenes are matched across sensors by id, character by character. Vectors have unit length, so that
+inner products are cosines.
+"""
 
 from __future__ import annotations
 
@@ -15,17 +19,18 @@ from xjepa_jax.retrieval.quantise import cut
 
 @dataclasses.dataclass(frozen=True)
 class SceneVectors:
-  """P scenes, each with a vector of some sensors.
+  """P scenes, with one vector per sensor.
 
   Attributes:
-    ids: of the scenes; views of one scene by several sensors have one id.
-    splits: of each, "" where it is not known.
-    labels: of each.
+    ids: scene ids; views of one scene by several sensors share an id.
+    splits: (P,) split of each scene, "" if unknown.
+    labels: label names of each scene.
     present: sensor -> (P,) bool.
-    vectors: sensor -> (P, K) float32 of length 1, 0 where the sensor is absent.
-    predicted: "a->b" -> (P, K), what sensor a's image says of b's, of length 1; may be empty.
-    asking: sensor -> (P, K) vectors that ask, where they are not those that are searched.
-    one_space: whether vectors of different sensors can be compared as they are.
+    vectors: sensor -> (P, K) float32 of unit length, 0 where the sensor is absent.
+    predicted: "a->b" -> (P, K) descriptors of b predicted from sensor a's image, of unit length;
+      may be empty.
+    asking: sensor -> (P, K) query vectors, if they differ from the archive's.
+    one_space: whether vectors of different sensors can be compared directly.
   """
 
   ids: tuple[str, ...]
@@ -39,25 +44,25 @@ class SceneVectors:
 
   @property
   def dimensions(self) -> int:
-    """K."""
+    """Number of dimensions of the vectors, K."""
     return next(iter(self.vectors.values())).shape[1]
 
   @property
   def split_known(self) -> bool:
-    """Whether the split of any scene is."""
+    """Whether the split of at least one scene is known."""
     return bool(np.any(self.splits != ""))
 
   def of(self, split: str) -> np.ndarray:
-    """(P,) bool, the scenes of a split; all of them where no scene's split is known."""
+    """(P,) bool, the scenes of a split; all of them if no scene's split is known."""
     if not self.split_known:
       return np.ones(len(self.ids), bool)
     return self.splits == split
 
   def cut(self, size: int) -> SceneVectors:
-    """The same by the first `size` numbers of their vectors, nothing predicted.
+    """The same scenes with the first `size` numbers of their vectors, without predicted ones.
 
     Raises:
-      EvaluationError: they are shorter.
+      EvaluationError: the vectors are shorter.
     """
     return dataclasses.replace(
       self,
@@ -69,14 +74,14 @@ class SceneVectors:
 
 @dataclasses.dataclass(frozen=True)
 class VectorRows:
-  """Vectors as a file lists them, one a row.
+  """Vectors as listed in a file, one per row.
 
   Attributes:
     ids, sensors, splits: (N,) text; "" for an unknown split.
-    labels: of each.
+    labels: label names of each row.
     vectors: (N, K) float.
-    taken: in words, which of a file's columns they are; "" where that is no question.
-    columns: their names, a number of the vectors each; () where the vectors are lists.
+    taken: description of the file columns that hold the vectors; "" where there is no choice.
+    columns: column names, one per number of the vectors; () if the vectors are lists.
   """
 
   ids: Sequence[str]
@@ -89,11 +94,11 @@ class VectorRows:
 
 
 def gather(name: str, parts: Sequence[VectorRows]) -> SceneVectors:
-  """Puts the rows of one scene together.
+  """Groups rows by scene.
 
   Args:
-    name: of what the rows are from, for a message.
-    parts: of one or several files, their vectors of one size.
+    name: name of the source, for messages.
+    parts: rows of one or several files, with vectors of one size.
 
   Raises:
     EvaluationError: sizes or columns differ, a scene has two rows of a sensor, or nothing is there.
@@ -117,6 +122,7 @@ def gather(name: str, parts: Sequence[VectorRows]) -> SceneVectors:
     for sensor in dict.fromkeys(part.sensors):
       of = sensors == sensor
       there = present.setdefault(sensor, np.zeros(len(ids), bool))
+      # Rows of this part, plus those of earlier parts.
       counts = np.bincount(rows[of], minlength=len(ids)) + there
       if counts.max(initial=0) > 1:
         twice = list(ids)[int(counts.argmax())]
@@ -125,6 +131,7 @@ def gather(name: str, parts: Sequence[VectorRows]) -> SceneVectors:
       held = vectors.setdefault(sensor, np.zeros((len(ids), sizes[0]), np.float32))
       held[rows[of]] = part.vectors[of]
     for row, split, named in zip(rows, part.splits, part.labels, strict=True):
+      # Any row of a scene may state its split and labels.
       splits[row] = split or splits[row]
       labels[row] = named or labels[row]
   return SceneVectors(
@@ -137,7 +144,7 @@ def gather(name: str, parts: Sequence[VectorRows]) -> SceneVectors:
 
 
 def check_paired(scenes: SceneVectors) -> None:
-  """Raises an EvaluationError if no scene is seen by two sensors although there are several."""
+  """Raises an EvaluationError if there are several sensors but no scene is seen by two of them."""
   seen = np.sum(list(scenes.present.values()), axis=0)
   if len(scenes.present) < 2 or seen.max(initial=0) > 1:
     return
@@ -152,10 +159,11 @@ def check_paired(scenes: SceneVectors) -> None:
 
 
 def _aligned(name: str, parts: Sequence[VectorRows]) -> list[VectorRows]:
-  """The same with the numbers of their vectors in one order, that of the first with named ones."""
+  """Reorders vector columns to the order of the first part that has named columns."""
   first = next((part.columns for part in parts if part.columns), ())
   found = []
   for part in parts:
+    # The order of columns may differ between files, but not their names.
     if part.columns and set(part.columns) != set(first):
       mine, other = (
         ", ".join(sorted(set(these) - set(those))[:3])
@@ -175,14 +183,14 @@ def _aligned(name: str, parts: Sequence[VectorRows]) -> list[VectorRows]:
 def described_by(
   scenes: SceneVectors, known: Mapping[str, tuple[str, tuple[str, ...]]], name: str
 ) -> SceneVectors:
-  """The same scenes with the splits and labels that a data set has for them.
+  """The same scenes, with splits and labels taken from a data set.
 
-  Scenes that it has not are left out, and a line on stderr says how many.
+  Scenes that the data set does not have are left out, and a line on stderr says how many.
 
   Args:
-    scenes: of a file.
-    known: id -> split and labels.
-    name: of what the vectors are from, for a message.
+    scenes: scenes of a file.
+    known: id -> (split, labels).
+    name: name of the source, for messages.
 
   Raises:
     EvaluationError: the data set has none of the scenes.

@@ -1,4 +1,7 @@
-"""The metrics of one direction under the names of a report, each beside what chance would give."""
+"""The metrics of one direction under their report names, each with its value by chance.
+
+The value per query is kept with every mean, because bootstrap intervals are computed from it.
+"""
 
 from __future__ import annotations
 
@@ -18,10 +21,11 @@ class Score(NamedTuple):
   """One metric of one direction.
 
   Attributes:
-    name: of the metric.
+    name: name of the metric.
     value: its mean over queries.
-    chance: the mean of a ranking by lot, if known.
-    each: (Q,) of each query, or (Q, 2) precision and recall where the F1 is of their means.
+    chance: the mean for a random ranking, if known.
+    each: (Q,) value per query, or (Q, 2) precision and recall if the value is the F1 of their
+      means.
   """
 
   name: str
@@ -34,8 +38,8 @@ def located_scores(place: np.ndarray, answers: np.ndarray, cuts: Sequence[int]) 
   """R@k and MRR of the co-located scene.
 
   Args:
-    place: (Q,) int, where it was ranked, from 1 on.
-    answers: (Q,) int, how many answers were ranked.
+    place: (Q,) int, rank of the co-located scene, counted from 1.
+    answers: (Q,) int, number of answers that were ranked.
     cuts: the k of R@k.
   """
   recalls = [
@@ -49,7 +53,7 @@ def located_scores(place: np.ndarray, answers: np.ndarray, cuts: Sequence[int]) 
 def relevance_scores(
   relevance: Relevance, answers: np.ndarray, cuts: Sequence[int], shown: Sequence[int]
 ) -> list[Score]:
-  """mAP@k under each denominator and nDCG@k at the `shown` cuts, and P@5 if it is in `cuts`."""
+  """mAP@k with each denominator and nDCG@k at the `shown` cuts, and P@5 if `cuts` has it."""
   gains, ideal, relevant = relevance.gains, relevance.ideal, relevance.relevant
   scores = [
     _mean(
@@ -82,14 +86,14 @@ def f1_scores(
   relevance: Relevance,
   cuts: Sequence[int],
 ) -> list[Score]:
-  """The three F1@k, at 5 and 10 where these are in `cuts`.
+  """The three F1@k, for those k of 5 and 10 that `cuts` has.
 
   Args:
     query: (Q, L) bool labels.
     archive: (A, L) bool labels.
     best: (Q, k) int archive indices, best first.
-    relevance: of these queries.
-    cuts: the cut-offs that the archive is large enough for.
+    relevance: relevance of the answers to these queries.
+    cuts: the cut-offs that do not exceed the archive's size.
   """
   scores = []
   for k in F1_AT:
@@ -113,10 +117,11 @@ def whole_scores(precision: np.ndarray, relevant: np.ndarray, answers: np.ndarra
 
   Args:
     precision: (Q,) average precision of each query.
-    relevant: (Q,) int, how many answers are relevant.
-    answers: (Q,) int, how many there are.
+    relevant: (Q,) int, number of relevant answers.
+    answers: (Q,) int, number of answers.
   """
   by_lot = np.zeros(len(precision))
+  # The cut-off is the number of answers, so queries are grouped by it.
   for count in np.unique(answers):
     of = answers == count
     by_lot[of] = expected_by_chance.average_precision_at(
@@ -126,7 +131,7 @@ def whole_scores(precision: np.ndarray, relevant: np.ndarray, answers: np.ndarra
 
 
 def protocol(similarity: str, left_out: str, *, labelled: bool) -> dict[str, str]:
-  """What was measured, in words that go with the numbers."""
+  """A description of what was measured, stored next to the numbers."""
   words = {
     "similarity": similarity,
     "ties": "the lower archive index first",

@@ -1,4 +1,8 @@
-"""Asks an archive: python -m xjepa_jax.retrieval.search --index DIR --image FILE"""
+"""Searches an archive: python -m xjepa_jax.retrieval.search --index DIR --image FILE
+
+A query by id or place needs only the stored embeddings; a query by image needs the encoder. Heavy
+modules are imported inside the functions, which keeps --help fast.
+"""
 
 from __future__ import annotations
 
@@ -28,10 +32,10 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def search(args: argparse.Namespace) -> None:
-  """Does what the command line says.
+  """Runs the queries of the command line and writes the hits.
 
   Raises:
-    XJepaError: a query or a file is not what it has to be.
+    XJepaError: a query or a file is not usable.
   """
   from xjepa_jax.retrieval.searching.formats import FORMATS
   from xjepa_jax.retrieval.searching.searcher import open_searcher
@@ -41,7 +45,7 @@ def search(args: argparse.Namespace) -> None:
   searcher = open_searcher(args.index, args.encoder, args.embeddings, args.verify)
   queries = _queries(args, searcher)
   answers = searcher.answer(queries, args.k, wanted)
-  if searcher.encoder is None:  # not before: what keeps an encoder away may keep answers away too
+  if searcher.encoder is None:  # after answering: what stops the encoder may stop answering too
     print(f"Note: hits have no confidence, for {searcher.without_encoder}", file=sys.stderr)
   _put(FORMATS[args.format](answers), args.out)
   if args.gallery or args.explain:
@@ -49,9 +53,10 @@ def search(args: argparse.Namespace) -> None:
 
 
 class _Parser(argparse.ArgumentParser):
-  """One that takes -7.2e-04, and ids such as -a, for values: all options begin with two dashes."""
+  """A parser that takes -7.2e-04 and ids such as -a as values; all options begin with "--"."""
 
   def _parse_optional(self, arg_string: str) -> Any:
+    # argparse takes an argument that begins with a dash for an option, unless it is a plain number.
     if arg_string[:1] == "-" != arg_string[1:2] and arg_string not in self._option_string_actions:
       return None
     return super()._parse_optional(arg_string)
@@ -186,14 +191,14 @@ def _of_image(args: argparse.Namespace, searcher: Any, path: str, sensor: str | 
   from xjepa_jax.data.importing.sensor_options import nodata_values, told_bands
 
   sensors = searcher.encoder.inputs if searcher.encoder else {}
-  if not sensors:  # what is missing is told there
+  if not sensors:  # the call below raises an error that says what is missing
     return searcher.query_of_image(path, sensor)
   bands, nodata = told_bands(args, sensors), nodata_values(args, sensors)
   return searcher.query_of_image(path, sensor, args.offset, args.trust_units, bands, nodata)
 
 
 def _batch(args: argparse.Namespace, searcher: Any) -> list[Any]:
-  """The queries of a table; paths are relative to its folder."""
+  """The queries of a --batch table; image paths are relative to the table's folder."""
   import os
 
   from xjepa_jax.data.tables import OF_SPREADSHEETS, cell_text, read_columns, read_rows

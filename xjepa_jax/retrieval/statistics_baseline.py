@@ -1,4 +1,8 @@
-"""Image statistics as vectors that a protocol can rank: what needs no network."""
+"""Image statistics as vectors that a protocol can rank, a baseline without a network.
+
+Within a sensor statistics are compared directly, across sensors only after a ridge regression has
+predicted one sensor's from the other's.
+"""
 
 from __future__ import annotations
 
@@ -12,20 +16,19 @@ from xjepa_jax.retrieval.directions import unit_rows
 from xjepa_jax.retrieval.image_statistics import Standard, fit_ridge
 from xjepa_jax.retrieval.scene_vectors import SceneVectors
 
-FITTED_PAIRS = 2000  # training pairs that a regression is fitted on
+FITTED_PAIRS = 2000  # training pairs for the regression
 
 
 def as_vectors(tested: SceneVectors, training: SceneVectors) -> SceneVectors:
-  """Statistics as vectors that can be ranked: plain within a sensor, predicted across.
+  """Statistics as vectors that can be ranked: plain within a sensor, predicted across sensors.
 
   Args:
-    tested: scenes that ask or are searched, their vectors statistics as `image_statistics` gives
-      them.
-    training: scenes that means, deviations and regressions are fitted on, likewise.
+    tested: query and archive scenes, whose vectors are the result of `image_statistics`.
+    training: scenes for fitting means, deviations and regressions, in the same form.
 
   Returns:
-    Vectors of length 1: standardised statistics, and by ridge regression what one sensor's say of
-    another's. A sensor without a seen training image is left out.
+    Unit vectors: standardised statistics, and one sensor's statistics predicted from another's by
+    ridge regression. A sensor without a valid training image is omitted.
   """
   vectors, predicted = {}, {}
   for key, values in tested.vectors.items():
@@ -36,8 +39,9 @@ def as_vectors(tested: SceneVectors, training: SceneVectors) -> SceneVectors:
     both = training.present[one] & training.present[other]
     try:
       ridge = fit_ridge(training.vectors[one][both], training.vectors[other][both])
-    except EvaluationError:  # no training pair shows both: this direction has no baseline
+    except EvaluationError:  # no training pair has both sensors, so there is no baseline
       continue
     raw = ridge.source.apply(tested.vectors[one]) @ ridge.weights
     predicted[f"{one}->{other}"] = unit_rows(raw, tested.present[one])
+  # Statistics of two sensors mean different things, so only predicted ones are compared.
   return dataclasses.replace(tested, vectors=vectors, predicted=predicted, one_space=False)

@@ -1,4 +1,8 @@
-"""The number by which one validation is better than another, and the best checkpoint is chosen."""
+"""The validation score, by which the best checkpoint is chosen.
+
+It depends on what the data allow: recall across sensors, or nDCG by labels for a single sensor. One
+sensor without labels has no score.
+"""
 
 from __future__ import annotations
 
@@ -10,17 +14,17 @@ from xjepa_jax.retrieval.row import Row
 
 
 def validation_score(rows: Sequence[Row], cuts: Sequence[int]) -> float | None:
-  """A mean over directions.
+  """The validation score: a mean over directions.
 
-  Across sensors, of R@k at every cut-off. Of one sensor alone, of nDCG at the largest cut-off, by
-  labels, the query itself left out.
+  Across sensors it is the mean of R@k at every cut-off. With one sensor alone it is nDCG at the
+  largest cut-off, by labels, with the query itself left out.
 
   Args:
-    rows: of one head.
-    cuts: the cut-offs k; those beyond an archive's size are not among a row's metrics.
+    rows: rows of one head.
+    cuts: the cut-offs k; a row has no metric for those larger than its archive.
 
   Returns:
-    Between 0 and 1, or None where nothing can be ranked: one sensor, and no labels.
+    Between 0 and 1, or None if nothing can be ranked (one sensor and no labels).
   """
   across = [row for row in rows if row.query != row.archive]
   found = [

@@ -1,1 +1,1 @@
-"""Archives as directories of descriptors in GeoParquet: listing, reading, computing, writing."""
+"""Turns archives into GeoParquet directories of descriptors: list, read, compute, write."""

@@ -1,4 +1,8 @@
-"""Which kind of archive a path is, and its images."""
+"""Detects the kind of an archive from its path, and lists its images.
+
+All kinds become a `Collected`, so that tiling, reading and writing do not depend on the kind. An
+option that has no meaning for a kind is refused rather than ignored.
+"""
 
 from __future__ import annotations
 
@@ -24,18 +28,19 @@ from xjepa_jax.sensors import Sensor
 
 @dataclasses.dataclass(frozen=True)
 class ArchiveOptions:
-  """How the command line says that an archive is to be taken.
+  """Archive options from the command line.
 
   Attributes:
-    sensors: the encoder's, key -> description.
-    patterns: sensor -> pattern of its files, `EVERYTHING` where only the sensor was named; empty
-      for all sensors.
-    splits: of pairs or of a table; none for all.
+    sensors: the encoder's sensors, key -> description.
+    patterns: sensor -> pattern of its files, `EVERYTHING` if only the sensor was named; empty for
+      all sensors.
+    splits: splits of pairs or of a table; empty for all.
     bands, offset, nodata: see `ImageOptions`.
     allow_outside: let paths leave the archive's folder.
-    time: where times of acquisition are, "" for nowhere; see `TimeSource`.
-    geometry: False embeds without coordinates. True refuses images without; pairs have them or not.
-    any_resolution: images may have pixels of another size than the encoder's sensor.
+    time: source of acquisition times, "" for none; see `TimeSource`.
+    geometry: False embeds without coordinates. True refuses images that have none; pairs are
+      accepted with or without.
+    any_resolution: accept images whose pixel size differs from that of the encoder's sensor.
   """
 
   sensors: Mapping[str, Sensor]
@@ -55,12 +60,13 @@ def collect(path: StrPath, options: ArchiveOptions) -> Collected:
 
   Raises:
     DataError: it cannot be read, or nothing in it can be embedded.
-    OptionError: an option does not fit this kind of archive.
-    SensorError: a sensor of the archive is not the encoder's.
+    OptionError: an option does not apply to this kind of archive.
+    SensorError: a sensor of the archive does not match the encoder's.
   """
   path = os.fspath(path)
   wanted = {key: options.sensors[known_sensor(key, options.sensors)] for key in options.patterns}
   sensors = wanted or dict(options.sensors)
+  # Refuses options for a sensor that is not embedded.
   for key in (*options.bands, *options.offset, *options.nodata):
     known_sensor(key, sensors)
   if _is_pairs(path):
@@ -77,7 +83,7 @@ def collect(path: StrPath, options: ArchiveOptions) -> Collected:
 
 
 def _collect_files(path: str, sensors: Mapping[str, Sensor], options: ArchiveOptions) -> Collected:
-  """The images of an archive that is no data set of pairs."""
+  """Lists the images of an archive of files, that is, anything but a data set of pairs."""
   images = ImageOptions(
     sensors,
     options.bands,
@@ -101,6 +107,7 @@ def _collect_files(path: str, sensors: Mapping[str, Sensor], options: ArchiveOpt
     return collected
   _refuse(path, options, "a folder of images", "splits")
   patterns = dict(options.patterns)
+  # With one sensor, all images can only be its own.
   if not patterns and len(sensors) == 1:
     patterns = dict.fromkeys(sensors, EVERYTHING)
   if not patterns:
@@ -134,9 +141,10 @@ def _check_offsets(
   declared: Mapping[str, Sequence[float]],
   given: Mapping[str, float],
 ) -> None:
-  """Refuses offsets that are not the encoder's, unless it was said which is right.
+  """Refuses declared offsets that differ from the encoder's, unless --offset decides.
 
-  Catalogues declare Sentinel-2's +1000 where it was taken away already, and the other way round.
+  The declaration alone cannot be trusted: some catalogues declare Sentinel-2's +1000 although it
+  has been removed from the values, and others the reverse.
   """
   for key, offsets in declared.items():
     used = given.get(key, sensors[key].scaling.offset)

@@ -1,4 +1,4 @@
-"""The directory as a STAC 1.1.0 collection with the fields of the Embedding extension, v0.0.1."""
+"""Describes the directory as a STAC 1.1.0 collection, with the Embedding extension v0.0.1."""
 
 from __future__ import annotations
 
@@ -27,15 +27,16 @@ def collection_json(
   """The content of `collection.json`.
 
   Args:
-    description: of the directory.
-    name: of the collection.
-    bounds: west, south, east, north; None where nothing has a place: the whole Earth then, for STAC
-      wants a box.
-    times: the first and the last, RFC 3339; None where none is known.
+    description: description of the directory.
+    name: name of the collection.
+    bounds: west, south, east, north; None if no row has coordinates, which gives the whole Earth,
+      because STAC requires a box.
+    times: first and last time, RFC 3339; None if no time is known.
     tile: sensor -> height and width of a tile.
-    stride: from tile to tile in pixels; None is a tile's own size.
+    stride: distance between tiles in pixels; None for a tile's own size.
     licence: an SPDX identifier, or "other".
   """
+  # Only one chip size can be stated; it is that of the first sensor.
   height, width = next(iter(tile.values()))
   content: dict[str, Any] = {
     "type": "Collection",

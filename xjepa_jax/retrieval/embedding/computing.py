@@ -1,9 +1,9 @@
-"""Descriptors of parts: tiles are read ahead, batches wait for the devices, never these for them.
+"""Computes the descriptors of parts, reading tiles ahead so that the devices never wait for them.
 
-Batches are cut from one part's tiles, in the order in which they are read, and the last one of a
-part is filled up with zeros. So what a descriptor was computed beside depends on its part alone,
-and a part has the same bytes whoever writes it. A device gets the same number of rows whatever the
-number of devices.
+A batch holds tiles of one part only, in reading order, and the last batch of a part is padded with
+zeros. What shares a batch with a tile therefore depends on its part alone, and a part has the same
+bytes whichever process writes it. The number of rows per device does not depend on the number of
+devices.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from xjepa_jax.retrieval.embedding.items import LeftOut, Reader
 from xjepa_jax.retrieval.embedding.listing import Tiles
 from xjepa_jax.retrieval.embedding.reading import PerThread, read_ahead
 
-_CHUNK = 32  # tiles that a thread reads at once: neighbours share blocks of a file, which it keeps
-_IN_FLIGHT = 3  # batches that the devices have: one computing, others waiting
+_CHUNK = 32  # tiles that a thread reads in one go; neighbours share file blocks, which it caches
+_IN_FLIGHT = 3  # batches on the devices: one being computed, the others queued
 
 
 class Describer(Protocol):
@@ -31,18 +31,18 @@ class Describer(Protocol):
   def start(
     self, values: dict[str, np.ndarray], head: str, *, trust_units: bool, unseen: str
   ) -> Any:
-    """(B, K), perhaps not computed yet."""
+    """(B, K) descriptors, which may still be being computed."""
 
 
 @dataclasses.dataclass
 class DescribedPart:
-  """A part whose descriptors are known.
+  """A part with its descriptors.
 
   Attributes:
-    number: of the part.
-    tiles: (n,) numbers of the tiles that have a row, in order.
+    number: number of the part.
+    tiles: (n,) numbers of the tiles that have a row, increasing.
     vectors: (n, K) float32.
-    valid_fraction: (n,).
+    valid_fraction: (n,) fraction of valid pixels.
     left_out: tiles without a row.
   """
 
@@ -69,22 +69,23 @@ def describe_parts(
   """Describes parts one after another.
 
   Args:
-    numbers: of the parts, in the order in which they are done.
-    parts: where each begins and ends among the tiles.
-    tiles: of the archive.
-    readers: one a thread.
-    describer: of batches.
-    head: of the encoder.
-    rows: of a batch.
-    min_valid: tiles of which less was seen are left out.
-    threads: that read.
-    judges: of the sensors whose tiles are refused if their values contradict them.
-    skip_odd: leave such tiles out instead.
+    numbers: numbers of the parts, in the order in which they are computed.
+    parts: first and last tile (exclusive) of every part.
+    tiles: all tiles of the archive.
+    readers: one reader per thread.
+    describer: describes a batch.
+    head: head of the encoder.
+    rows: batch size.
+    min_valid: tiles with a smaller fraction of valid pixels are left out.
+    threads: number of reader threads.
+    judges: judges of the sensors whose tiles are refused if their values contradict the sensor.
+    skip_odd: leave such tiles out instead of refusing them.
 
   Raises:
-    EmbeddingError: the encoder gives a descriptor that is not finite, or a tile's values contradict
-      its sensor.
-    DataError: see `Reader`, but for what concerns one tile alone: that one is left out.
+    EmbeddingError: the encoder produced a descriptor that is not finite, or a tile's values
+      contradict its sensor.
+    DataError: see `Reader`. An error that concerns a single tile is not raised; the tile is left
+      out.
   """
 
   def read(task: tuple[int, np.ndarray]) -> tuple[int, list[_Read]]:
@@ -96,6 +97,7 @@ def describe_parts(
   tasks = (
     (number, chunk) for number in numbers for chunk in _chunks(reading_order(tiles, *parts[number]))
   )
+  # Chunks for two batches, in addition to one per thread.
   ahead = threads + max(2 * rows // _CHUNK, 2)
   batches = _Batches(describer, head, rows, tiles)
   current: int | None = None
@@ -113,7 +115,7 @@ def describe_parts(
 
 
 def reading_order(tiles: Tiles, start: int, stop: int) -> np.ndarray:
-  """Numbers of a part's tiles, image by image and row by row: as files hold them."""
+  """Numbers of a part's tiles, image by image and row by row, which is the order in the files."""
   numbers = np.arange(start, stop)
   windows = tiles.windows[start:stop]
   return numbers[np.lexsort((windows[:, 0], windows[:, 1], tiles.item[start:stop]))]
@@ -121,7 +123,7 @@ def reading_order(tiles: Tiles, start: int, stop: int) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class _Read:
-  """A tile that was read: its values, or why it is left out."""
+  """A tile after reading: its values, or the reason why it is left out."""
 
   tile: int
   values: np.ndarray | None
@@ -163,23 +165,23 @@ def _chunks(numbers: np.ndarray) -> Iterator[np.ndarray]:
 
 
 class _Batches:
-  """Tiles gathered to batches, batches on the devices, and the parts that come of them."""
+  """Collects tiles into batches, runs the batches on the devices, and assembles the parts."""
 
   def __init__(self, describer: Describer, head: str, rows: int, tiles: Tiles):
     self._describer, self._head, self._rows, self._tiles = describer, head, rows, tiles
     self._buffer: np.ndarray | None = None
     self._filled: list[_Read] = []
     self._free: dict[tuple[Any, ...], list[np.ndarray]] = collections.defaultdict(list)
-    # (result, its tiles, buffer) in the order in which they were started.
+    # (result, its tiles, buffer), in the order of starting.
     self._flying: collections.deque[tuple[Any, list[_Read], np.ndarray]] = collections.deque()
     self._done: list[tuple[list[_Read], np.ndarray]] = []
     self._left_out: list[LeftOut] = []
-    # Parts all of whose batches were started, and how many batches were left then.
+    # Parts whose batches have all been started: number, batches started by then, tiles left out.
     self._ended: collections.deque[tuple[int, int, list[LeftOut]]] = collections.deque()
     self._started = self._fetched = self._taken = 0
 
   def add(self, read: _Read) -> None:
-    """Puts a tile into the batch, and starts the batch if it is full."""
+    """Adds a tile to the batch, and starts the batch once it is full."""
     if read.values is None:
       assert read.left_out is not None
       self._left_out.append(read.left_out)
@@ -187,19 +189,20 @@ class _Batches:
     if self._buffer is None:
       self._buffer = self._new_buffer(read.values)
     self._buffer[len(self._filled)] = read.values
+    # The buffer holds the values now, so they are not kept twice.
     self._filled.append(dataclasses.replace(read, values=None))
     if len(self._filled) == self._rows:
       self._start()
 
   def end_part(self, number: int) -> None:
-    """Starts what is left of a part."""
+    """Starts the last, incomplete batch of a part."""
     if self._filled:
       self._start()
     self._ended.append((number, self._started, self._left_out))
     self._left_out = []
 
   def finished(self, wait: bool = False) -> Iterator[DescribedPart]:
-    """Parts that are described; waits for the devices where too many batches are under way."""
+    """Yields the finished parts; waits for the devices if too many batches are in flight."""
     while len(self._flying) > (0 if wait else _IN_FLIGHT - 1):
       self._fetch()
     while self._ended and self._ended[0][1] <= self._fetched:
@@ -210,9 +213,10 @@ class _Batches:
 
   def _start(self) -> None:
     assert self._buffer is not None
+    # Padding keeps the shape static, so that one program serves all batches.
     self._buffer[len(self._filled) :] = 0
     sensor = self._tiles.of(self._filled[0].tile)[0].sensor
-    # Tiles were judged one by one, and what fills the last batch up is none.
+    # The tiles have been judged one by one, and the padding of a last batch is not to be judged.
     result = self._describer.start(
       {sensor: self._buffer}, self._head, trust_units=True, unseen="take"
     )
@@ -235,7 +239,7 @@ class _Batches:
     self._fetched += 1
 
   def _new_buffer(self, values: np.ndarray) -> np.ndarray:
-    """Memory for a batch; on a CPU the devices read from it, so it is used again when they did."""
+    """A batch buffer. On a CPU the devices read from it, so it is reused only after the fetch."""
     free = self._free[(self._rows, *values.shape), values.dtype]
     return free.pop() if free else np.zeros((self._rows, *values.shape), values.dtype)
 

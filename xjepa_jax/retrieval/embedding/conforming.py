@@ -1,8 +1,8 @@
-"""Stored values of an archive as the encoder's sensor stores them, or refused.
+"""Converts an archive's stored values to how the encoder's sensor stores them, or refuses them.
 
-What is brought over: float64 to float32, integers of one kind to another that holds them, the value
-that a file declares as nodata to the sensor's, and an offset such as Sentinel-2's +1000. What is
-not: integers to floats and back, for these are other units.
+Conversions are float64 to float32, one integer type to another that holds the values, a file's
+nodata value to the sensor's, and an offset such as Sentinel-2's +1000. Integers are never converted
+to floats or floats to integers, because those are different units.
 """
 
 from __future__ import annotations
@@ -17,17 +17,18 @@ from xjepa_jax.data.declared_nodata import hidden_by_declared
 from xjepa_jax.errors import ImageError, SensorError
 from xjepa_jax.sensors import Sensor, possible_range
 
-_CLIPPED = 0.2  # share of values far below what the type holds, from which an offset is wrong
+_CLIPPED = 0.2  # an offset is wrong if it takes more of the values far below the type's range
 
 
 @dataclasses.dataclass(frozen=True)
 class Fit:
-  """How values of one sensor's files become the encoder's.
+  """How the values of one sensor's files become the encoder's.
 
   Attributes:
-    key: of the sensor.
-    sensor: as the encoder has it.
-    offset: of the files' stored values, as `Scaling.offset` is; the sensor's own if they agree.
+    key: key of the sensor.
+    sensor: the sensor as the encoder has it.
+    offset: offset of the files' stored values, as in `Scaling.offset`; the sensor's own if they
+      agree.
   """
 
   key: str
@@ -36,20 +37,20 @@ class Fit:
 
   @property
   def shift(self) -> float:
-    """What is added to stored values to have the encoder's."""
+    """Number to add to the files' stored values to get the encoder's."""
     return self.offset - self.sensor.scaling.offset
 
   def checked_as(self) -> Sensor:
-    """The sensor that describes values before the shift, for the check of units."""
+    """The sensor that describes values before the shift, used to check their units."""
     scaling = dataclasses.replace(self.sensor.scaling, offset=self.offset)
     return dataclasses.replace(self.sensor, scaling=scaling)
 
 
 def of_dataset(key: str, ours: Sensor, theirs: Sensor) -> tuple[Fit, tuple[int, ...]]:
-  """How a data set's sensor becomes the encoder's, and which of its bands are taken.
+  """How a data set's sensor is converted to the encoder's, and the indices of the bands to take.
 
   Raises:
-    SensorError: it lacks a band, or its values are in other units.
+    SensorError: a band is missing, or the values are in other units.
   """
   missing = [name for name in ours.band_names if name not in theirs.band_names]
   if missing:
@@ -71,7 +72,7 @@ def of_dataset(key: str, ours: Sensor, theirs: Sensor) -> tuple[Fit, tuple[int, 
 
 
 def _family(theirs: Sensor, ours: Sensor) -> str:
-  """Our dtype where values of theirs may be brought over, see `_typed`; else theirs."""
+  """Our dtype if their values can be converted to it, see `_typed`; otherwise theirs."""
   kinds = [np.dtype(sensor.dtype).kind.replace("u", "i") for sensor in (theirs, ours)]
   return ours.dtype if kinds[0] == kinds[1] else theirs.dtype
 
@@ -83,23 +84,24 @@ def fit_values(
   where: str,
   hidden: np.ndarray | None = None,
 ) -> tuple[np.ndarray, float]:
-  """An image's values as the encoder takes them.
+  """Converts an image's values to what the encoder takes.
 
   Args:
-    fit: of its sensor.
+    fit: conversion of its sensor.
     values: (H, W, C) as the file stores them.
-    declared: what the file declares as nodata, or None; or so of each band.
-    where: the file, for the message of an error.
-    hidden: (H, W, 1) or (H, W, C) bool, what a mask of the file hides, or None.
+    declared: nodata value that the file declares, or None; or one such value per band.
+    where: the file, for error messages.
+    hidden: (H, W, 1) or (H, W, C) bool, pixels hidden by a mask of the file, or None.
 
   Returns:
-    (H, W, C) in the sensor's dtype, and the fraction of pixels that were seen.
+    (H, W, C) in the sensor's dtype, and the fraction of valid pixels.
 
   Raises:
-    ImageError: the sensor's type cannot hold the values.
+    ImageError: the sensor's type cannot hold the values, or they do not carry the offset.
   """
   sensor = fit.sensor
   of_bands = declared if isinstance(declared, Sequence) else (declared,) * values.shape[-1]
+  # The declared value refers to stored values before the shift.
   unseen = hidden_by_declared(fit.checked_as(), values, of_bands)
   if hidden is not None:
     unseen = hidden if unseen is None else unseen | hidden
@@ -120,7 +122,7 @@ def fit_values(
 
 
 def _seen(stored: np.ndarray, sensor: Sensor, unseen: np.ndarray | None) -> float:
-  """The fraction of pixels that were seen; most images are whole, which is told at once."""
+  """The fraction of valid pixels; most images have no gap, which is quick to find out."""
   known = sensor.nodata is not None and math.isfinite(sensor.nodata)
   marked = known and (stored == stored.dtype.type(sensor.nodata)).any()
   if unseen is None and not marked and (stored.dtype.kind != "f" or np.isfinite(stored).all()):
@@ -137,7 +139,7 @@ def _typed(values: np.ndarray, unseen: np.ndarray | None, fit: Fit, where: str) 
   if found == wanted:
     return values
   if found.kind == "f" and wanted.kind == "f":
-    with np.errstate(over="ignore"):  # beyond float32 lie only markers; infinite, they stay unseen
+    with np.errstate(over="ignore"):  # only markers exceed float32; as infinity they stay invalid
       return values.astype(wanted)
   if found.kind in "iu" and wanted.kind in "iu":
     if found.itemsize == 1 < wanted.itemsize and possible_range(sensor) is not None:
@@ -167,11 +169,11 @@ def _typed(values: np.ndarray, unseen: np.ndarray | None, fit: Fit, where: str) 
 
 
 def _shifted(stored: np.ndarray, shift: float, sensor: Sensor, where: str) -> np.ndarray:
-  """Values with an offset added; none becomes nodata by it, and nodata stays what it is.
+  """Values plus an offset; nodata stays nodata, and no other value becomes nodata.
 
   Raises:
-    ImageError: the type cannot hold a good part of what comes out, so the values that went in do
-      not carry the offset. Clipped, they would pass every later check.
+    ImageError: a large part of the results lies below the range of the type, so the stored values
+      do not carry the offset. Clipped, they would pass every later check.
   """
   moved = stored.astype(np.float64) + shift
   if stored.dtype.kind == "f":
@@ -179,11 +181,12 @@ def _shifted(stored: np.ndarray, shift: float, sensor: Sensor, where: str) -> np
     if sensor.nodata is None or not math.isfinite(sensor.nodata):
       return moved
     marker = stored.dtype.type(sensor.nodata)
+    # The nearest value that is not the marker stands in for results that happen to equal it.
     beside = np.nextafter(marker, stored.dtype.type(0 if marker else 1))
   else:
     limits = np.iinfo(stored.dtype)
     seen = sensor.known(stored)
-    bound = limits.min - abs(shift) / 4  # beyond what noise over dark water reaches
+    bound = limits.min - abs(shift) / 4  # noise over dark water stays above this
     below = float(np.mean(moved[seen] < bound)) if seen.any() else 0.0
     if below > _CLIPPED:
       raise ImageError(

@@ -1,4 +1,8 @@
-"""What a directory of embeddings says of itself, in `description.json`."""
+"""The description of a directory of embeddings, stored as `description.json`.
+
+It holds everything that the rows depend on. Keys are sorted, so that equal descriptions give equal
+bytes whichever process writes them.
+"""
 
 from __future__ import annotations
 
@@ -19,15 +23,15 @@ class EmbeddingDescription:
 
   Attributes:
     encoder: name of the encoder's directory, "sha256" of its manifest, and "head".
-    dimensions: K of the descriptors.
+    dimensions: number of dimensions of the descriptors, K.
     quantisation: "float32", "float16" or "int8".
-    sensors: keys of the sensors that rows have, sorted.
+    sensors: sorted keys of the sensors that have rows.
     source: "kind" of the archive ("pairs", "images" or "stac"), its "path", and how it was read.
-    count: of rows.
+    count: number of rows.
     georeferenced: whether rows have geometry.
     settings: everything else that the rows depend on.
-    versions: of the packages that wrote it.
-    digests: whether each row has a digest of the image that it was made of.
+    versions: versions of the packages that wrote the directory.
+    digests: whether each row has a digest of its source image.
   """
 
   encoder: Mapping[str, str]
@@ -42,20 +46,20 @@ class EmbeddingDescription:
   digests: bool = False
 
   def to_json(self) -> str:
-    """The file's text; equal descriptions give equal text."""
+    """The text of the file; equal descriptions give equal text."""
     content = {"format": FORMAT, **dataclasses.asdict(self)}
     return json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n"
 
 
 def description_from_json(text: str, where: str) -> EmbeddingDescription:
-  """What `EmbeddingDescription.to_json` wrote.
+  """Inverse of `EmbeddingDescription.to_json`.
 
   Args:
-    text: of the file.
-    where: its path, for the message of an error.
+    text: text of the file.
+    where: its path, for error messages.
 
   Raises:
-    EmbeddingError: it is no description, or one of another version.
+    EmbeddingError: the text is not a description, or one of another version.
   """
   try:
     content = json.loads(text)

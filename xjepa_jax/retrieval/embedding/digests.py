@@ -1,9 +1,9 @@
-"""What tells an image's files from others of the same names: a digest of their sizes and of blocks.
+"""Digests that tell an image's files from others of the same name, from sizes and sampled blocks.
 
-Sizes alone do not: uncompressed files of one shape are all of one size. Nor do times of
-modification, which a copy to another machine changes. A few blocks spread over a file tell two
-acquisitions apart, and read no more of a scene than opening it does; an edit of single pixels
-between the blocks of a large uncompressed file goes unnoticed.
+Sizes alone are not enough, since uncompressed files of one shape are equally large, and
+modification times change when a file is copied to another machine. A few blocks spread over a file
+distinguish two acquisitions, and reading them costs no more than opening the scene. An edit of
+single pixels between the blocks of a large uncompressed file goes unnoticed.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from xjepa_jax.errors import ArchiveError
 from xjepa_jax.retrieval.embedding.items import Item
 
 _BLOCK = 1 << 14  # bytes
-_BLOCKS = 4  # the first, the last, and between them; smaller files are read whole
+_BLOCKS = 4  # the first, the last, and two between; smaller files are read whole
 _DIGITS = 16
-_THREADS = 8  # opening a file waits for the disk
+_THREADS = 8  # opening files is bound by the disk, not by the cores
 
 
 def files_digest(paths: Sequence[str]) -> str:
   """A digest of files, 16 hexadecimal digits.
 
   Raises:
-    ArchiveError: one cannot be read.
+    ArchiveError: a file cannot be read.
   """
   digest = hashlib.sha256()
   for path in paths:
@@ -40,6 +40,7 @@ def files_digest(paths: Sequence[str]) -> str:
           digest.update(file.read())
           continue
         for number in range(_BLOCKS):
+          # Equally spaced from the start of the file to its end.
           file.seek((size - _BLOCK) * number // (_BLOCKS - 1))
           digest.update(file.read(_BLOCK))
     except OSError as error:
@@ -48,16 +49,16 @@ def files_digest(paths: Sequence[str]) -> str:
 
 
 def image_digest(item: Item, locate: Callable[[str], str]) -> str:
-  """A digest of an image's files, each taken once.
+  """A digest of an image's files, each counted once.
 
   Raises:
-    ArchiveError: a file is not where it may be read, or cannot be.
+    ArchiveError: a file lies where none may be read, or cannot be read.
   """
   return files_digest([locate(path) for path in dict.fromkeys(file.path for file in item.files)])
 
 
 def with_digests(items: Sequence[Item], locate: Callable[[str], str]) -> list[Item]:
-  """The images with the digests of their files."""
+  """The images, with `digest` set from their files."""
   with ThreadPoolExecutor(_THREADS) as pool:
     digests = pool.map(functools.partial(image_digest, locate=locate), items)
     return [

@@ -1,4 +1,8 @@
-"""Reading a directory of embeddings; nothing is used before its bytes are compared."""
+"""Reads a directory of embeddings.
+
+No bytes are used before they have been compared with their SHA-256. The comparison is repeated for
+every part that is read, before and after reading, because a part may be replaced while it is open.
+"""
 
 from __future__ import annotations
 
@@ -33,21 +37,21 @@ from xjepa_jax.retrieval.embedding.quantisation import restore
 from xjepa_jax.retrieval.embedding.schema import part_schema
 
 _VECTOR = ("embedding", "embedding_scale")
-_GROUPS_KEPT = 32  # row groups that `take` keeps: hits of one query lie near each other
-_THREADS = 8  # hashlib lets go of the interpreter's lock
+_GROUPS_KEPT = 32  # row groups that `take` caches: the hits of a query lie close together
+_THREADS = 8  # threads can hash in parallel because hashlib releases the GIL
 
 
 def open_embeddings(directory: StrPath, parts_now: bool = True) -> EmbeddingFiles:
   """Opens a directory that `python -m xjepa_jax.retrieval.embed` wrote.
 
   Args:
-    directory: of embeddings.
-    parts_now: compare the bytes of all parts. False compares their sizes, and the bytes of each
-      before its first row or column is read: for an answer only a few parts are needed.
+    directory: directory of embeddings.
+    parts_now: compare the bytes of all parts now. False compares only sizes, and the bytes of a
+      part before its first row or column is read, because a single query needs only a few parts.
 
   Raises:
-    EmbeddingError: it is unfinished, a file is damaged (named), or its parts do not fit its
-      description.
+    EmbeddingError: the directory is unfinished, a file (which the message names) is damaged, or its
+      parts do not match its description.
   """
   directory = os.fspath(directory)
   manifest, parts = check_files(directory, parts_now)
@@ -63,16 +67,16 @@ def open_embeddings(directory: StrPath, parts_now: bool = True) -> EmbeddingFile
 
 
 class EmbeddingFiles:
-  """The rows of a directory of embeddings, by number: in the order of parts, then of rows.
+  """The rows of a directory of embeddings, numbered in the order of parts, then of rows.
 
   Attributes:
-    directory: as it was opened.
-    description: what the directory says of itself.
-    fingerprint: SHA-256 of its manifest, and so of all its files.
+    directory: path of the directory, as given.
+    description: its `EmbeddingDescription`.
+    fingerprint: SHA-256 of its manifest, which covers all its files.
 
   Args:
-    manifest: of the directory.
-    parts: by name, in their order.
+    manifest: manifest of the directory.
+    parts: name -> file of each part, in order.
   """
 
   def __init__(
@@ -88,7 +92,7 @@ class EmbeddingFiles:
     self._manifest = manifest
     self._parts = list(parts.items())
     self._paths = [part.path for part in parts.values()]
-    # (part, row group) of each group of rows, and where it ends.
+    # (part, row group) of every row group in the directory; `_ends` has where its rows end.
     self._groups: list[tuple[int, int]] = []
     sizes: list[int] = []
     self._schema = part_schema(
@@ -112,14 +116,14 @@ class EmbeddingFiles:
       )
 
   def check_unchanged(self) -> None:
-    """Raises a ChangedError if the directory holds other embeddings than those that were opened."""
+    """Raises a ChangedError if the directory has been replaced since it was opened."""
     check_unchanged(self._manifest, self.directory)
 
   def __len__(self) -> int:
     return self._ends[-1] if self._ends else 0
 
   def tables(self, rows: int = 65536, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
-    """All rows in their order, at most `rows` at once; `columns` by name, None for all."""
+    """All rows in order, in tables of at most `rows`; `columns` by name, or None for all."""
     self._compare(range(len(self._paths)))
     for number, path in enumerate(self._paths):
       with self._unreplaced(number), _reading(path), open_part(path) as part:
@@ -127,7 +131,7 @@ class EmbeddingFiles:
           yield pa.Table.from_batches([batch])
 
   def vectors(self) -> np.ndarray:
-    """(N, K) float32 of length 1, all of them."""
+    """(N, K) float32 of unit length, the vectors of all rows."""
     found = np.empty((len(self), self.description.dimensions), np.float32)
     at = 0
     for table in self.tables(columns=self._vector_columns()):
@@ -136,7 +140,7 @@ class EmbeddingFiles:
     return found
 
   def vectors_of(self, rows: Sequence[int] | np.ndarray) -> np.ndarray:
-    """(len(rows), K) float32 of length 1, of rows by number, in the order asked for."""
+    """(len(rows), K) float32 of unit length, for row numbers in the given order."""
     found = np.empty((len(rows), self.description.dimensions), np.float32)
     for group, places, numbers in self._located(rows):
       table = self._read(group, self._vector_columns())
@@ -144,10 +148,10 @@ class EmbeddingFiles:
     return found
 
   def take(self, rows: Sequence[int] | np.ndarray) -> list[dict[str, Any]]:
-    """Whole rows by number but for the embedding, in the order asked for.
+    """Whole rows without the embedding, for row numbers in the given order.
 
     Returns:
-      A dictionary a row, column -> value; geometries are WKB, times are aware datetimes.
+      One dictionary per row, column -> value; geometries are WKB, times are aware datetimes.
 
     Raises:
       IndexError: there is no such row.
@@ -160,7 +164,7 @@ class EmbeddingFiles:
     return found
 
   def find(self, id: str, sensor: str | None = None) -> list[int]:
-    """Numbers of the rows of an id, of one sensor or of all; none if there is no such row."""
+    """Row numbers with this id, for one sensor or for all; empty if there is none."""
     names = self._names
     found = pc.equal(names["id"], id)
     if sensor is not None:
@@ -178,7 +182,7 @@ class EmbeddingFiles:
     return list(_VECTOR[: 2 if self.description.quantisation == "int8" else 1])
 
   def _located(self, rows: Any) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-    """Group of rows, places in `rows` of those that lie in it, and their numbers in it."""
+    """Yields a row group, the positions in `rows` that fall into it, and the numbers within it."""
     numbers = np.asarray(rows, np.int64).reshape(-1)
     outside = numbers[(numbers < 0) | (numbers >= len(self))]
     if len(outside):
@@ -190,7 +194,7 @@ class EmbeddingFiles:
       yield int(group), places, numbers[places] - start
 
   def _described(self, group: int) -> pa.Table:
-    """A group of rows without the embedding; the last ones read are kept."""
+    """A row group without the embedding, from a cache of the most recently used ones."""
     if group not in self._kept:
       names = [name for name in self._schema.names if name not in _VECTOR]
       self._kept[group] = self._read(group, names)
@@ -200,13 +204,13 @@ class EmbeddingFiles:
     return self._kept[group]
 
   def _compare(self, parts: Iterable[int]) -> None:
-    """Compares the bytes of parts, by number, that were not compared as they are now.
+    """Compares the bytes of those parts whose present state has not been compared yet.
 
-    Checksums of pages alone are not enough: a flipped bit in a page's header can leave rows out.
+    Page checksums alone are not enough: a flipped bit in a page header can make rows disappear.
 
     Raises:
-      ChangedError: the directory holds other embeddings now.
-      EmbeddingError: it does not, and a part has other bytes than were written.
+      ChangedError: the directory now holds other embeddings.
+      EmbeddingError: the directory is the same, but a part has other bytes than were written.
     """
 
     def compare(part: tuple[str, KnownFile]) -> None:
@@ -219,12 +223,13 @@ class EmbeddingFiles:
       with ThreadPoolExecutor(_THREADS) as pool:
         list(pool.map(compare, changed))
     except EmbeddingError:
+      # If the whole directory was replaced, that explains the difference, and not damage.
       self.check_unchanged()
       raise
 
   @contextlib.contextmanager
   def _unreplaced(self, number: int) -> Iterator[None]:
-    """What is read of a part inside is of the bytes that were compared, before and after."""
+    """Guarantees that what is read of a part inside has the bytes that were compared."""
     self._compare([number])
     yield
     self._compare([number])
@@ -237,9 +242,9 @@ class EmbeddingFiles:
 
 
 def table_vectors(table: pa.Table) -> np.ndarray:
-  """(n, K) float32 of length 1 from the columns `embedding` and `embedding_scale` of a table."""
+  """(n, K) float32 of unit length from the columns `embedding` and `embedding_scale`."""
   stored = table.column("embedding").combine_chunks()
-  if isinstance(stored, pa.ChunkedArray):  # of a table without rows
+  if isinstance(stored, pa.ChunkedArray):  # combine_chunks keeps a table without rows chunked
     stored = pa.array([], stored.type)
   size = stored.type.list_size
   values = stored.flatten().to_numpy(zero_copy_only=False).reshape(-1, size)
@@ -251,7 +256,7 @@ def table_vectors(table: pa.Table) -> np.ndarray:
 
 @contextlib.contextmanager
 def _reading(path: str) -> Iterator[None]:
-  """Names the part in whatever reading it raises."""
+  """Adds the name of the part to any error from reading it."""
   try:
     yield
   except (OSError, pa.ArrowException) as error:

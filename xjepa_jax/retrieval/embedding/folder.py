@@ -1,4 +1,8 @@
-"""A folder of images: every file of it, or for each sensor those that match a pattern."""
+"""Images in a folder: all of its files, or per sensor those that match a pattern.
+
+Ids are paths without suffix, relative to the pattern's fixed folders, so that images of the same
+name in two sensors' folders become a pair. An image that two sensors claim is refused.
+"""
 
 from __future__ import annotations
 
@@ -20,21 +24,22 @@ EVERYTHING = "**/*"
 
 
 def name_folder(folder: str, patterns: Mapping[str, str]) -> tuple[list[Named], int]:
-  """The images below a folder, in the order of their paths.
+  """The images below a folder, sorted by path.
 
-  An image's id is its path without suffix, below the folder that its sensor's pattern begins with:
-  of "s1/*.tif" and "s2/*.tif" the images s1/a.tif and s2/a.tif have one id, as a pair has.
+  An image's id is its path without suffix, relative to the folder that its sensor's pattern begins
+  with. With "s1/*.tif" and "s2/*.tif" the images s1/a.tif and s2/a.tif share an id, like the images
+  of a pair.
 
   Args:
-    folder: or one image.
-    patterns: sensor -> what paths relative to the folder have to match, as `pathlib` has it: "*"
-      stays within a folder, "**" stands for folders, any number of them or none.
+    folder: the folder, or a single image.
+    patterns: sensor -> pattern for paths relative to the folder, in the syntax of `pathlib`: "*"
+      stays within a folder, "**" stands for any number of folders, including none.
 
   Returns:
-    The images, and how many more there are that no pattern matches.
+    The images, and the number of images that no pattern matches.
 
   Raises:
-    ArchiveError: there is no such folder, no image, or one that two sensors claim.
+    ArchiveError: there is no such folder, no image, or an image that two sensors claim.
     OptionError: a pattern is malformed.
   """
   patterns = {key: _relative(folder, key, pattern) for key, pattern in patterns.items()}
@@ -52,6 +57,7 @@ def name_folder(folder: str, patterns: Mapping[str, str]) -> tuple[list[Named], 
   found = []
   patterns = {key: composed(pattern) for key, pattern in patterns.items()}
   claimed = sorted(set().union(*matched.values()))
+  # Files that differ only by their suffix keep it in the id.
   plain = collections.Counter(os.path.splitext(path)[0] for path in paths)
   for path in claimed:
     keys = [key for key in patterns if path in matched[key]]
@@ -60,6 +66,7 @@ def name_folder(folder: str, patterns: Mapping[str, str]) -> tuple[list[Named], 
         f"{path} is claimed by the sensors {' and '.join(keys)}; give patterns that tell their "
         "files apart: --sensor KEY=PATTERN."
       )
+    # Ids are composed Unicode, whichever form the file system has.
     posix = composed(path.replace(os.sep, "/"))
     name = posix if plain[os.path.splitext(path)[0]] > 1 else os.path.splitext(posix)[0]
     found.append(Named(name[len(_fixed(patterns[keys[0]])) :], keys[0], (path,)))
@@ -73,7 +80,7 @@ def name_folder(folder: str, patterns: Mapping[str, str]) -> tuple[list[Named], 
 
 
 def _relative(folder: str, key: str, pattern: str) -> str:
-  """A pattern relative to the folder, however it was given."""
+  """A pattern relative to the folder, whether it was given as absolute or relative."""
   full = user_path(pattern)
   root = os.path.join(os.path.abspath(folder), "")
   if not os.path.isabs(full):
@@ -88,8 +95,8 @@ def _relative(folder: str, key: str, pattern: str) -> str:
 
 
 def _matching(folder: str, key: str, pattern: str) -> set[str]:
-  """Relative paths that match a pattern, in either spelling of its accented letters."""
-  # What a last ** matches depends on Python's version: folders alone, before 3.13.
+  """Relative paths that match a pattern, in either Unicode form of accented letters."""
+  # A trailing ** matches only folders before Python 3.13, and files as well from then on.
   whole = f"{pattern}/*" if PurePath(pattern).name == "**" else pattern
   try:
     return {
@@ -104,6 +111,6 @@ def _matching(folder: str, key: str, pattern: str) -> set[str]:
 
 
 def _fixed(pattern: str) -> str:
-  """The folders that a pattern begins with, before its first wildcard: "s1/" of "s1/*.tif"."""
+  """The folders before a pattern's first wildcard, such as "s1/" for "s1/*.tif"."""
   plain = re.split(r"[*?[]", pattern, maxsplit=1)[0]
   return plain[: plain.rfind("/") + 1]

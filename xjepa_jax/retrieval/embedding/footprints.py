@@ -1,8 +1,8 @@
-"""Outlines of tiles in EPSG:4326, as polygons that every reader of plane geometry takes right.
+"""Outlines of tiles in EPSG:4326, as polygons that every reader of planar geometry understands.
 
-An outline is the tile's four corners, or, where an edge bends by more than half a pixel, sixteen
-points an edge. One that crosses the antimeridian is cut there and becomes a multipolygon (RFC 7946,
-3.1.9), so that its box reaches from -180 to 180. One around a pole is closed along the pole's
+An outline has the tile's four corners, or sixteen points per edge where an edge bends by more than
+half a pixel. One that crosses the antimeridian is cut there and becomes a multipolygon (RFC 7946,
+3.1.9), so its bounding box spans -180 to 180. One around a pole is closed along the pole's
 latitude, from -180 to 180.
 """
 
@@ -16,8 +16,8 @@ import pyarrow as pa
 from xjepa_jax.data.geography import degrees_of, map_points, numbered, wrapped
 from xjepa_jax.retrieval.embedding import wkb
 
-_BENT = 0.5  # pixels, from an edge's middle to the straight line between its ends
-_POINTS = 16  # of a bent edge
+_BENT = 0.5  # pixels between an edge's midpoint and the straight line through its ends
+_POINTS = 16  # points per bent edge
 _CORNERS = np.array([(0, 0), (0, 1), (1, 1), (1, 0)], np.float64)  # counterclockwise, y upwards
 
 
@@ -27,13 +27,13 @@ def footprints(
   """Outlines of n tiles.
 
   Args:
-    systems: coordinate reference system of each, "" if it has none.
-    transforms: (n, 6) of the images.
+    systems: coordinate reference system of each tile, "" if it has none.
+    transforms: (n, 6) geotransforms of the images.
     windows: (n, 4) column, row, width, height.
 
   Returns:
-    (n,) binary, WKB, and (n, 4) float64: west, south, east, north. Null and NaN where a tile has no
-    place.
+    (n,) binary, WKB, and (n, 4) float64: west, south, east, north. Null and NaN for a tile without
+    coordinates.
   """
   count = len(windows)
   if not count:
@@ -54,6 +54,7 @@ def footprints(
     if not straight[row]:
       one = slice(row, row + 1)
       dense = _rings(names, number[one], transforms[one], windows[one], _POINTS)[0]
+      # Points along the edges may lie outside the projection; then the corners have to do.
       ring = dense if np.isfinite(dense).all() else ring
     parts = cut(ring)
     written[row] = wkb.polygon(parts)
@@ -63,7 +64,7 @@ def footprints(
 
 
 def cut(ring: np.ndarray) -> list[np.ndarray]:
-  """The parts of an outline between -180 and 180 degrees.
+  """Splits an outline at the antimeridian into parts between -180 and 180 degrees.
 
   Args:
     ring: (P, 2) longitude and latitude, not closed; neighbours are less than 180 degrees apart.
@@ -74,10 +75,12 @@ def cut(ring: np.ndarray) -> list[np.ndarray]:
   steps = wrapped(np.diff(ring[:, 0], append=ring[0, 0]))
   if abs(steps.sum()) > 180:  # it winds around a pole
     return [_closed(_to_pole(ring))]
+  # Unwrapped, so that neighbouring points differ by less than 180 degrees.
   longitude = wrapped(ring[:1, 0]) + np.concatenate([[0.0], np.cumsum(steps[:-1])])
   outline = np.stack([longitude, ring[:, 1]], axis=1)
   parts = []
   first, last = np.floor((outline[:, 0].min() + 180) / 360), (outline[:, 0].max() + 180) / 360
+  # One part for each turn around the globe, shifted back to -180..180.
   for turn in np.arange(first, last):
     part = _clip(outline - [360 * turn, 0], -180.0, 180.0)
     if len(part) > 2 and abs(_area(part)) > 0:
@@ -86,9 +89,10 @@ def cut(ring: np.ndarray) -> list[np.ndarray]:
 
 
 def _to_pole(ring: np.ndarray) -> np.ndarray:
-  """What lies between an outline around a pole and the pole's latitude, from -180 to 180.
+  """The area between an outline around a pole and the pole's latitude, from -180 to 180.
 
-  Seen from a pole inside it, a tile's outline has one point in every direction.
+  Seen from the enclosed pole, a tile's outline has exactly one point in every direction, so sorting
+  the points by longitude gives a valid ring.
   """
   pole = 90.0 if ring[:, 1].mean() > 0 else -90.0
   points = np.stack([wrapped(ring[:, 0]), ring[:, 1]], axis=1)
@@ -116,18 +120,19 @@ def _clip(outline: np.ndarray, west: float, east: float) -> np.ndarray:
 
 
 def _closed(ring: np.ndarray) -> np.ndarray:
-  ring = ring[np.any(ring != np.roll(ring, 1, axis=0), axis=1)]  # no point twice in a row
+  ring = ring[np.any(ring != np.roll(ring, 1, axis=0), axis=1)]  # drop repeated points
   ring = ring if _area(ring) > 0 else ring[::-1]
   return np.concatenate([ring, ring[:1]])
 
 
 def _area(ring: np.ndarray) -> float:
+  # Shoelace formula, positive for a counterclockwise ring.
   x, y = ring.T
   return float((x * np.roll(y, -1) - np.roll(x, -1) * y).sum() / 2)
 
 
 def _counterclockwise(closed: np.ndarray) -> np.ndarray:
-  """Rings (n, P, 2), closed, turned where they run clockwise, as a grid with y upwards does."""
+  """Closed rings (n, P, 2), reversed where they run clockwise, as on a grid with y upwards."""
   x, y = closed[..., 0], closed[..., 1]
   area = (x[:, :-1] * y[:, 1:] - x[:, 1:] * y[:, :-1]).sum(axis=1)
   return np.where((area < 0)[:, None, None], closed[:, ::-1], closed)
@@ -158,10 +163,10 @@ def _simple(ends: np.ndarray) -> np.ndarray:
 
 
 def _bent(ends: np.ndarray, middles: np.ndarray, windows: np.ndarray) -> np.ndarray:
-  """(n,) bool: outlines with an edge that is no straight line in degrees, to half a pixel."""
+  """(n,) bool: outlines with an edge more than half a pixel from a straight line in degrees."""
   edges = np.roll(ends, -1, axis=1) - ends
   off = middles - ends
-  narrow = np.cos(np.radians(ends[..., 1]))  # a degree of longitude, in those of latitude
+  narrow = np.cos(np.radians(ends[..., 1]))  # length of a degree of longitude, in latitude degrees
   edges[..., 0], off[..., 0] = wrapped(edges[..., 0]) * narrow, wrapped(off[..., 0]) * narrow
   pixel = np.linalg.norm(edges, axis=-1) / np.maximum(windows[:, [3, 2, 3, 2]], 1)
   with np.errstate(invalid="ignore"):

@@ -1,20 +1,23 @@
-"""Places along a Hilbert curve: rows that lie near each other are stored near each other."""
+"""Positions along a Hilbert curve, by which rows that are near each other are stored together.
+
+A reader that wants a small area then needs only a few row groups of the Parquet files.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 
-_BITS = 16  # of each coordinate: 0.0055 degrees of longitude
+_BITS = 16  # bits per coordinate: a resolution of 0.0055 degrees of longitude
 
 
 def hilbert(longitude: np.ndarray, latitude: np.ndarray) -> np.ndarray:
-  """(n,) int64, how far along the curve over the whole Earth a place lies.
+  """(n,) int64, position of each point along a Hilbert curve over the whole Earth.
+
+  The curve is that of Hilbert, Ueber die stetige Abbildung einer Linie auf ein Flaechenstueck
+  (1891), computed quadrant by quadrant from the largest to the smallest.
 
   Args:
-    longitude, latitude: (n,) degrees; a place that is not finite comes after all others.
-
-  Hilbert, Ueber die stetige Abbildung einer Linie auf ein Flaechenstueck (1891), quadrant by
-  quadrant from the largest to the smallest.
+    longitude, latitude: (n,) degrees; points that are not finite come after all others.
   """
   cells = 1 << _BITS
   known = np.isfinite(longitude) & np.isfinite(latitude)
@@ -24,8 +27,10 @@ def hilbert(longitude: np.ndarray, latitude: np.ndarray) -> np.ndarray:
   side = cells >> 1
   while side:
     right, upper = (x & side) > 0, (y & side) > 0
+    # The curve visits lower left, upper left, upper right and lower right in this order.
     along += side * side * ((3 * right) ^ upper)
     turned = ~upper
+    # The curve is transposed in the lower quadrants, and in the right one mirrored as well.
     mirrored = turned & right
     x, y = np.where(mirrored, cells - 1 - x, x), np.where(mirrored, cells - 1 - y, y)
     x, y = np.where(turned, y, x), np.where(turned, x, y)

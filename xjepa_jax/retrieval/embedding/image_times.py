@@ -1,4 +1,7 @@
-"""When an image was acquired, where it is told by its path or by a tag in its file."""
+"""Acquisition times of images, from their paths or from tags in their files.
+
+Neither is used unless the user names it, because a time in a file may be that of its creation.
+"""
 
 from __future__ import annotations
 
@@ -14,17 +17,17 @@ _TAG = "tag:"
 
 @dataclasses.dataclass(frozen=True)
 class TimeSource:
-  """Where times of acquisition are.
+  """Where acquisition times come from.
 
-  A file's own TIFFTAG_DATETIME is by its definition the time at which the file was made, so it is
-  believed only where somebody says so.
+  By definition a file's TIFFTAG_DATETIME is when the file was created, so it is used only if the
+  user names it.
 
   Args:
-    told: "tag:NAME" for a tag of the file, else a regular expression that is looked for in the
-      path, whose only group is the time: ISO 8601 (also 20210701T102030), or as TIFF writes it.
+    told: "tag:NAME" for a tag of the file; otherwise a regular expression to search for in the
+      path, whose only group is the time, in ISO 8601 (also 20210701T102030) or in TIFF's format.
 
   Raises:
-    OptionError: it is no regular expression with one group.
+    OptionError: it is not a regular expression with one group.
   """
 
   told: str
@@ -43,16 +46,16 @@ class TimeSource:
       )
 
   def time(self, path: str, header: RasterHeader) -> str:
-    """ISO 8601, or "" where there is none that can be read.
+    """Acquisition time in ISO 8601, or "" if there is none that can be read.
 
     Args:
-      path: as the archive has it, with "/".
-      header: of the file.
+      path: path as the archive writes it, with "/".
+      header: header of the file.
     """
     if self.told.startswith(_TAG):
       text = header.tags.get(self.told[len(_TAG) :], "")
     else:
       found = re.search(self.told, path)
       text = (found.group(1) or "") if found else ""
-    text = re.sub(r"^(\d{4}):(\d\d):(\d\d)", r"\1-\2-\3", text.strip())  # as TIFF writes a date
+    text = re.sub(r"^(\d{4}):(\d\d):(\d\d)", r"\1-\2-\3", text.strip())  # TIFF's date format
     return text if instant(text) else ""

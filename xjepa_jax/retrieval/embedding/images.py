@@ -1,4 +1,9 @@
-"""Images in files as an archive: found in a folder, named by a table, or by STAC items."""
+"""Archives of image files: found in a folder, listed in a table, or referenced by STAC items.
+
+All headers are read before anything is computed, so that a missing band, grid or scale stops the
+command early. An image that cannot be used is left out with the reason; a sensor without any usable
+image is an error.
+"""
 
 from __future__ import annotations
 
@@ -22,17 +27,18 @@ from xjepa_jax.retrieval.embedding.windows import WindowReader, header_of, sourc
 from xjepa_jax.sensors import Sensor
 
 ANY_RESOLUTION = "If the encoder was trained on such pixels all the same, give --any-resolution."
-_THREADS = 8  # opening a file waits for the disk
+_THREADS = 8  # opening files is bound by the disk, not by the cores
 
 
 @dataclasses.dataclass(frozen=True)
 class Named:
-  """An image that an archive names, not opened yet.
+  """An image that an archive lists, not yet opened.
 
   Attributes:
-    id, sensor, time, labels: as `Item` has them.
-    paths: one file, or one a band of the sensor in its order.
-    bands: which band of each file, where each is told; else they are found by `bands_of`.
+    id, sensor, time, labels: as in `Item`.
+    paths: one file, or one file per band in the sensor's order.
+    bands: band number within each file, if the archive states them; otherwise `bands_of` finds
+      them.
   """
 
   id: str
@@ -45,17 +51,17 @@ class Named:
 
 @dataclasses.dataclass(frozen=True)
 class ImageOptions:
-  """How files are taken.
+  """Options for reading image files.
 
   Attributes:
     sensors: key -> description, as the encoder has it.
-    bands: key -> names of the bands of its files, in their order.
-    offset: key -> offset of its stored values, where it is not the encoder's.
-    nodata: key -> what marks nodata, whatever the files declare.
+    bands: key -> names of the bands in its files, in file order.
+    offset: key -> offset of its stored values, if it differs from the encoder's.
+    nodata: key -> nodata value, which overrides what the files declare.
     allow_outside: whether paths may leave the archive's folder.
-    geometry: files without a place are refused.
-    time: where times of acquisition are, that the archive itself does not tell.
-    any_resolution: files may have pixels of another size than the encoder's sensor.
+    geometry: refuse files without coordinates.
+    time: source of acquisition times that the archive itself does not give.
+    any_resolution: accept files whose pixel size differs from that of the encoder's sensor.
   """
 
   sensors: Mapping[str, Sensor]
@@ -79,15 +85,15 @@ def collect_images(
   """Opens the header of every image.
 
   Args:
-    kind, path: of the archive.
+    kind, path: kind and path of the archive.
     named: its images.
-    left_out: what naming them left out.
-    locate: from a path as the archive has it to one that can be opened; refuses others.
-    options: how files are taken.
+    left_out: what was already left out when the archive was listed.
+    locate: turns a path, as the archive writes it, into one that can be opened; refuses others.
+    options: options for reading the files.
 
   Raises:
-    ArchiveError: images have no place although rows are to have one, no time where one was said to
-      be, or nothing can be used.
+    ArchiveError: images lack coordinates although rows need them, no image has a time where --time
+      points, or nothing can be used.
   """
   with ThreadPoolExecutor(_THREADS) as pool:
     found = list(pool.map(functools.partial(_open, locate=locate, options=options), named))
@@ -118,6 +124,7 @@ def collect_images(
       f"first {items[0].source}."
     )
   if not options.geometry:
+    # An item without a reference system counts as not georeferenced.
     items = [dataclasses.replace(item, crs="") for item in items]
   fits = {
     key: Fit(key, sensor, options.offset.get(key, sensor.scaling.offset))
@@ -147,7 +154,7 @@ def collect_images(
 
 
 def _giving(item: Item, locate: Callable[[str], str]) -> str:
-  """How an image gets the place that it lacks."""
+  """Advice on how to give an image the coordinates that it lacks."""
   path = locate(item.files[0].path)
   if math.isnan(item.transform[0]):
     return "Give them one"
@@ -158,7 +165,7 @@ def known_sensor(key: str, sensors: Mapping[str, Sensor]) -> str:
   """The key, if the encoder has that sensor.
 
   Raises:
-    OptionError: it has not.
+    OptionError: the encoder does not have it.
   """
   if key not in sensors:
     raise OptionError(f"sensor {key!r}: the encoder knows {', '.join(sensors)}.")
@@ -198,7 +205,7 @@ def _check(
   files: Sequence[BandFile],
   options: ImageOptions,
 ) -> None:
-  """Refuses files that are placed by what is not read, or scaled otherwise than the encoder's."""
+  """Refuses files that are located by something not read here, or scaled unlike the encoder's."""
   key = image.sensor
   sensor = options.sensors[key]
   fit = Fit(key, sensor, options.offset.get(key, sensor.scaling.offset))

@@ -1,4 +1,7 @@
-"""What an archive hands to embedding: its images, and a way to read a window of one."""
+"""What an archive provides to embedding: its images, and a reader for windows of them.
+
+These types are the interface between the kinds of archives and everything after them.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ class Window(NamedTuple):
 
 
 class BandFile(NamedTuple):
-  """Where one band of an image is: a path as the archive has it, and a band of it from 1."""
+  """Location of one band: a path as the archive writes it, and a band number counted from 1."""
 
   path: str
   band: int
@@ -34,16 +37,16 @@ class Item:
 
   Attributes:
     id: unique among the images of its sensor.
-    sensor: key, as the encoder has it.
-    source: what the row says of where it came from, and what `read` finds the image by.
-    height, width: pixels.
-    crs, transform: of the image's grid, as a `Raster` has them.
-    longitude, latitude: of the centre where there is no transform; else NaN.
-    time: of acquisition, ISO 8601, or "".
-    labels: names.
-    nbytes: of the image's files.
-    digest: of the image's bytes: another one is another image. "" where it is not known.
-    files: one a band of the sensor, in its order; none where an image is a record of a shard.
+    sensor: key of the sensor, as the encoder has it.
+    source: origin that the row states, and by which `read` finds the image.
+    height, width: size in pixels.
+    crs, transform: grid of the image, as in `Raster`.
+    longitude, latitude: centre of an image without a transform; otherwise NaN.
+    time: acquisition time, ISO 8601, or "".
+    labels: label names.
+    nbytes: size of the image's files.
+    digest: digest of the image's bytes, which detects a replaced image; "" if unknown.
+    files: one per band, in the sensor's order; empty if the image is a record of a shard.
   """
 
   id: str
@@ -63,13 +66,13 @@ class Item:
 
   @property
   def georeferenced(self) -> bool:
-    """Whether a window of the image has a place."""
+    """Whether windows of the image have coordinates."""
     return bool(self.crs) and not math.isnan(self.transform[0])
 
 
 @dataclasses.dataclass(frozen=True)
 class LeftOut:
-  """An image or a tile that has no row, and why: a row of `skipped.csv`."""
+  """An image or a tile without a row, and the reason; one line of `skipped.csv`."""
 
   id: str
   sensor: str
@@ -78,10 +81,10 @@ class LeftOut:
 
 
 class Reader(Protocol):
-  """Reads windows; one a thread."""
+  """Reads windows of images. Each thread has its own reader."""
 
   def read(self, item: Item, window: Window) -> tuple[np.ndarray, float]:
-    """(h, w, C) values as the encoder's sensor stores them, and the fraction that was seen.
+    """(h, w, C) values as the encoder's sensor stores them, and the fraction of valid pixels.
 
     Raises:
       DataError: the window cannot be read, or does not fit the sensor.
@@ -93,18 +96,18 @@ class Reader(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Collected:
-  """An archive, listed.
+  """The contents of an archive.
 
   Attributes:
     kind: "pairs", "images" or "stac".
-    path: as it was named, absolute.
+    path: absolute path of the archive.
     items: its images.
-    left_out: what listing left out.
-    reader: makes a reader.
-    tiled: whether images larger than the encoder's are cut into several tiles, or one taken from
-      the middle.
-    settings: what of the options the rows depend on.
-    notes: lines for people.
+    left_out: images that listing left out.
+    reader: creates a reader.
+    tiled: whether images larger than the encoder's are cut into tiles, rather than cropped to one
+      tile in the middle.
+    settings: the options that the rows depend on.
+    notes: lines to show the user.
   """
 
   kind: str

@@ -1,8 +1,8 @@
-"""The tiles of an archive in the order in which they are stored, and the parts they are cut into.
+"""The tiles of an archive in storage order, and their division into parts.
 
 The order depends on the archive alone: sensor by sensor, along a Hilbert curve of the tiles'
-centres, or by id where there is no geometry. A part holds what is left of a fixed number of tiles
-of one sensor when those that show too little are left out.
+centres, or by id without geometry. Parts are planned as a fixed number of tiles of one sensor; the
+tiles with too few valid pixels are dropped afterwards.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ _NO_WAY = (
   "its coordinate reference system has no way to EPSG:4326 at one of its tiles or more, which are "
   "left out."
 )
-# An id, as `Tiles.id` makes it.
+# A tile's id, as `Tiles.id` makes it.
 _CUT = re.compile(r"(.+)_(0|[1-9]\d{,9})_(0|[1-9]\d{,9})", re.DOTALL)
 
 
 @dataclasses.dataclass(frozen=True)
 class Tiles:
-  """n tiles, in order.
+  """n tiles in storage order.
 
   Attributes:
-    items: the images that they are cut from.
-    item: (n,) which of them.
+    items: the images that the tiles are cut from.
+    item: (n,) index of each tile's image.
     windows: (n, 4) column, row, width, height.
     longitude, latitude: (n,) degrees of the centres, or NaN.
-    single: (n,) whether the tile is its image's only one.
+    single: (n,) whether the tile is the only one of its image.
     left_out: images without a tile.
   """
 
@@ -54,17 +54,17 @@ class Tiles:
     return len(self.item)
 
   def of(self, number: int) -> tuple[Item, Window]:
-    """A tile's image, and where in it the tile lies."""
+    """A tile's image, and its window within the image."""
     return self.items[self.item[number]], Window(*self.windows[number].tolist())
 
   def id(self, number: int) -> str:
-    """A tile's id: its image's, and where it begins if the image has several."""
+    """A tile's id: that of its image, with row and column appended if the image has several."""
     item = self.items[self.item[number]]
     column, row = self.windows[number, :2]
     return item.id if self.single[number] else f"{item.id}_{row}_{column}"
 
   def fingerprint(self) -> str:
-    """SHA-256 over everything that the rows say, but for the descriptors."""
+    """SHA-256 of everything that determines the rows, except the descriptors."""
     digest = hashlib.sha256()
     for item in self.items:
       fields = dataclasses.astuple(item)
@@ -77,16 +77,17 @@ class Tiles:
 def list_tiles(
   items: Sequence[Item], sizes: Mapping[str, tuple[int, int]], stride: int | None, geometry: bool
 ) -> Tiles:
-  """Lists the tiles of images.
+  """Lists the tiles of images in storage order.
 
   Args:
-    items: of all sensors.
+    items: images of all sensors.
     sizes: sensor -> height and width of a tile.
-    stride: from tile to tile in pixels; None is the tile's own size, 0 one tile an image.
-    geometry: whether tiles have a place; an image whose place cannot be told is left out then.
+    stride: distance between tiles in pixels; None for a tile's own size, 0 for one tile per image.
+    geometry: whether tiles need coordinates; an image whose coordinates cannot be converted to
+      degrees is then left out.
 
   Raises:
-    ArchiveError: two tiles of a sensor have one id.
+    ArchiveError: two tiles of a sensor have the same id.
   """
   items = sorted(items, key=lambda item: (item.sensor, item.id))
   left_out: list[LeftOut] = []
@@ -109,6 +110,7 @@ def list_tiles(
   single = np.repeat(np.asarray(counts, np.int64) == 1, counts)
   where = np.concatenate(windows) if windows else np.zeros((0, 4), np.int64)
   longitude, latitude = _centres(kept, number, where) if geometry else _nowhere(len(number))
+  # Only images that claim a position are lost without one; pairs may have none.
   lost = np.isnan(longitude) & geometry & _placed(kept, number)
   for place in np.unique(number[lost]):
     left_out.append(_left_out(kept[place], _NO_WAY))
@@ -120,7 +122,7 @@ def list_tiles(
 
 
 def parts_of(tiles: Tiles, rows: int) -> list[tuple[int, int]]:
-  """Where each part begins and ends in the order of tiles: at most `rows`, of one sensor."""
+  """Start and end of every part in the order of tiles: at most `rows` tiles, of one sensor."""
   names = [item.sensor for item in tiles.items]
   sensors = np.unique(names, return_inverse=True)[1][tiles.item] if len(tiles) else np.zeros(0)
   edges = np.flatnonzero(np.diff(sensors)) + 1
@@ -131,10 +133,10 @@ def parts_of(tiles: Tiles, rows: int) -> list[tuple[int, int]]:
 
 
 def _refuse_equal_ids(items: Sequence[Item], windows: Sequence[np.ndarray]) -> None:
-  """Refuses a file that is called as a tile of another is, such as a_0_64.tif beside a wide a.tif.
+  """Refuses a file whose id equals that of another image's tile, as a_0_64.tif beside a wide a.tif.
 
-  Tiles of two images that have several have unequal ids if the images have, so only images of one
-  tile are looked at, and no id of a tile is made.
+  Images with several tiles cannot collide if their ids differ, so only images with a single tile
+  are checked, and no tile ids have to be built.
   """
   known: dict[tuple[str, str], int] = {}
   for place, item in enumerate(items):
@@ -163,7 +165,7 @@ def _equal_ids(one: Item, other: Item) -> ArchiveError:
 def _centres(
   items: Sequence[Item], number: np.ndarray, windows: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Degrees of the middle of each window; of the image where it has a place and no grid."""
+  """Degrees of the centre of each window, or of its image if that has a position but no grid."""
   transforms = np.array([item.transform for item in items]).reshape(-1, 6)[number]
   systems, system = numbered(item.crs if item.georeferenced else "" for item in items)
   middle = windows[:, :2] + windows[:, 2:] / 2
@@ -178,7 +180,7 @@ def _centres(
 
 
 def _placed(items: Sequence[Item], number: np.ndarray) -> np.ndarray:
-  """(n,) whether a tile's image claims to have a place."""
+  """(n,) whether a tile's image is georeferenced."""
   return np.array([item.georeferenced for item in items], bool)[number]
 
 
@@ -193,7 +195,7 @@ def _order(
   longitude: np.ndarray,
   latitude: np.ndarray,
 ) -> np.ndarray:
-  """By sensor, along the curve, then by id, row and column; images are sorted by the first two."""
+  """Order by sensor, curve, id, row and column; `items` are already sorted by sensor and id."""
   names = [item.sensor for item in items]
   sensors = np.unique(names, return_inverse=True)[1][number] if names else number
   along = hilbert(longitude, latitude)

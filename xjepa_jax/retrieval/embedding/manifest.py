@@ -1,4 +1,8 @@
-"""SHA-256 of every file of a directory of embeddings; written last, it makes it whole."""
+"""The manifest of a directory of embeddings, with the SHA-256 of every file.
+
+It is written last, so a directory with a manifest is complete. `KnownFile` detects files that are
+replaced while they are open.
+"""
 
 from __future__ import annotations
 
@@ -20,23 +24,23 @@ _PART = re.compile(rf"{PARTS}/part-\d{{5,}}\.parquet")
 
 
 def part_name(number: int) -> str:
-  """A part's path in the directory."""
+  """Path of a part within the directory."""
   return f"{PARTS}/part-{number:05d}.parquet"
 
 
 def digest(content: bytes) -> dict[str, int | str]:
-  """What the manifest holds of a file of this content."""
+  """The manifest entry of a file with this content."""
   return {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
 
 
 def file_sha256(path: str) -> str:
-  """The SHA-256 of a file's bytes."""
+  """SHA-256 of a file's bytes."""
   with open(path, "rb") as file:
     return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def manifest_bytes(files: Mapping[str, Mapping[str, int | str]]) -> bytes:
-  """The content of `manifest.json`: name -> what `digest` says of it."""
+  """The content of `manifest.json`, from name -> `digest` of the file."""
   content = {"files": {name: dict(files[name]) for name in sorted(files)}}
   return (json.dumps(content, indent=1) + "\n").encode()
 
@@ -45,15 +49,16 @@ def check_files(directory: str, parts: bool = True) -> tuple[KnownFile, dict[str
   """Compares every file with the manifest.
 
   Args:
-    directory: of embeddings.
-    parts: False compares the sizes of parts alone; whoever reads one calls `check_file` before.
+    directory: directory of embeddings.
+    parts: False compares only the sizes of parts; then `check_file` has to be called before a part
+      is read.
 
   Returns:
-    The manifest, and the parts by name in their order.
+    The manifest, and the parts by name in order.
 
   Raises:
     EmbeddingError: there is no manifest, or a file is not what was written.
-    RightsError: this user may not read a file.
+    RightsError: the user may not read a file.
   """
   check_reachable(os.path.join(directory, MANIFEST))
   if not os.path.isdir(directory):
@@ -71,7 +76,7 @@ def check_files(directory: str, parts: bool = True) -> tuple[KnownFile, dict[str
     raise missing_right(os.path.join(directory, MANIFEST)) from error
   except OSError as error:
     raise _untrusted(directory, f"{MANIFEST} cannot be read ({error.strerror})") from error
-  wrong = damage(epath.Path(directory), None if parts else 0)  # of more than 0 bytes the size
+  wrong = damage(epath.Path(directory), None if parts else 0)  # files above 0 bytes: size only
   if wrong:
     raise _untrusted(directory, wrong)
   with open(os.path.join(directory, MANIFEST), encoding="utf-8") as file:
@@ -87,11 +92,11 @@ def check_files(directory: str, parts: bool = True) -> tuple[KnownFile, dict[str
 
 
 def check_file(directory: str, name: str, file: KnownFile) -> None:
-  """Compares the bytes of a file of a directory of embeddings with its SHA-256.
+  """Compares the bytes of a file in a directory of embeddings with its SHA-256.
 
   Raises:
-    EmbeddingError: they are others than were written, or cannot be read.
-    RightsError: this user may not read them.
+    EmbeddingError: the bytes are not those that were written, or cannot be read.
+    RightsError: the user may not read them.
   """
   try:
     if not file.is_same():
@@ -103,38 +108,38 @@ def check_file(directory: str, name: str, file: KnownFile) -> None:
 
 
 class KnownFile:
-  """A file whose bytes are known, however often it is opened again.
+  """A file with a known SHA-256, however often it is opened again.
 
-  They are compared when size, time or inode are not those at which they were compared last: a file
-  may be replaced while a server reads it.
+  The bytes are compared again whenever size, modification time or inode differ from the last
+  comparison, because a file may be replaced while a server reads it.
   """
 
   def __init__(self, path: str, sha256: str = ""):
-    """Compares nothing yet.
+    """Records the file; without `sha256`, reads it to compute one.
 
     Args:
-      path: of the file.
-      sha256: of its bytes; "" takes those that are there now.
+      path: path of the file.
+      sha256: its SHA-256; "" takes that of its present bytes.
 
     Raises:
-      OSError: it cannot be read.
+      OSError: the file cannot be read.
     """
     self.path = path
     self._stamp = None if sha256 else self._found()
     self.sha256 = sha256 or file_sha256(path)
 
   def trust(self) -> None:
-    """Takes note that the bytes that are there now were compared. Raises OSError."""
+    """Records that the present bytes have been compared. Raises OSError."""
     self._stamp = self._found()
 
   def was_compared(self) -> bool:
-    """Whether it looks as it did when its bytes were compared; no byte is read."""
+    """Whether the file looks unchanged since its bytes were compared; reads no bytes."""
     with contextlib.suppress(OSError):
       return self._found() == self._stamp
     return False
 
   def is_same(self) -> bool:
-    """Whether its bytes are those that are known. Raises OSError."""
+    """Whether the bytes match the known SHA-256. Raises OSError."""
     found = self._found()
     if found == self._stamp:
       return True
@@ -149,8 +154,8 @@ class KnownFile:
 
 
 def check_unchanged(file: KnownFile, directory: str) -> None:
-  """Raises a ChangedError if a directory that is open was replaced: if the file that names all its
-  others is another, or gone."""
+  """Raises a ChangedError if an open directory was replaced, which shows in the file that names all
+  others: it has changed or is gone."""
   try:
     if file.is_same():
       return

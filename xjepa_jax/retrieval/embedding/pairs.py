@@ -1,4 +1,8 @@
-"""A data set of TFRecord pairs as an archive: every sensor of every pair that the encoder knows."""
+"""A data set of TFRecord pairs as an archive: all sensors of all pairs that the encoder knows.
+
+Images are identified by split and record number, and by the record's checksum, so that a replaced
+data set is noticed. Images of one pair share their id, which makes them a pair in the index too.
+"""
 
 from __future__ import annotations
 
@@ -26,18 +30,18 @@ from xjepa_jax.sensors import Sensor
 def collect_pairs(
   directory: str, sensors: Mapping[str, Sensor], splits: Sequence[str], geometry: bool
 ) -> Collected:
-  """Lists the images of a data set's pairs; of each record only the description is looked at.
+  """Lists the images of a data set's pairs, reading only the metadata of each record.
 
   Args:
-    directory: of the data set, local or an address.
-    sensors: key -> description, of those that the encoder knows and that are wanted.
-    splits: by name; none for all.
-    geometry: whether pairs' coordinates are taken.
+    directory: directory of the data set, local or remote.
+    sensors: key -> description of the requested sensors that the encoder knows.
+    splits: split names; empty for all.
+    geometry: whether to take the pairs' coordinates.
 
   Raises:
     DatasetError: there is no complete data set, or no such split.
-    SensorError: a sensor of both the data set and the encoder is not the same product.
-    OptionError: the data set has no sensor that is wanted.
+    SensorError: a sensor is a different product in the data set and in the encoder.
+    OptionError: the data set has none of the requested sensors.
   """
   description = describe(directory)
   known = [key for key in sensors if key in description.format.sensors]
@@ -76,7 +80,7 @@ def collect_pairs(
     tiled=False,
     settings={
       "splits": chosen,
-      # It holds checksums of the other two files, and these the number of records.
+      # This file holds checksums of the other two, and those the number of records.
       SENSORS_FILE: sensors_digest(directory),
     },
     notes=notes,
@@ -84,12 +88,12 @@ def collect_pairs(
 
 
 def sensors_digest(directory: str) -> str:
-  """SHA-256 of a data set's file of sensors. Raises FileNotFoundError, DatasetError."""
+  """SHA-256 of a data set's sensors file. Raises FileNotFoundError, DatasetError."""
   return hashlib.sha256(storage.read_file(f"{directory.rstrip('/')}/{SENSORS_FILE}")).hexdigest()
 
 
 class PairReader:
-  """Reads windows of a data set's images; every byte of a record is compared with its CRC."""
+  """Reads windows of a data set's images, and checks every byte of a record against its CRC."""
 
   def __init__(self, directory: str, fits: Mapping[str, tuple[Fit, tuple[int, ...]]]):
     self._directory = directory
@@ -103,7 +107,7 @@ class PairReader:
     fit, bands = self._fits[item.sensor]
     with dataset.naming(record, number):
       values = dataset.format.values(ExampleView(record), item.sensor)
-    assert values is not None  # it was there when the data set was listed
+    assert values is not None  # only images that exist were listed
     column, row, width, height = window
     cut = values[row : row + height, column : column + width]
     if bands != tuple(range(values.shape[-1])):
@@ -112,7 +116,7 @@ class PairReader:
     return fit_values(fit, cut, nodata, item.source)
 
   def digest(self, item: Item) -> str:
-    """A digest of the record that an image lies in."""
+    """Digest of the record that holds an image."""
     dataset, number = self._record(item)
     return dataset.records.digest_of(number)
 
@@ -141,10 +145,11 @@ def _items(
     for name in ("longitude", "latitude", "transform")
   }
   crs = view.text("crs") if geometry else ""
+  # A pair's transform is that of its first sensor.
   first = form.shapes[next(iter(form.sensors))]
   found = []
   for key in keys:
-    if not view.number(f"sensors/{key}/valid_fraction"):  # 0 where the pair lacks the sensor
+    if not view.number(f"sensors/{key}/valid_fraction"):  # 0 if the pair lacks the sensor
       continue
     height, width = form.shapes[key]
     found.append(
@@ -169,14 +174,14 @@ def _items(
 def _scaled(
   transform: tuple[float, ...], first: tuple[int, int], shape: tuple[int, int]
 ) -> tuple[float, ...]:
-  """The transform of an image that covers what the first sensor's does, in pixels of its own."""
+  """Transform of an image with the first sensor's extent, but a pixel size of its own."""
   a, b, c, d, e, f = transform
   x, y = first[1] / shape[1], first[0] / shape[0]
   return a * x, b * y, c, d * x, e * y, f
 
 
 def _distinct(items: Sequence[Item]) -> list[Item]:
-  """Ids that two records share are told apart by the split; images of one record share theirs."""
+  """Makes ids shared by several records unique by appending split and number."""
   records = {(item.id, item.source) for item in items}
   count = collections.Counter(name for name, _ in records)
   taken = set(count)
@@ -186,7 +191,7 @@ def _distinct(items: Sequence[Item]) -> list[Item]:
     if count[item.id] == 1 or key in names:
       continue
     name = item.id
-    while name in taken:  # once, unless another record is called so already
+    while name in taken:  # usually once; again if another record already has that name
       name = f"{name}_{item.source.replace('/', '_')}"
     taken.add(name)
     names[key] = name

@@ -1,4 +1,8 @@
-"""One part: a table of descriptors as Parquet, whose checksums are compared when it is read."""
+"""A part: a table of descriptors as a Parquet file whose page checksums are verified on reading.
+
+Encodings are chosen per column: no dictionary where values hardly repeat, and statistics only where
+they let a reader skip row groups.
+"""
 
 from __future__ import annotations
 
@@ -8,15 +12,15 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-ROW_GROUP = 4096  # rows: what a search reads to show one hit
-_LEVEL = 3  # of zstd: vectors do not compress, higher levels only cost time
+ROW_GROUP = 4096  # rows; the least that a search has to read to show one hit
+_LEVEL = 3  # zstd level: vectors hardly compress, so higher levels only cost time
 
 
 def part_bytes(table: pa.Table) -> bytes:
-  """A part's file; equal tables give equal bytes (with one version of pyarrow).
+  """The bytes of a part's file; equal tables give equal bytes (with one version of pyarrow).
 
-  Pages have CRC32 checksums, which Parquet leaves out by default: without them one flipped bit in
-  thirty is noticed.
+  Pages carry CRC32 checksums, which Parquet omits by default. Without them only one in thirty
+  flipped bits is noticed.
   """
   file = io.BytesIO()
   plain = [path for path in _leaves(table.schema) if _plain(path, table.schema)]
@@ -35,12 +39,12 @@ def part_bytes(table: pa.Table) -> bytes:
 
 
 def open_part(path: str) -> pq.ParquetFile:
-  """A part that compares the checksum of every page it reads."""
+  """Opens a part such that the checksum of every page is verified when it is read."""
   return pq.ParquetFile(path, page_checksum_verification=True)
 
 
 def _leaves(schema: pa.Schema) -> list[str]:
-  """Parquet's names of the columns that hold values."""
+  """Parquet paths of the columns that hold values."""
   return [path for field in schema for path in _below(field.name, field.type)]
 
 
@@ -53,8 +57,8 @@ def _below(name: str, kind: Any) -> list[str]:
 
 
 def _plain(path: str, schema: pa.Schema) -> bool:
-  """Values that hardly ever repeat; a dictionary of them would be built in vain."""
-  if path.startswith("embedding."):  # int8 has 256 values and takes a byte each in a dictionary
+  """Whether values hardly ever repeat, so that a dictionary would be built for nothing."""
+  if path.startswith("embedding."):  # int8 has only 256 values, one byte each in a dictionary
     return not pa.types.is_int8(schema.field("embedding").type.value_type)
   return path in ("id", "embedding_scale", "geometry", "footprint") or path.startswith(
     ("bbox.", "centre_")
@@ -62,7 +66,7 @@ def _plain(path: str, schema: pa.Schema) -> bool:
 
 
 def _counted(path: str) -> bool:
-  """Columns whose lowest and highest values let a reader leave row groups out."""
+  """Whether the column's minimum and maximum can help a reader skip row groups."""
   return path in ("id", "sensor", "datetime", "timestamp", "source") or path.startswith(
     ("bbox.", "centre_")
   )

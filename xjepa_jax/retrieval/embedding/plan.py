@@ -1,4 +1,8 @@
-"""What will be written, decided before anything is computed."""
+"""The plan of an output directory, made before anything is computed.
+
+The bytes of the directory depend only on `Plan.settings`, so a directory that was begun with other
+settings can be told and is refused.
+"""
 
 from __future__ import annotations
 
@@ -13,20 +17,20 @@ from xjepa_jax.retrieval.embedding.items import Collected
 from xjepa_jax.retrieval.embedding.listing import Tiles
 
 _OF_THE_ARCHIVE = (f"archive.{SENSORS_FILE}",)
-_SHOWN = 5  # differences between two plans
+_SHOWN = 5  # differences between two plans that a message lists
 
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-  """What of the command line the rows depend on.
+  """The command-line options that the rows depend on.
 
   Attributes:
-    head: of the encoder.
-    quantisation: of the stored descriptors.
-    min_valid: tiles of which a smaller fraction was seen have no row.
-    part_rows: tiles of a part.
-    batch: rows that a device computes at once; it may change a descriptor's last bits.
-    geometry: whether rows have a place.
+    head: head of the encoder.
+    quantisation: quantisation of the stored descriptors.
+    min_valid: tiles with a smaller fraction of valid pixels have no row.
+    part_rows: tiles per part.
+    batch: rows per device and call; it may change the last bits of a descriptor.
+    geometry: whether rows have coordinates.
   """
 
   head: str
@@ -39,17 +43,17 @@ class Options:
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-  """A directory to be written.
+  """A directory of embeddings to write.
 
   Attributes:
-    archive: as it was listed.
-    tiles: in their order.
-    parts: where each part begins and ends among them.
+    archive: contents of the archive.
+    tiles: tiles in storage order.
+    parts: start and end of each part among the tiles.
     encoder: "name", "sha256" of its manifest, "head".
-    dimensions: of its descriptors.
-    options: of the command line.
-    settings: everything that the bytes depend on, in JSON's types.
-    versions: of the packages.
+    dimensions: number of dimensions of its descriptors.
+    options: command-line options.
+    settings: everything that the bytes depend on, as JSON types.
+    versions: versions of the packages.
   """
 
   archive: Collected
@@ -83,9 +87,10 @@ def settings_of(
   platform: str,
   versions: Mapping[str, str],
 ) -> dict[str, Any]:
-  """Everything that the bytes of a directory depend on.
+  """Everything that the bytes of a directory depend on, as JSON types.
 
-  The platform is JAX's name of the devices, such as "cpu" or "gpu": they round differently.
+  This includes the platform, JAX's name for the devices such as "cpu" or "gpu", because platforms
+  round differently.
   """
   return {
     "encoder": encoder["sha256"],
@@ -104,7 +109,8 @@ def settings_of(
 
 
 def differences(stored: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-  """What differs between the settings of a directory and of a command: dotted key -> both."""
+  """Settings that differ between a directory and a command: dotted key -> (stored, now)."""
+  # The round trip through JSON makes tuples and lists compare equal.
   old, new = (dotted(json.loads(json.dumps(each))) for each in (stored, now))
   return {
     name: (old.get(name), new.get(name))
@@ -114,12 +120,12 @@ def differences(stored: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, 
 
 
 def in_words(differing: Mapping[str, tuple[Any, Any]]) -> str:
-  """The first of some differences, a phrase each."""
+  """The first few differences as phrases."""
   found = [f"{name} is {old!r} there and {new!r} now" for name, (old, new) in differing.items()]
   more = len(found) - _SHOWN
   return "; ".join(found[:_SHOWN] + ([f"{more} more"] if more > 0 else []))
 
 
 def of_the_archive(differing: Mapping[str, tuple[Any, Any]]) -> bool:
-  """Whether it is the archive alone that differs: its images, not how they are embedded."""
+  """Whether only the archive's images differ, and not how they are embedded."""
   return all(name.startswith("tiles.") or name in _OF_THE_ARCHIVE for name in differing)

@@ -1,9 +1,8 @@
-"""What of a directory is finished: a record a part, written after it.
+"""Tracks which parts of a directory are finished, with one record per part written after the part.
 
-A part counts as finished if its record can be read, is what was written (it holds a SHA-256 of the
-rest of it), and the part's bytes are those that it names.
-Records stay when the directory is whole, so that a part that was damaged later is computed again,
-and it alone.
+A part counts as finished if its record is readable and intact (it holds a SHA-256 of the rest of
+itself), and if the part's bytes match those that the record states. Records are kept when the
+directory is complete, so that of all parts only one that is damaged later is computed again.
 """
 
 from __future__ import annotations
@@ -28,19 +27,20 @@ from xjepa_jax.retrieval.embedding.plan import differences, in_words, of_the_arc
 
 RECORDS = "records"
 _SETTINGS = f"{RECORDS}/settings.json"
+# Writes are repeated if another process, sweeping at the end, removed the temporary file.
 _TRIES = 3
 
 
 @dataclasses.dataclass(frozen=True)
 class PartRecord:
-  """What is known of a finished part.
+  """The record of a finished part.
 
   Attributes:
-    file: size and SHA-256.
-    rows: in it.
+    file: size and SHA-256 of the part.
+    rows: number of rows.
     bounds: west, south, east, north, or None.
-    times: the first and the last, ISO 8601, or None.
-    left_out: its tiles that have no row.
+    times: first and last time, ISO 8601, or None.
+    left_out: the part's tiles that have no row.
   """
 
   file: Mapping[str, int | str]
@@ -51,23 +51,23 @@ class PartRecord:
 
 
 def record_name(number: int) -> str:
-  """A record's path in the directory."""
+  """Path of a record within the directory."""
   return f"{RECORDS}/part-{number:05d}.json"
 
 
 class Progress:
-  """The state of a directory that several processes may be writing.
+  """The state of an output directory, which several processes may be writing.
 
   Args:
-    directory: made if missing.
-    settings: of this command.
-    process: its number, in the names of unfinished files.
-    images: of the archive, to say which are not those of then.
+    directory: created if missing.
+    settings: settings of this command.
+    process: number of this process, used in the names of unfinished files.
+    images: images of the archive, to name those that changed since the directory was begun.
 
   Raises:
     EmbeddingError: the directory holds something else, or embeddings with other settings or of
       other images.
-    WriteError: it cannot be made.
+    WriteError: it cannot be created.
   """
 
   def __init__(
@@ -85,11 +85,11 @@ class Progress:
       raise writing_failed(directory, error) from error
 
   def path(self, name: str) -> str:
-    """Of a file in the directory."""
+    """Path of a file in the directory."""
     return os.path.join(self.directory, name)
 
   def write(self, name: str, content: bytes) -> None:
-    """Writes a file whole or not at all; what a killed process left is written over.
+    """Writes a file atomically, replacing anything that a killed process left behind.
 
     Raises:
       OSError: it cannot be written.
@@ -105,19 +105,20 @@ class Progress:
       try:
         os.replace(temporary, path)
         return
-      except FileNotFoundError:  # another process, finishing at the same moment, swept it away
+      except FileNotFoundError:  # another process finished just now, and its sweep removed the file
         if trial == _TRIES - 1:
           raise
 
   def finish_part(self, number: int, content: bytes, record: PartRecord) -> None:
     """Writes a part, and then its record."""
     self.write(part_name(number), content)
+    # The record is written after the part, so it never names one that is missing.
     described = {**dataclasses.asdict(record), "file": digest(content)}
     described["sha256"] = _checksum(described)
     self.write(record_name(number), (json.dumps(described, indent=1) + "\n").encode())
 
   def finished(self, number: int) -> PartRecord | None:
-    """The record of a part whose bytes are what they were; None if there is none."""
+    """The record of a part whose bytes match it, or None."""
     record = self.record(number)
     if record is None:
       return None
@@ -130,7 +131,7 @@ class Progress:
     return None
 
   def record(self, number: int) -> PartRecord | None:
-    """The record of a part, whatever its bytes; None if there is none as it was written."""
+    """The intact record of a part, without looking at the part's bytes; None if there is none."""
     try:
       with open(self.path(record_name(number)), encoding="utf-8") as file:
         content = json.load(file)
@@ -147,7 +148,7 @@ class Progress:
       return None
 
   def sweep(self, parts: int) -> None:
-    """Removes what killed processes left; called when all parts are finished."""
+    """Removes leftovers of killed processes; to be called when all parts are finished."""
     expected = {
       PARTS: {os.path.basename(part_name(number)) for number in range(parts)},
       RECORDS: {os.path.basename(record_name(number)) for number in range(parts)}
@@ -161,7 +162,7 @@ class Progress:
         _remove(self.path(name))
 
   def release(self) -> None:
-    """Gives a directory up in which nothing was made yet, so that other settings may begin it."""
+    """Gives up a directory without any part yet, so that it can be begun with other settings."""
     made = [*os.listdir(self.path(PARTS)), *os.listdir(self.path(RECORDS))]
     if made != [os.path.basename(_SETTINGS)]:
       return
@@ -171,12 +172,12 @@ class Progress:
         os.rmdir(folder)
 
   def settings_digest(self) -> tuple[str, dict[str, int | str]]:
-    """The name of the file of settings, and its size and SHA-256."""
+    """Name of the settings file, and its size and SHA-256."""
     with open(self.path(_SETTINGS), "rb") as file:
       return _SETTINGS, digest(file.read())
 
   def records_digest(self, number: int) -> tuple[str, dict[str, int | str]]:
-    """The name of a part's record, and its size and SHA-256."""
+    """Name of a part's record, and its size and SHA-256."""
     with open(self.path(record_name(number)), "rb") as file:
       return record_name(number), digest(file.read())
 
@@ -184,6 +185,7 @@ class Progress:
     stored = self._settings()
     if stored is None:
       held = sorted(os.listdir(self.directory)) if os.path.isdir(self.directory) else []
+      # A process killed before it wrote the settings leaves empty folders, which may be taken over.
       if MANIFEST in held or set(held) - {PARTS, RECORDS}:
         raise EmbeddingError(
           f"{self.directory}: holds {held[0]} and no embeddings of this version that could be "
@@ -205,7 +207,7 @@ class Progress:
   def _of_other_images(
     self, archive: str, images: Sequence[Item], other: Mapping[str, tuple[Any, Any]]
   ) -> EmbeddingError:
-    """The error of an archive whose images are not those that the directory was begun with."""
+    """The error for an archive whose images changed since the directory was begun."""
     now = {(each.sensor, each.source): each.digest for each in images}
     then = self._digests()
     changed = [key for key in then if key in now and now[key] != then[key]]
@@ -229,11 +231,11 @@ class Progress:
     )
 
   def _digests(self) -> dict[tuple[str, str], str]:
-    """(sensor, source) -> digest, of the images whose rows are finished."""
+    """(sensor, source) -> digest of the images whose rows are finished."""
     found: dict[tuple[str, str], str] = {}
     columns = ["sensor", "source", "source_digest"]
     for name in sorted(os.listdir(self.path(PARTS))) if os.path.isdir(self.path(PARTS)) else ():
-      # A damaged part says nothing here; it is computed again, or refused when it is read.
+      # A damaged part is ignored here; it will be computed again, or refused when it is read.
       with contextlib.suppress(OSError, pa.ArrowException, KeyError):
         with open_part(self.path(f"{PARTS}/{name}")) as part:
           rows = part.read(columns=columns).to_pydict()
@@ -256,7 +258,7 @@ class Progress:
 
 
 def _checksum(record: Mapping[str, Any]) -> str:
-  """SHA-256 of a record's content, however JSON lays it out."""
+  """SHA-256 of a record's content, independent of the JSON layout."""
   return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
 
 
@@ -268,7 +270,7 @@ def _remove(path: str) -> None:
 def bounding(
   bounds: Sequence[tuple[float, float, float, float] | None],
 ) -> tuple[float, float, float, float] | None:
-  """The box around boxes, None if there is none."""
+  """The smallest box that contains all boxes, or None if there is none."""
   known = [each for each in bounds if each is not None]
   if not known:
     return None

@@ -1,4 +1,8 @@
-"""Reading ahead of the devices: many threads, a bounded number of tasks, results in order."""
+"""Reads ahead of the devices with many threads, a bounded number of tasks, and ordered results.
+
+Order matters because the bytes of a part must not depend on how fast its tiles are read. The bound
+limits the memory that waiting results take.
+"""
 
 from __future__ import annotations
 
@@ -15,16 +19,16 @@ Result = TypeVar("Result")
 def read_ahead(
   tasks: Iterable[Task], read: Callable[[Task], Result], threads: int, ahead: int
 ) -> Iterator[Result]:
-  """What `read` makes of each task, in the order of the tasks.
+  """Results of `read`, in the order of the tasks.
 
   Args:
-    tasks: taken one by one, no more than `ahead` before they are needed.
+    tasks: taken one by one, at most `ahead` before they are needed.
     read: runs in a thread.
-    threads: at most this many tasks are read at once.
-    ahead: at most this many results wait.
+    threads: number of tasks that are read at once.
+    ahead: maximum number of results that wait to be taken.
 
   Raises:
-    Whatever `read` raises, at that task's place; later tasks are not begun then.
+    Whatever `read` raises, when that task's turn comes; later tasks are not started.
   """
   waiting: collections.deque[Future[Result]] = collections.deque()
   pool = ThreadPoolExecutor(threads, thread_name_prefix="read")
@@ -36,24 +40,25 @@ def read_ahead(
     while waiting:
       yield waiting.popleft().result()
   finally:
+    # Also reached if a task fails or the consumer stops early.
     pool.shutdown(wait=True, cancel_futures=True)
 
 
 class Closes(Protocol):
-  """Has something to close."""
+  """Anything with a `close` method."""
 
   def close(self) -> None:
-    """Closes it."""
+    """Releases what is held."""
 
 
 One = TypeVar("One", bound=Closes)
 
 
 class PerThread(Generic[One]):
-  """One of something for each thread that asks; all are closed together.
+  """One object per thread, created on first use; all are closed together.
 
   Args:
-    make: makes one.
+    make: creates an object.
   """
 
   def __init__(self, make: Callable[[], One]):
@@ -63,7 +68,7 @@ class PerThread(Generic[One]):
     self._made: list[One] = []
 
   def get(self) -> One:
-    """This thread's."""
+    """The object of the calling thread."""
     one: One | None = getattr(self._local, "one", None)
     if one is None:
       one = self._local.one = self._make()
@@ -72,7 +77,7 @@ class PerThread(Generic[One]):
     return one
 
   def close(self) -> None:
-    """Closes all; nobody may be using one."""
+    """Closes all objects; none may be in use."""
     for one in self._made:
       one.close()
     self._made.clear()

@@ -1,4 +1,8 @@
-"""The rows of a part: columns of arrays, and the table that they become."""
+"""The rows of a part as arrays, and their conversion to an Arrow table.
+
+A part has geometry columns only if the directory is georeferenced; a row without a position then
+has nulls.
+"""
 
 from __future__ import annotations
 
@@ -23,20 +27,20 @@ from xjepa_jax.retrieval.embedding.schema import (
 
 @dataclasses.dataclass(frozen=True)
 class Rows:
-  """n rows of descriptors and what is known of them.
+  """n rows with descriptors and metadata.
 
   Attributes:
-    ids, sensors, sources: one a row.
+    ids, sensors, sources: one per row.
     vectors: (n, K) float32.
-    longitude, latitude: (n,) float64, of the centres in EPSG:4326; NaN where unknown.
+    longitude, latitude: (n,) float64, centres in EPSG:4326; NaN where unknown.
     footprints: (n,) binary, WKB; null where unknown. None: null everywhere.
     boxes: (n, 4) float64, west, south, east, north of the footprints; NaN where unknown. None: the
       centres.
     windows: (n, 4) int32, column, row, width and height in the source.
-    valid_fraction: (n,) of the pixels that were seen.
+    valid_fraction: (n,) fraction of valid pixels.
     times: aware datetimes, or None where unknown.
-    labels: names.
-    digests: of the images; None: the table has no column of them.
+    labels: label names of each row.
+    digests: digests of the source images; None omits the column.
   """
 
   ids: Sequence[str]
@@ -57,13 +61,13 @@ class Rows:
 def part_table(
   rows: Rows, quantisation: str, georeferenced: bool, about: Mapping[str, str]
 ) -> pa.Table:
-  """The table of a part.
+  """The Arrow table of a part.
 
   Args:
-    rows: of the part.
+    rows: rows of the part.
     quantisation: one of `QUANTISATIONS`.
     georeferenced: whether the directory's parts have geometry.
-    about: key-value metadata for people and other tools.
+    about: key-value metadata for users and other tools.
   """
   count, size = rows.vectors.shape
   stored, scale = quantise(rows.vectors, quantisation)
@@ -76,6 +80,7 @@ def part_table(
     "embedding": pa.FixedSizeListArray.from_arrays(
       pa.array(stored.reshape(-1)), type=schema.field("embedding").type
     ),
+    # TorchGeo's readers require one name or the other.
     "datetime": times,
     "timestamp": times,
     "centre_lat": _known(rows.latitude),
@@ -108,7 +113,7 @@ def part_table(
 
 
 def _boxes(rows: Rows) -> np.ndarray:
-  """(n, 4); a row without a footprint has its centre."""
+  """(n, 4) bounding boxes; that of a row without a footprint is its centre."""
   centre = np.stack([rows.longitude, rows.latitude, rows.longitude, rows.latitude], axis=1)
   if rows.boxes is None:
     return centre
@@ -116,7 +121,7 @@ def _boxes(rows: Rows) -> np.ndarray:
 
 
 def _known(values: np.ndarray) -> pa.Array:
-  """float64, null where it is NaN."""
+  """float64, with null in place of NaN."""
   return pa.array(np.asarray(values, np.float64), from_pandas=True)
 
 

@@ -1,4 +1,8 @@
-"""From a plan to a directory: unfinished parts are computed, then everything is described."""
+"""Carries out a plan: computes the unfinished parts, then describes the directory.
+
+The manifest is written last, once the parts of all processes are complete, so an interrupted run
+never looks like a finished directory.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +36,7 @@ from xjepa_jax.retrieval.embedding.rows import Rows, part_table
 from xjepa_jax.retrieval.embedding.times import instant, text_of
 
 SKIPPED = "skipped.csv"
-_WRITING = 2  # parts that may wait to be written
+_WRITING = 2  # maximum number of parts that wait to be written
 
 
 def write_parts(
@@ -46,22 +50,22 @@ def write_parts(
   judges: Mapping[str, units.Judge],
   skip_odd: bool = False,
 ) -> None:
-  """Computes and writes parts; they are written by a thread of its own.
+  """Computes parts, and writes them in a separate thread.
 
   Args:
-    plan: of the directory.
-    progress: of the directory.
-    describer: of batches.
-    numbers: of the parts to be written.
-    rows: of a batch.
-    threads: that read.
-    done: called with a number of tiles when they are finished.
-    judges: of the sensors whose tiles are refused if their values contradict them.
-    skip_odd: leave such tiles out instead.
+    plan: plan of the directory.
+    progress: state of the directory.
+    describer: describes a batch.
+    numbers: numbers of the parts to write.
+    rows: batch size.
+    threads: number of reader threads.
+    done: called with the number of tiles whenever some are finished.
+    judges: judges of the sensors whose tiles are refused if their values contradict the sensor.
+    skip_odd: leave such tiles out instead of refusing them.
 
   Raises:
     EmbeddingError, DataError: see `describe_parts`.
-    WriteError: a part cannot be written. Those before it are kept.
+    WriteError: a part cannot be written; those before it are kept.
   """
   readers = PerThread(plan.archive.reader)
   writing: collections.deque[Future[None]] = collections.deque()
@@ -79,9 +83,11 @@ def write_parts(
           plan.options.min_valid, threads, judges, skip_odd,
         ):  # fmt: skip
           writing.append(writer.submit(write, part))
+          # Bounds the memory, and raises a write error soon after it occurs.
           while len(writing) > _WRITING:
             writing.popleft().result()
       finally:
+        # Parts that have been computed are written even if a later one fails.
         for future in writing:
           future.result()
   except OSError as error:
@@ -93,17 +99,17 @@ def write_parts(
 
 
 def finish(plan: Plan, progress: Progress, licence: str) -> EmbeddingDescription | None:
-  """Describes the directory if all parts are there and whole; None if others still write some.
+  """Describes the directory if all parts are there and intact; None if others are still writing.
 
-  The parts of all processes are compared with their records, so what is described was not damaged
-  since it was written.
+  The parts of all processes are compared with their records, so that no part that was damaged after
+  it was written enters the manifest.
 
   Raises:
     EmbeddingError: no tile has a row.
     WriteError: a file cannot be written.
   """
   every = range(len(plan.parts))
-  if any(progress.record(number) is None for number in every):  # known without reading the parts
+  if any(progress.record(number) is None for number in every):  # cheap: reads no parts
     return None
   known = []
   for number in every:
@@ -135,6 +141,7 @@ def finish(plan: Plan, progress: Progress, licence: str) -> EmbeddingDescription
       files[name] = described
     name, described = progress.settings_digest()
     files[name] = described
+    # Written last, because a manifest makes the directory complete.
     progress.write(MANIFEST, manifest_bytes(files))
   except OSError as error:
     raise writing_failed(progress.directory, error) from error

@@ -1,4 +1,8 @@
-"""Whether an archive's values are in the units that the encoder was trained with: a sample."""
+"""Checks on a sample of tiles whether an archive's values are in the encoder's units.
+
+A descriptor of linear power in place of dB looks like any other, so this is checked before anything
+is computed. The judges that the sample calibrates then check every other tile.
+"""
 
 from __future__ import annotations
 
@@ -13,18 +17,18 @@ from xjepa_jax.errors import ArchiveError, DataError
 from xjepa_jax.retrieval.embedding.items import Reader
 from xjepa_jax.retrieval.embedding.listing import Tiles
 
-_SAMPLE = 200  # tiles of a sensor
-_SHOWN = 3
+_SAMPLE = 200  # tiles per sensor
+_SHOWN = 3  # odd tiles that a message names
 
 
 class Contradictions(NamedTuple):
-  """What in the values of a sample of tiles speaks against the encoder's sensors, in sentences.
+  """Contradictions between a sample of tiles and the encoder's sensors, as sentences.
 
   Attributes:
-    of_all: what the tiles have in common.
-    odd: what single ones have, where most are right.
-    remarks: what values cannot decide.
-    judges: sensor -> by which its other tiles are judged.
+    of_all: contradictions of the sample as a whole.
+    odd: contradictions of single tiles, where most are right.
+    remarks: points that the values cannot decide.
+    judges: sensor -> judge for its other tiles.
   """
 
   of_all: list[str]
@@ -36,13 +40,13 @@ class Contradictions(NamedTuple):
 def contradictions(
   tiles: Tiles, reader: Reader, judges: Mapping[str, units.Judge], min_valid: float
 ) -> Contradictions:
-  """What in the values of some tiles speaks against the encoder's sensors.
+  """Reads a sample of tiles and collects how they contradict the encoder's sensors.
 
   Args:
-    tiles: of the archive.
-    reader: of its images; it gives values as the encoder takes them.
-    judges: key -> of the sensor, as the encoder has it.
-    min_valid: tiles of which less was seen do not count.
+    tiles: tiles of the archive.
+    reader: reads its images, with values as the encoder takes them.
+    judges: key -> judge of the sensor, as the encoder has it.
+    min_valid: tiles with a smaller fraction of valid pixels are ignored.
 
   Raises:
     ArchiveError: none of a sensor's tiles can be used.
@@ -57,12 +61,12 @@ def contradictions(
       continue
     sampled, errors = 0, []
     images = {}
-    # In no order of the archive's: every second image may be of another processing.
+    # A regular pattern could miss images that alternate between two processings, so draw at random.
     for place in np.random.default_rng(0).permutation(len(mine))[:_SAMPLE]:
       sampled += 1
       try:
         values, seen = reader.read(*tiles.of(int(mine[place])))
-      except DataError as error:  # it will be left out, with its reason
+      except DataError as error:  # the tile will be left out, with this as its reason
         errors.append(str(error))
         continue
       if seen and seen >= min_valid:

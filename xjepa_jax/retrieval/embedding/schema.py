@@ -1,7 +1,7 @@
 """The columns of a part, and the metadata that makes it GeoParquet 1.1.
 
-The names are those that TorchGeo's readers of Earth Index, Major TOM and Clay embeddings ask for:
-`id`, `embedding`, `geometry`, `datetime`, `timestamp`, `centre_lat`, `centre_lon`.
+The names `id`, `embedding`, `geometry`, `datetime`, `timestamp`, `centre_lat` and `centre_lon` are
+those that TorchGeo's readers of Earth Index, Major TOM and Clay embeddings require.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ _TYPES = {"float32": pa.float32(), "float16": pa.float16(), "int8": pa.int8()}
 TIME = pa.timestamp("us", tz="UTC")
 BBOX = pa.struct([(name, pa.float64()) for name in ("xmin", "ymin", "xmax", "ymax")])
 WINDOW = pa.struct([(name, pa.int32()) for name in ("column", "row", "width", "height")])
-# What PROJ says of EPSG:4326. GeoParquet 1.1: x is the longitude all the same, and a column without
-# a "crs" would be in OGC:CRS84, which is this by another name.
+# PROJ's description of EPSG:4326. In GeoParquet 1.1, x is the longitude regardless of this axis
+# order. A column without a "crs" would be in OGC:CRS84, which is the same under another name.
 _REALISATIONS = (
   ("Transit", 1166),
   ("G730", 1152),
@@ -72,10 +72,10 @@ def part_schema(
   """The columns of every part of a directory, without metadata.
 
   Args:
-    dimensions: K of the descriptors.
-    quantisation: of the descriptors.
+    dimensions: number of dimensions of the descriptors, K.
+    quantisation: quantisation of the descriptors.
     georeferenced: whether rows have geometry.
-    digests: whether rows have one of their source, as all have that are written now.
+    digests: whether rows have a digest of their source, as all newly written rows do.
   """
   fields: list[Any] = [
     ("id", pa.string()),
@@ -103,13 +103,13 @@ def part_schema(
 def geo_metadata(
   footprint_types: Sequence[str], bounds: tuple[float, float, float, float] | None
 ) -> bytes:
-  """The value of the key "geo".
+  """The value of the metadata key "geo".
+
+  A row's box is that of its footprint, which contains its centre as well.
 
   Args:
-    footprint_types: kinds of geometry among the footprints, such as "Polygon".
-    bounds: west, south, east, north of all footprints; None where there is no row.
-
-  The box of a row is its footprint's, which covers its centre too.
+    footprint_types: geometry types among the footprints, such as "Polygon".
+    bounds: west, south, east, north of all footprints; None if there is no row.
   """
   shared: dict[str, Any] = {"encoding": "WKB", "crs": _EPSG_4326, "covering": _COVERING}
   if bounds is not None:
@@ -131,7 +131,7 @@ def geo_metadata(
 
 
 def with_metadata(schema: pa.Schema, about: Mapping[str, str], geo: bytes | None) -> pa.Schema:
-  """The schema with what a part says of itself; `about` is for people and other tools."""
+  """The schema with a part's metadata; `about` is for users and other tools."""
   metadata = {key.encode(): value.encode() for key, value in about.items()}
   if geo is not None:
     metadata[b"geo"] = geo

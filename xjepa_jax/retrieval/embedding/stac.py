@@ -1,7 +1,7 @@
 """STAC items as an archive: a local catalog, an item, an item collection, or stac-geoparquet.
 
-Only files of this machine are read, and none outside the archive's folder unless that is allowed.
-An item that is not laid out as STAC says is left out, with what is wrong with it.
+Only local files are read, and none outside the archive's folder unless that is allowed. An item
+that violates the STAC specification is left out, with the reason.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from xjepa_jax.retrieval.embedding.times import instant
 from xjepa_jax.retrieval.embedding.windows import header_of
 from xjepa_jax.sensors import Sensor
 
-_MAX_BYTES = 2**28  # of one JSON file
+_MAX_BYTES = 2**28  # per JSON file
 _MAX_ITEMS = 2**24
-_DEPTH = 32  # of catalogs in catalogs
+_DEPTH = 32  # nesting of catalogs
 
 
 def is_stac(path: str) -> bool:
-  """Whether a path is, by its name, a STAC archive."""
+  """Whether a path is a STAC archive, judging by its name."""
   if os.path.isdir(path):
     return bool(_catalog_of(path))
   if path.lower().endswith((".json", ".geojson")):
@@ -44,19 +44,19 @@ def is_stac(path: str) -> bool:
 def name_items(
   path: str, sensors: Mapping[str, Sensor], locate: Callable[[str], str]
 ) -> tuple[list[Named], list[LeftOut], dict[str, list[float]]]:
-  """The images of STAC items.
+  """Lists the images of STAC items.
 
   Args:
-    path: of a catalog's folder, a JSON file, or a stac-geoparquet file.
-    sensors: key -> description, of those that are wanted. An item is an image of every sensor all
-      of whose bands it has.
-    locate: from a path relative to `archive_root` to one that can be opened; refuses others.
+    path: a catalog's folder, a JSON file, or a stac-geoparquet file.
+    sensors: key -> description of the requested sensors. An item is an image of every sensor whose
+      bands it has completely.
+    locate: turns a path relative to `archive_root` into one that can be opened; refuses others.
 
   Returns:
     Images; items without one; and sensor -> offsets of stored values that its assets declare.
 
   Raises:
-    ArchiveError: it is no STAC, or too large.
+    ArchiveError: it is not STAC, or too large.
   """
   named: list[Named] = []
   left_out: list[LeftOut] = []
@@ -91,10 +91,10 @@ def _images(
   sensors: Mapping[str, Sensor],
   locate: Callable[[str], str],
 ) -> list[tuple[Named, list[BandAsset]]]:
-  """The images of one item, one a sensor, and the assets of each.
+  """The images of one item, one per sensor, with the assets of each.
 
   Raises:
-    ArchiveError: the item has none, or is not laid out as STAC says.
+    ArchiveError: the item has none, or violates the STAC specification.
   """
   if not item.get("id"):
     raise ArchiveError("has no 'id'; give the item one of its own.")
@@ -103,13 +103,13 @@ def _images(
 
   def path_of(asset: BandAsset) -> str:
     href = file_path(asset.href, folder)
-    outside = "://" in href or href.startswith("/vsi")  # `locate` refuses it, and says why
+    outside = "://" in href or href.startswith("/vsi")  # `locate` refuses these with the reason
     return href if outside else os.path.relpath(os.path.join(folder, href), root)
 
   def pixels(asset: BandAsset) -> int:
     try:
       height, width = header_of(locate(path_of(asset))).shape
-    except DataError:  # reading it says what is wrong
+    except DataError:  # the error will be reported when the file is read
       return 0
     return height * width
 
@@ -133,9 +133,9 @@ def _images(
 
 
 def _check_scales(key: str, sensor: Sensor, assets: Sequence[BandAsset]) -> None:
-  """Refuses another scale than the encoder's; offsets, which can be told, are compared later."""
+  """Refuses a scale other than the encoder's; offsets have an option, and are checked later."""
   for asset in assets:
-    if asset.scale in (None, 1.0):  # as in a GeoTIFF, 1 is said of whatever is stored
+    if asset.scale in (None, 1.0):  # as in a GeoTIFF, 1 is declared whatever the scale really is
       continue
     offset = sensor.scaling.offset if asset.offset is None else asset.offset
     scaling = dataclasses.replace(sensor.scaling, offset=offset)
@@ -146,7 +146,7 @@ def _check_scales(key: str, sensor: Sensor, assets: Sequence[BandAsset]) -> None
 
 
 def _time(item: Mapping[str, Any]) -> str:
-  properties = item.get("properties") or item  # stac-geoparquet has them as columns
+  properties = item.get("properties") or item  # in stac-geoparquet the properties are columns
   if not isinstance(properties, Mapping):
     raise ArchiveError(f"'properties' is {str(properties)[:60]!r}, expected an object.")
   for name in ("datetime", "start_datetime"):
@@ -160,7 +160,7 @@ def _time(item: Mapping[str, Any]) -> str:
 def _items(
   path: str, root: str, locate: Callable[[str], str]
 ) -> Iterator[tuple[Mapping[str, Any], str]]:
-  """Items, and the folder to which their links are relative."""
+  """Yields the items, each with the folder that its links are relative to."""
   if path.lower().endswith(".parquet"):
     yield from _parquet_items(path)
     return
@@ -172,6 +172,7 @@ def _json_items(
   path: str, root: str, locate: Callable[[str], str], depth: int, seen: set[str]
 ) -> Iterator[tuple[Mapping[str, Any], str]]:
   real = os.path.realpath(path)
+  # Catalogs may link to each other in a circle.
   if real in seen:
     return
   seen.add(real)
@@ -219,13 +220,13 @@ def _parquet_items(path: str) -> Iterator[tuple[Mapping[str, Any], str]]:
       except (ValueError, RecursionError) as error:
         raise ArchiveError(f"{path}: {where}: its assets are no JSON ({error}).") from error
     if isinstance(assets, Mapping):
-      # A struct column has every asset in every row, null where the item has none.
+      # A struct column has every asset in every row, null if the item lacks it.
       assets = {key: value for key, value in assets.items() if value}
     yield {**row, "assets": assets}, folder
 
 
 def _catalog_of(folder: str) -> str:
-  """The file that makes a folder a catalog, or ""."""
+  """The file that makes a folder a catalog, or "" if there is none."""
   for name in ("catalog.json", "collection.json"):
     path = os.path.join(folder, name)
     if os.path.isfile(path):
@@ -238,7 +239,7 @@ def _load(path: str) -> dict[str, Any]:
     if os.path.getsize(path) > _MAX_BYTES:
       raise ArchiveError(f"{path}: is larger than {_MAX_BYTES} bytes; give it as stac-geoparquet.")
     with open(path, "rb") as file:
-      content = json.load(file)  # of bytes, so that a byte-order mark is understood
+      content = json.load(file)  # reading bytes lets json detect a byte-order mark
   except (OSError, ValueError, RecursionError) as error:
     if isinstance(error, ArchiveError):
       raise

@@ -1,10 +1,10 @@
-"""Which asset of a STAC item holds which band of a sensor: data, never a picture of it.
+"""Finds the asset of a STAC item that holds a given band as data, and not as a picture.
 
-A band is told by the key of an asset that has no other, or by the names of an asset's bands (STAC
-1.1 `bands`, 1.0 `eo:bands` and `raster:bands`), as the sensor spells them. Where several assets
-hold it, one with the role "data" comes before others, then the finest on the ground, then one that
-holds no other band. Pictures (visual, overview, thumbnail, and files of 8 bits where the sensor has
-more) are left out, whatever their bands are called: their values are no measurements.
+A band is identified by the key of an asset with a single band, or by the names in an asset's band
+list (STAC 1.1 `bands`, 1.0 `eo:bands` and `raster:bands`), spelled as the sensor does. If several
+assets hold it, the role "data" is preferred, then the finest ground resolution, then an asset
+without other bands. Pictures (visual, overview, thumbnail, and 8-bit files where the sensor has
+more bits) are ignored whatever their bands are called, because their values are no measurements.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from xjepa_jax.data.image_formats import GDAL_DRIVERS
 from xjepa_jax.errors import ArchiveError
 from xjepa_jax.sensors import Sensor
 
-_BAND_LISTS = ("bands", "eo:bands", "raster:bands")  # the first one that names bands counts
-# Roles, and words in an asset's key: Planetary Computer gives its picture the role "data".
+_BAND_LISTS = ("bands", "eo:bands", "raster:bands")  # the first that names bands is used
+# Matched with roles and words in a key, because Planetary Computer gives pictures the role "data".
 _PICTURES = {"visual", "overview", "thumbnail", "preview", "quicklook", "browse", "tci"}
 
 
@@ -35,16 +35,16 @@ class BandAsset:
 
   Attributes:
     asset: key of the asset.
-    href: where its file is.
-    band: number of the band in that file, from 1.
-    names: what the band may be called, as `plain_name` spells it.
+    href: link to its file.
+    band: number of the band in that file, counted from 1.
+    names: possible names of the band, spelled as by `plain_name`.
     data: whether the asset has the role "data".
-    alone: whether it has no other band.
-    dtype: what is declared of its values, or "".
-    resolutions: size of a pixel by the field that tells it, which can be compared with the same
-      field of another asset alone: units differ.
-    scale: what a stored value is multiplied by, or None where nothing is declared.
-    offset: of stored values, as `Scaling.offset` is, or None where none is declared.
+    alone: whether the asset has no other band.
+    dtype: declared type of its values, or "".
+    resolutions: pixel size by the field that declares it. Only the same field of two assets can be
+      compared, because units differ between fields.
+    scale: factor of stored values, or None if not declared.
+    offset: offset of stored values, as in `Scaling.offset`, or None if not declared.
   """
 
   asset: str
@@ -60,11 +60,11 @@ class BandAsset:
 
 
 def read_assets(item: Mapping[str, Any]) -> tuple[list[BandAsset], list[str], list[str]]:
-  """The bands of an item's GeoTIFF assets.
+  """The bands of an item's image assets.
 
   Returns:
-    Bands; keys of the assets that are pictures; and what is wrong with those that are not laid out
-    as STAC says. These are no data, and matter only if a band is missing.
+    Bands; keys of the assets that are pictures; and problems of assets that violate the STAC
+    specification. The latter are not used, and matter only if a band is missing.
 
   Raises:
     ArchiveError: the item has no object of assets.
@@ -91,13 +91,13 @@ def read_assets(item: Mapping[str, Any]) -> tuple[list[BandAsset], list[str], li
 def assets_of(
   sensor: Sensor, assets: Sequence[BandAsset], pixels: Callable[[BandAsset], int]
 ) -> list[BandAsset]:
-  """The asset to be read for each of the sensor's bands, in its order; without those not found.
+  """The asset to read for each of the sensor's bands, in order, without those not found.
 
   Args:
-    sensor: whose bands are looked for.
+    sensor: sensor whose bands are searched.
     assets: the bands of an item.
-    pixels: how many pixels a band's file has; asked where several hold a band, and what is declared
-      of them does not tell which is the finest.
+    pixels: number of pixels of a band's file; called only if several assets hold a band and their
+      declared resolutions do not show which is finest.
   """
   found = []
   wide = np.dtype(sensor.dtype).itemsize > 1
@@ -113,10 +113,10 @@ def assets_of(
 
 
 def file_path(href: str, folder: str) -> str:
-  """The path, absolute or relative to the folder, of a file that a link names.
+  """The path of a linked file, absolute or relative to the folder.
 
-  A link is percent-encoded and may have a query, but many writers put plain paths there: a file of
-  just that name comes first. What is no file of this machine is returned as it is.
+  A link is percent-encoded and may have a query, but many writers use plain paths instead, so a
+  file with exactly that name is preferred. A link that is not a local file is returned unchanged.
   """
   local = re.match(r"file:(?://(?:localhost)?(?=/))?", href)
   text = href[local.end() :] if local else href
@@ -129,11 +129,11 @@ def file_path(href: str, folder: str) -> str:
 
 
 def _sizes(assets: Sequence[BandAsset], pixels: Callable[[BandAsset], int]) -> list[float]:
-  """What is the smaller, the finer an asset is on the ground."""
+  """A measure that is smaller for a finer ground resolution."""
   for field in ("proj:transform", "raster:spatial_resolution", "gsd"):
     if all(field in each.resolutions for each in assets):
       return [each.resolutions[field] for each in assets]
-  return [-pixels(each) for each in assets]  # they show the same ground
+  return [-pixels(each) for each in assets]  # all show the same ground, so more pixels are finer
 
 
 def _bands(key: str, asset: Mapping[str, Any]) -> list[BandAsset]:
@@ -144,10 +144,11 @@ def _bands(key: str, asset: Mapping[str, Any]) -> list[BandAsset]:
   for number in range(count):
     of_band = [each[number] for each in lists.values() if number < len(each)]
     told: dict[str, Any] = dict(asset)
+    # The first list that states a field wins over the others, and all of them over the asset.
     for fields in reversed(of_band):
       told |= {name: value for name, value in fields.items() if value is not None}
     called = [names[number]] if number < len(names) else []
-    if len(names) < 2:  # an asset of one band may be called by it
+    if len(names) < 2:  # the key of an asset with one band may be the band's name
       called.append(key)
     found.append(
       BandAsset(
@@ -215,6 +216,7 @@ def _resolutions(told: Mapping[str, Any]) -> dict[str, float]:
   transform = told.get("proj:transform")
   if isinstance(transform, list) and len(transform) >= 6 and all(map(_is_number, transform)):
     a, b, _, d, e, _ = transform[:6]
+    # Side of a square with the area of a pixel, whatever the rotation.
     found["proj:transform"] = math.sqrt(abs(a * e - b * d))
   told = {"raster:spatial_resolution": told.get("spatial_resolution"), **told}
   for field in ("raster:spatial_resolution", "gsd"):
@@ -229,7 +231,7 @@ def _scale(told: Mapping[str, Any]) -> float | None:
 
 
 def _offset(told: Mapping[str, Any]) -> float | None:
-  """The offset of stored values that a band declares; its own is added after scaling."""
+  """Offset in stored values; the offset that STAC declares is added after scaling."""
   scale, offset = _scale(told), told.get("raster:offset", told.get("offset"))
   return round(float(offset) / scale, 6) if scale and _is_number(offset) else None
 

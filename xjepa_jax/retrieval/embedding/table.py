@@ -1,10 +1,9 @@
-"""A table of images: one row an image or a pair of images, one column of paths a sensor.
+"""A table of images: one row per image or pair of images, one column of paths per sensor.
 
-Columns: `id` or `pair_id`; for each sensor one of paths, an empty cell meaning that there is none,
-a cell of several paths separated by ";" one file a band in the order of the encoder's bands; and
-where there are any `split`, `labels`, `datetime` or `<sensor>_acquired`, `lon` and `lat`, which
-have to be the images' own. It is the table that `python -m xjepa_jax.data.importers manifest`
-imports.
+Columns are `id` or `pair_id`; one column of paths for each sensor, where an empty cell means no
+image and several paths separated by ";" are one file per band in the order of the encoder's bands;
+and optionally `split`, `labels`, `datetime` or `<sensor>_acquired`, and `lon` and `lat`, which have
+to agree with the images. `python -m xjepa_jax.data.importers manifest` imports the same table.
 """
 
 from __future__ import annotations
@@ -34,12 +33,12 @@ from xjepa_jax.retrieval.embedding.images import Named
 from xjepa_jax.retrieval.embedding.items import Item
 from xjepa_jax.retrieval.embedding.times import instant
 
-_SHOWN = 10  # rows that cannot be used
+_SHOWN = 10  # unusable rows that a message lists
 _IDS = ("id", "pair_id")
 
 
 class Told(NamedTuple):
-  """The place that a row tells: where the row is ("line 7"), and degrees."""
+  """Coordinates that a row states: the row itself ("line 7"), and degrees."""
 
   where: str
   longitude: float
@@ -49,17 +48,17 @@ class Told(NamedTuple):
 def name_rows(
   table: str, keys: Sequence[str], splits: Sequence[str], locate: Callable[[str], str]
 ) -> tuple[list[Named], dict[str, Told]]:
-  """The images that a table names, and by their ids the places that it tells.
+  """The images that a table lists, and the coordinates that it states by image id.
 
   Args:
     table: .csv or .parquet.
-    keys: of the sensors that are wanted.
-    splits: rows of others are not taken; none takes all.
+    keys: keys of the requested sensors.
+    splits: splits whose rows are taken; empty for all.
     locate: refuses paths that a table may not name.
 
   Raises:
-    TableError: the table cannot be read, or has rows that cannot be used, some of which are listed.
-    OptionError: the table has no column of a sensor, or no splits.
+    TableError: the table cannot be read, or has unusable rows, some of which are listed.
+    OptionError: the table has no column for any of the sensors, or no splits.
   """
   columns = read_columns(table)
   id_column = next((name for name in _IDS if name in columns), "")
@@ -93,7 +92,7 @@ def name_rows(
         longitude, latitude = told_degrees(row)
         if not math.isnan(longitude):
           told[name] = Told(where, longitude, latitude)
-    except ValueError as problem:  # an ArchiveError of `locate` is one
+    except ValueError as problem:  # includes the ArchiveError that `locate` raises
       problems.append(f"{where}: {problem}")
   if problems:
     raise TableError(
@@ -106,11 +105,11 @@ def name_rows(
 
 
 def check_told(table: str, told: Mapping[str, Told], items: Sequence[Item]) -> None:
-  """Refuses a table whose places are not those of its images.
+  """Refuses a table whose coordinates disagree with those of its images.
 
   Args:
-    table: the table, for the message.
-    told: id -> what the table says.
+    table: path of the table, for the message.
+    told: id -> coordinates that the table states.
     items: the images.
 
   Raises:
@@ -121,7 +120,7 @@ def check_told(table: str, told: Mapping[str, Told], items: Sequence[Item]) -> N
       told[item.id].where, item.id, told[item.id].longitude, told[item.id].latitude, item.source,
       item.crs, item.transform, item.height, item.width,
     )
-    for item in {item.id: item for item in reversed(items)}.values()  # one a row
+    for item in {item.id: item for item in reversed(items)}.values()  # one image per row
     if item.id in told
   ]  # fmt: skip
   check_places(table, places)

@@ -1,4 +1,8 @@
-"""The images behind rows, as they were when the rows were made: for galleries and explanations."""
+"""Reads the images behind rows, for galleries and explanations.
+
+An image that was replaced since its row was made is refused, since its vector would not belong to
+the picture shown.
+"""
 
 from __future__ import annotations
 
@@ -23,16 +27,16 @@ from xjepa_jax.sensors import Sensor
 
 
 class TileImages:
-  """Reads the tiles of a directory of embeddings; for one thread.
+  """Reads the tiles of a directory of embeddings; an instance belongs to one thread.
 
   Args:
-    description: of the directory.
+    description: description of the directory.
     sensors: key -> description, as the encoder has it.
 
   Raises:
-    DataError: the archive of pairs is gone.
-    ChangedError: it has other sensors than the rows were made of.
-    EmbeddingError: the rows are not of files that this package reads.
+    DataError: the data set of pairs is gone.
+    ChangedError: it has other sensors than the rows were made from.
+    EmbeddingError: the rows do not come from files that this package reads.
   """
 
   def __init__(self, description: EmbeddingDescription, sensors: Mapping[str, Sensor]):
@@ -67,11 +71,11 @@ class TileImages:
     """(H, W, C) values of a row's tile, as the encoder's sensor stores them.
 
     Args:
-      row: as `EmbeddingFiles.take` gives it.
+      row: a row from `EmbeddingFiles.take`.
 
     Raises:
-      EmbeddingError: the image is not there any more, or cannot be read.
-      ChangedError: it is another one than the row was made of.
+      EmbeddingError: the image is gone, or cannot be read.
+      ChangedError: the image is not the one that the row was made from.
     """
     key = row["sensor"]
     if key not in self._sensors:
@@ -79,7 +83,7 @@ class TileImages:
     where = row["window"]
     window = Window(where["column"], where["row"], where["width"], where["height"])
     try:
-      # Rows written before there were digests are shown as they are found.
+      # Rows written before digests were introduced are shown without this check.
       if row.get("source_digest", "") not in ("", self._digest(self._item(row, key))):
         raise ChangedError(
           f"row {row['id']!r}: its image, {shown(row['source'])} of {self._path}, is another one "
@@ -96,6 +100,7 @@ class TileImages:
   def _item(self, row: Mapping[str, Any], key: str) -> Item:
     source = row["source"]
     if self._pairs:
+      # `PairReader` uses only sensor and source.
       return Item(row["id"], key, source, 0, 0)
     files = files_of(source, len(self._sensors[key].bands))
     if source not in self._widths:
@@ -105,7 +110,7 @@ class TileImages:
 
 
 def _check_sensors(source: Mapping[str, Any]) -> None:
-  """Refuses a data set whose sensors, scaling or statistics are not those of then."""
+  """Refuses a data set whose sensors, scaling or statistics changed since the rows were made."""
   known = source.get(SENSORS_FILE)
   if known is not None and known != sensors_digest(source["path"]):
     raise ChangedError(

@@ -1,26 +1,31 @@
-"""Where in an image tiles begin."""
+"""Positions of tiles within an image.
+
+Tiles never extend beyond the image, so that no pixel is padding. A narrow remainder at the edges is
+ignored rather than given tiles of its own, which would overlap a neighbour by at least three
+quarters.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 
-_LEFT_OVER = 4  # an edge that misses at most a quarter of a tile gets none of its own
+_LEFT_OVER = 4  # a remainder of at most 1/4 of a tile gets no tile of its own
 
 
 def starts(length: int, size: int, stride: int) -> np.ndarray:
-  """(n,) int64, where tiles begin along one side of an image.
+  """(n,) int64, start positions of tiles along one side of an image.
 
-  Tiles lie a stride apart. If more than a quarter of a tile is left over at the far edge, one more
-  lies flush with it; a smaller rest is shared between both edges, so that an image hardly larger
-  than a tile gives one, from its middle.
+  Tiles are `stride` apart. If more than a quarter of a tile remains at the far edge, one more tile
+  is placed flush with that edge. A smaller remainder is split between both edges, so that an image
+  hardly larger than a tile gives a single tile from its middle.
 
   Args:
-    length: of the image, in pixels.
-    size: of a tile.
-    stride: from tile to tile; 0 for a single tile in the middle.
+    length: length of the image in pixels.
+    size: length of a tile.
+    stride: distance between tiles; 0 for a single tile in the middle.
 
   Returns:
-    None of them, an array of length 0, if the image is smaller than a tile.
+    The positions; an empty array if the image is smaller than a tile.
   """
   if length < size:
     return np.zeros(0, np.int64)
@@ -36,12 +41,12 @@ def starts(length: int, size: int, stride: int) -> np.ndarray:
 def corners(
   height: int, width: int, size: tuple[int, int], stride: int | None
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Columns and rows at which the tiles of an image begin, row by row.
+  """Columns and rows of the upper left corners of an image's tiles, row by row.
 
   Args:
-    height, width: of the image.
+    height, width: size of the image.
     size: height and width of a tile.
-    stride: as `starts` takes it; None is the tile's own height and width.
+    stride: as in `starts`; None for the tile's own height and width.
   """
   down, right = size if stride is None else (stride, stride)
   rows, columns = starts(height, size[0], down), starts(width, size[1], right)

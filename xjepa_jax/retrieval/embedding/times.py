@@ -1,4 +1,4 @@
-"""Times of acquisition, from ISO 8601 to an instant."""
+"""Acquisition times, from ISO 8601 to UTC and back."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import datetime
 
 
 def instant(text: str) -> datetime.datetime | None:
-  """An aware time in UTC; without a zone it is in UTC, without a time of day at midnight.
+  """An aware time in UTC. Without a zone the text is in UTC, without a time of day at midnight.
 
-  None where there is no text, or one that is no ISO 8601 time.
+  None if the text is empty or not an ISO 8601 time.
   """
   if not text:
     return None
@@ -22,5 +22,5 @@ def instant(text: str) -> datetime.datetime | None:
 
 
 def text_of(time: datetime.datetime) -> str:
-  """As STAC writes it (RFC 3339): 2021-07-01T10:20:30Z."""
+  """The time as STAC writes it (RFC 3339): 2021-07-01T10:20:30Z."""
   return time.astimezone(datetime.UTC).isoformat().replace("+00:00", "Z")

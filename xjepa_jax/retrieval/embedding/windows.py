@@ -1,8 +1,8 @@
-"""Windows of GeoTIFF, JPEG 2000, PNG and npy images, one file an image or one a band.
+"""Reads windows of GeoTIFF, JPEG 2000, PNG and npy images, with one file per image or per band.
 
-A window of a GeoTIFF is read without the rest of it, so scenes may be larger than memory. Nothing
-but the files that were named, and a mask beside one, is opened: by GDAL's drivers of these two
-only, no VRT, no /vsi.
+A window of a GeoTIFF is read without the rest of the file, so scenes may be larger than memory.
+Only the files that were named, and a mask beside one, are opened. GDAL is restricted to its drivers
+for the first two formats: no VRT, no /vsi.
 """
 
 from __future__ import annotations
@@ -37,16 +37,16 @@ from xjepa_jax.retrieval.embedding.items import BandFile, Item, Window
 MAX_SCENE = 2**33  # pixels x bands that a header may declare: 13 bands of 25,000 x 25,000
 _OPEN = 16  # files that a thread keeps open
 _BANDS = re.compile(r"#(\d+(?:,\d+)*)\Z")
-_SPECIAL = re.compile("[%;#]")  # in a path that `source_of` writes
-_ENCODED = re.compile("%(25|3B|23)")  # and no other: what was written before has "%20" as it is
+_SPECIAL = re.compile("[%;#]")  # characters that `source_of` encodes
+_ENCODED = re.compile("%(25|3B|23)")  # only these, as older sources have a literal "%20" unencoded
 
 
 def header_of(path: str) -> RasterHeader:
-  """What an image's file says of itself.
+  """The header of an image file.
 
   Raises:
-    ImageError: it cannot be read, or declares more than is ever read: for a GeoTIFF `MAX_SCENE`,
-      for a file that is read whole `MAX_PIXELS`.
+    ImageError: it cannot be read, or declares more than is ever read: `MAX_SCENE` for a GeoTIFF,
+      `MAX_PIXELS` for a file that is read whole.
   """
   large = path.lower().endswith(tuple(GDAL_DRIVERS))
   return read_header(path, MAX_SCENE if large else MAX_PIXELS)
@@ -54,11 +54,11 @@ def header_of(path: str) -> RasterHeader:
 
 @dataclasses.dataclass(frozen=True)
 class Stack:
-  """The files of an image, which has the grid of the finest.
+  """The files of an image, whose grid is that of the finest file.
 
   Attributes:
-    finest: its header.
-    factors: path -> how many of its pixels lie along one of that file's.
+    finest: header of the finest file.
+    factors: path -> number of finest pixels along one pixel of that file.
   """
 
   finest: RasterHeader
@@ -66,7 +66,7 @@ class Stack:
 
 
 def stack_of(headers: Sequence[RasterHeader]) -> Stack:
-  """How the files of one image lie on each other.
+  """Relates the grids of one image's files.
 
   Raises:
     ImageError: they do not cover the same area in whole pixels of the finest.
@@ -81,10 +81,10 @@ def stack_of(headers: Sequence[RasterHeader]) -> Stack:
 
 
 def source_of(files: Sequence[BandFile]) -> str:
-  """Paths and bands as a row's `source` has them: "a.tif", "a.tif#4,3,2", "b02.tif;b03.tif".
+  """A row's `source` from paths and bands: "a.tif", "a.tif#4,3,2", "b02.tif;b03.tif".
 
-  Without bands one file has them all in order, and each of several its first. In paths "%", ";" and
-  "#" are percent-encoded.
+  If no bands are written, a single file has all of them in order, and each of several files its
+  first. "%", ";" and "#" in paths are percent-encoded.
   """
   groups = _grouped(files)
   found = []
@@ -96,7 +96,7 @@ def source_of(files: Sequence[BandFile]) -> str:
 
 
 def files_of(source: str, count: int) -> tuple[BandFile, ...]:
-  """What `source_of` wrote, for an image of `count` bands."""
+  """Inverse of `source_of`, for an image of `count` bands."""
   paths = source.split(";")
   files: list[BandFile] = []
   for path in paths:
@@ -110,12 +110,12 @@ def files_of(source: str, count: int) -> tuple[BandFile, ...]:
 
 
 class WindowReader:
-  """Reads windows of images; one a thread, for a file of GDAL's belongs to one.
+  """Reads windows of images; one reader per thread, because a GDAL file belongs to one thread.
 
   Args:
-    locate: from a path as the archive has it to one that can be opened.
-    fits: sensor -> how its values become the encoder's.
-    declared: sensor -> the value that marks nodata, whatever the files declare.
+    locate: turns a path, as the archive writes it, into one that can be opened.
+    fits: sensor -> conversion of its values to the encoder's.
+    declared: sensor -> nodata value, which overrides what the files declare.
   """
 
   def __init__(
@@ -141,6 +141,7 @@ class WindowReader:
       hidden += [opened.hidden(numbers, window, factor)] * len(numbers)
       declared += [opened.nodata] * len(numbers)
     told = [value for value in declared if value is not None]
+    # Files may declare different values; one that all share is passed as a single number.
     own = declared if len(set(told)) > 1 else (told[0] if told else None)
     nodata = self._declared.get(item.sensor, own)
     values = np.stack(bands, axis=-1)
@@ -167,13 +168,14 @@ class WindowReader:
       large = full.lower().endswith(tuple(GDAL_DRIVERS))
       self._open[path] = _GeoTiff(full) if large else _Whole(full)
       if len(self._open) > _OPEN:
+        # The least recently used file is closed.
         self._open.popitem(last=False)[1].close()
     self._open.move_to_end(path)
     return self._open[path]
 
 
 class _GeoTiff:
-  """A GeoTIFF of which windows are read."""
+  """A GeoTIFF, read window by window."""
 
   def __init__(self, path: str):
     header = header_of(path)
@@ -194,7 +196,7 @@ class _GeoTiff:
         list(numbers),
         window=((where.row, where.row + where.height), (where.column, where.column + where.width)),
       )
-    except Exception as error:  # rasterio keeps GDAL's reason in the cause
+    except Exception as error:  # rasterio puts GDAL's reason into the cause
       raise ImageError(
         f"{self._path}: {tuple(window)} cannot be read, the file is damaged "
         f"({error.__cause__ or error})."
@@ -205,7 +207,7 @@ class _GeoTiff:
     return [_enlarged(band, factor, inside) for band in read]
 
   def hidden(self, numbers: Sequence[int], window: Window, factor: int) -> np.ndarray | None:
-    """(H, W) bool: what a mask hides of a window of some bands; None if nothing."""
+    """(H, W) bool: pixels of some bands' window that a mask hides; None if there are none."""
     where, inside = _coarser(window, factor)
     place = ((where.row, where.row + where.height), (where.column, where.column + where.width))
     transparent = self._header.alpha not in numbers
@@ -228,7 +230,7 @@ class _GeoTiff:
 
 
 class _Whole:
-  """A PNG or npy, which is read whole."""
+  """A PNG or npy file, read whole."""
 
   def __init__(self, path: str):
     raster = read_raster(path)
@@ -243,7 +245,7 @@ class _Whole:
     return [_enlarged(cut[..., number - 1], factor, inside) for number in numbers]
 
   def hidden(self, numbers: Sequence[int], window: Window, factor: int) -> np.ndarray | None:
-    """As of a GeoTIFF."""
+    """See `_GeoTiff.hidden`."""
     raster, parts = self._raster, []
     if raster.hidden is not None:
       parts.append(raster.hidden[..., 0])
@@ -257,14 +259,14 @@ class _Whole:
     return _enlarged(np.any(parts, axis=0)[rows, columns], factor, inside)
 
   def close(self) -> None:
-    """Nothing is open."""
+    """Does nothing, since no file is kept open."""
 
 
 _Opened = Any  # _GeoTiff | _Whole, named before they are defined
 
 
 def _coarser(window: Window, factor: int) -> tuple[Window, Window]:
-  """The window in pixels `factor` times as large, and where the finer one lies in it."""
+  """The window in pixels `factor` times as large, and the position of the finer one within it."""
   column, row = window.column // factor, window.row // factor
   right = -(-(window.column + window.width) // factor)
   bottom = -(-(window.row + window.height) // factor)
@@ -273,21 +275,21 @@ def _coarser(window: Window, factor: int) -> tuple[Window, Window]:
 
 
 def _enlarged(band: np.ndarray, factor: int, inside: Window) -> np.ndarray:
-  """Repeats pixels, and cuts what was asked for."""
+  """Repeats each pixel `factor` times, and crops to the requested window."""
   if factor > 1:
     band = band.repeat(factor, axis=0).repeat(factor, axis=1)
   return band[inside.row : inside.row + inside.height, inside.column : inside.column + inside.width]
 
 
 def _stacked(hidden: Sequence[np.ndarray | None], shape: tuple[int, ...]) -> np.ndarray | None:
-  """(H, W, C) bool of what hides each band; None if nothing is hidden."""
+  """(H, W, C) bool: hidden pixels of each band; None if nothing is hidden."""
   if all(each is None for each in hidden):
     return None
   return np.stack([np.zeros(shape, bool) if each is None else each for each in hidden], axis=-1)
 
 
 def _grouped(files: Sequence[BandFile]) -> list[tuple[str, list[int]]]:
-  """Path -> bands, of files that follow one another."""
+  """(path, bands) for runs of consecutive bands in one file."""
   found: list[tuple[str, list[int]]] = []
   for path, band in files:
     if found and found[-1][0] == path:
@@ -298,6 +300,6 @@ def _grouped(files: Sequence[BandFile]) -> list[tuple[str, list[int]]]:
 
 
 def _one_band(header: RasterHeader) -> Raster:
-  """The image as `band_stack` compares it; instead of pixels it has zeros that take no memory."""
+  """The header as a `Raster` for `band_stack`; its zeros are a broadcast and take no memory."""
   values = np.broadcast_to(np.zeros((), header.dtype), (*header.shape, 1))
   return raster_of(header, values)

@@ -1,4 +1,7 @@
-"""Points and polygons as well-known binary (OGC 06-103r4, 8.2), little-endian, many at once."""
+"""Encodes points and polygons as well-known binary (OGC 06-103r4, 8.2), little-endian.
+
+Whole arrays are encoded at once.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ _MULTIPOLYGON = 6
 
 
 def points(x: np.ndarray, y: np.ndarray) -> pa.Array:
-  """(n,) binary; null where a coordinate is not finite.
+  """(n,) binary, points; null where a coordinate is not finite.
 
   Args:
     x, y: (n,) float64.
@@ -27,7 +30,7 @@ def polygons(rings: np.ndarray) -> pa.Array:
   """(n,) binary, polygons of one ring each; null where a coordinate is not finite.
 
   Args:
-    rings: (n, P, 2) float64, closed: the last point of each is its first.
+    rings: (n, P, 2) float64, closed: the last point of each ring equals the first.
   """
   kind = np.dtype(
     [
@@ -45,8 +48,9 @@ def polygons(rings: np.ndarray) -> pa.Array:
 
 
 def polygon(parts: Sequence[np.ndarray]) -> bytes:
-  """A polygon of one ring (P, 2), or of several a multipolygon."""
+  """A polygon for one ring (P, 2), or a multipolygon for several."""
   written = [
+    # Byte order 1 is little-endian, and type 3 a polygon, here with one ring.
     struct.pack("<BIII", 1, 3, 1, len(ring)) + np.ascontiguousarray(ring, "<f8").tobytes()
     for ring in parts
   ]
@@ -56,12 +60,13 @@ def polygon(parts: Sequence[np.ndarray]) -> bytes:
 
 
 def is_multipolygon(value: bytes) -> bool:
-  """Whether this module wrote a value as a multipolygon."""
+  """Whether a value written by this module is a multipolygon."""
   return value[1] == _MULTIPOLYGON
 
 
 def _equally_long(rows: np.ndarray, valid: np.ndarray) -> pa.Array:
-  """Structured rows as binary values, null where they are not valid."""
+  """Structured rows as binary values, null where not valid."""
+  # The Arrow buffers are made directly, without a Python object per value.
   size = rows.dtype.itemsize
   kept = rows[valid]
   ends = np.concatenate([[0], np.cumsum(np.where(valid, size, 0))]).astype(np.int32)

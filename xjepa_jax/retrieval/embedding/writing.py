@@ -1,4 +1,7 @@
-"""Writing vectors that are already known, such as another model's, as a directory of embeddings."""
+"""Writes existing vectors, such as those of another model, as a directory of embeddings.
+
+The manifest is written last, so an interrupted write never looks complete.
+"""
 
 from __future__ import annotations
 
@@ -24,15 +27,15 @@ from xjepa_jax.retrieval.embedding.part import part_bytes
 def write_embeddings(
   directory: StrPath, description: EmbeddingDescription, parts: Iterable[pa.Table]
 ) -> None:
-  """Writes tables as a directory of embeddings, such as another model's.
+  """Writes tables as a directory of embeddings, for example with another model's vectors.
 
   Args:
-    directory: made if it is missing.
-    description: of the rows.
-    parts: tables as `part_table` makes them, one a part.
+    directory: created if missing.
+    description: description of the rows.
+    parts: tables from `part_table`, one per part.
 
   Raises:
-    OSError: it cannot be written.
+    OSError: the directory cannot be written.
   """
   directory = os.fspath(directory)
   os.makedirs(os.path.join(directory, PARTS), exist_ok=True)

@@ -1,1 +1,1 @@
-"""What `evaluate` does: sources of many kinds, one table, sizes against quality."""
+"""Parts of the `evaluate` command: sources of many kinds, one table, sizes against quality."""

@@ -1,4 +1,7 @@
-"""Several sources under one protocol, with the baselines that belong beside them."""
+"""Compares several sources under one protocol, beside the baselines.
+
+Baselines are computed once for all protocols, and only if the pairs' pixels are available.
+"""
 
 from __future__ import annotations
 
@@ -23,21 +26,21 @@ from xjepa_jax.retrieval.scene_vectors import SceneVectors, check_paired
 
 @dataclasses.dataclass(frozen=True)
 class Compared:
-  """One protocol's result: as text, and as JSON holds it."""
+  """The result of one protocol, as text and as JSON types."""
 
   text: str
   content: dict[str, Any]
 
 
 class Comparison:
-  """Sources, and the baselines of the pairs if there are any.
+  """Sources, and the baselines on the pairs if there are any.
 
   Args:
-    sources: with names of their own.
+    sources: sources with distinct names.
     reading: how they were read.
-    train: split that baselines are fitted on.
-    resamples: of the bootstrap.
-    linear: pairs that the linear layout is fitted on, at most; 0 leaves it and gradients out.
+    train: split on which baselines are fitted.
+    resamples: number of bootstrap resamples.
+    linear: maximum number of pairs for fitting the linear layout; 0 omits it and gradients.
   """
 
   def __init__(
@@ -50,7 +53,7 @@ class Comparison:
     self._linear = linear
 
   def by(self, protocol: Protocol) -> Compared:
-    """Carries a protocol out.
+    """Carries out a protocol.
 
     Raises:
       XJepaError: a source cannot be measured by it, or the pairs cannot be read.
@@ -101,7 +104,7 @@ class Comparison:
   def sizes(
     self, source: Source, protocol: Protocol, kinds: str, prefixes: Sequence[int]
   ) -> list[Size]:
-    """Quality against bytes a scene of one source, see `sizes.size_rows`."""
+    """Quality against bytes per scene for one source, see `sizes.size_rows`."""
     return size_rows(protocol, source.scenes, kinds, prefixes or source.prefixes)
 
   @functools.cached_property
@@ -120,7 +123,7 @@ class Comparison:
     return found
 
   def _baselines(self, protocol: Protocol) -> tuple[list[Row], dict[str, str]]:
-    """Rows of what needs no training, and of each that has none, why."""
+    """Rows of the baselines that need no training, and for those without rows the reason."""
     baselines: dict[str, Callable[[], SceneVectors]] = {
       image_statistics.METHOD: lambda: self._statistics
     }

@@ -1,4 +1,8 @@
-"""Descriptors of a data set's pairs by an exported encoder, plain and predicted."""
+"""Describes a data set's pairs with an exported encoder, plain and predicted.
+
+The data set has to store values as the encoder was trained on them; a sensor with another dtype,
+unit, offset or gain is refused.
+"""
 
 from __future__ import annotations
 
@@ -21,14 +25,14 @@ def encoder_vectors(
   """Describes the pairs of some splits.
 
   Args:
-    encoder: reads the sensors that it knows; predicts if it was loaded with its predictor.
-    directory: of the data set.
-    splits: each once.
-    head: by name; None is the encoder's.
+    encoder: describes the sensors that it knows; predicts if it was loaded with its predictor.
+    directory: directory of the data set.
+    splits: distinct split names.
+    head: name of the head; None for the encoder's default.
 
   Raises:
     DataError: the pairs cannot be read.
-    EvaluationError: none of the data set's sensors is one of the encoder's, or one is scaled
+    EvaluationError: the data set and the encoder have no sensor in common, or one is scaled
       differently.
   """
   with PairDataset(directory, splits[0]) as pairs:
@@ -57,6 +61,7 @@ def encoder_vectors(
       for way in ways:
         one, _, other = way.partition("->")
         found[way].append(_described(encoder, batch, one, head, other))
+      # Images are dropped here, as those of a whole split may exceed the memory.
       batches.append(PairBatch(batch.ids, batch.labels, {}, batch.present))
       names += [split] * len(batch.ids)
   joined = {name: np.concatenate(parts) for name, parts in found.items()}
@@ -73,7 +78,7 @@ def encoder_vectors(
 def _described(
   encoder: LoadedEncoder, batch: PairBatch, key: str, head: str | None, to: str | None
 ) -> np.ndarray:
-  """(B, K) of one sensor's images, 0 where the pair lacks it."""
+  """(B, K) descriptors of one sensor's images, 0 where the pair lacks it."""
   vectors = encoder.describe(
     {key: batch.values[key]}, head, to=to, trust_units=True, min_valid=0, unseen="nan"
   )
@@ -81,7 +86,7 @@ def _described(
 
 
 def _check_alike(directory: str, key: str, stored: Sensor, expected: Sensor) -> None:
-  """Refuses values that mean something else than those that the encoder was trained on."""
+  """Refuses stored values that mean something else than those that the encoder was trained on."""
   for what, one, other in (
     ("type", stored.dtype, expected.dtype),
     ("units", stored.units, expected.units),

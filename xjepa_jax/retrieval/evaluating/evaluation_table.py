@@ -1,4 +1,7 @@
-"""The table that `evaluate` prints: a row a direction of what is compared, a column a metric."""
+"""The table that `evaluate` prints: one row per source and direction, one column per metric.
+
+Chance stands below, once per direction, and what could not be measured is named with the reason.
+"""
 
 from __future__ import annotations
 
@@ -27,13 +30,13 @@ def evaluation_table(
   duplicates: Mapping[tuple[str, str], float],
   notes: Sequence[str] = (),
 ) -> str:
-  """Aligned columns: name, direction, each metric in per cent with its interval, counts, doubles.
+  """Aligned text: name, direction, metrics in per cent with intervals, counts, duplicates.
 
   Args:
-    rows: what was compared, and a row of it.
-    headline: metrics shown.
-    duplicates: (name, sensor) -> share of the archive's vectors that have a double.
-    notes: names of what could not be compared, with the reason; a line without numbers each.
+    rows: (name of what was compared, row).
+    headline: metrics to show.
+    duplicates: (name, sensor) -> fraction of the archive's vectors that have a duplicate.
+    notes: what could not be compared, with the reason; one line each, without numbers.
   """
   header = ["", "direction", *map(metric_name, headline), "queries", "archive", "doubles"]
   body = [
@@ -53,7 +56,7 @@ def evaluation_table(
 
 
 def chance_lines(rows: Sequence[tuple[str, Row]], headline: Sequence[str]) -> list[list[str]]:
-  """A line a direction: what a ranking by lot of the same archive gives."""
+  """One line per direction with the scores of a random ranking of the same archive."""
   first: dict[str, Row] = {}
   for _, row in rows:
     first.setdefault(f"{row.query} → {row.archive}", row)
@@ -71,13 +74,13 @@ def chance_lines(rows: Sequence[tuple[str, Row]], headline: Sequence[str]) -> li
 
 
 def metric_name(metric: str) -> str:
-  """ "R@5" of "recall@5"."""
+  """Short name of a metric, such as "R@5" for "recall@5"."""
   stem, at, cut = metric.partition("@")
   return f"{_NAMES.get(stem, stem)}{at}{cut}"
 
 
 def aligned(lines: Sequence[Sequence[str]], texts: int = 2) -> list[str]:
-  """Lines of a table, a rule under the first; the first `texts` columns are text, to the left."""
+  """Lines of a table with a rule below the first; the first `texts` columns are left-aligned."""
   widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
   ruled = [lines[0], ["─" * width for width in widths], *lines[1:]]
   return [

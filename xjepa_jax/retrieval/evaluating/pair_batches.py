@@ -1,4 +1,7 @@
-"""The pairs of a data set for measuring: their names, and batches of their images."""
+"""Reads a data set's pairs for an evaluation: their names, and batches of their images.
+
+Order is that of the split, without shuffling, so that several sources can be compared row by row.
+"""
 
 from __future__ import annotations
 
@@ -14,10 +17,10 @@ _ROWS = 64
 
 @dataclasses.dataclass(frozen=True)
 class PairBatch:
-  """Some pairs.
+  """A batch of pairs.
 
   Attributes:
-    ids, labels: of each.
+    ids, labels: one per pair.
     values: sensor -> (B, H, W, C) as stored, zeros where the pair lacks the sensor.
     present: sensor -> (B,) bool.
   """
@@ -31,13 +34,13 @@ class PairBatch:
 def pair_batches(
   directory: str, split: str, bands: Mapping[str, Sequence[str]], most: int = 0
 ) -> Iterator[PairBatch]:
-  """The pairs of a split in their order.
+  """The pairs of a split, in order.
 
   Args:
-    directory: of the data set.
-    split: of it.
-    bands: sensor -> the bands wanted, in order.
-    most: pairs; 0 is all.
+    directory: directory of the data set.
+    split: split of the data set.
+    bands: sensor -> names of the bands to read, in order.
+    most: maximum number of pairs; 0 for all.
 
   Raises:
     DatasetError, SensorError: there is no such split, sensor or band.
@@ -64,7 +67,7 @@ def pair_batches(
 
 
 def pair_names(directory: str, splits: Sequence[str]) -> dict[str, tuple[str, tuple[str, ...]]]:
-  """pair id -> its split and labels, of all pairs of some splits."""
+  """Pair id -> (split, labels), for all pairs of some splits."""
   return {
     name: (split, labels)
     for split in splits

@@ -1,4 +1,7 @@
-"""What a smaller descriptor costs: retrieval against bytes a scene, as a table and a plot."""
+"""The cost of smaller descriptors: retrieval against bytes per scene, as a table and a plot.
+
+Queries stay float32 except for Hamming distances, because only the archive has to be small.
+"""
 
 from __future__ import annotations
 
@@ -24,21 +27,21 @@ from xjepa_jax.retrieval.row import Measures, Row
 from xjepa_jax.retrieval.scene_vectors import SceneVectors
 
 METRICS = ("recall@1", "recall@10", "map_reachable@10", "f1_item@5")
-# Okabe and Ito's colours, told apart by colour-blind readers.
+# Colours of Okabe and Ito, which colour-blind readers can distinguish.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00")
 _MARKERS = "os^Dv"
 
 
 @dataclasses.dataclass(frozen=True)
 class Size:
-  """One size of descriptor, measured.
+  """Measurements of one descriptor size.
 
   Attributes:
-    kind: how a number is stored, one of `KINDS`.
-    numbers: of the vector, cut or whole.
-    bytes: a scene.
-    metrics: means over the directions across sensors, or over all where there is one sensor.
-    directions: "a->b" -> the same of each.
+    kind: storage type of a number, one of `KINDS`.
+    numbers: length of the vector, whole or cut.
+    bytes: bytes per scene.
+    metrics: means over the cross-sensor directions, or over all directions if there is one sensor.
+    directions: "a->b" -> the same metrics for each direction.
   """
 
   kind: str
@@ -48,21 +51,21 @@ class Size:
   directions: dict[str, dict[str, float]]
 
   def to_json(self) -> dict[str, Any]:
-    """As JSON holds it."""
+    """A JSON object."""
     return dataclasses.asdict(self)
 
 
 def size_rows(
   protocol: Protocol, scenes: SceneVectors, kinds: str, prefixes: Sequence[int]
 ) -> list[Size]:
-  """Every kind of every size, the largest first.
+  """Measures every kind of storage at every vector length, the longest first.
 
   Args:
-    protocol: who asks and who is searched. The metrics are METRICS: of the co-located scene, and
-      of labels where scenes have any.
-    scenes: with their vectors.
-    kinds: "all", or names parted by commas.
-    prefixes: sizes to which vectors are cut, besides the whole.
+    protocol: chooses queries and archive. The metrics are METRICS, for the co-located scene, and
+      for labels if scenes have any.
+    scenes: the scenes and their vectors.
+    kinds: "all", or names separated by commas.
+    prefixes: lengths that vectors are cut to, in addition to the whole.
 
   Raises:
     EvaluationError: a kind is unknown, a prefix too long, or nothing can be measured.
@@ -93,8 +96,8 @@ def sizes_table(found: Sequence[tuple[str, Sequence[Size]]], protocol: Protocol)
   """The table for a terminal.
 
   Args:
-    found: name -> its sizes.
-    protocol: by which they were measured.
+    found: (name, sizes) of each source.
+    protocol: the protocol by which they were measured.
   """
   metrics = _measured(found)
   header = ["", "stored as", "numbers", "bytes a scene", *map(metric_name, metrics)]
@@ -114,7 +117,7 @@ def sizes_table(found: Sequence[tuple[str, Sequence[Size]]], protocol: Protocol)
 
 
 def sizes_figure(found: Sequence[tuple[str, Sequence[Size]]], protocol: Protocol) -> Figure:
-  """Each metric against bytes a scene: a line a kind, along the sizes that vectors are cut to."""
+  """Each metric against bytes per scene, with one line per kind through the vector lengths."""
   metrics = _measured(found)
   figure = Figure(figsize=(5.4 * len(metrics), 3.8 * len(found)), dpi=120)
   figure.set_layout_engine(ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12))  # inches
@@ -150,6 +153,7 @@ def write_plot(path: str, found: Sequence[tuple[str, Sequence[Size]]], protocol:
     EvaluationError: it cannot be written.
   """
   file = io.BytesIO()
+  # Without Matplotlib's version in the file, equal figures give equal bytes.
   sizes_figure(found, protocol).savefig(file, format="png", metadata={"Software": None})
   try:
     with open(path, "wb") as out:

@@ -1,4 +1,8 @@
-"""What an evaluation compares: exported encoders, embedding directories, other models' files."""
+"""Sources of an evaluation: exported encoders, embedding directories, and other models' files.
+
+All become `SceneVectors`, so that one protocol measures them alike. Given a data set of pairs, its
+splits and labels replace those of the source.
+"""
 
 from __future__ import annotations
 
@@ -15,20 +19,21 @@ from xjepa_jax.retrieval.evaluating.pair_batches import pair_names
 from xjepa_jax.retrieval.evaluating.vector_files import Columns, read_vectors
 from xjepa_jax.retrieval.scene_vectors import SceneVectors, VectorRows, described_by, gather
 
+# A name has no "/", so that a path with "=" is not taken apart.
 _FORM = re.compile(r"(?:(?P<name>[^=/,]+)=)?(?P<paths>.+)", re.DOTALL)
 _OF_SENSOR = re.compile(r"(?P<sensor>\w[\w-]*):(?P<path>.+)", re.DOTALL)
 
 
 @dataclasses.dataclass(frozen=True)
 class Reading:
-  """How sources are read.
+  """Options for reading sources.
 
   Attributes:
-    pairs: directory of the data set that encoders describe, and whose splits and labels count;
+    pairs: directory of the data set that encoders describe, and that provides splits and labels;
       "" for none.
-    splits: that ask or are searched.
-    head: of encoders; None is their own.
-    columns: of files.
+    splits: splits of the queries and of the archive.
+    head: head of encoders; None for their default.
+    columns: column names in files.
   """
 
   pairs: str
@@ -38,21 +43,21 @@ class Reading:
 
   @functools.cached_property
   def known(self) -> dict[str, tuple[str, tuple[str, ...]]]:
-    """pair id -> split and labels."""
+    """Pair id -> (split, labels)."""
     return pair_names(self.pairs, self.splits)
 
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-  """One thing that is evaluated.
+  """One source of an evaluation.
 
   Attributes:
-    name: in the table.
-    paths: as they were given.
+    name: name in the table.
+    paths: paths as given.
     kind: "encoder", "embeddings" or "file".
     scenes: its vectors.
-    prefixes: sizes to which its vectors were trained to be cut, besides the whole.
-    taken: in words, which columns of files its vectors are.
+    prefixes: lengths that its vectors were trained to be cut to, in addition to the whole.
+    taken: description of the file columns that hold the vectors.
   """
 
   name: str
@@ -64,11 +69,11 @@ class Source:
 
 
 def read_source(given: str, reading: Reading) -> Source:
-  """Reads `[NAME=]PATH[,PATH...]`; a file that has no column of sensors is `SENSOR:PATH`.
+  """Reads `[NAME=]PATH[,PATH...]`; a file without a sensor column is given as `SENSOR:PATH`.
 
   Raises:
-    EvaluationError: the paths do not go together, or a data set is needed.
-    ExportError, EmbeddingError, TableError, DataError: what a path holds cannot be read.
+    EvaluationError: the paths cannot be combined, or a data set is needed.
+    ExportError, EmbeddingError, TableError, DataError: the contents of a path cannot be read.
   """
   match = _FORM.fullmatch(given)
   paths = tuple(user_path(path.strip()) for path in match["paths"].split(",")) if match else ()
@@ -111,6 +116,7 @@ def _of_encoder(name: str, path: str, reading: Reading) -> Source:
 def _rows(path: str, columns: Columns) -> VectorRows:
   if _kind(path) == "embeddings":
     return _of_directory(path)
+  # The name of an existing file may contain a colon.
   match = None if os.path.exists(path) else _OF_SENSOR.fullmatch(path)
   if match:
     return read_vectors(user_path(match["path"]), columns, match["sensor"])
@@ -134,5 +140,5 @@ def _of_directory(path: str) -> VectorRows:
 
 
 def splits_of(pairs: Sequence[tuple[str, str]]) -> tuple[str, ...]:
-  """The splits that ask or are searched, each once, of (queries, archive) of several protocols."""
+  """The distinct splits of queries and archive, from (queries, archive) of several protocols."""
   return tuple(dict.fromkeys(split for both in pairs for split in both))

@@ -1,4 +1,7 @@
-"""Image statistics of a data set's pairs, where the pixels are at hand."""
+"""Image statistics of a data set's pairs, as a baseline for `evaluate --pairs`.
+
+They need the pixels, so there is no such baseline for sources that are only vectors.
+"""
 
 from __future__ import annotations
 
@@ -16,17 +19,17 @@ from xjepa_jax.retrieval.statistics_baseline import FITTED_PAIRS, as_vectors
 def statistics_vectors(
   directory: str, splits: Sequence[str], fitted: str, sensors: Sequence[str] = ()
 ) -> SceneVectors:
-  """Statistics of the pairs of a data set as vectors, see `as_vectors`.
+  """Statistics of a data set's pairs as vectors, see `as_vectors`.
 
   Args:
-    directory: of the data set.
-    splits: whose pairs ask or are searched.
-    fitted: split that means, deviations and regressions are fitted on.
-    sensors: of interest; () is all.
+    directory: directory of the data set.
+    splits: splits of the queries and of the archive.
+    fitted: split on which means, deviations and regressions are fitted.
+    sensors: sensors to include; () for all.
 
   Raises:
     DataError: the pairs cannot be read.
-    EvaluationError: no training image of a sensor has a seen pixel.
+    EvaluationError: no training image of a sensor has a valid pixel.
   """
   return as_vectors(
     _measured(directory, splits, sensors), _measured(directory, [fitted], sensors, FITTED_PAIRS)
@@ -36,7 +39,7 @@ def statistics_vectors(
 def _measured(
   directory: str, splits: Sequence[str], sensors: Sequence[str], most: int = 0
 ) -> SceneVectors:
-  """Statistics as they are, NaN where nothing was seen."""
+  """Raw statistics, NaN where no pixel is valid."""
   with PairDataset(directory, splits[0]) as pairs:
     known = {
       key: each for key, each in pairs.format.sensors.items() if not sensors or key in sensors

@@ -1,7 +1,7 @@
-"""Vectors that other models left in a file: Parquet, or CSV of an id and numeric columns.
+"""Reads vectors that other models wrote: Parquet, or CSV with an id and numeric columns.
 
-Read by Arrow, which runs nothing that a file holds; page checksums are compared where there are
-any.
+Files are read with Arrow, which executes nothing from them. Page checksums are verified if there
+are any.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from xjepa_jax.paths import StrPath
 from xjepa_jax.retrieval.scene_vectors import VectorRows
 
 _LISTS = ("embedding", "vector", "embeddings", "features")
-_BLOCK = 1 << 24  # bytes; no line of a CSV is longer
+_BLOCK = 1 << 24  # bytes; maximum length of a CSV line
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,13 +36,13 @@ class Columns:
   """Names of a file's columns.
 
   Attributes:
-    id: of the scene; views of one scene by several sensors have one id.
-    sensor: column, or "" if there is none.
-    vector: a column of lists, or a pattern such as "f*" of numeric columns; "" finds out: a column
-      of lists named embedding or vector, else all columns that are none of the others, if their
-      names differ by numbers alone, or are letters.
-    labels: column of lists, or of text parted by semicolons.
-    split: column.
+    id: column of scene ids; views of one scene by several sensors share an id.
+    sensor: column of sensors, or "" if there is none.
+    vector: a column of lists, or a pattern such as "f*" for numeric columns. "" detects it: a
+      column of lists named embedding or vector, otherwise all remaining columns if their names
+      differ only by numbers or are single letters.
+    labels: column of lists, or of text separated by semicolons.
+    split: column of splits.
   """
 
   id: str = "id"
@@ -56,13 +56,13 @@ def read_vectors(path: StrPath, columns: Columns = Columns(), sensor: str = "") 
   """Reads a file of vectors.
 
   Args:
-    path: ends in .parquet or .csv.
-    columns: what they are called.
-    sensor: of all rows, for a file without such a column.
+    path: a path that ends in .parquet or .csv.
+    columns: names of the columns.
+    sensor: sensor of all rows, for a file without such a column.
 
   Raises:
-    TableError: it cannot be read, a column is missing, it is not clear which columns are the
-      vector, or one is not of finite numbers.
+    TableError: the file cannot be read, a column is missing, it is not clear which columns are the
+      vector, or a vector has a number that is not finite or only zeros.
   """
   path = os.fspath(path)
   table = _table(path, columns)
@@ -107,6 +107,7 @@ def _table(path: str, columns: Columns) -> Any:
     _refuse(path, f"unknown suffix {suffix!r}; expected vectors as .csv or .parquet.")
   if not os.path.isfile(path):
     _refuse(path, "there is no such file.")
+  # Ids that look like numbers stay text.
   texts = {name: pa.string() for name in (columns.id, columns.sensor, columns.split)}
   try:
     if suffix == ".parquet":
@@ -124,7 +125,7 @@ def _table(path: str, columns: Columns) -> Any:
 
 
 def _vectors(path: str, table: Any, columns: Columns) -> tuple[np.ndarray, str, tuple[str, ...]]:
-  """(N, K) float32, which columns they are in words, and their names if each is a number."""
+  """(N, K) float32, a description of their columns, and the names of one column per number."""
   import pyarrow.compute as pc
 
   names = table.column_names
@@ -168,12 +169,12 @@ def _vectors(path: str, table: Any, columns: Columns) -> tuple[np.ndarray, str, 
 
 
 def _family(name: str) -> str:
-  """What the names of a vector's columns share: all but numbers, or they are one letter each."""
+  """What a vector's column names have in common: all but numbers, or being a single letter."""
   return "?" if re.fullmatch("[A-Za-z]", name) else re.sub("[0-9]+", "0", name)
 
 
 def _suggested(names: Sequence[str]) -> str:
-  """A pattern of the largest family of columns."""
+  """A pattern that matches the largest family of columns."""
   families = collections.Counter(map(_family, filter(None, names)))
   family = families.most_common(1)[0][0] if families else "f0"
   return family.replace("0", "[0-9]*")

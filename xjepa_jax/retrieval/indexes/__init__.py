@@ -1,1 +1,1 @@
-"""Indexes: a directory of embeddings made searchable, by four back ends behind one interface."""
+"""Search indexes over a directory of embeddings: four back ends behind one interface."""

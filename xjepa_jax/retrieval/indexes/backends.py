@@ -1,4 +1,8 @@
-"""The four back ends by name, and their settings out of JSON."""
+"""The four back ends by name, and the conversion of JSON settings to theirs.
+
+Back ends are imported only when one is made, so that --help is fast and only the packages of the
+back end in use have to be installed.
+"""
 
 from __future__ import annotations
 
@@ -11,15 +15,14 @@ from typing import Any
 from xjepa_jax.errors import SearchIndexError, did_you_mean
 from xjepa_jax.retrieval.indexes.base import Index
 
-# name -> module, class of the index, class of its settings. Not imported here: --help is quick, and
-# nobody needs the packages of all four.
+# name -> module, index class, settings class; imported on demand.
 BACKENDS = {
   "exact": ("exact", "ExactIndex", "ExactSettings"),
   "faiss": ("faiss_index", "FaissIndex", "FaissSettings"),
   "qdrant": ("qdrant_index", "QdrantIndex", "QdrantSettings"),
   "pgvector": ("pgvector_index", "PgvectorIndex", "PgvectorSettings"),
 }
-# name -> presets, the default first; a test compares them with the modules'.
+# name -> presets, the default first; a test checks that the modules have the same.
 PRESETS = {
   "exact": ("exact", "approximate"),
   "faiss": ("rabitq7", "sq8", "rabitq", "flat"),
@@ -29,11 +32,11 @@ PRESETS = {
 
 
 def make_index(backend: str, settings: Mapping[str, Any]) -> Index:
-  """An empty index.
+  """Makes an empty index.
 
   Args:
     backend: a key of `BACKENDS`.
-    settings: all that differ from the class's defaults.
+    settings: the settings that differ from the defaults of the class.
 
   Raises:
     SearchIndexError: a setting is unknown or of the wrong type, or a package is missing.
@@ -50,6 +53,8 @@ def make_index(backend: str, settings: Mapping[str, Any]) -> Index:
     field = fields[name]
     factory = field.default_factory
     default = field.default if factory is dataclasses.MISSING else factory()
+    # An integer may stand for a float. Otherwise types are compared exactly, because a bool is an
+    # int in Python.
     number = isinstance(default, float) and type(value) is int
     if not number and type(value) is not type(default):
       raise SearchIndexError(
@@ -61,10 +66,10 @@ def make_index(backend: str, settings: Mapping[str, Any]) -> Index:
 
 
 def preset_settings(backend: str, preset: str | None) -> dict[str, Any]:
-  """All settings of a preset; None is the back end's first.
+  """All settings of a preset; None selects the back end's first.
 
   Raises:
-    SearchIndexError: there is none of that name.
+    SearchIndexError: there is no preset of that name.
   """
   presets = _classes(backend)[0].PRESETS
   preset = preset or next(iter(presets))

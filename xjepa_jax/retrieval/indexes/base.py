@@ -1,7 +1,7 @@
-"""What every index understands and answers: `Filter`, `Hits`, and the interface `Index`.
+"""The interface of all indexes: `Filter`, `Hits` and `Index`.
 
-A vector is known by its row: its number in the directory of embeddings, in the order of parts and
-of rows in them. Every index uses the same numbers.
+A vector is identified by its row, which is its number in the directory of embeddings, counted over
+the parts in order and the rows within them. Every index uses the same numbers.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ Box = tuple[float, float, float, float]
 
 @dataclasses.dataclass(frozen=True)
 class Filter:
-  """Which rows may be hits; what is left empty lets all rows pass.
+  """Which rows may be hits; a condition that is left empty lets all rows pass.
 
   Attributes:
-    sensors: one of these.
-    bbox: the tile's centre lies in it, bounds included: west, south, east, north in degrees. West
-      greater than east crosses the antimeridian. Rows without geometry lie in no box.
-    time: from, to: the first included, the second not; None is open. Rows without a time lie in no
-      range, not even in one that is open at both ends.
-    labels: at least one of these.
+    sensors: the row is of one of these.
+    bbox: the tile's centre lies in this box, bounds included: west, south, east, north in degrees.
+      A west greater than east crosses the antimeridian. Rows without geometry lie in no box.
+    time: start (included) and end (excluded); None leaves an end open. Rows without a time lie in
+      no range, not even in one that is open at both ends.
+    labels: the row has at least one of these.
 
   Raises:
-    SearchError: a box or a range of time that cannot be meant.
+    SearchError: the box or the time range is malformed.
   """
 
   sensors: tuple[str, ...] = ()
@@ -77,7 +77,7 @@ class Filter:
     return ((west, south, 180.0, north), (-180.0, south, east, north))
 
   def passes_all(self) -> bool:
-    """Whether it asks for nothing."""
+    """Whether the filter has no condition."""
     return self == Filter()
 
 
@@ -87,7 +87,7 @@ class Hits:
 
   Attributes:
     rows: (Q, k) int64; -1 where fewer than k rows pass the filter.
-    scores: (Q, k) float32, inner products of vectors of length 1; -inf where there is no row.
+    scores: (Q, k) float32, inner products of unit vectors; -inf where there is no row.
   """
 
   rows: np.ndarray
@@ -95,17 +95,17 @@ class Hits:
 
   @classmethod
   def none(cls, queries: int, k: int) -> Hits:
-    """Not one row, to be filled in."""
+    """Empty hits, to be filled in."""
     return cls(np.full((queries, k), -1, np.int64), np.full((queries, k), -np.inf, np.float32))
 
 
 class Index(Protocol):
-  """Vectors of length 1 by row number, and the k with the largest inner products.
+  """Unit vectors by row number, and a search for the k largest inner products.
 
   Attributes:
-    backend: its name, a key of `backends.BACKENDS`.
-    dimensions: K; 0 before anything is in it.
-    sensors: keys of the sensors that rows have, sorted.
+    backend: name of the back end, a key of `backends.BACKENDS`.
+    dimensions: number of dimensions, K; 0 while the index is empty.
+    sensors: sorted keys of the sensors that have rows.
   """
 
   backend: str
@@ -113,49 +113,50 @@ class Index(Protocol):
   sensors: tuple[str, ...]
 
   def __len__(self) -> int:
-    """Rows."""
+    """Number of rows."""
 
   def settings(self) -> Mapping[str, Any]:
-    """Everything that was chosen for it or that it chose, as JSON holds it."""
+    """All settings as JSON types, including those that the index chose itself."""
 
   def build(self, files: EmbeddingFiles, directory: str | None = None) -> None:
-    """Makes it hold the rows of `files` and nothing else.
+    """Replaces the contents of the index with the rows of `files`.
 
     Args:
       files: the embeddings.
-      directory: that `save` will be given: a back end that builds on the disk builds there.
+      directory: the directory that `save` will be given; a back end that builds on disk builds
+        there.
     """
 
   def add(self, files: EmbeddingFiles) -> None:
-    """Appends the rows of `files`, numbered on from `len(self)`."""
+    """Appends the rows of `files`, numbered from `len(self)` on."""
 
   def search(self, vectors: np.ndarray, k: int, filter: Filter | None = None) -> Hits:
     """The k best rows that pass the filter.
 
     Args:
-      vectors: (Q, K) float32, of length 1 if cosines are meant.
-      k: at least 1; may be more than there are rows.
+      vectors: (Q, K) float32, of unit length for cosines.
+      k: at least 1; may exceed the number of rows.
       filter: None lets all rows pass.
 
     Raises:
-      SearchError: the vectors or k are not such, or the filter names a sensor that no row has.
+      SearchError: the vectors or k are malformed, or the filter names a sensor that no row has.
     """
 
   def save(self, directory: str) -> None:
-    """Writes what it needs to be loaded, but for `settings`, into an existing directory."""
+    """Writes what `load` needs, except `settings`, into an existing directory."""
 
   def load(self, directory: str) -> None:
-    """Becomes what `save` wrote; the bytes are as written (`directory.open_index` sees to it)."""
+    """Restores what `save` wrote; `directory.open_index` has checked the bytes before."""
 
   def close(self) -> None:
-    """Lets go of files and connections."""
+    """Releases files and connections."""
 
 
 def check_query(index: Index, vectors: np.ndarray, k: int, filter: Filter | None) -> np.ndarray:
   """The queries as contiguous float32.
 
   Raises:
-    SearchError: as `Index.search` says.
+    SearchError: see `Index.search`.
   """
   if vectors.ndim != 2 or vectors.shape[1] != index.dimensions:
     raise SearchError(

@@ -1,4 +1,8 @@
-"""What the directory of an index says of itself, in `index.json`."""
+"""The description of an index, stored as `index.json` in its directory with its own checksum.
+
+It names the embeddings that the index was built from, by path and by the SHA-256 of their manifest,
+and the size and SHA-256 of each of the index's files.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +19,7 @@ from xjepa_jax.paths import missing_right
 FORMAT = "xjepa_jax index 1"
 FILE = "index.json"
 REBUILD = "Rebuild it: python -m xjepa_jax.retrieval.index --embeddings {embeddings} --out {out}"
-_CHECKSUM = "sha256"  # of the rest of the file
+_CHECKSUM = "sha256"  # key of the checksum over the rest of the file
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,16 +27,16 @@ class IndexDescription:
   """An index.
 
   Attributes:
-    backend: its name.
-    requested: settings as they were asked for.
-    settings: the same with what the index chose by itself.
+    backend: name of the back end.
+    requested: settings as requested.
+    settings: the same, completed by what the index chose itself.
     embeddings: path of the directory that it was built from, relative to the index's.
     fingerprint: SHA-256 of that directory's manifest.
-    count: of rows.
-    dimensions: K.
-    sensors: keys of the sensors that rows have, sorted.
+    count: number of rows.
+    dimensions: number of dimensions, K.
+    sensors: sorted keys of the sensors that have rows.
     files: name -> "bytes" and "sha256" of each of the index's files.
-    versions: of the packages that wrote it.
+    versions: versions of the packages that wrote it.
   """
 
   backend: str
@@ -47,13 +51,13 @@ class IndexDescription:
   versions: Mapping[str, str]
 
   def to_json(self) -> str:
-    """The file's text, with a checksum of it."""
+    """The text of the file, including its checksum."""
     content = {"format": FORMAT, **dataclasses.asdict(self)}
     return json.dumps({**content, _CHECKSUM: _checksum(content)}, indent=1) + "\n"
 
 
 def read_description(directory: str) -> IndexDescription:
-  """What `index.json` of a directory says.
+  """Reads the `index.json` of a directory.
 
   Raises:
     SearchIndexError: there is none, it is damaged, or it is of another version.

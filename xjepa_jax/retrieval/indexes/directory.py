@@ -1,6 +1,6 @@
-"""The directory of an index: written beside its place and renamed, checked whole when opened.
+"""The directory of an index: written under another name, renamed when complete, checked on opening.
 
-An index is derived: whatever is wrong with one, the command that built it builds it again.
+An index is derived data, so the remedy for any damage is to run the command that built it again.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ from xjepa_jax.retrieval.indexes.description import (
 from xjepa_jax.versions import versions
 
 _BUILDING, _OLD, _LOCK = ".building", ".old", ".lock"
-_THREADS = 4  # hashlib lets go of the interpreter's lock
+_THREADS = 4  # threads can hash in parallel because hashlib releases the GIL
 
 
 def open_index(directory: StrPath, embeddings: StrPath | None = None) -> Index:
   """Opens an index for searching.
 
   Args:
-    directory: that `build_index` wrote.
-    embeddings: where the embeddings lie that it was built from, if not where they lay then.
+    directory: directory that `build_index` wrote.
+    embeddings: location of the embeddings that it was built from, if they have been moved since.
 
   Raises:
-    SearchIndexError: it is unfinished, a file is damaged (named), the embeddings are no longer
-      those it was built from, or its back end is missing; the message says how to rebuild it.
+    SearchIndexError: the index is unfinished, a file (which the message names) is damaged, the
+      embeddings have changed, or the back end is missing; the message says how to rebuild it.
   """
   directory = os.fspath(directory)
   embeddings = None if embeddings is None else os.fspath(embeddings)
@@ -61,16 +61,16 @@ def open_index(directory: StrPath, embeddings: StrPath | None = None) -> Index:
 def build_index(
   files: EmbeddingFiles, directory: StrPath, backend: str, settings: Mapping[str, Any]
 ) -> IndexDescription:
-  """Builds the index of a directory of embeddings; an index that was there before is replaced.
+  """Builds the index of a directory of embeddings, replacing any index that is there.
 
-  Until it is whole, `directory` is as it was. Killed at any moment, calling it again does the rest.
-  One process at a time builds it.
+  `directory` stays as it was until the new index is complete. If the process is killed, calling
+  this again finishes the work. Only one process at a time can build it.
 
   Args:
     files: the embeddings.
-    directory: of the index; new, or that of an index.
+    directory: directory of the index; new, or that of an index.
     backend: a key of `BACKENDS`.
-    settings: of the back end.
+    settings: settings of the back end.
 
   Raises:
     SearchIndexError: the directory holds something else, or the back end cannot build.
@@ -92,6 +92,7 @@ def _build(
   files: EmbeddingFiles, directory: str, backend: str, settings: Mapping[str, Any]
 ) -> IndexDescription:
   building = directory + _BUILDING
+  # Leftovers of a killed build cannot be used.
   shutil.rmtree(building, ignore_errors=True)
   os.makedirs(building)
   index = make_index(backend, settings)
@@ -122,7 +123,7 @@ def _build(
 def is_current(
   directory: StrPath, files: EmbeddingFiles, backend: str, settings: Mapping[str, Any]
 ) -> bool:
-  """Whether the directory holds just the index that `build_index` would write, undamaged."""
+  """Whether the directory holds, undamaged, the index that `build_index` would write."""
   directory = os.fspath(directory)
   try:
     description = read_description(directory)
@@ -137,7 +138,7 @@ def is_current(
 
 
 def replaceable(directory: str) -> bool:
-  """Whether a directory is absent, empty, or one of an index, damaged or not."""
+  """Whether a directory is absent, empty, or that of an index, damaged or not."""
   if not os.path.lexists(directory):
     return True
   return os.path.isdir(directory) and (
@@ -149,7 +150,7 @@ def check_index_files(directory: str, description: IndexDescription) -> None:
   """Compares size and SHA-256 of every file of an index.
 
   Raises:
-    SearchIndexError: one is missing or was changed; it is named.
+    SearchIndexError: a file is missing or has changed; the message names it.
   """
 
   def wrong(item: tuple[str, Mapping[str, Any]]) -> str:
@@ -178,7 +179,7 @@ def check_source(
   """Compares the manifest of the embeddings with the one that the index was built from.
 
   Raises:
-    SearchIndexError: they are not there, or are others.
+    SearchIndexError: the embeddings are missing, or have changed.
   """
   where = embeddings or embeddings_directory(directory, description)
   manifest = os.path.join(where, MANIFEST)
@@ -218,7 +219,7 @@ def _digests(directory: str) -> dict[str, dict[str, Any]]:
 
 
 def _sync(directory: str) -> None:
-  """Puts all files on the disk before the name says that they are there."""
+  """Flushes all files to disk, so that they are there before the directory gets its name."""
   for folder, _, names in os.walk(directory):
     for path in (folder, *(os.path.join(folder, name) for name in names)):
       handle = os.open(path, os.O_RDONLY)
@@ -232,6 +233,7 @@ def _replace(building: str, directory: str) -> None:
   old = directory + _OLD
   shutil.rmtree(old, ignore_errors=True)
   if os.path.lexists(directory):
+    # A rename cannot replace a directory that is not empty.
     os.rename(directory, old)
   os.rename(building, directory)
   shutil.rmtree(old, ignore_errors=True)

@@ -1,4 +1,8 @@
-"""The exact index: every product, on all devices. The default, and what others are held to."""
+"""The exact index: all inner products, on all devices.
+
+It is the default up to a million vectors, and the reference for the other back ends. Vectors are
+sharded over the mesh at the first search.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +24,7 @@ if TYPE_CHECKING:
 
 _VECTORS = "vectors.npy"
 _ROWS = "rows.parquet"
-_QUERIES = 64  # at a time; fewer are padded to a power of two, so that few programs are compiled
+_QUERIES = 64  # per call; fewer are padded to a power of two to limit the number of compilations
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,7 +32,7 @@ class ExactSettings:
   """Settings of the exact index.
 
   Attributes:
-    recall: 1 for the exact answer; less lets a TPU answer sooner (`top_k.searcher`).
+    recall: 1 for the exact result; less makes a TPU faster (`top_k.searcher`).
   """
 
   recall: float = 1.0
@@ -38,15 +42,15 @@ PRESETS = {"exact": ExactSettings(), "approximate": ExactSettings(recall=0.99)}
 
 
 class ExactIndex:
-  """Vectors as they are, sharded over the mesh at the first search.
+  """Unquantised vectors, sharded over the mesh at the first search.
 
   Attributes:
-    columns: what filters look at, of every row.
+    columns: the columns that filters use, for every row.
 
   Args:
-    settings: of the index.
-    mesh: its devices share the rows; None takes all devices. With several processes, all search
-      the same queries.
+    settings: settings of the index.
+    mesh: its devices share the rows; None uses all devices. With several processes, all of them
+      have to search the same queries.
   """
 
   backend = "exact"
@@ -61,22 +65,23 @@ class ExactIndex:
     self.sensors: tuple[str, ...] = ()
     self._vectors = np.zeros((0, 0), np.float32)
     self.columns = FilterColumns()
+    # Drops the cached copy on the devices.
     self.__dict__.pop("_archive", None)
 
   def __len__(self) -> int:
     return len(self.columns)
 
   def settings(self) -> Mapping[str, Any]:
-    """As JSON holds them."""
+    """Settings as JSON types."""
     return dataclasses.asdict(self._settings)
 
   def build(self, files: EmbeddingFiles, directory: str | None = None) -> None:
-    """Makes it hold the rows of `files` and nothing else; see `Index.build`."""
+    """Replaces the contents with the rows of `files`; see `Index.build`."""
     self._clear()
     if directory is None or not len(files):
       self.add(files)
       return
-    # Into the file that `save` leaves there: an archive may be larger than the memory.
+    # Write straight into the file that `save` keeps, as an archive may be larger than memory.
     shape = len(files), files.description.dimensions
     path = os.path.join(directory, _VECTORS)
     vectors = np.lib.format.open_memmap(path, "w+", np.float32, shape)
@@ -88,14 +93,14 @@ class ExactIndex:
     self._take(vectors, files)
 
   def add(self, files: EmbeddingFiles) -> None:
-    """Appends the rows of `files`, numbered on from `len(self)`."""
+    """Appends the rows of `files`, numbered from `len(self)` on."""
     vectors = files.vectors()
     if len(self):
       vectors = np.concatenate([self._vectors, vectors])
     self._take(vectors, files)
 
   def _take(self, vectors: np.ndarray, files: EmbeddingFiles) -> None:
-    """Holds these vectors, the last of them of the rows of `files`."""
+    """Replaces the vectors; the last of them are the rows of `files`."""
     self._vectors = vectors
     self.columns = self.columns.with_rows_of(files)
     self.dimensions = vectors.shape[1]
@@ -116,7 +121,7 @@ class ExactIndex:
     mask = self.columns.mask(filter)
     archive, everything = self._archive
     allowed = everything if mask is None else top_k.place(mask, self._mesh)
-    # A program is compiled for every number of hits: few numbers, for any k.
+    # One program is compiled per number of hits, so k is rounded up to a power of two.
     found_at_once = min(1 << (among - 1).bit_length(), len(self))
     run = top_k.searcher(self._mesh, found_at_once, self._settings.recall)
     for start in range(0, len(vectors), _QUERIES):
@@ -131,15 +136,16 @@ class ExactIndex:
     return hits
 
   def save(self, directory: str) -> None:
-    """Writes vectors and the columns of filters."""
+    """Writes the vectors and the filter columns."""
     path = os.path.join(directory, _VECTORS)
+    # `build` may have written this very file.
     written = isinstance(self._vectors, np.memmap) and self._vectors.filename
     if not (written and os.path.exists(path) and os.path.samefile(written, path)):
       np.save(path, self._vectors)
     self.columns.write(os.path.join(directory, _ROWS))
 
   def load(self, directory: str) -> None:
-    """Reads what `save` wrote; the vectors stay on the disk until the first search."""
+    """Reads what `save` wrote; the vectors stay on disk until the first search."""
     self._clear()
     self._vectors = np.load(os.path.join(directory, _VECTORS), mmap_mode="r", allow_pickle=False)
     self.columns = FilterColumns.read(os.path.join(directory, _ROWS))
@@ -147,7 +153,7 @@ class ExactIndex:
     self.sensors = self.columns.sensors()
 
   def close(self) -> None:
-    """Forgets its vectors."""
+    """Drops the vectors."""
     self._clear()
 
   @functools.cached_property
@@ -158,7 +164,7 @@ class ExactIndex:
 
   @functools.cached_property
   def _archive(self) -> tuple[jax.Array, jax.Array]:
-    """Vectors on their devices, and which rows are none of the padding."""
+    """The vectors on their devices, and a mask of the rows that are not padding."""
     from xjepa_jax.retrieval.indexes.top_k import place
 
     return place(self._vectors, self._mesh), place(np.ones(len(self), bool), self._mesh)

@@ -1,12 +1,11 @@
-"""faiss in the process: a quarter of the bytes and a hundredth of the time of the exact index.
+"""faiss in this process: a quarter of the memory and a hundredth of the time of the exact index.
 
-Vectors are put into lists by their nearest centroid, and a query looks at the lists of its nearest
-centroids (an inverted file: Jegou et al., 2011), `nprobe` of them. How many are needed for a recall
-depends on the archive, so it is measured on it, within and across sensors. Small archives are
-searched exactly.
-
-faiss's fast scan of RaBitQ (`RaBitQfs7`) is not used: it answers a query alone no sooner, pads
-every list, and faiss 1.13.2's gave hits that a filter does not let pass, without a word.
+Vectors are assigned to the list of their nearest centroid, and a query probes the lists of its
+`nprobe` nearest centroids (an inverted file: Jegou et al., 2011). The number of lists that a given
+recall needs depends on the archive, so it is measured on the archive, within and across sensors.
+Small archives are searched exactly. faiss's fast scan of RaBitQ (`RaBitQfs7`) is not used: a single
+query takes as long, every list is padded, and in faiss 1.13.2 it silently returned hits that the
+filter excludes.
 """
 
 from __future__ import annotations
@@ -27,13 +26,13 @@ from xjepa_jax.retrieval.indexes.probing import Effort, least_effort, lists_look
 
 _INDEX = "vectors.faiss"
 _ROWS = "rows.parquet"
-_TRAIN = 64  # vectors a list to place its centroid by; faiss warns below 39
-_TRAIN_ALL = 50_000  # but at least so many: numbers outside the range seen are cut off
-_ITERATIONS = 10  # of k-means; more gain less than a hundredth of recall
+_TRAIN = 64  # training vectors per list for the centroids; faiss warns below 39
+_TRAIN_ALL = 50_000  # minimum in total, because values outside the range seen are clipped
+_ITERATIONS = 10  # of k-means; more iterations improve the recall by less than a hundredth
 _ADD = 1 << 16  # rows read at a time
-_REFINE = 160  # times k are ranked again at most
-# What faiss makes of a kind. A random rotation first where a number gets few bits, for these assume
-# that no axis is special.
+_REFINE = 160  # largest multiple of k that is re-ranked
+# faiss factory strings. Kinds with few bits per number are preceded by a random rotation, because
+# they assume that no axis is special.
 _FACTORIES = {
   "rabitq7": "RR{size},IVF{lists},RaBitQ7",
   "sq8": "IVF{lists},SQ8",
@@ -46,21 +45,22 @@ class FaissSettings:
   """Settings of a faiss index.
 
   Attributes:
-    kind: "rabitq7": lists of vectors in 7 bits a number after a random rotation (extended RaBitQ:
-      Gao et al., 2025), of which most are passed over by their first bits; "sq8": in 8 bits a
-      number, as they are; "rabitq": one bit a number (Gao and Long, 2024), the best of them ranked
-      again in 8 bits: more bytes, less time; "flat": all, exactly.
-    recall: the share of the true ten best that is to be found, of rows of the archive as queries.
-    found: what of it was found when the index was built, in the worst direction; set by the index.
-    recalls: what was found in each direction: "all" without a filter, "a->b" of rows of sensor a
+    kind: "rabitq7": inverted lists with 7 bits per number after a random rotation (extended RaBitQ:
+      Gao et al., 2025), most vectors being rejected by their first bits; "sq8": 8 bits per number,
+      without a rotation; "rabitq": one bit per number (Gao and Long, 2024), with the best re-ranked
+      in 8 bits, which takes more memory and less time; "flat": all vectors, exactly.
+    recall: fraction of the true ten best to be found, with rows of the archive as queries.
+    found: the recall measured when the index was built, in the worst direction; set by the index.
+    recalls: recall measured in each direction: "all" without a filter, "a->b" for rows of sensor a
       with a filter to b; set by the index.
-    lists: of the inverted file; 0: the power of two next to four times the square root of the rows.
-    nprobe: lists that a query looks at without a filter, and the more the fewer rows pass one; 0:
-      as few as reach `recall` in all directions.
-    refine: of "rabitq": how many times k are ranked again; 0: as few as lose next to nothing, or
-      160 where `nprobe` is given.
-    flat_below: with fewer rows the kind is "flat".
-    seed: of the centroids and of the rows that recall is measured with.
+    lists: number of inverted lists; 0: the power of two nearest to four times the square root of
+      the number of rows.
+    nprobe: lists that a query probes without a filter; more are probed the fewer rows pass a
+      filter. 0: as few as reach `recall` in all directions.
+    refine: for "rabitq", multiple of k that is re-ranked; 0: as little as loses next to nothing, or
+      160 if `nprobe` is given.
+    flat_below: with fewer rows than this the kind is "flat".
+    seed: random seed of the centroids and of the rows with which recall is measured.
   """
 
   kind: str = "rabitq7"
@@ -83,16 +83,16 @@ PRESETS = {
 
 
 class FaissIndex:
-  """Vectors in a faiss index, and beside them the columns of filters.
+  """Vectors in a faiss index, with the filter columns beside them.
 
   Attributes:
-    columns: what filters look at, of every row.
+    columns: the columns that filters use, for every row.
 
   Args:
-    settings: of the index.
+    settings: settings of the index.
 
   Raises:
-    SearchIndexError: faiss is not installed, or the settings cannot work.
+    SearchIndexError: faiss is not installed, or the settings are invalid.
   """
 
   backend = "faiss"
@@ -117,16 +117,16 @@ class FaissIndex:
     return len(self.columns)
 
   def settings(self) -> Mapping[str, Any]:
-    """As JSON holds them; what was chosen by measuring is in them once built."""
+    """Settings as JSON types; once built, they include those that were chosen by measurement."""
     return dataclasses.asdict(self._settings)
 
   def build(self, files: EmbeddingFiles, directory: str | None = None) -> None:
-    """Makes it hold the rows of `files` and nothing else; see `Index.build`."""
+    """Replaces the contents with the rows of `files`; see `Index.build`."""
     self._clear()
     self.add(files)
 
   def add(self, files: EmbeddingFiles) -> None:
-    """Appends the rows of `files`; the first ones decide on centroids and `nprobe`."""
+    """Appends the rows of `files`; the first ones determine the centroids and `nprobe`."""
     first = self._index is None
     if first:
       self.dimensions = files.description.dimensions
@@ -150,6 +150,7 @@ class FaissIndex:
     lists, refine = self._settings.lists, self._settings.refine
     nprobe = lists_looked_at(self._settings.nprobe, lists, passing / len(self))
     scores, rows = self._probe(vectors, among, Effort(nprobe, refine), mask)
+    # Where the probed lists had too few rows that pass the filter, probe all lists.
     short = np.flatnonzero(rows[:, -1] < 0)
     if len(short) and nprobe < lists:
       scores[short], rows[short] = self._probe(vectors[short], among, Effort(lists, refine), mask)
@@ -158,7 +159,7 @@ class FaissIndex:
     return hits
 
   def save(self, directory: str) -> None:
-    """Writes faiss's file and the columns of filters."""
+    """Writes faiss's file and the filter columns."""
     self._faiss.write_index(self._index, os.path.join(directory, _INDEX))
     self.columns.write(os.path.join(directory, _ROWS))
 
@@ -170,11 +171,11 @@ class FaissIndex:
     self.sensors = self.columns.sensors()
 
   def close(self) -> None:
-    """Forgets its vectors."""
+    """Drops the vectors."""
     self._clear()
 
   def _prepare(self, files: EmbeddingFiles) -> None:
-    """An empty index of the kind that suits so many rows, trained on some of them."""
+    """Makes an empty index of the kind that suits the number of rows, and trains it on a sample."""
     settings, count = self._settings, len(files)
     if settings.kind == "flat" or count < settings.flat_below:
       self._settings = dataclasses.replace(settings, kind="flat", lists=0, nprobe=0)
@@ -195,7 +196,7 @@ class FaissIndex:
     self._index.train(files.vectors_of(chosen))
 
   def _measure(self, files: EmbeddingFiles) -> None:
-    """Decides how many lists a query looks at and how many of their rows are ranked again."""
+    """Chooses the number of lists that a query probes, and the number of rows to re-rank."""
     settings = self._settings
     refine = (settings.refine or _REFINE) if settings.kind == "rabitq" else 1
     if settings.nprobe:
@@ -215,14 +216,16 @@ class FaissIndex:
   def _probe(
     self, vectors: np.ndarray, k: int, effort: Effort, mask: np.ndarray | None = None
   ) -> tuple[np.ndarray, np.ndarray]:
-    """(Q, k) scores and rows, -1 where so many lists held fewer; `mask` (N,) which may be hits."""
+    """(Q, k) scores and rows, -1 where the lists held fewer; `mask` (N,) has the allowed rows."""
     faiss, kind = self._faiss, self._settings.kind
+    # faiss's bitmap selector numbers the bits of a byte from the lowest.
     bits = None if mask is None else np.packbits(mask, bitorder="little")
     chosen = {} if bits is None else {"sel": faiss.IDSelectorBitmap(bits)}
     if kind == "flat":
       params = faiss.SearchParameters(**chosen)
     else:
       params = faiss.SearchParametersIVF(nprobe=effort.nprobe, **chosen)
+    # Search parameters are nested like the index: re-ranking, rotation, lists.
     if kind in ("rabitq7", "rabitq"):
       params = faiss.SearchParametersPreTransform(index_params=params)
     if kind == "rabitq":
@@ -233,7 +236,7 @@ class FaissIndex:
 
 @functools.cache
 def import_faiss() -> Any:
-  """The package.
+  """The faiss module.
 
   Raises:
     SearchIndexError: it is not installed.

@@ -1,4 +1,8 @@
-"""What filters look at, a row each, for back ends that have no columns of their own."""
+"""The columns that filters use, for back ends that have none of their own.
+
+They are stored beside the vectors as Parquet with page checksums. A filter becomes a mask over
+rows, and the masks of the latest filters are cached.
+"""
 
 from __future__ import annotations
 
@@ -25,19 +29,20 @@ _SCHEMA = pa.schema(
   ]
 )
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MASKS_KEPT = 8  # the page asks with one filter many times
+_MASKS_KEPT = 8  # the web page searches many times with the same filter
 
 
 class FilterColumns:
-  """Sensor, centre, time and labels of N rows, and which of them pass a filter."""
+  """Sensor, centre, time and labels of N rows, and masks of the rows that pass a filter."""
 
   def __init__(self, table: pa.Table | None = None):
     self._table = _SCHEMA.empty_table() if table is None else table
+    # A cache per instance, since one on the class would keep every instance alive.
     self._mask = functools.lru_cache(_MASKS_KEPT)(self._compute)
 
   @classmethod
   def read(cls, path: str) -> FilterColumns:
-    """What `write` wrote."""
+    """Reads what `write` wrote."""
     return cls(pq.read_table(path, page_checksum_verification=True))
 
   def write(self, path: str) -> None:
@@ -55,19 +60,19 @@ class FilterColumns:
     return len(self._table)
 
   def sensors(self) -> tuple[str, ...]:
-    """Keys of the sensors that rows have, sorted."""
+    """Sorted keys of the sensors that have rows."""
     return tuple(sorted(pc.unique(self._table["sensor"]).to_pylist()))
 
   def with_rows_of(self, files: EmbeddingFiles) -> FilterColumns:
-    """These rows and then those of `files`."""
+    """These rows followed by those of `files`."""
     return FilterColumns(pa.concat_tables([self._table, *filter_tables(files)]).combine_chunks())
 
   def by_sensor(self) -> dict[str, np.ndarray]:
-    """Sensor -> (N,) bool: which rows are of it."""
+    """Sensor -> (N,) bool, its rows."""
     return {key: self._mask(Filter(sensors=(key,))) for key in self.sensors()}
 
   def mask(self, filter: Filter | None) -> np.ndarray | None:
-    """(N,) bool, not to be written to: which rows pass; None if all do."""
+    """(N,) bool, read-only, the rows that pass; None if all do."""
     if filter is None or filter.passes_all():
       return None
     return self._mask(filter)
@@ -113,20 +118,20 @@ class FilterColumns:
 
   @functools.cached_property
   def _labels(self) -> tuple[pa.Array, np.ndarray]:
-    """All labels of all rows, and the row of each."""
+    """All labels of all rows, and the row of each label."""
     labels = self._table["labels"]
     return pc.list_flatten(labels), pc.list_parent_indices(labels).to_numpy()
 
 
 def filter_tables(files: EmbeddingFiles, *more: str) -> Iterator[pa.Table]:
-  """Tables of the columns that filters look at, and `more`; a row without a centre has nulls."""
+  """Tables of the filter columns and of `more`; a row without a centre has nulls."""
   for table in files.tables(columns=[*COLUMNS, *more]):
     schema = pa.schema([*_SCHEMA, *(table.schema.field(name) for name in more)])
     yield table.select(schema.names).cast(schema).replace_schema_metadata(None)
 
 
 def microseconds(time: datetime) -> int:
-  """Since 1970, as Arrow counts."""
+  """Microseconds since 1970, as in an Arrow timestamp."""
   return (time - _EPOCH) // timedelta(microseconds=1)
 
 

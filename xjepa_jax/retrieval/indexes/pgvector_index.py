@@ -1,4 +1,8 @@
-"""PostgreSQL with pgvector, for those whose scenes are there already: one table, filters in SQL."""
+"""PostgreSQL with pgvector, for scenes that are managed in PostgreSQL already.
+
+There is one table, and filters are SQL conditions. An interrupted build is continued, because rows
+are sent in order and every batch is one transaction.
+"""
 
 from __future__ import annotations
 
@@ -25,8 +29,9 @@ from xjepa_jax.retrieval.indexes.pgvector_sql import (
 )
 
 _ABOUT = "about.json"
-_BATCH = 8192  # rows of a transaction, which an interruption keeps whole or not at all
-_MOST_DIMENSIONS = 4000  # that pgvector's graph takes in 16 bits a number
+_BATCH = 8192  # rows per transaction; an interruption keeps a batch completely or not at all
+_MOST_DIMENSIONS = 4000  # limit of pgvector's graph with 16 bits per number
+# Upper limit of pgvector's hnsw.ef_search.
 _MOST_EF = 1000
 
 
@@ -35,14 +40,14 @@ class PgvectorSettings:
   """Settings of a pgvector index.
 
   Attributes:
-    server: how to connect: postgresql://user@host:port/name, or key=value pairs. Without a
-      password, which comes from PGPASSWORD or ~/.pgpass.
-    table: what the table's name begins with; the rest is a digest of embeddings and settings. Set
-      by the index once it is built.
-    m, ef_construct: edges of a node of the graph (HNSW), and candidates to choose them from.
-    ef: candidates that a search looks at.
-    exact: no graph is built; every product is computed.
-    build_memory: that building the graph may take; a graph that does not fit builds slowly.
+    server: connection, postgresql://user@host:port/name or key=value pairs. It has no password,
+      which comes from PGPASSWORD or ~/.pgpass.
+    table: prefix of the table's name; a digest of embeddings and settings follows. The index sets
+      the complete name once it is built.
+    m, ef_construct: edges per node of the graph (HNSW), and candidates from which they are chosen.
+    ef: candidates that a search examines.
+    exact: build no graph, and compute all inner products.
+    build_memory: memory for building the graph; one that does not fit is built slowly.
   """
 
   server: str = ""
@@ -58,10 +63,10 @@ PRESETS = {"hnsw": PgvectorSettings(), "exact": PgvectorSettings(exact=True)}
 
 
 class PgvectorIndex:
-  """Vectors and the columns of filters in a table.
+  """Vectors and filter columns in a table.
 
   Args:
-    settings: of the index.
+    settings: settings of the index.
 
   Raises:
     SearchIndexError: a package is not installed, no server is named, or a password is.
@@ -92,11 +97,11 @@ class PgvectorIndex:
     return self._count
 
   def settings(self) -> Mapping[str, Any]:
-    """As JSON holds them."""
+    """Settings as JSON types."""
     return {**dataclasses.asdict(self._settings), "table": self._table}
 
   def build(self, files: EmbeddingFiles, directory: str | None = None) -> None:
-    """Makes it hold the rows of `files` and nothing else; see `Index.build`."""
+    """Replaces the contents with the rows of `files`; see `Index.build`."""
     self.close()
     self.dimensions = files.description.dimensions
     if not self._settings.exact and self.dimensions > _MOST_DIMENSIONS:
@@ -113,10 +118,10 @@ class PgvectorIndex:
     self.add(files)
 
   def add(self, files: EmbeddingFiles) -> None:
-    """Appends the rows of `files`, numbered on from `len(self)`.
+    """Appends the rows of `files`, numbered from `len(self)` on.
 
-    Rows that are in the table are not sent again: they were sent in order, each batch in one
-    transaction, so they are the first ones.
+    Rows that are in the table already are not sent again. They are known to be the first ones,
+    because rows are sent in order and each batch is one transaction.
     """
     row = self._count
     with self._asking() as connection:
@@ -155,27 +160,29 @@ class PgvectorIndex:
       if not self._settings.exact:
         ef = min(max(self._settings.ef, 2 * among), _MOST_EF)
         connection.execute(f"SET hnsw.ef_search = {ef}")
-        # Goes on until enough rows pass the filter.
+        # Continues the graph search until enough rows pass the filter.
         connection.execute("SET hnsw.iterative_scan = strict_order")
       for i, vector in enumerate(vectors):
+        # Twice as many candidates as hits come from the graph, and are re-ranked in 32 bits.
         asked = {**values, "query": vector, "k": among, "candidates": 2 * among}
         found: list[Any] = []
         if not self._settings.exact:
           found = connection.execute(graph, asked).fetchall()
         if len(found) < among:
+          # The graph can miss rows that pass the filter; computing all products cannot.
           found = connection.execute(exact, asked).fetchall()
         for place, (row, score) in enumerate(found):
           hits.rows[i, place], hits.scores[i, place] = row, score
     return hits
 
   def save(self, directory: str) -> None:
-    """Writes what the table does not say of itself."""
+    """Writes what cannot be read back from the table."""
     about = {"dimensions": self.dimensions, "sensors": self.sensors}
     with open(os.path.join(directory, _ABOUT), "w", encoding="utf-8") as file:
       json.dump(about, file)
 
   def load(self, directory: str) -> None:
-    """Finds the table that was built."""
+    """Connects to the table that was built."""
     with open(os.path.join(directory, _ABOUT), encoding="utf-8") as file:
       about = json.load(file)
     self.dimensions, self.sensors = about["dimensions"], tuple(about["sensors"])
@@ -183,7 +190,7 @@ class PgvectorIndex:
       self._count = connection.execute(f'SELECT count(*) FROM "{self._table}"').fetchone()[0]
 
   def close(self) -> None:
-    """Ends the connection."""
+    """Closes the connection."""
     if self._connection is not None:
       self._connection.close()
       self._connection = None
@@ -191,7 +198,7 @@ class PgvectorIndex:
 
   @contextlib.contextmanager
   def _asking(self) -> Iterator[Any]:
-    """The connection, and errors that say what to do."""
+    """The connection; database errors become SearchIndexErrors that say what to do."""
     try:
       if self._connection is None:
         connection = self._psycopg.connect(self._settings.server, autocommit=True)
@@ -213,7 +220,7 @@ class PgvectorIndex:
       ) from error
 
   def _copy(self, connection: Any, table: Any, first: int) -> None:
-    """Writes rows in one transaction; the first has the number `first`."""
+    """Writes rows in one transaction, numbered from `first` on."""
     columns = ", ".join(("number", *COLUMNS, "embedding"))
     vectors = table_vectors(table)
     rows = table.select(list(COLUMNS)).to_pylist()
@@ -229,7 +236,7 @@ class PgvectorIndex:
 
 
 def _check(settings: PgvectorSettings, conninfo: Any) -> None:
-  """Raises SearchIndexError for settings that cannot be used or kept in a file."""
+  """Raises a SearchIndexError for settings that are unusable or must not be stored in a file."""
   if not settings.server:
     raise SearchIndexError(
       "the back end pgvector needs a server: --server postgresql://user@host:5432/name."

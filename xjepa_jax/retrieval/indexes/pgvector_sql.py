@@ -1,4 +1,7 @@
-"""The SQL of the pgvector back end. Table names come from checked settings, all else is bound."""
+"""SQL of the pgvector back end. Table names come from checked settings; all else is bound.
+
+Statements that create anything can be repeated, so that an interrupted build continues.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from xjepa_jax.retrieval.indexes.base import Filter
 
 
 def create_table(table: str, dimensions: int) -> Iterator[str]:
-  """Statements that make the table unless it is there."""
+  """Statements that create the table if it does not exist."""
   yield (
     f'CREATE TABLE IF NOT EXISTS "{table}" (number bigint PRIMARY KEY, sensor text NOT NULL, '
     "centre_lon float8, centre_lat float8, datetime timestamptz, labels text[] NOT NULL, "
@@ -18,9 +21,9 @@ def create_table(table: str, dimensions: int) -> Iterator[str]:
 
 
 def index_statements(table: str, dimensions: int, settings: Any) -> Iterator[str]:
-  """Statements that index what filters look at, and the vectors unless all are to be compared.
+  """Statements that index the filter columns, and the vectors unless the search is exact.
 
-  The graph is of 16-bit numbers, half the bytes; its best candidates are ranked again in 32.
+  The graph holds 16-bit numbers, half the bytes; its best candidates are re-ranked in 32 bits.
   """
   for name, how in (
     ("sensor", "btree (sensor)"),
@@ -39,7 +42,7 @@ def index_statements(table: str, dimensions: int, settings: Any) -> Iterator[str
 
 
 def where(filter: Filter | None) -> tuple[str, dict[str, Any]]:
-  """A filter as a condition, and the values that it binds."""
+  """A filter as an SQL condition, and the values that it binds."""
   conditions = ["true"]
   values: dict[str, Any] = {}
   if filter is None:
@@ -52,7 +55,7 @@ def where(filter: Filter | None) -> tuple[str, dict[str, Any]]:
     values["labels"] = list(filter.labels)
   if filter.bbox is not None:
     west, south, east, north = filter.bbox
-    either = "AND" if west <= east else "OR"  # across the antimeridian
+    either = "AND" if west <= east else "OR"  # OR for a box across the antimeridian
     conditions.append(
       f"(centre_lon >= %(west)s {either} centre_lon <= %(east)s) "
       "AND centre_lat BETWEEN %(south)s AND %(north)s"
@@ -68,7 +71,7 @@ def where(filter: Filter | None) -> tuple[str, dict[str, Any]]:
 
 
 def exact_query(table: str, condition: str) -> str:
-  """Numbers and scores of the k best, from every product."""
+  """Numbers and scores of the k best rows, from all inner products."""
   return (
     f'SELECT number, -(embedding <#> %(query)s) FROM "{table}" WHERE {condition} '
     "ORDER BY embedding <#> %(query)s, number LIMIT %(k)s"
@@ -76,7 +79,8 @@ def exact_query(table: str, condition: str) -> str:
 
 
 def graph_query(table: str, condition: str, dimensions: int) -> str:
-  """Numbers and scores of the k best among the graph's candidates."""
+  """Numbers and scores of the k best rows among the graph's candidates."""
+  # MATERIALIZED keeps the planner from merging the two queries, so the graph is used.
   half = f"halfvec({dimensions})"
   return (
     f'WITH near AS MATERIALIZED (SELECT number, embedding FROM "{table}" WHERE {condition} '

@@ -1,9 +1,10 @@
-"""How many lists a query has to look at, measured on the archive itself.
+"""Chooses how many lists a query has to probe, by measuring on the archive itself.
 
 Descriptors of two sensors differ by more than noise, so a query of one sensor lies far from the
-lists that hold the other's rows. What its own neighbours need says nothing of what those need: the
-recall is measured without a filter, and from each sensor to each other one. Where coarse vectors
-are ranked again by finer ones, how many of them is measured with it.
+lists with the other sensor's rows. The lists needed for neighbours of its own sensor therefore say
+nothing about those needed for the other, and recall is measured without a filter and from each
+sensor to each other one. If coarse vectors are re-ranked by finer ones, the number of these is
+measured too.
 """
 
 from __future__ import annotations
@@ -21,21 +22,21 @@ from xjepa_jax.retrieval.embedding.files import EmbeddingFiles, table_vectors
 EVERYTHING = "all"  # the direction without a filter
 _K = 10
 _QUERIES = 1000
-# The measured recall of 1,000 queries strays by about this much. Twice as much is asked for above
-# the goal, for queries may lie further off than rows do; and once as much is given away where not
-# even all lists reach it, for the last lists cost most and find least.
+# The measured recall of 1,000 queries fluctuates by about this much. The target is raised by twice
+# as much, because real queries may lie further off than rows do. Where not even all lists reach the
+# target, this much recall is given up, since the last lists cost most and find least.
 _STRAY = 0.002
-_REFINE = 10  # times k are ranked again at least: fewer would save next to nothing
+_REFINE = 10  # smallest multiple of k to re-rank; a smaller one would save next to nothing
 _BLOCK = 1 << 15
 
 
 @dataclasses.dataclass(frozen=True)
 class Effort:
-  """What a query costs.
+  """The cost of a query.
 
   Attributes:
-    nprobe: lists that it looks at.
-    refine: how many times k are ranked again; 1 where nothing is.
+    nprobe: number of lists to probe.
+    refine: multiple of k to re-rank; 1 for none.
   """
 
   nprobe: int
@@ -43,7 +44,7 @@ class Effort:
 
 
 class Probe(Protocol):
-  """A search that looks at some lists; `mask` (N,) bool tells which rows may be hits."""
+  """A search that probes some of the lists; `mask` (N,) bool has the rows that may be hits."""
 
   def __call__(
     self, vectors: np.ndarray, k: int, effort: Effort, mask: np.ndarray | None = None
@@ -51,13 +52,13 @@ class Probe(Protocol):
     """(Q, k) scores and rows."""
 
 
-Recalls = Mapping[str, Callable[[Effort], float]]  # of every direction
+Recalls = Mapping[str, Callable[[Effort], float]]  # one function per direction
 
 
 def lists_looked_at(nprobe: int, lists: int, share: float) -> int:
-  """Lists that a filter asks for which a `share` of the rows passes.
+  """Number of lists to probe with a filter that lets a fraction `share` of the rows pass.
 
-  They lie thinner in the lists: as many of them are looked at as without a filter.
+  These rows are sparser in the lists, so more lists are probed to see as many as without a filter.
   """
   return min(lists, math.ceil(nprobe / share))
 
@@ -65,22 +66,22 @@ def lists_looked_at(nprobe: int, lists: int, share: float) -> int:
 def least_effort(
   files: EmbeddingFiles, of: Mapping[str, np.ndarray], probe: Probe, most: Effort, settings: Any
 ) -> tuple[Effort, dict[str, float]]:
-  """The least with which the ten nearest neighbours of some rows are found.
+  """The least effort that finds the ten nearest neighbours of a sample of rows.
 
-  The fewest lists with the most ranked again, and then, unless `settings.refine` says how many, the
-  fewest ranked again with these lists.
+  First the fewest lists are found with the largest re-ranking; then, unless `settings.refine` gives
+  it, the smallest re-ranking with these lists.
 
   Args:
-    files: the rows of the index; some are taken as queries, each without itself as a hit.
-    of: sensor -> (N,) bool: which rows are of it.
+    files: the rows of the index; some serve as queries, each without itself as a hit.
+    of: sensor -> (N,) bool, its rows.
     probe: the search.
-    most: all lists, and the most that may be ranked again.
+    most: all lists, and the largest re-ranking.
     settings: `FaissSettings` with "recall", "refine" and "seed".
 
   Returns:
-    The effort, whose `nprobe` is to be given to `lists_looked_at`, and the recall with it: of all
-    rows without a filter ("all"), and of rows of a with a filter to b ("a->b"). Where stored
-    vectors are too coarse for the recall that is asked for, almost the best that they can do.
+    The effort, whose `nprobe` is meant for `lists_looked_at`, and the recall with it: for all rows
+    without a filter ("all"), and for rows of a with a filter to b ("a->b"). If the stored vectors
+    are too coarse for the requested recall, it is almost the best that they can reach.
   """
   recalls = _directions(files, of, probe, most.nprobe, settings.seed)
 
@@ -94,7 +95,7 @@ def least_effort(
   if answer is None:
     goals = {name: _goal(recall(most), settings.recall) for name, recall in recalls.items()}
     answer = reaching(goals)
-  assert answer is not None  # all lists reach what all lists reach
+  assert answer is not None  # the goals are now what all lists reach
   nprobe, found = answer
   if settings.refine:
     return Effort(nprobe, most.refine), found
@@ -104,7 +105,7 @@ def least_effort(
     most.refine,
     lambda refine: _reached(recalls, lower, Effort(nprobe, refine)),
   )
-  assert fewer is not None  # the most did
+  assert fewer is not None  # the largest re-ranking reaches the goals
   refine, found = fewer
   return Effort(nprobe, refine), found
 
@@ -115,13 +116,13 @@ def neighbours(
   """The ten largest inner products of queries with each sensor's rows, in one pass over the files.
 
   Args:
-    files: of the archive.
+    files: embeddings of the archive.
     queries: (Q, K).
-    own: (Q,) the row of each, which is no neighbour.
-    of: sensor -> (N,) bool.
+    own: (Q,) the row of each query, which does not count as a neighbour.
+    of: sensor -> (N,) bool, its rows.
 
   Returns:
-    sensor -> (Q, 10) scores and rows, best first; -inf and -1 where the sensor has fewer rows.
+    sensor -> (Q, 10) scores and rows, best first; -inf and -1 if the sensor has fewer rows.
   """
   size = len(queries), _K
   best = {key: (np.full(size, -np.inf, np.float32), np.full(size, -1, np.int64)) for key in of}
@@ -136,6 +137,7 @@ def neighbours(
       here += start
       itself = np.searchsorted(here, own)
       among = np.flatnonzero(here[np.minimum(itself, len(here) - 1)] == own)
+      # A query is not a neighbour of itself.
       some[among, itself[among]] = -np.inf
       keep = min(_K, len(here))
       at = np.argpartition(-some, keep - 1, axis=1)[:, :keep]
@@ -145,7 +147,7 @@ def neighbours(
 
 
 def _sample(of: Mapping[str, np.ndarray], rng: np.random.Generator) -> np.ndarray:
-  """Rows to ask with, rising, as many of each sensor where there are so many."""
+  """Increasing numbers of the rows that serve as queries, equally many per sensor if possible."""
   each = -(-_QUERIES // max(len(of), 1))
   rows = [np.flatnonzero(mask) for mask in of.values()]
   chosen = [rng.choice(some, min(len(some), each), replace=False) for some in rows]
@@ -168,7 +170,7 @@ def _merged(truths: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
 def _directions(
   files: EmbeddingFiles, of: Mapping[str, np.ndarray], probe: Probe, lists: int, seed: int
 ) -> Recalls:
-  """The recall without a filter, and that from each sensor to each other one."""
+  """Recall functions without a filter, and from each sensor to each other one."""
   own = _sample(of, np.random.default_rng(seed))
   queries = files.vectors_of(own)
   truths = neighbours(files, queries, own, of)
@@ -189,12 +191,13 @@ def _recall(
   lists: int,
   mask: np.ndarray | None = None,
 ) -> Callable[[Effort], float]:
-  """The share of `truth` (Q, 10) that is found; `lists` there are."""
+  """A function that measures the fraction of `truth` (Q, 10) found; `lists` is their total."""
   share = 1.0 if mask is None else float(mask.mean())
   wanted = int((truth >= 0).sum())
 
   def recall(effort: Effort) -> float:
     thinner = dataclasses.replace(effort, nprobe=lists_looked_at(effort.nprobe, lists, share))
+    # One more than needed, because the query's own row is found and dropped.
     _, rows = probe(queries, _K + 1, thinner, mask)
     found = [
       len(np.intersect1d(true[true >= 0], row[row != itself][:_K]))
@@ -206,7 +209,7 @@ def _recall(
 
 
 def _goal(best: float, wanted: float) -> float:
-  """The recall that lists have to reach where all of them reach no more than `best`."""
+  """The recall to reach if all lists together reach no more than `best`."""
   if wanted == 1:
     return best
   given_away = best - _STRAY
@@ -214,14 +217,14 @@ def _goal(best: float, wanted: float) -> float:
 
 
 def _lower(goal: float, wanted: float) -> float:
-  """What ranking fewer again has to leave of it, for the lists reach no more than the goal."""
+  """The recall to keep with a smaller re-ranking, given that the lists reach only the goal."""
   return max(goal - _STRAY / 2, wanted if goal >= wanted else 0)
 
 
 def _reached(
   recalls: Recalls, goals: Mapping[str, float], effort: Effort
 ) -> dict[str, float] | None:
-  """The recall of every direction, or None as soon as one stays below its goal."""
+  """The recall of every direction, or None as soon as one of them misses its goal."""
   found = {}
   for name, recall in recalls.items():
     found[name] = recall(effort)
@@ -235,7 +238,8 @@ def _fewest(
 ) -> tuple[int, dict[str, float]] | None:
   """The smallest number that reaches the goals, and its recalls; None if `most` does not.
 
-  Recall grows with the number, and so does the time to measure it: small numbers are tried first.
+  Recall grows with the number, and so does the time to measure it, so small numbers are tried
+  first.
   """
   tried = least
   while (found := reached(tried)) is None:

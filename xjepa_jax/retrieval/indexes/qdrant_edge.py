@@ -1,4 +1,7 @@
-"""Qdrant's engine in this process: the index lies in a directory, and there is no server."""
+"""Qdrant's engine in this process: the index lies in a directory, and there is no server.
+
+`ServerEngine` has the same methods, so that `QdrantIndex` need not know which of them it uses.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +24,8 @@ class EdgeEngine:
   """One shard of points.
 
   Args:
-    settings: of the index.
-    directory: in which the shard lies or will lie.
+    settings: settings of the index.
+    directory: directory that contains or will contain the shard.
 
   Raises:
     SearchIndexError: the package is not installed.
@@ -42,11 +45,11 @@ class EdgeEngine:
     self._shard: Any = None
 
   def settings(self) -> QdrantSettings:
-    """Those that it was given."""
+    """The settings, as given."""
     return self._settings
 
   def create(self, dimensions: int, identity: str) -> None:
-    """An empty shard; `identity` is of no use here."""
+    """Creates an empty shard; `identity` is not needed here."""
     engine, settings = self._engine, self._settings
     os.makedirs(self._path)
     config = engine.EdgeConfig(
@@ -61,10 +64,10 @@ class EdgeEngine:
       ),
       quantization_config=self._quantisation(),
       optimizers=engine.EdgeOptimizersConfig(
-        default_segment_number=1,  # a search looks at every segment
+        default_segment_number=1,  # a search has to visit every segment
         indexing_threshold=index_above(settings, dimensions),
       ),
-      wal_enabled=False,  # a log of writes is of no use: an interrupted build starts again
+      wal_enabled=False,  # no write-ahead log, because an interrupted build starts again
     )
     self._shard = engine.EdgeShard.create(self._path, config)
     for field, kind in FIELDS.items():
@@ -89,7 +92,7 @@ class EdgeEngine:
     self._shard.flush()
 
   def count(self) -> int:
-    """Rows in it."""
+    """Number of rows."""
     return int(self._shard.count(self._engine.CountRequest(exact=True)))
 
   def search(
@@ -112,22 +115,22 @@ class EdgeEngine:
     return [[(int(point.id), point.score) for point in answer] for answer in answers]
 
   def save(self, directory: str) -> None:
-    """Writes everything to the disk; copies the shard if it lies elsewhere."""
+    """Writes everything to disk; copies the shard if it lies elsewhere."""
     self._shard.flush()
     self._shard.close()
-    # Loading rewrites a file of settings once; done now, the files stay as they are from here on.
+    # Loading rewrites a settings file once. Doing it now keeps the files unchanged from here on.
     self._shard = self._engine.EdgeShard.load(self._path)
     target = os.path.join(directory, _SHARD)
     if os.path.abspath(target) != os.path.abspath(self._path):
       shutil.copytree(self._path, target)
 
   def load(self, directory: str) -> None:
-    """Opens a shard that was written."""
+    """Opens a shard that was saved."""
     self._path = os.path.join(directory, _SHARD)
     self._shard = self._engine.EdgeShard.load(self._path)
 
   def close(self) -> None:
-    """Lets go of its files."""
+    """Releases the files."""
     if self._shard is not None:
       self._shard.close()
       self._shard = None

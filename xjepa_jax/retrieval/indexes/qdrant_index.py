@@ -1,6 +1,6 @@
-"""Qdrant: for hundreds of millions of rows and many writers, on servers; or in a directory.
+"""Qdrant: on servers, for hundreds of millions of rows and many writers; or in a directory.
 
-Vectors are in a graph (HNSW), and each field that filters look at has an index of its own.
+Vectors are in a graph (HNSW), and each field that filters use has an index of its own.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from xjepa_jax.retrieval.indexes.qdrant_server import ServerEngine
 from xjepa_jax.retrieval.indexes.qdrant_settings import PRESETS, QdrantSettings
 
 __all__ = ["PRESETS", "QdrantIndex", "QdrantSettings"]
-_ABOUT = "about.json"  # what the engine does not keep: dimensions, sensors, rows
+_ABOUT = "about.json"  # what the engine does not store: dimensions, sensors, number of rows
 
 
 class QdrantIndex:
   """Vectors and fields in a collection.
 
   Args:
-    settings: of the index.
+    settings: settings of the index.
     client: a `QdrantClient` of the server; None connects to `settings.server`.
 
   Raises:
-    SearchIndexError: a package is not installed, the server does not answer.
+    SearchIndexError: a package is not installed, or the server does not answer.
   """
 
   backend = "qdrant"
@@ -52,13 +52,14 @@ class QdrantIndex:
     return self._count
 
   def settings(self) -> Mapping[str, Any]:
-    """As JSON holds them."""
+    """Settings as JSON types."""
     return dataclasses.asdict(self._engine.settings() if self._engine else self._settings)
 
   def build(self, files: EmbeddingFiles, directory: str | None = None) -> None:
-    """Makes it hold the rows of `files` and nothing else; see `Index.build`."""
+    """Replaces the contents with the rows of `files`; see `Index.build`."""
     self.close()
     if directory is None and not self._on_server():
+      # Without a server the engine needs a directory to build in.
       self._scratch = tempfile.TemporaryDirectory(prefix="qdrant-")
       directory = self._scratch.name
     engine = self._open(directory or "")
@@ -69,10 +70,11 @@ class QdrantIndex:
     self.add(files)
 
   def add(self, files: EmbeddingFiles) -> None:
-    """Appends the rows of `files`, numbered on from `len(self)`.
+    """Appends the rows of `files`, numbered from `len(self)` on.
 
-    On a server, batches that are there are not sent again. Rows are sent in order, each batch is
-    confirmed before the next, so those there are the first ones, but for the last batch.
+    On a server, batches that are there already are not sent again. They are known to be the first
+    ones, except for the last batch, because rows are sent in order and each batch is confirmed
+    before the next.
     """
     engine = self._opened()
     first, there = self._count, engine.count()
@@ -93,27 +95,28 @@ class QdrantIndex:
       return hits
     engine, exact = self._opened(), self._settings.exact
     answers = engine.search(vectors, among, filter, exact)
-    # A graph may miss rows that pass a filter; only every product tells that there are no more.
+    # A graph may miss rows that pass a filter; only all products show that there are no more.
     short = [i for i, answer in enumerate(answers) if len(answer) < among]
     if short and not exact:
       again = engine.search(vectors[short], among, filter, True)
       for i, answer in zip(short, again, strict=True):
         answers[i] = answer
     for i, answer in enumerate(answers):
+      # Among equal scores the lower row comes first, as in every index.
       answer = sorted(answer, key=lambda hit: (-hit[1], hit[0]))
       for place, (row, score) in enumerate(answer):
         hits.rows[i, place], hits.scores[i, place] = row, score
     return hits
 
   def save(self, directory: str) -> None:
-    """Writes the engine's files, if it has any, and what the engine does not keep."""
+    """Writes the engine's files, if it has any, and what the engine does not store."""
     self._opened().save(directory)
     about = {"count": len(self), "dimensions": self.dimensions, "sensors": self.sensors}
     with open(os.path.join(directory, _ABOUT), "w", encoding="utf-8") as file:
       json.dump(about, file)
 
   def load(self, directory: str) -> None:
-    """Becomes what `save` wrote."""
+    """Restores what `save` wrote."""
     self.close()
     with open(os.path.join(directory, _ABOUT), encoding="utf-8") as file:
       about = json.load(file)
@@ -123,7 +126,7 @@ class QdrantIndex:
     self.dimensions, self.sensors = about["dimensions"], tuple(about["sensors"])
 
   def close(self) -> None:
-    """Lets go of files and connections."""
+    """Releases files and connections."""
     if self._engine is not None:
       self._engine.close()
       self._engine = None

@@ -1,4 +1,7 @@
-"""Rows as Qdrant's points, and filters as its conditions, for its server and its engine alike."""
+"""Rows as Qdrant points and filters as Qdrant conditions, for the server and the engine alike.
+
+Batches are the same every time, which lets an interrupted upload continue.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +15,8 @@ from xjepa_jax.retrieval.embedding.files import EmbeddingFiles, table_vectors
 from xjepa_jax.retrieval.indexes.base import Filter
 from xjepa_jax.retrieval.indexes.filters import filter_tables
 
-BATCH = 1024  # rows of one upload
-# name of a field -> kind of its index. The geo index narrows; longitude and latitude decide.
+BATCH = 1024  # rows per upload
+# Field name -> kind of index. The geo index only narrows; longitude and latitude decide.
 FIELDS = {
   "sensor": "Keyword",
   "centre": "Geo",
@@ -22,17 +25,17 @@ FIELDS = {
   "datetime": "Datetime",
   "labels": "Keyword",
 }
-# Qdrant's geo boxes leave their bounds out, and its geo index (server and engine of 2026) finds
-# nothing in boxes that reach a pole and too little in those that go nearly around the globe. So its
-# condition is a box a little larger, asked only where it is small and away from all that.
+# Qdrant's geo boxes exclude their bounds, and its geo index (server and engine of 2026) finds
+# nothing in boxes that reach a pole and too little in boxes that span most of the globe. The geo
+# condition is therefore a slightly larger box, and is used only for small boxes away from these.
 _WIDER = 1e-3
 _WIDEST = 90.0
 
 
 def points(files: EmbeddingFiles) -> Iterator[tuple[np.ndarray, list[dict[str, Any]]]]:
-  """Vectors (n, K) and the fields of n rows, in their order, at most `BATCH` at once.
+  """Yields vectors (n, K) and the fields of n rows, in order, at most `BATCH` at once.
 
-  The batches are the same every time: that is what continuing an upload relies on.
+  The batches are the same every time, which continuing an upload relies on.
   """
   for table in filter_tables(files, "embedding"):
     for start in range(0, len(table), BATCH):
@@ -42,7 +45,7 @@ def points(files: EmbeddingFiles) -> Iterator[tuple[np.ndarray, list[dict[str, A
 
 
 def _fields(row: dict[str, Any]) -> dict[str, Any]:
-  """A row's fields; what is unknown is left out."""
+  """A row's fields; unknown ones are omitted."""
   fields: dict[str, Any] = {"sensor": row["sensor"], "labels": row["labels"] or []}
   if row["centre_lon"] is not None and row["centre_lat"] is not None:
     fields["longitude"], fields["latitude"] = row["centre_lon"], row["centre_lat"]
@@ -53,12 +56,12 @@ def _fields(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def condition(filter: Filter | None, names: Any) -> Any:
-  """A filter in Qdrant's words; None lets all pass.
+  """A filter as a Qdrant condition; None lets all rows pass.
 
   Args:
-    filter: of the search.
+    filter: filter of the search.
     names: has the classes `Filter`, `FieldCondition`, `MatchAny`, `Range`, `DatetimeRange`,
-      `GeoBoundingBox` and `GeoPoint` of the server's client, or those of the engine so named.
+      `GeoBoundingBox` and `GeoPoint` of the server's client, or those of the engine by these names.
   """
   if filter is None or filter.passes_all():
     return None
@@ -70,7 +73,7 @@ def condition(filter: Filter | None, names: Any) -> Any:
     boxes = [names.Filter(must=_inside(box, names)) for box in filter.boxes()]
     must.append(names.Filter(should=boxes))
   if filter.time is not None:
-    # Without bounds too: only rows that have a time pass.
+    # A range open at both ends gets a bound as well, so that only rows with a time pass.
     start, end = (None if bound is None else bound.isoformat() for bound in filter.time)
     times = names.DatetimeRange(gte=start or "0001-01-01T00:00:00+00:00", lt=end)
     must.append(names.FieldCondition(key="datetime", range=times))
@@ -94,7 +97,7 @@ def _inside(box: tuple[float, float, float, float], names: Any) -> list[Any]:
 
 
 class EngineNames:
-  """The engine's classes by the names that the client uses.
+  """The engine's classes under the names that the client uses.
 
   Args:
     engine: the module `qdrant_edge`.

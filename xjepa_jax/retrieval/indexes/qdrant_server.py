@@ -1,4 +1,8 @@
-"""A collection on a Qdrant server or cluster, uploaded in batches that an interruption keeps."""
+"""A collection on a Qdrant server or cluster.
+
+It is uploaded in batches that survive an interruption. The graph is built only after the last
+batch, since otherwise it would be rebuilt many times.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +20,7 @@ from xjepa_jax.retrieval.indexes.qdrant_points import BATCH, FIELDS, condition
 from xjepa_jax.retrieval.indexes.qdrant_settings import QdrantSettings, index_above, kilobytes
 
 _KEY = "QDRANT_API_KEY"
-_SECONDS = 300  # for one request: creating indexes on a large collection takes long
+_SECONDS = 300  # per request; creating indexes on a large collection takes long
 _RETRIES = 5
 _LOOK_SECONDS = 1.0
 
@@ -25,7 +29,7 @@ class ServerEngine:
   """One collection of points.
 
   Args:
-    settings: of the index.
+    settings: settings of the index.
     client: a `QdrantClient`; None connects to `settings.server`.
 
   Raises:
@@ -49,17 +53,17 @@ class ServerEngine:
         url=settings.server,
         api_key=os.environ.get(_KEY),
         timeout=_SECONDS,
-        check_compatibility=False,  # it would only warn; the first request says what is wrong
+        check_compatibility=False,  # it would only warn; the first request reports any problem
       )
     self._name = settings.collection
     self._dimensions = 0
 
   def settings(self) -> QdrantSettings:
-    """Those that it was given, with the collection's whole name."""
+    """The settings, with the complete name of the collection."""
     return dataclasses.replace(self._settings, collection=self._name)
 
   def create(self, dimensions: int, identity: str) -> None:
-    """The collection of these embeddings and settings; what an interruption left is kept."""
+    """Creates the collection for these embeddings and settings, unless a past run has left it."""
     models, settings = self._models, self._settings
     self._name = f"{settings.collection}-{identity[:12]}"
     self._dimensions = dimensions
@@ -81,7 +85,7 @@ class ServerEngine:
         max_indexing_threads=settings.build_threads,
       ),
       quantization_config=self._quantisation(),
-      # No graph while points arrive: it would be built many times over.
+      # A threshold of 0 builds no graph while points arrive; it would be rebuilt many times.
       optimizers_config=models.OptimizersConfigDiff(indexing_threshold=0),
     )
     for field, kind in FIELDS.items():
@@ -102,10 +106,10 @@ class ServerEngine:
     )
 
   def finish(self, count: int) -> None:
-    """Has the graph built, and waits for it.
+    """Lets the server build the graph, and waits for it.
 
     Raises:
-      SearchIndexError: the server has another number of rows than were sent, or cannot build.
+      SearchIndexError: the server does not have as many rows as were sent, or cannot build.
     """
     models = self._models
     self._asking(
@@ -133,7 +137,7 @@ class ServerEngine:
       )
 
   def count(self) -> int:
-    """Rows in it."""
+    """Number of rows."""
     return int(self._asking(self._client.count, self._name, exact=True).count)
 
   def search(
@@ -156,10 +160,10 @@ class ServerEngine:
     return [[(int(point.id), point.score) for point in answer.points] for answer in answers]
 
   def save(self, directory: str) -> None:
-    """Nothing lies in the directory but `index.json`, with the server and the collection."""
+    """Writes nothing: the server and the collection are named in `index.json`."""
 
   def load(self, directory: str) -> None:
-    """Raises SearchIndexError unless the collection is there."""
+    """Raises a SearchIndexError unless the collection exists."""
     if not self._asking(self._client.collection_exists, self._name):
       raise SearchIndexError(
         f"{self._settings.server}: has no collection {self._name}. Run the command that built the "
@@ -167,7 +171,7 @@ class ServerEngine:
       )
 
   def close(self) -> None:
-    """Ends the connection."""
+    """Closes the connection, unless the client was given."""
     if self._own:
       self._client.close()
 
@@ -182,7 +186,7 @@ class ServerEngine:
     return None
 
   def _asking(self, request: Any, *args: Any, **options: Any) -> Any:
-    """The server's answer, or an error that names it."""
+    """The server's response, or an error that names the server."""
     from qdrant_client.http.exceptions import ApiException
 
     try:

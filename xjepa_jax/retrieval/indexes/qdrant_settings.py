@@ -1,4 +1,4 @@
-"""What can be set of a Qdrant index, in a process or on servers."""
+"""Settings of a Qdrant index, in this process or on servers."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ class QdrantSettings:
   Attributes:
     server: address such as http://host:6333; "": Qdrant's engine in this process, in the index's
       directory.
-    collection: what the collection's name begins with on a server; the rest of the name is a digest
-      of embeddings and settings. Set by the index once it is built.
-    shards: parts that a collection is cut into over a cluster's nodes.
-    replicas: copies of each part; writes_agree: how many of them confirm a write.
-    m, ef_construct: edges of a node of the graph (HNSW, Malkov and Yashunin, 2018), and candidates
-      looked at to choose them; build_threads: 0 takes all cores, 1 always builds the same graph.
-    ef: candidates that a search looks at.
-    full_scan_below: fewer rows, in all or left by a filter, are searched exactly.
+    collection: prefix of the collection's name on a server; a digest of embeddings and settings
+      follows. The index sets the complete name once it is built.
+    shards: parts that a collection is split into over the nodes of a cluster.
+    replicas: copies of each part; writes_agree: number of copies that have to confirm a write.
+    m, ef_construct: edges per node of the graph (HNSW, Malkov and Yashunin, 2018), and candidates
+      from which they are chosen; build_threads: 0 uses all cores, 1 always builds the same graph.
+    ef: candidates that a search examines.
+    full_scan_below: fewer rows than this, in all or after a filter, are searched exactly.
     quantisation: of the vectors that the graph compares: "", "int8" or "binary"; `oversampling`
-      times k of them are ranked again by the vectors as they are.
-    on_disk: vectors are read from the disk as they are needed.
-    exact: no graph is asked; every product is computed.
+      times k of them are re-ranked with the original vectors.
+    on_disk: read vectors from disk when they are needed.
+    exact: do not use the graph, and compute all inner products.
   """
 
   server: str = ""
@@ -63,10 +63,10 @@ PRESETS = {
 
 
 def index_above(settings: QdrantSettings, dimensions: int) -> int:
-  """Kilobytes of vectors from which on a segment gets a graph; 0 for never."""
+  """Kilobytes of vectors above which a segment gets a graph; 0 for never."""
   return 0 if settings.exact else kilobytes(settings.full_scan_below, dimensions)
 
 
 def kilobytes(rows: int, dimensions: int) -> int:
-  """Qdrant counts its thresholds in kilobytes of float32."""
+  """Rows in kilobytes of float32, the unit of Qdrant's thresholds."""
   return max(rows * dimensions * 4 // 1024, 1)

@@ -1,9 +1,10 @@
-"""The k largest inner products with an archive that is sharded over a mesh, exactly.
+"""Exact search for the k largest inner products with an archive sharded over a mesh.
 
-A full sort of the scores costs more than the products. So scores are looked at in groups of 64
-neighbours: the k groups with the largest maxima hold the k largest scores, for each of these lies
-in a group whose maximum is at least as large. Of equal scores the lower row comes first, here as
-everywhere: `lax.top_k` takes the first of equals, and groups are put back in order before it.
+A full sort of the scores would cost more than the products. Scores are therefore reduced in groups
+of 64 neighbours: the k groups with the largest maxima contain the k largest scores, because each of
+these lies in a group whose maximum is at least as large. Among equal scores the lower row comes
+first, here as everywhere: `lax.top_k` takes the first of equals, and the chosen groups are sorted
+before it is applied.
 """
 
 from __future__ import annotations
@@ -18,29 +19,29 @@ from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 _GROUP = 64
-# Rows whose scores are made and looked at before the next: of 64 queries they fit a core's cache
-# (2 MiB). An accelerator has no such cache, and starts a kernel for every block.
+# Rows per block. On a CPU the scores of 64 queries then fit into a core's cache (2 MiB). An
+# accelerator has no such cache, and starts a kernel for every block.
 _BLOCK = {"cpu": 1 << 13}
 _BLOCK_ELSEWHERE = 1 << 17
-# With fewer queries the time goes into reading the archive, and blocks of it would be copied.
+# With fewer queries, reading the archive dominates, and splitting it into blocks would copy it.
 _FEW = 8
 _NONE = -jnp.inf
 
 
 def block_rows(mesh: Mesh) -> int:
-  """Rows of a block on the mesh's devices."""
+  """Rows per block on the mesh's devices."""
   return _BLOCK.get(mesh.devices.flat[0].platform, _BLOCK_ELSEWHERE)
 
 
 def place(values: np.ndarray, mesh: Mesh) -> jax.Array:
-  """An array cut along its first axis over all devices, padded with zeros to equal shards.
+  """Shards an array along its first axis over all devices, padded with zeros to equal shards.
 
   Args:
-    values: (N, ...), the same in every process, which reads only what its devices get.
+    values: (N, ...), the same in every process; each reads only what its devices need.
     mesh: all of its axes share the rows.
 
   Returns:
-    (devices * n, ...), n a multiple of a group, and of a block if it is larger.
+    (devices * n, ...), with n a multiple of a group, and of a block if n is larger than that.
   """
   devices, block = mesh.size, block_rows(mesh)
   rows = -(-max(len(values), 1) // devices)
@@ -67,15 +68,15 @@ def searcher(
   """The compiled search.
 
   Args:
-    mesh: that `place` put the archive on.
-    k: hits of a query.
-    recall: 1 for the exact answer. Less lets a TPU take the maxima of bins by `lax.approx_max_k`
-      (Chern et al., 2022), with this expected share of the true hits; other devices stay exact.
+    mesh: mesh on which `place` put the archive.
+    k: hits per query.
+    recall: 1 for the exact result. Less lets a TPU take the maxima of bins with `lax.approx_max_k`
+      (Chern et al., 2022), with this expected fraction of the true hits; other devices stay exact.
 
   Returns:
-    A function of the archive (A, K) float32, which of its rows may be hits (A,) bool, and queries
-    (Q, K) float32, all as `place` lays them, the queries replicated. It gives scores (Q, k)
-    float32, -inf where no row is left, and rows (Q, k) int32.
+    A function of the archive (A, K) float32, the mask of rows that may be hits (A,) bool, both laid
+    out by `place`, and the replicated queries (Q, K) float32. It returns scores (Q, k) float32,
+    -inf where no row is left, and rows (Q, k) int32.
   """
   platform, block = mesh.devices.flat[0].platform, block_rows(mesh)
   axes = mesh.axis_names
@@ -107,6 +108,7 @@ def searcher(
       blocks = rows // block
       (best, at), _ = lax.scan(
         step,
+        # shard_map wants a scan's carry to vary over the mesh if its result does.
         jax.tree.map(lambda x: lax.pcast(x, axes, to="varying"), nothing),
         (
           jnp.arange(blocks),
@@ -127,13 +129,14 @@ def searcher(
   ) -> tuple[jax.Array, jax.Array]:
     scores, at = sharded(archive, allowed, queries)
     nothing = jnp.full((len(queries), k), _NONE), jnp.zeros((len(queries), k), jnp.int32)
+    # Selects the k best over all shards; merging with empty hits pads to k.
     return _merge((scores, at), nothing, k)
 
   return jax.jit(search, out_shardings=NamedSharding(mesh, whole))
 
 
 def _products(queries: jax.Array, archive: jax.Array) -> jax.Array:
-  """(Q, A) float32; the highest precision, for GPUs and TPUs would round the factors otherwise."""
+  """(Q, A) float32. At less than the highest precision GPUs and TPUs would round the factors."""
   return lax.dot_general(
     queries,
     archive,
@@ -144,13 +147,14 @@ def _products(queries: jax.Array, archive: jax.Array) -> jax.Array:
 
 
 def _largest(scores: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
-  """The k largest of each row (Q, A), and where they are."""
+  """The k largest scores of each row (Q, A), and their positions."""
   queries, archive = scores.shape
   groups = archive // _GROUP
   if groups <= k:
     return lax.top_k(scores, k)
   grouped = scores.reshape(queries, groups, _GROUP)
   _, chosen = lax.top_k(grouped.max(axis=-1), k)
+  # In row order again, so that `top_k` prefers the lower row among equals.
   chosen = jnp.sort(chosen, axis=-1)
   candidates = jnp.take_along_axis(grouped, chosen[:, :, None], axis=1).reshape(queries, -1)
   best, at = lax.top_k(candidates, k)
@@ -160,7 +164,7 @@ def _largest(scores: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
 def _merge(
   first: tuple[jax.Array, jax.Array], second: tuple[jax.Array, jax.Array], k: int
 ) -> tuple[jax.Array, jax.Array]:
-  """The k best of two lists of scores and rows; of equals those of the first."""
+  """The k best of two lists of scores and rows; among equals those of the first list."""
   scores, rows = (jnp.concatenate(both, axis=1) for both in zip(first, second, strict=True))
   best, at = lax.top_k(scores, k)
   return best, jnp.take_along_axis(rows, at, axis=1)
