@@ -335,9 +335,12 @@ def _plan(args: argparse.Namespace, encoder: Any, archive: Any) -> Any:
     raise OptionError(f"--head {head}: the encoder has {', '.join(encoder.heads)}.")
   # Pairs are not tiled; a stride of 0 takes a single tile from the middle.
   stride = args.stride if archive.tiled else 0
-  batch = args.batch or _BATCH.get(jax.default_backend(), _ACCELERATOR_BATCH)
+  batch = args.batch
+  if batch is None:
+    batch = _BATCH.get(jax.default_backend(), _ACCELERATOR_BATCH)
   minimum = args.min_valid if args.min_valid is not None else 0.5 * archive.tiled
-  if min(args.part_rows, batch, args.readers, stride or 1) < 1 or not 0 <= minimum <= 1:
+  given_stride = 1 if args.stride is None else args.stride
+  if min(args.part_rows, batch, args.readers, given_stride) < 1 or not 0 <= minimum <= 1:
     raise OptionError(
       "--part-rows, --batch, --readers and --stride have to be above 0, --min-valid from 0 to 1."
     )

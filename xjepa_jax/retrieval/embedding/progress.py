@@ -21,7 +21,7 @@ from xjepa_jax.data.storage import writing_failed
 from xjepa_jax.data.unicode_names import shown
 from xjepa_jax.errors import EmbeddingError
 from xjepa_jax.retrieval.embedding.items import Item, LeftOut
-from xjepa_jax.retrieval.embedding.manifest import MANIFEST, PARTS, digest, file_sha256, part_name
+from xjepa_jax.retrieval.embedding.manifest import PARTS, digest, file_sha256, part_name
 from xjepa_jax.retrieval.embedding.part import open_part
 from xjepa_jax.retrieval.embedding.plan import differences, in_words, of_the_archive
 
@@ -186,9 +186,10 @@ class Progress:
     if stored is None:
       held = sorted(os.listdir(self.directory)) if os.path.isdir(self.directory) else []
       # A process killed before it wrote the settings leaves empty folders, which may be taken over.
-      if MANIFEST in held or set(held) - {PARTS, RECORDS}:
+      foreign = [name for name in held if name not in (PARTS, RECORDS)]
+      if foreign:
         raise EmbeddingError(
-          f"{self.directory}: holds {held[0]} and no embeddings of this version that could be "
+          f"{self.directory}: holds {foreign[0]} and no embeddings of this version that could be "
           "continued. Choose an --out of its own."
         )
       for folder in (PARTS, RECORDS):
