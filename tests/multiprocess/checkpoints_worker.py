@@ -34,7 +34,7 @@ def main() -> None:
     "step": jax.ShapeDtypeStruct((), np.int32, sharding=whole),
     "kernel": jax.ShapeDtypeStruct((8, 3), np.float32, sharding=along),
   }
-  with Checkpoints(workdir, CONFIG, CheckpointConfig(every=2)) as checkpoints:
+  with Checkpoints(workdir, CONFIG, CheckpointConfig(every=2, keep=3)) as checkpoints:
     for step in range(1, 5):
       state = {
         "step": jax.device_put(np.int32(step), whole),

@@ -159,9 +159,11 @@ class Judge:
     if is_sentinel2(sensor) and sensor.scaling.offset == 0 and bands:
       band, low = _darkest(bands)
       if low > DARK_WITH_OFFSET[1]:
+        way = self._way(-OFFSET)
         found.append(
           f"99 % of the pixels of {band}, the darkest band, are above {low:g}: bright ground, snow "
-          f"or cloud, or values with the +{OFFSET} of processing baseline 04.00."
+          f"or cloud, or values with the +{OFFSET} of processing baseline 04.00. If they have it: "
+          f"{way[0].lower()}{way[1:]}."
         )
     return found + mixed_offsets(sensor, images)
 

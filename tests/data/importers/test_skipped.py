@@ -109,16 +109,14 @@ def test_a_twentieth_may_fall_out_without_being_asked_for(
 
 
 @pytest.mark.parametrize("importer", ["manifest", "folders"])
-@pytest.mark.parametrize("odd", ["dtype", "nodata", "bands", "damaged"])
-def test_the_first_file_decides_neither_type_nor_nodata_nor_bands(
+@pytest.mark.parametrize("odd", ["dtype", "bands", "damaged"])
+def test_the_first_file_decides_neither_type_nor_bands(
   importer: str, odd: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
   archive(tmp_path, [16] * 20)
   first = tmp_path / "s2" / "p00.tif"
   if odd == "dtype":
     tif(first, optical(0).astype(np.int32))
-  elif odd == "nodata":
-    tif(first, optical(0), nodata=65535)
   elif odd == "bands":
     tif(first, optical(0)[..., :4])
   else:
@@ -128,6 +126,23 @@ def test_the_first_file_decides_neither_type_nor_nodata_nor_bands(
   assert importers.main(command(importer, tmp_path)) == 0
   sensor = describe(str(tmp_path / "out")).format.sensors["s2"]
   assert (sensor.dtype, sensor.nodata, len(sensor.bands)) == ("uint16", 0, 12)
+
+
+@pytest.mark.parametrize("importer", ["manifest", "folders"])
+def test_the_first_file_does_not_decide_the_nodata_value_and_its_own_is_brought_over(
+  importer: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+  archive(tmp_path, [16] * 20)
+  values = optical(0)
+  values[:4] = 65535
+  tif(tmp_path / "s2" / "p00.tif", values, nodata=65535)
+  assert importers.main(command(importer, tmp_path)) == 0
+  assert "skipped" not in capsys.readouterr().out
+  assert describe(str(tmp_path / "out")).format.sensors["s2"].nodata == 0
+  with PairDataset(str(tmp_path / "out"), None) as pairs:
+    (found,) = [pairs[i] for i in range(len(pairs)) if pairs[i].pair_id == "p00"]
+  expected = np.where(values == 65535, 0, values)
+  np.testing.assert_array_equal(found.observations["s2"].values, expected)
 
 
 def test_a_dry_run_counts_each_reason_and_shows_one_of_its_pairs(

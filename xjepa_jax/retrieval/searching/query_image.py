@@ -125,7 +125,7 @@ def _notes(judge: units.Judge, values: np.ndarray) -> list[str]:
   counted = SensorStatistics.of(judge.sensor)
   counted.add(judge.sensor, values)
   statistics = counted.to_json(judge.sensor)
-  return judge.of_offset(statistics) + judge.of_dark(statistics)
+  return judge.of_offset(statistics) + judge.remarks(statistics, {})
 
 
 def _sensor(
