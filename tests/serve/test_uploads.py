@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import io
 import json
 import os
@@ -30,12 +29,14 @@ PLACED = {"crs": "EPSG:32633", "transform": (10, 0, 5e5, 0, -10, 5e6)}
 
 
 @pytest.fixture(autouse=True)
-def nothing_is_left() -> Iterator[None]:
-  """Whatever happens, no upload stays on the disk."""
-  where = os.path.join(tempfile.gettempdir(), "xjepa-upload-*")
-  before = set(glob.glob(where))
+def nothing_is_left(
+  tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[None]:
+  """Whatever happens, no upload stays on the disk; other servers' uploads lie elsewhere."""
+  folder = tmp_path_factory.mktemp("uploads")
+  monkeypatch.setattr(tempfile, "tempdir", str(folder))
   yield
-  assert set(glob.glob(where)) <= before
+  assert not list(folder.glob("xjepa-upload-*"))
 
 
 def npy(values: np.ndarray) -> bytes:
